@@ -1,0 +1,94 @@
+"""Findings, and the report they make up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from migrate.rules.catalogue import Effect, Rule, Severity
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing worth telling about a stream, with the place it is about."""
+
+    rule: Rule
+    message: str
+    severity: Severity
+    effect: Effect
+    offset: int | None = None
+    record: int | None = None
+    record_type: str | None = None
+    pfn: int | None = None
+    mfn: int | None = None
+    vcpu: int | None = None
+    slot: int | None = None
+    errno: str | None = None
+    count: int = 1
+
+    @property
+    def fatal(self) -> bool:
+        """Whether the restore fails of it."""
+        return self.effect.fatal
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The first thing that stops the restore."""
+
+    rule: str
+    step: str  # headers, record, context, pin or p2m
+    call: str  # the hypercall, or "libxc" (libxl, xl) for the toolstack's own checks
+    message: str
+    vcpu: int | None = None
+    pfn: int | None = None
+    errno: str | None = None
+    signal: int | None = None
+
+
+@dataclass(slots=True)
+class StreamFacts:
+    """What the stream is: the "stream" object of the JSON report and the header of the text one."""
+
+    name: str
+    container: str = "unknown"
+    version: int | None = None
+    guest: str | None = None
+    width: int | None = None
+    levels: int | None = None
+    xen: str | None = None
+    vcpus: int | None = None
+    max_pfn: int | None = None
+    bytes: int = 0
+    records: int = 0
+    extended_cr3: bool | None = None
+    pinned: dict[str, int] | None = None
+    cr3: list[dict[str, int | None]] | None = None
+    rounds: list[int] = field(default_factory=list)  # pfn words per pass over the guest's memory
+    checkpoints: int = 0
+    converted: bool = False  # by the legacy converter
+
+
+@dataclass(slots=True)
+class Report:
+    """The outcome for one stream, one target and one placement."""
+
+    stream: StreamFacts
+    target: str
+    placement: str
+    verdict: str  # accept, refuse or unjudged
+    failure: Failure | None
+    findings: list[Finding]
+    reason: str | None = None  # why it was not judged
+
+    def worst(self) -> Severity | None:
+        """The worst severity among the findings."""
+        return max((f.severity for f in self.findings), key=lambda s: s.rank, default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of `migrate check --format json`."""
+        from migrate.reports.as_json import report_object
+
+        return report_object(self)

@@ -1,0 +1,1 @@
+"""Byte layouts, each declared once: `framing` (headers, standard library only), the rest with construct."""
