@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from migrate.rules.catalogue import Effect, Rule, Severity
+from migrate.rules.catalogue import Effect, Release, Rule, Severity
+
+if TYPE_CHECKING:
+    from migrate.targets import Target
 
 SCHEMA = 1
 
@@ -26,7 +29,20 @@ class Finding:
     vcpu: int | None = None
     slot: int | None = None
     errno: str | None = None
-    count: int = 1
+    count: int = 1  # how many alike it stands for
+    step: str = "record"  # headers, record, context, pin or p2m
+    call: str = "libxc"  # the hypercall, or whose own check it is
+    signal: int | None = None  # which kills the toolstack's process
+    since: Release | None = None  # where the rule's own range does not tell it
+    until: Release | None = None
+    chain: tuple[str, ...] = ()  # the tables that led there
+
+    def in_force(self, target: Target) -> bool:
+        """Whether a release behaves so."""
+        if self.since is None and self.until is None:
+            return target.enforces(self.rule)
+        release = target.release
+        return (self.since is None or release >= self.since) and (self.until is None or release < self.until)
 
     @property
     def fatal(self) -> bool:

@@ -32,6 +32,30 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes that break the grammar, so that nothing after them can be read as the format says.
+
+    `rule` is the id of the rule that names the damage.
+    """
+
+    rule: str
+    message: str
+    offset: int
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LibxlRecord:
+    """A libxl record; of a device model's blob only the emulator header is kept."""
+
+    offset: int
+    index: int
+    type: int
+    length: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """Any libxc record but PAGE_DATA, its body as raw bytes (None where nobody wanted it)."""
 
@@ -49,14 +73,16 @@ class Record:
 class PageData:
     """A PAGE_DATA record: its pfn words, and those page contents somebody asked for.
 
-    `pages` maps the ordinal of a data-carrying page (0 is the first that has data) to 4096 bytes.
+    `runs` holds (ordinal, contents) pairs: the ordinal counts data-carrying pages from 0, the contents are
+    a whole number of pages that follow one another. `data_offset` is where page 0's contents lie in the file.
     """
 
     place: Place
     count: int
     reserved: int
     words: PfnWords
-    pages: dict[int, bytes]
+    runs: tuple[tuple[int, bytes], ...]
+    data_offset: int
     padding: bytes = b""
 
     @property

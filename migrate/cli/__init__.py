@@ -1,0 +1,123 @@
+"""The command line: the group, and how every command of it ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from enum import IntEnum
+from importlib import import_module
+from typing import Any, TextIO
+
+import click
+
+# Only the command that runs is imported.
+COMMANDS = {
+    "check": "migrate.cli.check",
+}
+DEBUG = "MIGRATE_DEBUG"
+
+
+class Ending(IntEnum):
+    """Exit codes of all commands."""
+
+    FINE = 0
+    FOUND = 1
+    FAILED = 2
+    UNJUDGED = 3
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+def complain(message: str, error: Exception | None = None) -> None:
+    """Tell on stderr what went wrong, in one line; with MIGRATE_DEBUG=1 after the traceback of `error`."""
+    from migrate.reports.safe import safe
+
+    if error is not None and os.environ.get(DEBUG, "0") not in ("", "0"):
+        import traceback
+
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    click.echo(f"migrate: {safe(message)}", err=True)
+
+
+def internal_error(error: Exception, doing: str = "") -> None:
+    """Own up to a fault of this program, without a traceback."""
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    complain(f"{doing}internal error: {what} ({DEBUG}=1 shows where)", error)
+
+
+def _silence(*outputs: TextIO | None) -> None:
+    # What is left in a buffer would fail again when Python exits, with a message and another exit code.
+    for output in outputs:
+        if output is not None:
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+
+
+@contextmanager
+def _orderly_end() -> Iterator[None]:
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except (click.ClickException, click.exceptions.Exit):
+        raise
+    except (KeyboardInterrupt, click.Abort):
+        raise click.exceptions.Exit(Ending.INTERRUPTED) from None
+    except BrokenPipeError:
+        _silence(sys.stdout, sys.stderr)
+        raise click.exceptions.Exit(Ending.BROKEN_PIPE) from None
+    except OSError as error:
+        complain(str(error), error)
+        _silence(sys.stdout)
+        raise click.exceptions.Exit(Ending.FAILED) from None
+    except Exception as error:
+        internal_error(error)
+        raise click.exceptions.Exit(Ending.FAILED) from None
+
+
+class Commands(click.Group):
+    """A group that imports a command when it is asked for, and ends as `Ending` says whatever happens."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        return command
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the group's own options."""
+        with _orderly_end():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        for output in (sys.stdout, sys.stderr):
+            if hasattr(output, "reconfigure"):
+                output.reconfigure(errors="backslashreplace")
+        with _orderly_end():
+            return super().invoke(ctx)
+
+
+def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from migrate.reports.tool import version
+
+        click.echo(f"migrate {version()}")
+        ctx.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
+def main() -> None:
+    """Would this guest come back? Judges Xen migration streams as the receiver would."""

@@ -54,7 +54,7 @@ class RecordHeader(NamedTuple):
 class PageDataHeader(NamedTuple):
     """Start of a PAGE_DATA body, before the pfn words."""
 
-    count: int
+    count: int  # type: ignore[assignment]
     reserved: int
 
 
@@ -93,7 +93,7 @@ class TscBody(NamedTuple):
 class ParamsHeader(NamedTuple):
     """Start of HVM_PARAMS, before (u64 index, u64 value) pairs."""
 
-    count: int
+    count: int  # type: ignore[assignment]
     reserved: int
 
 
@@ -174,7 +174,7 @@ class EmulatorHeader(NamedTuple):
     """Start of the EMULATOR_* bodies."""
 
     emulator_id: int
-    index: int
+    index: int  # type: ignore[assignment]
 
 
 LIBXL_HEADER = struct.Struct(">8sII")

@@ -1,0 +1,213 @@
+"""One stream, judged: bytes in, a report out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from migrate.collector import Collector
+from migrate.findings import Failure, Finding, Report, StreamFacts
+from migrate.placement import check_name
+from migrate.restorer import Restorer
+from migrate.rules.catalogue import Severity
+from migrate.selection import Selection
+from migrate.targets import Target, resolve
+from streams.decoder import Decoder, drive
+from streams.transports import open_transport
+
+if TYPE_CHECKING:
+    from migrate.hypercalls import Step
+    from migrate.replay import Trace
+    from streams.transports import Transport
+
+Source = str | os.PathLike[str] | int | bytes | bytearray | memoryview
+
+
+class Judgement:
+    """What one pass over a stream leaves: enough to judge it under any target and placement."""
+
+    def __init__(self, transport: Transport | None, name: str, vcpus: int | None) -> None:
+        self.facts = StreamFacts(name)
+        self.collector = Collector()
+        self.restorer = Restorer(self.collector, self.facts, transport, vcpus)
+        self.steps: list[Step] = []
+
+    def finish(self, size: int) -> None:
+        """The stream has ended or broken off."""
+        self.facts.bytes = size
+        self.steps = self.restorer.complete()
+        if self.facts.guest == "pv":
+            from migrate.pv_facts import fill
+
+            fill(self)
+
+    def replay(self, target: Target, placement: str, variant: str | None = None) -> Trace | None:
+        """The restore from END on under one target and placement; None where the stream never got there."""
+        if not self.steps or self.facts.guest != "pv":
+            return None
+        from migrate.pv_facts import vcpu_count
+        from migrate.placement import place
+        from migrate.replay import PvReplay
+        from migrate.restorer_pv import PvKind
+
+        kind = self.restorer.kind
+        assert isinstance(kind, PvKind)
+        guest = kind.guest
+        return PvReplay(guest, target, place(placement, guest), vcpu_count(self), variant).run(self.steps)
+
+    def report(self, target: Target, placement: str, selection: Selection, variant: str | None = None) -> Report:
+        """The report for one target and placement."""
+        from migrate.outlook import outlook
+
+        findings = [f for f in self.collector.findings if f.in_force(target)]
+        trace = self.replay(target, placement, variant)
+        if trace is not None:
+            findings += _folded(trace)
+            findings += outlook(self, target, placement)
+        fatal = next((f for f in findings if f.fatal), None)
+        reason = self.unjudged_because() if fatal is None or self.restorer.unjudged else None
+        verdict = "unjudged" if reason else "refuse" if fatal else "accept"
+        return Report(
+            stream=self.facts,
+            target=target.short,
+            placement=placement,
+            verdict=verdict,
+            failure=None if verdict != "refuse" or fatal is None else _failure(fatal),
+            findings=[f for f in findings if selection.wants(f.rule)],
+            reason=reason,
+        )
+
+    def unjudged_because(self) -> str | None:
+        """Why no verdict can be given; None where one can."""
+        if self.restorer.unjudged:
+            return self.restorer.unjudged
+        if self.facts.checkpoints:
+            return f"a checkpointed stream (Remus or COLO) with {self.facts.checkpoints} checkpoints"
+        return None
+
+
+def _folded(trace: Trace) -> list[Finding]:
+    collector = Collector()
+    for finding in trace.findings:
+        collector.add(finding)
+    return collector.findings
+
+
+def _failure(finding: Finding) -> Failure:
+    return Failure(
+        rule=finding.rule.id,
+        step=finding.step,
+        call=finding.call,
+        message=finding.message,
+        vcpu=finding.vcpu,
+        pfn=finding.pfn,
+        errno=finding.errno,
+        signal=finding.signal,
+    )
+
+
+class Checker:
+    """Judge a stream that is fed in pieces.
+
+    Parameters are those of `check`. Feed bytes as they come, then close.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "-",
+        target: str = "newest",
+        placement: str = "source",
+        vcpus: int | None = None,
+        select: Sequence[str] = (),
+        ignore: Sequence[str] = (),
+    ) -> None:
+        from streams.feeder import Feeder
+
+        self._target = resolve(target)
+        self._placement = check_name(placement)
+        self._selection = Selection(select, ignore)
+        self.judgement = Judgement(None, name, vcpus)
+        self._feeder = Feeder(Decoder(self.judgement.restorer).run())
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes of the stream."""
+        self._feeder.feed(data)
+
+    def close(self) -> Report:
+        """The stream is over: judge it."""
+        self._feeder.close()
+        self.judgement.finish(self._feeder.position)
+        return self.judgement.report(self._target, self._placement, self._selection)
+
+
+def judge(
+    source: Source,
+    *,
+    vcpus: int | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+    then: Callable[[Judgement], Any],
+) -> Any:
+    """Read a stream once, and do something with the judgement while its bytes can still be read again.
+
+    Raises
+    ------
+    OSError, TransportError
+        for input that cannot be read.
+    """
+    name = source if isinstance(source, str) else os.fspath(source) if isinstance(source, os.PathLike) else "-"
+    with open_transport(source) as transport:
+        judgement = Judgement(transport, name, vcpus)
+        drive(Decoder(judgement.restorer).run(), transport, progress)
+        judgement.finish(transport.position)
+        return then(judgement)
+
+
+def check(
+    source: Source,
+    *,
+    target: str = "newest",
+    placement: str = "source",
+    vcpus: int | None = None,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Report:
+    """Would this stream be restored?
+
+    Parameters
+    ----------
+    source:
+        a path, "-" for standard input, a file descriptor, or the stream's bytes.
+    target:
+        the Xen release that restores it: "4.20", "4.20.3", "newest".
+    placement:
+        where the guest's frames land: source, high, low, identity or file:MAP.
+    vcpus:
+        the domain's vcpu count; by default what an xl file's config says, else the stream is believed.
+    select, ignore:
+        rules to tell of, by id, prefix or slug; the verdict always heeds all.
+    progress:
+        called now and then with the position and the total size in bytes, where known.
+
+    Raises
+    ------
+    OSError, TransportError
+        for input that cannot be read.
+    ValueError
+        for an unknown target, placement or rule.
+    """
+    release = resolve(target)
+    check_name(placement)
+    selection = Selection(select, ignore)
+    report: Report = judge(
+        source,
+        vcpus=vcpus,
+        progress=progress,
+        then=lambda judgement: judgement.report(release, placement, selection),
+    )
+    return report
+
+
+__all__ = ["Checker", "Judgement", "Severity", "check", "judge"]

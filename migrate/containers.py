@@ -1,0 +1,176 @@
+"""What the wrappers around a libxc image demand: xl's file header and libxl's records.
+
+Sources: `xl_vmcontrol.c` (create_domain), `libxl_stream_read.c`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from streams.wire.framing import (
+    EMULATOR_HEADER,
+    XL_BYTEORDER,
+    XL_CONFIG_LENGTH,
+    XL_FLAG_JSON,
+    XL_FLAG_LIBXL_V2,
+    XL_HEADER,
+    EmulatorHeader,
+    LibxlHeader,
+    LibxlRecordType,
+    XlHeader,
+)
+
+if TYPE_CHECKING:
+    from migrate.collector import Collector
+    from migrate.findings import StreamFacts
+    from streams.records import LibxlRecord
+
+_KNOWN_EMULATORS = 2  # 0 unknown, 1 QEMU traditional, 2 QEMU upstream
+
+
+class Wrappers:
+    """Checks of xl and libxl, in the order in which they read.
+
+    Parameters
+    ----------
+    vcpus:
+        the domain's vcpu count given by the caller; else it is taken from an xl file's config.
+    """
+
+    def __init__(self, collector: Collector, facts: StreamFacts, vcpus: int | None) -> None:
+        self._report = collector.report
+        self._facts = facts
+        self.vcpus = vcpus
+        self._guest: str | None = None
+        self._images = 0
+        self._emulators = 0
+        self._is_libxl = False
+
+    def _xl(self, rule: str, message: str, offset: int) -> None:
+        self._report(rule, message, offset=offset, step="headers", call="xl")
+
+    def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
+        """CON-02 to CON-06."""
+        if header.byteorder != XL_BYTEORDER:
+            self._xl("CON-02", f"byte order word 0x{header.byteorder:08x}; expected 0x{XL_BYTEORDER:08x}", 32)
+        unknown = header.mandatory_flags & ~(XL_FLAG_JSON | XL_FLAG_LIBXL_V2)
+        if unknown:
+            self._xl("CON-03", f"unknown mandatory flags 0x{unknown:08x}", 36)
+        if header.optional_flags:
+            self._xl("CON-04", f"optional flags 0x{header.optional_flags:08x}; none are defined", 40)
+        if not header.optional_data_len:
+            self._xl("CON-06", "the file carries no domain config: xl needs one given by hand", 44)
+            return
+        start = XL_HEADER.size
+        if header.optional_data_len < XL_CONFIG_LENGTH.size:
+            self._xl("CON-05", f"optional data of {header.optional_data_len} bytes; at least 4", 44)
+        elif len(optional_data) == header.optional_data_len:
+            (length,) = XL_CONFIG_LENGTH.unpack_from(optional_data)
+            if length > len(optional_data) - XL_CONFIG_LENGTH.size:
+                self._xl("CON-05", f"config of {length} bytes in {len(optional_data)} bytes of optional data", start)
+            else:
+                self._config(optional_data[XL_CONFIG_LENGTH.size :][:length])
+
+    def _config(self, raw: bytes) -> None:
+        """The vcpu count of `libxl_domain_config` JSON, where it has one."""
+        try:
+            config: Any = json.loads(raw.rstrip(b"\0").decode("utf-8", "replace"))
+            count = config["b_info"]["max_vcpus"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return
+        if self.vcpus is None and isinstance(count, int) and not isinstance(count, bool) and count > 0:
+            self.vcpus = count
+
+    def libxl_header(self, header: LibxlHeader, offset: int) -> None:
+        """CON-11."""
+        self._is_libxl = True
+        if header.options >> 2:
+            self._report(
+                "CON-11",
+                f"reserved option bits are set: 0x{header.options:08x}",
+                offset=offset + 12,
+                step="headers",
+                call="libxl",
+            )
+
+    def guest_is(self, guest: str | None) -> None:
+        """The kind of guest the libxc image holds."""
+        self._guest = guest
+
+    def libxl_record(self, record: LibxlRecord, *, checkpointed: bool) -> None:
+        """CON-12 to CON-21, one record."""
+
+        def report(rule: str, message: str) -> None:
+            self._report(
+                rule,
+                message,
+                offset=record.offset,
+                record=record.index,
+                record_type=name,
+                call="libxl",
+            )
+
+        name = _name(record.type)
+        match record.type:
+            case LibxlRecordType.END | LibxlRecordType.CHECKPOINT_END | LibxlRecordType.LIBXC_CONTEXT:
+                if record.length:
+                    report("CON-20", f"libxl {name} carries {record.length} bytes; it should be empty")
+                if record.type == LibxlRecordType.CHECKPOINT_END and not checkpointed:
+                    report("CON-18", "libxl CHECKPOINT_END outside a checkpoint")
+                if record.type == LibxlRecordType.LIBXC_CONTEXT:
+                    self._images += 1
+                    if self._images > 1 or self._emulators:
+                        report("CON-21", "LIBXC_CONTEXT should come once, before the emulator's records")
+            case LibxlRecordType.EMULATOR_XENSTORE_DATA | LibxlRecordType.EMULATOR_CONTEXT:
+                self._emulator(record, report)
+            case LibxlRecordType.CHECKPOINT_STATE:
+                if not checkpointed:
+                    report("CON-19", "libxl CHECKPOINT_STATE outside a COLO checkpoint")
+            case _:
+                report("CON-12", f"unknown libxl record type {name}; libxl tolerates none")
+
+    def _emulator(self, record: LibxlRecord, report: Any) -> None:
+        name = _name(record.type)
+        self._emulators += 1
+        if self._guest == "pv":
+            report("CON-13", f"{name} for a PV guest")
+            return
+        if record.length < EMULATOR_HEADER.size:
+            report("CON-14", f"{name} of {record.length} bytes; at least {EMULATOR_HEADER.size}")
+            return
+        header = EmulatorHeader._make(EMULATOR_HEADER.unpack_from(record.body))
+        if header.emulator_id > _KNOWN_EMULATORS:
+            report("CON-15", f"unknown emulator id {header.emulator_id}")
+        if record.type == LibxlRecordType.EMULATOR_XENSTORE_DATA:
+            self._xenstore(record.body[EMULATOR_HEADER.size : record.length], report)
+
+    def _xenstore(self, data: bytes, report: Any) -> None:
+        if not data:
+            return
+        parts = data.split(b"\0")
+        if parts[-1] or len(parts) % 2 == 0:
+            report("CON-16", "xenstore data: a key or value does not end with NUL")
+            return
+        for key in parts[:-1:2]:
+            if not key or key.startswith(b"/"):
+                report("CON-16", f"xenstore data: key {key!r} is empty or absolute")
+                return
+
+    def finish(self, ended: bool) -> None:
+        """CON-21 and CON-23, at the end of a libxl stream."""
+        if not self._is_libxl:
+            return
+        if ended and self._guest == "hvm" and not self._emulators and not self._facts.checkpoints:
+            self._report("CON-23", "an HVM stream without EMULATOR_CONTEXT: the device model has no state to load")
+
+    def without_image(self) -> bool:
+        """Whether a libxl stream ended without ever carrying a libxc image."""
+        return self._is_libxl and not self._images
+
+
+def _name(kind: int) -> str:
+    try:
+        return LibxlRecordType(kind).name
+    except ValueError:
+        return f"0x{kind:08x}"

@@ -1,0 +1,138 @@
+"""What the receiver has in hand of a PV guest: page types, frames, page contents, vcpus.
+
+Arrays are indexed by pfn and grow with the highest pfn that the stream really names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.pages import LEVEL_MASK, PIN_BIT
+from streams.wire.framing import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from migrate.pagestore import PageStore
+    from streams.records import Place
+
+# Bits of `PvGuest.state`.
+SENT = 1  # named by a PAGE_DATA record
+DATA = 2  # came with contents
+FRAMED = 4  # libxc has allocated a frame
+REFERENCED = 8  # allocated only because a page table names it
+
+# Arrays may be this large before the stream has named many pfns; after that, so many times as large as named.
+FREE_PFNS = 1 << 23
+PFNS_PER_NAMED = 16
+
+INVALID_MFN = -1
+
+
+class TooSparseError(Exception):
+    """A stream names a pfn far beyond anything it has sent; tracking it would cost memory the stream never held."""
+
+    def __init__(self, pfn: int, named: int) -> None:
+        super().__init__(f"pfn {pfn:#x} lies far beyond the {named} pfns named so far: too sparse to judge")
+
+
+@dataclass(slots=True)
+class Vcpu:
+    """A vcpu's records as they came: contents without the 8-byte header; None where there is none."""
+
+    basic: bytes | None = None
+    extended: bytes | None = None
+    xsave: bytes | None = None
+    msrs: bytes | None = None
+    places: dict[str, Place] = field(default_factory=dict)
+
+
+class PvGuest:
+    """A PV guest as libxc's restore reconstructs it.
+
+    Attributes
+    ----------
+    types:
+        page type of every pfn, uint8, shape (capacity,): the last record that names it wins, 0 where none does.
+    state:
+        bits SENT, DATA, FRAMED, REFERENCED of every pfn, uint8, shape (capacity,).
+    p2m_frames:
+        pfn of each page of the guest's p2m, int64; -1 where the stream has not said.
+    """
+
+    def __init__(self, store: PageStore) -> None:
+        self.store = store
+        self.width = 8
+        self.levels = 4
+        self.max_pfn = 0
+        self.types: NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self.state: NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self.p2m_frames: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.vcpus: dict[int, Vcpu] = {}
+        self.shared_info: bytes | None = None
+        self.named = 0
+
+    @property
+    def frames_per_page(self) -> int:
+        """Entries of the guest's p2m in one page."""
+        return PAGE_SIZE // self.width
+
+    def reach(self, pfn: int) -> None:
+        """Grow the arrays so that they cover a pfn.
+
+        Raises
+        ------
+        TooSparseError
+            where that would cost far more memory than the stream has named pfns.
+        """
+        size = len(self.types)
+        if pfn < size:
+            return
+        if pfn >= max(FREE_PFNS, PFNS_PER_NAMED * self.named):
+            raise TooSparseError(pfn, self.named)
+        new = max(pfn + 1, min(2 * size, self.max_pfn + 1), 1024)
+        self.types = np.concatenate([self.types, np.zeros(new - size, np.uint8)])
+        self.state = np.concatenate([self.state, np.zeros(new - size, np.uint8)])
+
+    def type_of(self, pfn: int) -> int:
+        """Page type as libxc has it: 0 for a pfn nobody named."""
+        return int(self.types[pfn]) if 0 <= pfn < len(self.types) else 0
+
+    def has_frame(self, pfn: int) -> bool:
+        """Whether libxc has allocated a frame for a pfn."""
+        return bool(0 <= pfn < len(self.state) and self.state[pfn] & FRAMED)
+
+    def came_with_data(self, pfn: int) -> bool:
+        """Whether the stream ever carried contents for a pfn."""
+        return bool(0 <= pfn < len(self.state) and self.state[pfn] & DATA)
+
+    def pinned(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Pfns to pin, ascending, and the level of each (`pin_pagetables`)."""
+        level = self.types & LEVEL_MASK
+        pfns = np.flatnonzero((self.types & PIN_BIT != 0) & (level >= 1) & (level <= 4))
+        pfns = pfns[pfns <= self.max_pfn]
+        return pfns.astype(np.int64), level[pfns]
+
+    def source_mfns(self) -> NDArray[np.int64]:
+        """Source mfn of every pfn, from the guest's own p2m pages: int64, shape (capacity,), -1 where unknown.
+
+        The p2m pages are guest data that travels unmodified (`update_guest_p2m` overwrites them last), so they
+        hold the frames of the host that saved the guest. Entries with Linux's foreign or identity bit, and those
+        of pfns that came without data, mean no frame.
+        """
+        mfns = np.full(len(self.types), INVALID_MFN, np.int64)
+        per_page = self.frames_per_page
+        pages = self.store.find(int(p) for p in self.p2m_frames if p >= 0)
+        for index, pfn in enumerate(self.p2m_frames.tolist()):
+            page = pages.get(pfn)
+            start = index * per_page
+            if page is None or start >= len(mfns):
+                continue
+            entries = np.frombuffer(page, "<u4" if self.width == 4 else "<u8")[: len(mfns) - start]
+            marks = 30 if self.width == 4 else 62
+            plain = entries >> marks == 0
+            mfns[start : start + len(entries)] = np.where(plain, entries & ((1 << marks) - 1), -1).astype(np.int64)
+        mfns[self.state & DATA == 0] = INVALID_MFN
+        return mfns

@@ -1,0 +1,491 @@
+"""What Xen answers: frame types, the order in which they are taken, and who is refused.
+
+A frame has one type at a time. Taking a type on a frame that has none validates its contents, which takes
+types on what it names, in slot order; taking the type it has only adds a reference; any other type is refused.
+During a restore nothing is ever released, so a type once taken stays: only the L2 with Xen's own slots needs its
+references counted. A call that fails gives back what it took.
+
+Sources: `xen/arch/x86/mm.c` (_get_page_type, promote_l*_table, get_page_from_l*e, get_l*_linear_pagetable,
+pae_xen_mappings_check, do_mmuext_op), `xen/arch/x86/domain.c` (arch_set_info_guest),
+`xen/arch/x86/pv/descriptor-tables.c` (pv_set_gdt).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from migrate import paging
+from migrate.paging import ENTRIES, FRAME_MASK, P
+from migrate.pv_complete import UNWRITTEN
+
+if TYPE_CHECKING:
+    from migrate.guest import PvGuest
+    from migrate.placement import Placement
+
+FRAME = np.uint64(FRAME_MASK)
+ONE = np.uint64(1)
+SHIFT = np.uint64(12)
+
+# Frames whose owner a stream cannot tell, but whose kind is the same on every host: the first MiB is I/O
+# space to Xen, and no host this model stands for has memory beyond 64 GiB.
+FIRST_RAM_FRAME = 0x100
+LAST_RAM_FRAME = (1 << 24) - 1
+NO_FRAME = FRAME_MASK >> 12
+
+
+class FrameType(IntEnum):
+    """Types a frame can have (PGT_*); L2X is the L2 that carries Xen's slots of a PAE guest."""
+
+    NONE = 0
+    L1 = 1
+    L2 = 2
+    L3 = 3
+    L4 = 4
+    L2X = 5
+    SEG = 6
+    WRITABLE = 7
+
+    def __str__(self) -> str:
+        return _TYPE_NAMES[self]
+
+
+_TYPE_NAMES = {
+    FrameType.NONE: "nothing",
+    FrameType.L1: "L1",
+    FrameType.L2: "L2",
+    FrameType.L3: "L3",
+    FrameType.L4: "L4",
+    FrameType.L2X: "L2 with Xen's slots",
+    FrameType.SEG: "descriptor table",
+    FrameType.WRITABLE: "writable",
+}
+NONE, L1, L2, L3, L4, L2X, SEG, WRITABLE = FrameType
+
+
+class Refused(Exception):  # noqa: N818 - an answer of Xen, not a fault of ours
+    """Xen refuses: with which errno, by which rule, and through which tables it came there."""
+
+    def __init__(self, rule: str, errno: str, message: str, pfn: int | None = None, slot: int | None = None) -> None:
+        super().__init__(message)
+        self.rule = rule
+        self.errno = errno
+        self.message = message
+        self.pfn = pfn
+        self.slot = slot
+        self.chain: list[tuple[str, int, int | None]] = []  # innermost first: (type, pfn, slot)
+
+
+# (32-bit guest, pae_extended_cr3, frame at or above 4 GiB, vcpu 0 initialised) -> errno, or None for accepted.
+L3Rule = Callable[[bool, bool, bool, bool], str | None]
+
+
+@dataclass(slots=True)
+class Cost:
+    """What a replay made Xen do."""
+
+    hypercalls: int = 0
+    recursive: int = 0  # types taken because a table names the frame
+    deepest: int = 0
+    entries: int = 0  # entries validated
+    already: int = 0  # calls that found their table validated
+
+
+class Hypervisor:
+    """Types of a PV guest's frames on a receiving host.
+
+    Parameters
+    ----------
+    guest, placement:
+        the frames, what they hold and where they lie.
+    l3_rule:
+        the variant of the 4 GiB rule in force.
+    linear_pt:
+        whether linear page tables are allowed.
+    """
+
+    def __init__(self, guest: PvGuest, placement: Placement, l3_rule: L3Rule, *, linear_pt: bool = True) -> None:
+        self.guest = guest
+        self.placement = placement
+        self.l3_rule = l3_rule
+        self.linear_pt = linear_pt
+        self.extended_cr3 = False
+        self.vcpu0_initialised = False
+        self.cost = Cost()
+        self.unseen: set[int] = set()  # frames whose contents were needed and not kept
+        self.pae = guest.width == 4
+        self.types: NDArray[np.uint8] = np.zeros(len(guest.types), np.uint8)
+        self._type = memoryview(self.types)
+        self._validated: set[int] = set()
+        self._references: dict[int, int] = {}  # of L2X frames
+        self._linear: dict[int, int] = {}  # > 0 linear entries of a table, < 0 uses of it by others
+        self._pinned: set[int] = set()
+        self._journal: list[Callable[[], None]] = []
+        self._depth = 0
+
+    # -- hypercalls --------------------------------------------------------------------------------
+
+    def pin(self, pfn: int, level: int) -> None:
+        """MMUEXT_PIN_Ln_TABLE.
+
+        Raises
+        ------
+        Refused
+        """
+        if self.pae and level == 4:
+            return  # Xen ignores it for a 32-bit guest
+        if self._type[pfn] == level and pfn in self._validated:
+            self.cost.already += 1
+        self.take(pfn, FrameType(level), "HYP-13")
+        if pfn in self._pinned:
+            raise Refused("HYP-19", "EINVAL", f"pfn {pfn:#x} is pinned already", pfn)
+        self._pinned.add(pfn)
+
+    def take(self, pfn: int, want: FrameType, clash: str = "HYP-01") -> None:
+        """Take a type for a hypercall; all or nothing.
+
+        Raises
+        ------
+        Refused
+        """
+        self._journal.clear()
+        try:
+            self._acquire(pfn, want, clash)
+        except Refused:
+            for undo in reversed(self._journal):
+                undo()
+            raise
+        finally:
+            self._depth = 0
+
+    # -- types -------------------------------------------------------------------------------------
+
+    def _acquire(self, pfn: int, want: FrameType, clash: str = "HYP-01") -> None:
+        """_get_page_type: give a frame a type, or a further reference to the type it has."""
+        have = self._type[pfn]
+        if have == NONE:
+            self._type[pfn] = want
+            self._journal.append(lambda: self._untype(pfn))
+            if want == L2X:
+                self._references[pfn] = 1
+            self._depth += 1
+            if self._depth > self.cost.deepest:
+                self.cost.deepest = self._depth
+            if self._depth > 1:
+                self.cost.recursive += 1
+            self._validate(pfn, want)
+            self._depth -= 1
+            self._validated.add(pfn)
+        elif have != want:
+            raise self._clash(pfn, FrameType(have), want, clash)
+        elif want == L2X:
+            self._refer(pfn)
+
+    def _untype(self, pfn: int) -> None:
+        self._type[pfn] = NONE
+        self._validated.discard(pfn)
+        self._references.pop(pfn, None)
+
+    def _refer(self, pfn: int) -> None:
+        self._references[pfn] += 1
+        self._journal.append(lambda: self._unrefer(pfn))
+
+    def _unrefer(self, pfn: int) -> None:
+        if pfn in self._references:
+            self._references[pfn] -= 1
+
+    def _clash(self, pfn: int, have: FrameType, want: FrameType, rule: str) -> Refused:
+        if have == WRITABLE:
+            rule = "HYP-03"
+        elif {have, want} != {L2, L2X}:
+            rule = "HYP-01"
+        elif rule == "HYP-01" or (want == L2X and pfn in self._pinned):
+            rule = "HYP-13" if pfn in self._pinned else "HYP-11"
+        how = "is mapped writable" if have == WRITABLE else f"is in use as {have}"
+        return Refused(rule, "EINVAL", f"pfn {pfn:#x} is needed as {want}, but {how}", pfn)
+
+    def _contents(self, pfn: int) -> tuple[bytes, bool]:
+        """What Xen reads in a frame, and whether libxc localised it (entries name pfns, not mfns)."""
+        store = self.guest.store
+        if store.is_table(pfn):
+            return store.table(pfn), True
+        if not self.guest.came_with_data(pfn):
+            return UNWRITTEN, True
+        page = store.find([pfn])[pfn]
+        if page is None:
+            self.unseen.add(pfn)
+            return bytes(len(UNWRITTEN)), True
+        return page, False
+
+    def _validate(self, pfn: int, kind: FrameType) -> None:
+        try:
+            if kind == L1:
+                self._validate_l1(pfn)
+            elif kind in (L2, L2X):
+                self._validate_l2(pfn, kind)
+            elif kind == L3:
+                self._validate_l3(pfn)
+            elif kind == L4:
+                self._validate_upper(pfn, L4)
+            elif kind == SEG:
+                self._validate_descriptors(pfn)
+        except Refused as refused:
+            refused.chain.append((str(kind), pfn, refused.slot))
+            refused.slot = None
+            raise
+
+    # -- L1 ----------------------------------------------------------------------------------------
+
+    def _validate_l1(self, pfn: int) -> None:
+        """promote_l1_table: every present entry in order; writable ones take their target as writable."""
+        page, localised = self._contents(pfn)
+        classes = page[::8].translate(paging.L1_CLASS)
+        self.cost.entries += ENTRIES
+        if paging.REFUSED in classes or page[7::8].translate(None, paging.GNTTAB_BYTES) or not localised:
+            self._validate_l1_slowly(pfn, page, localised)
+            return
+        if paging.WRITABLE not in classes:
+            return
+        writable = np.frombuffer(classes, np.uint8) == paging.WRITABLE
+        targets = ((np.frombuffer(page, "<u8")[writable] & FRAME) >> SHIFT).astype(np.int64)
+        have = self.types[targets]
+        if ((have != NONE) & (have != WRITABLE)).any():
+            self._validate_l1_slowly(pfn, page, localised)
+            return
+        self._map_writable(targets[have == NONE])
+
+    def _map_writable(self, fresh: NDArray[np.int64]) -> None:
+        if fresh.size:
+            self.types[fresh] = WRITABLE
+            self._journal.append(lambda: self._unmap(fresh))
+
+    def _unmap(self, fresh: NDArray[np.int64]) -> None:
+        self.types[fresh] = NONE
+
+    def _validate_l1_slowly(self, pfn: int, page: bytes, localised: bool) -> None:
+        """An L1 in which some entry may be refused: name the first that is."""
+        entries = np.frombuffer(page, "<u8")
+        slots = np.flatnonzero(entries & ONE)
+        frames = ((entries[slots] & FRAME) >> SHIFT).astype(np.int64)
+        targets = frames if localised else self.placement.pfns_of(frames)
+        flags = entries[slots]
+        bad_flags = flags & np.uint64(paging.DISALLOWED_L1) != 0
+        foreign = targets < 0
+        writable = flags & np.uint64(paging.RW) != 0
+        have = np.where(foreign, NONE, self.types[np.maximum(targets, 0)])
+        conflict = writable & ~foreign & (have != NONE) & (have != WRITABLE)
+        wrong = bad_flags | foreign | conflict
+        if not wrong.any():
+            mapped = targets[writable]
+            self._map_writable(mapped[self.types[mapped] == NONE])
+            return
+        at = int(np.argmax(wrong))
+        slot, target = int(slots[at]), int(targets[at])
+        if bad_flags[at]:
+            raise self._bad_flags(pfn, L1, slot, int(flags[at]), paging.DISALLOWED_L1)
+        if foreign[at]:
+            raise self._foreign(pfn, slot, int(frames[at]))
+        kind = FrameType(int(have[at]))
+        raise Refused(
+            "HYP-04" if kind == SEG else "HYP-02",
+            "EBUSY",
+            f"L1 pfn {pfn:#x}, entry {slot}, maps pfn {target:#x} writable, which is in use as {kind}",
+            pfn,
+            slot,
+        )
+
+    def _foreign(self, pfn: int, slot: int, mfn: int) -> Refused:
+        """get_page_from_l1e on a frame that is not the guest's."""
+        if mfn == NO_FRAME:
+            errno, what = "EINVAL", "no frame at all"
+        elif mfn < FIRST_RAM_FRAME or mfn > LAST_RAM_FRAME:
+            errno, what = "EPERM", "I/O space"
+        else:
+            errno, what = "EBUSY", "not the guest's"
+        return Refused(
+            "HYP-07",
+            errno,
+            f"pfn {pfn:#x} was not sent as a page table, so its entry {slot} still names machine frame {mfn:#x}: {what}",
+            pfn,
+            slot,
+        )
+
+    def _bad_flags(self, pfn: int, kind: FrameType, slot: int, entry: int, disallowed: int) -> Refused:
+        bits = entry & disallowed
+        if kind == L3 and self.pae:
+            rule = "REC-24"
+        elif kind != L1 and bits & paging.PSE:
+            rule = "REC-22"
+        else:
+            rule = "REC-23"
+        if not self.guest.store.is_table(pfn):
+            rule = "HYP-06"
+        return Refused(rule, "EINVAL", f"{kind} pfn {pfn:#x}, entry {slot}, has flags {bits:#x} that Xen refuses", pfn, slot)
+
+    # -- L2, L3, L4 --------------------------------------------------------------------------------
+
+    def _entries(self, pfn: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """A table's entries, and the pfn each names (-1: a frame that is not the guest's)."""
+        page, localised = self._contents(pfn)
+        entries = np.frombuffer(page, "<u8")
+        frames = ((entries & FRAME) >> SHIFT).astype(np.int64)
+        self.cost.entries += ENTRIES
+        return entries, frames if localised else self.placement.pfns_of(frames)
+
+    def _validate_l2(self, pfn: int, kind: FrameType) -> None:
+        """promote_l2_table."""
+        entries, targets = self._entries(pfn)
+        guest_slots = paging.PAE_L2_FIRST_XEN_SLOT if kind == L2X else ENTRIES
+        self._walk(pfn, kind, entries, targets, np.arange(guest_slots), L1, linear=True)
+
+    def _validate_upper(self, pfn: int, kind: FrameType) -> None:
+        """promote_l3_table of a 64-bit guest, promote_l4_table."""
+        entries, targets = self._entries(pfn)
+        slots = np.arange(ENTRIES)
+        if kind == L4:
+            slots = np.delete(slots, paging.L4_XEN_SLOTS)
+        self._walk(pfn, kind, entries, targets, slots, FrameType(kind - 1), linear=True)
+
+    def _walk(
+        self,
+        pfn: int,
+        kind: FrameType,
+        entries: NDArray[np.uint64],
+        targets: NDArray[np.int64],
+        slots: NDArray[np.int64],
+        want: FrameType,
+        *,
+        linear: bool,
+    ) -> None:
+        """Take what the present entries of some slots name, in order."""
+        disallowed = paging.DISALLOWED_PAE_L3 if kind == L3 and self.pae else paging.DISALLOWED
+        some = entries[slots]
+        slots = slots[(some & ONE).astype(bool)]
+        some = entries[slots]
+        bad = (some & np.uint64(disallowed)) != 0
+        named = targets[slots]
+        # What has the wanted type needs no work; the rest is done in order.
+        todo = bad | (named < 0) | (self.types[np.maximum(named, 0)] != want)
+        if want == L2X:
+            todo[:] = True
+        for at in np.flatnonzero(todo).tolist():
+            slot, target, entry = int(slots[at]), int(named[at]), int(some[at])
+            if bad[at]:
+                raise self._bad_flags(pfn, kind, slot, entry, disallowed)
+            if target < 0:
+                refused = self._foreign(pfn, slot, (entry & FRAME_MASK) >> 12)
+                refused.errno = "EINVAL"  # get_page_from_mfn knows no other answer
+                raise refused
+            try:
+                self._acquire(target, want)
+            except Refused as refused:
+                if refused.errno == "EINVAL" and linear and self._take_linear(pfn, kind, entry, target):
+                    continue
+                if refused.slot is None:
+                    refused.slot = slot
+                if refused.pfn == target and self._type[target] in (kind, L2, L2X) and not refused.chain:
+                    self._explain_linear(refused, pfn, kind, slot, entry, target)
+                raise
+
+    def _explain_linear(
+        self, refused: Refused, pfn: int, kind: FrameType, slot: int, entry: int, target: int
+    ) -> None:
+        """An entry that names a table of its own table's level is a failed linear page table."""
+        have = self._type[target]
+        same = have == kind or {have, kind} == {L2, L2X}
+        if not same or (kind == L3 and self.pae):
+            return
+        if entry & paging.RW:
+            refused.rule, why = "HYP-17", "it is writable"
+        elif not self.linear_pt:
+            refused.rule, why = "HYP-17", "linear page tables are switched off"
+        elif target not in self._validated:
+            refused.rule, why = "HYP-18", "the table it names is not validated yet"
+        else:
+            refused.rule, why = "HYP-17", "such chains may be one table long"
+        refused.message = f"{kind} pfn {pfn:#x}, entry {slot}, maps {kind} pfn {target:#x} as a linear table, but {why}"
+
+    def _take_linear(self, table: int, kind: FrameType, entry: int, target: int) -> bool:
+        """get_l*_linear_pagetable: an entry that names a table of its own level, read-only."""
+        if not self.linear_pt or entry & paging.RW:
+            return False
+        if target == table:
+            return True
+        have = self._type[target]
+        same = have == kind or (kind in (L2, L2X) and have in (L2, L2X))
+        if not same or target not in self._validated:
+            return False
+        if self._linear.get(table, 0) < 0 or self._linear.get(target, 0) > 0:
+            return False
+        self._linear[table] = self._linear.get(table, 0) + 1
+        self._linear[target] = self._linear.get(target, 0) - 1
+        self._journal.append(lambda: self._undo_linear(table, target))
+        if have == L2X:
+            self._refer(target)
+        return True
+
+    def _undo_linear(self, table: int, target: int) -> None:
+        self._linear[table] -= 1
+        self._linear[target] += 1
+
+    def _validate_l3(self, pfn: int) -> None:
+        """promote_l3_table: the 4 GiB rule, then of a PAE guest four entries, the last of them special."""
+        mfn = self.placement.mfn(pfn)
+        errno = self.l3_rule(self.pae, self.extended_cr3, mfn >= paging.PAE_L3_LIMIT, self.vcpu0_initialised)
+        if errno is not None:
+            raise Refused(
+                "HYP-22",
+                errno,
+                f"L3 pfn {pfn:#x} (mfn {mfn:#x}) lies above 4 GiB, and the guest has not enabled pae_extended_cr3",
+                pfn,
+            )
+        if not self.pae:
+            self._validate_upper(pfn, L3)
+            return
+        entries, targets = self._entries(pfn)
+        self._walk(pfn, L3, entries, targets, np.arange(paging.PAE_XEN_SLOT), L2, linear=False)
+        slot = paging.PAE_XEN_SLOT
+        entry = int(entries[slot])
+        if not entry & P:
+            raise Refused("HYP-10", "EINVAL", f"L3 pfn {pfn:#x}: slot 3, which carries Xen's L2, is empty", pfn, slot)
+        self._walk(pfn, L3, entries, targets, np.array([slot]), L2X, linear=False)
+        target = int(targets[slot])
+        if self._references[target] != 1:
+            raise Refused(
+                "HYP-12",
+                "EINVAL",
+                f"L3 pfn {pfn:#x}: the L2 in slot 3, pfn {target:#x}, has other users; Xen's L2 belongs to one L3",
+                pfn,
+                slot,
+            )
+
+    # -- descriptors -------------------------------------------------------------------------------
+
+    def _validate_descriptors(self, pfn: int) -> None:
+        """validate_segdesc_page: all 512 descriptors, not only those in use."""
+        page, _ = self._contents(pfn)
+        bad = paging.bad_descriptors(np.frombuffer(page, "<u8"), self.guest.width)
+        if len(bad):
+            raise Refused(
+                "HYP-05", "EINVAL", f"GDT page pfn {pfn:#x}: Xen refuses descriptor {int(bad[0])}", pfn, int(bad[0])
+            )
+
+    def take_gdt(self, frames: tuple[int, ...]) -> None:
+        """pv_set_gdt: every frame as a descriptor table.
+
+        Raises
+        ------
+        Refused
+            always with EINVAL.
+        """
+        for pfn in frames:
+            try:
+                self.take(pfn, SEG)
+            except Refused as refused:
+                refused.errno = "EINVAL"
+                raise

@@ -1,0 +1,69 @@
+"""The 4 GiB rule before the frames are known: what another placement would do to this guest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from migrate.findings import Finding
+from migrate.paging import PAE_L3_LIMIT
+from migrate.pv_facts import extended_cr3, pv_guest, roots
+from migrate.rules import RULES
+from streams.pages import LEVEL_MASK
+from streams.wire.vcpu import CONTEXT
+from streams.wire.views import view
+
+if TYPE_CHECKING:
+    from migrate.checker import Judgement
+    from migrate.targets import Target
+
+
+def outlook(judgement: Judgement, target: Target, placement: str) -> list[Finding]:
+    """L3C-1 to L3C-6."""
+    guest = pv_guest(judgement)
+    extended = extended_cr3(guest)
+    found: list[Finding] = []
+
+    def tell(rule: str, message: str, pfn: int | None = None, count: int = 1) -> None:
+        declared = RULES[rule]
+        finding = Finding(declared, message, declared.severity, declared.effect, pfn=pfn, count=count)
+        if finding.in_force(target):
+            found.append(finding)
+
+    if guest.width == 8:
+        if extended:
+            tell("L3C-4", "the 64-bit guest has enabled pae_extended_cr3, which means nothing there")
+        return found
+    by_vcpu = roots(guest)
+    for index, vcpu in guest.vcpus.items():
+        low = int(view(CONTEXT[4], vcpu.basic)["ctrlreg"][3]) & 0xFFF if vcpu.basic else 0
+        if low:
+            tell("L3C-6", f"vcpu {index}'s cr3 has low bits {low:#x}: they are part of a pfn at or above 0x100000")
+    if extended is not False:
+        return found
+    pfns, levels = guest.pinned()
+    live = set(pfns[levels == 3].tolist()) | set(by_vcpu.values())
+    others = sorted(live - {by_vcpu.get(0)})
+    mfns = guest.source_mfns()
+    high = [p for p in np.flatnonzero(guest.types & LEVEL_MASK == 3).tolist() if mfns[p] >= PAE_L3_LIMIT]
+    if others:
+        names = ", ".join(f"{pfn:#x}" for pfn in others[:8]) + (", …" if len(others) > 8 else "")
+        tell(
+            "L3C-1",
+            f"{len(others)} of {len(live)} live L3 tables (pfn {names}) would be refused with ERANGE by Xen 4.19 and "
+            "later on a host that places them at or above 4 GiB; vcpu 0's own root is exempt",
+            others[0],
+            len(others),
+        )
+    elif live:
+        tell("L3C-2", "vcpu 0's root is the only live L3 table: it is taken before the 4 GiB rule applies")
+    if high:
+        tell(
+            "L3C-3",
+            f"on the source {len(high)} L3 tables lay at or above 4 GiB, pfn {high[0]:#x} (mfn {int(mfns[high[0]]):#x}) "
+            "first: the source did not enforce the rule",
+            high[0],
+            len(high),
+        )
+    return found

@@ -1,0 +1,200 @@
+"""Page contents kept while a stream flows: newest version wins, and what can be read again is not kept at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.pages import PfnWords
+from streams.wire.framing import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from streams.transports import Transport
+
+Pages = NDArray[np.uint64]  # shape (pages, 512): contents as little-endian u64
+
+# Pages kept in memory before a pool moves to a temporary file.
+POOL_PAGES_IN_MEMORY = 4096
+
+
+class PagePool:
+    """Pages by slot, in memory while few, in an unlinked temporary file when many."""
+
+    def __init__(self) -> None:
+        self._memory: list[bytes | None] = []
+        self._free: list[int] = []
+        self._file: int | None = None
+
+    def put(self, contents: bytes) -> int:
+        """Store one page; returns its slot."""
+        slot = self._free.pop() if self._free else len(self._memory)
+        if slot == len(self._memory):
+            self._memory.append(None)
+        if slot < POOL_PAGES_IN_MEMORY:
+            self._memory[slot] = contents
+        else:
+            if self._file is None:
+                with tempfile.TemporaryFile(prefix="migrate-", suffix=".pages") as file:
+                    self._file = os.dup(file.fileno())
+            os.pwrite(self._file, contents, slot * PAGE_SIZE)
+        return slot
+
+    def get(self, slot: int) -> bytes:
+        """The page in a slot."""
+        kept = self._memory[slot]
+        if kept is not None:
+            return kept
+        assert self._file is not None
+        return os.pread(self._file, PAGE_SIZE, slot * PAGE_SIZE)
+
+    def drop(self, slot: int) -> None:
+        """Free a slot."""
+        self._memory[slot] = None
+        self._free.append(slot)
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+
+
+class PageStore:
+    """The newest contents of page tables, and of whatever other page is asked for at the end.
+
+    On an input that can be read again, a table is kept as its file offset and other pages are found by going
+    back through the records' pfn words. On a pipe tables go to a pool, and other pages are kept while they are
+    few; beyond `KEPT_PAGES` only those stay that `remarkable` picks.
+    """
+
+    KEPT_PAGES = 2304
+
+    def __init__(self, transport: Transport | None, *, rereads: bool) -> None:
+        self._transport = transport
+        self.rereads = rereads
+        self._tables: dict[int, int] = {}  # pfn -> file offset or pool slot
+        self._pool = PagePool()
+        self._batches: list[tuple[int, int, int]] = []  # offset of the words, their number, offset of the data
+        self._others: dict[int, bytes] = {}
+        self._overflowed = False
+        self._found: dict[int, bytes | None] = {}
+
+    # -- while the stream flows --------------------------------------------------------------------
+
+    def note_batch(self, words_offset: int, words: PfnWords, data_offset: int) -> None:
+        """Remember where a record's pages lie, for a later look."""
+        if self.rereads:
+            self._batches.append((words_offset, len(words), data_offset))
+
+    def put_tables(self, pfns: Sequence[int], contents: Sequence[bytes], offsets: Sequence[int]) -> None:
+        """Page tables as they arrive: a pfn's newest version replaces older ones."""
+        if self.rereads:
+            self._tables.update(zip(pfns, offsets, strict=True))
+            return
+        for pfn, page in zip(pfns, contents, strict=True):
+            self._forget(pfn)
+            self._tables[pfn] = self._pool.put(page)
+
+    def put_others(self, pfns: Sequence[int], contents: Sequence[bytes], remarkable: Sequence[bool]) -> None:
+        """Pages that are not tables, on an input that cannot be read again."""
+        for pfn, page, keep in zip(pfns, contents, remarkable, strict=True):
+            if keep or not self._overflowed:
+                self._others[pfn] = page
+            else:
+                self._others.pop(pfn, None)
+
+    def squeeze(self, keep: Iterable[int]) -> None:
+        """Once too many other pages are kept, keep only these of them."""
+        self._overflowed = True
+        self._others = {pfn: self._others[pfn] for pfn in keep if pfn in self._others}
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more other pages are kept than should be."""
+        return not self._overflowed and len(self._others) > self.KEPT_PAGES
+
+    @property
+    def others(self) -> dict[int, bytes]:
+        """The other pages kept, by pfn."""
+        return self._others
+
+    def now_data(self, pfns: NDArray[np.int64]) -> None:
+        """These pfns were sent as something that is not a table: a table version kept of them is stale."""
+        if self._tables:
+            for pfn in self._tables.keys() & set(pfns.tolist()):
+                self._forget(pfn)
+
+    def _forget(self, pfn: int) -> None:
+        slot = self._tables.pop(pfn, None)
+        if slot is not None and not self.rereads:
+            self._pool.drop(slot)
+
+    # -- at the end --------------------------------------------------------------------------------
+
+    @property
+    def tables(self) -> set[int]:
+        """Pfns whose newest contents came as a page table."""
+        return set(self._tables)
+
+    def is_table(self, pfn: int) -> bool:
+        """Whether a pfn's newest contents came as a page table (and so were localised)."""
+        return pfn in self._tables
+
+    def table(self, pfn: int) -> bytes:
+        """Newest contents of a page table, pfns in its entries."""
+        where = self._tables[pfn]
+        if not self.rereads:
+            return self._pool.get(where)
+        assert self._transport is not None
+        found = self._transport.reread([(where, PAGE_SIZE)])
+        assert found is not None
+        return found[0]
+
+    def table_batches(self, size: int = 256) -> Iterable[tuple[list[int], Pages]]:
+        """All tables, some at a time: their pfns, and contents of shape (tables, 512)."""
+        pfns = sorted(self._tables, key=self._tables.__getitem__)
+        for start in range(0, len(pfns), size):
+            some = pfns[start : start + size]
+            if self.rereads and self._transport is not None:
+                pieces = self._transport.reread([(self._tables[p], PAGE_SIZE) for p in some]) or []
+            else:
+                pieces = [self._pool.get(self._tables[p]) for p in some]
+            yield some, np.frombuffer(b"".join(pieces), "<u8").reshape(-1, 512)
+
+    def find(self, pfns: Iterable[int]) -> dict[int, bytes | None]:
+        """Newest contents of any pfns: None for one that was never sent with data, or was not kept."""
+        pfns = list(pfns)
+        wanted = {pfn for pfn in pfns if pfn not in self._found}
+        for pfn in wanted:
+            self._found[pfn] = self.table(pfn) if pfn in self._tables else self._others.get(pfn)
+        missing = {pfn for pfn in wanted if self._found[pfn] is None}
+        if missing and self.rereads:
+            self._find_again(missing)
+        return {pfn: self._found[pfn] for pfn in pfns}
+
+    def _find_again(self, missing: set[int]) -> None:
+        """Look for pages from the last record back to the first."""
+        assert self._transport is not None
+        places: dict[int, int] = {}
+        step = 64
+        for stop in range(len(self._batches), 0, -step):
+            batches = self._batches[max(0, stop - step) : stop]
+            raws = self._transport.reread([(offset, count * 8) for offset, count, _ in batches]) or []
+            for (_, _, data), raw in zip(reversed(batches), reversed(raws), strict=True):
+                words = PfnWords(raw)
+                hits = np.flatnonzero(np.isin(words.pfns, list(missing)) & words.has_data)
+                if hits.size:
+                    ordinals = np.cumsum(words.has_data)[hits] - 1
+                    for pfn, ordinal in zip(words.pfns[hits].tolist(), ordinals.tolist(), strict=True):
+                        # The last word naming a pfn in a record wins.
+                        places[pfn] = data + ordinal * PAGE_SIZE
+                    missing -= set(places)
+                    if not missing:
+                        break
+            if not missing:
+                break
+        pieces = self._transport.reread([(offset, PAGE_SIZE) for offset in places.values()]) or []
+        self._found.update(zip(places, pieces, strict=False))

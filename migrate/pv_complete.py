@@ -1,0 +1,355 @@
+"""The end of a PV restore: libxc's cross-record checks, and what it asks Xen for.
+
+Source: `x86_pv_stream_complete` of `xg_sr_restore_x86_pv.c` and what it calls, in that order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from migrate.findings import Finding
+from migrate.guest import DATA, FRAMED, REFERENCED, SENT
+from migrate.hypercalls import MapP2m, Pin, Refusal, SetContext, SetExtended, SetMsrs, SetXsave, Step
+from migrate.rules import RULES
+from streams.pages import LEVEL_MASK, PageType, type_name
+from streams.wire.framing import PAGE_SIZE, RecordType
+from streams.wire.shared_info import SHARED_INFO
+from streams.wire.start_info import START_INFO
+from streams.wire.vcpu import CONTEXT, MAX_GDT_ENTRIES, START_INFO_REGISTER, PAE_EXTENDED_CR3, cr3_to_pfn
+from streams.wire.views import dtype_of
+
+if TYPE_CHECKING:
+    from migrate.guest import PvGuest, Vcpu
+    from migrate.restorer_pv import PvKind
+    from streams.records import Place
+
+DESCRIPTORS_PER_PAGE = 512
+# What a frame holds that the toolstack never wrote to: a debug hypervisor's scrub pattern, as measured.
+UNWRITTEN = b"\xc2" * PAGE_SIZE
+
+
+class _Completion:
+    """Gathers the steps of one END."""
+
+    def __init__(self, kind: PvKind) -> None:
+        self.kind = kind
+        self.guest: PvGuest = kind.guest
+        self.steps: list[Step] = []
+        self.ok = True
+
+    def refuse(self, rule: str, message: str, place: Place | None, step: str = "context", **fields: Any) -> None:
+        """One of libxc's own checks fails here."""
+        declared = RULES[rule]
+        self.steps.append(
+            Refusal(
+                Finding(
+                    declared,
+                    message,
+                    declared.severity,
+                    declared.effect,
+                    offset=place.offset if place else None,
+                    record=place.index if place else None,
+                    record_type=place.name if place else None,
+                    step=step,
+                    **fields,
+                )
+            )
+        )
+
+    def frame(self, rule: str, what: str, pfn: int, place: Place | None, **fields: Any) -> bool:
+        """The three checks of a pfn that must be an ordinary page with a frame: range, type, frame."""
+        guest = self.guest
+        if not 0 <= pfn <= guest.max_pfn:
+            self.refuse(rule, f"{what} {pfn:#x} lies beyond max_pfn {guest.max_pfn:#x}", place, pfn=pfn, **fields)
+            return False
+        return True
+
+    # -- vcpus -------------------------------------------------------------------------------------
+
+    def vcpu(self, index: int, vcpu: Vcpu) -> None:
+        """`process_vcpu_basic` and its three sisters."""
+        if vcpu.basic is not None:
+            self.basic(index, vcpu.basic, vcpu.places["basic"])
+        elif index == 0:
+            self.no_vcpu0()
+        else:
+            self.kind.report(
+                "REC-59", f"vcpu {index} has no basic state: it stays down", next(iter(vcpu.places.values())), vcpu=index
+            )
+        for part, call in (("extended", SetExtended), ("xsave", SetXsave), ("msrs", SetMsrs)):
+            content = getattr(vcpu, part)
+            if content is not None:
+                self.steps.append(call(index, content, vcpu.places[part]))
+
+    def no_vcpu0(self) -> None:
+        """ORD-24."""
+        self.refuse("ORD-24", "the stream has no X86_PV_VCPU_BASIC of vcpu 0", None, vcpu=0)
+
+    def basic(self, index: int, content: bytes, place: Place) -> None:
+        """Convert what names pfns, then setvcpucontext."""
+        guest = self.guest
+        context = np.frombuffer(content, dtype_of(CONTEXT[guest.width]))[0]
+        before = len(self.steps)
+        if index == 0:
+            self.start_info(int(context["user_regs"][START_INFO_REGISTER[guest.width]]), place)
+        gdt = self.gdt(index, context, place)
+        root = self.root(index, "cr3", cr3_to_pfn(int(context["ctrlreg"][3]), guest.width), place)
+        user_root = user_mfn = None
+        cr1 = int(context["ctrlreg"][1])
+        if guest.width == 8 and cr1 & 1:
+            user_root = self.root(index, "cr1", cr1 >> 12, place)
+        elif guest.width == 8 and cr1:
+            user_mfn = cr1 >> 12
+            self.kind.report(
+                "XRC-15",
+                f"vcpu {index}: cr1 {cr1:#x} has bit 0 clear: libxc passes it on as a machine frame of this host",
+                place,
+                vcpu=index,
+            )
+        if root is not None or len(self.steps) == before:
+            self.steps.append(SetContext(index, content, gdt, root, user_root, user_mfn, place))
+
+    def start_info(self, pfn: int, place: Place) -> None:
+        """`process_start_info`."""
+        guest = self.guest
+        if not self.frame("XRC-01", "start_info pfn", pfn, place, vcpu=0):
+            return
+        kind = guest.type_of(pfn)
+        if kind != PageType.NOTAB:
+            self.refuse(
+                "XRC-02",
+                f"start_info pfn {pfn:#x} is typed {type_name(kind)}; expected NOTAB",
+                place,
+                vcpu=0,
+                pfn=pfn,
+            )
+            return
+        if not guest.has_frame(pfn):
+            self.refuse("XRC-03", f"start_info pfn {pfn:#x} was never sent", place, vcpu=0, pfn=pfn)
+            return
+        page = guest.store.find([pfn])[pfn] if guest.came_with_data(pfn) else UNWRITTEN
+        if page is None:
+            return  # a page of a pipe that did not look worth keeping
+        info = np.frombuffer(page, dtype_of(START_INFO[guest.width]), count=1)[0]
+        store, console = int(info["store_mfn"]), int(info["console_mfn"])
+        for rule, what, named in (("XRC-04", "xenstore", store), ("XRC-05", "console", console)):
+            if not self.frame(rule, f"start_info's {what} pfn", named, place, vcpu=0):
+                return
+            if not guest.has_frame(named):
+                self.refuse(rule, f"start_info's {what} pfn {named:#x} was never sent", place, vcpu=0, pfn=named)
+                return
+        if store == console or pfn in (store, console):
+            self.kind.report(
+                "XRC-45",
+                f"start_info {pfn:#x}, xenstore {store:#x} and console {console:#x} are not three pages",
+                place,
+                vcpu=0,
+                pfn=pfn,
+            )
+
+    def gdt(self, index: int, context: Any, place: Place) -> tuple[int, ...]:
+        """GDT frames of one vcpu."""
+        guest = self.guest
+        entries = int(context["gdt_ents"])
+        if entries > MAX_GDT_ENTRIES:
+            self.refuse(
+                "REC-61",
+                f"vcpu {index}: {entries} GDT entries; at most {MAX_GDT_ENTRIES}",
+                place,
+                vcpu=index,
+                errno="ERANGE",
+            )
+            return ()
+        count = -(-entries // DESCRIPTORS_PER_PAGE)
+        frames = tuple(int(pfn) for pfn in context["gdt_frames"][:count])
+        for number, pfn in enumerate(frames):
+            what = f"vcpu {index}: GDT frame {number}, pfn"
+            if not self.frame("XRC-07", what, pfn, place, vcpu=index):
+                return ()
+            kind = guest.type_of(pfn)
+            problem = (
+                f"is typed {type_name(kind)}; expected NOTAB"
+                if kind != PageType.NOTAB
+                else "was never sent"
+                if not guest.has_frame(pfn)
+                else None
+            )
+            if problem:
+                self.refuse("XRC-07", f"{what} {pfn:#x} {problem}", place, vcpu=index, pfn=pfn)
+                return ()
+        return frames
+
+    def root(self, index: int, register: str, pfn: int, place: Place) -> int | None:
+        """The page table a control register names."""
+        guest = self.guest
+        rules = ("XRC-08", "XRC-09", "XRC-09") if register == "cr3" else ("XRC-12",) * 3
+        what = f"vcpu {index}: {register} names pfn"
+        if not self.frame(rules[0], what, pfn, place, vcpu=index):
+            return None
+        kind = guest.type_of(pfn)
+        if kind & LEVEL_MASK != guest.levels:
+            self.refuse(
+                rules[1],
+                f"{what} {pfn:#x}, which is typed {type_name(kind)}; expected L{guest.levels}TAB",
+                place,
+                vcpu=index,
+                pfn=pfn,
+            )
+            return None
+        if not guest.has_frame(pfn):
+            self.refuse(rules[2], f"{what} {pfn:#x}, which was never sent", place, vcpu=index, pfn=pfn)
+            return None
+        return pfn
+
+    # -- pins and p2m ------------------------------------------------------------------------------
+
+    def pins(self) -> None:
+        """`pin_pagetables`."""
+        pfns, levels = self.guest.pinned()
+        self.steps += [Pin(pfn, level) for pfn, level in zip(pfns.tolist(), levels.tolist(), strict=True)]
+
+    def p2m(self) -> None:
+        """`update_guest_p2m`."""
+        guest = self.guest
+        needed = guest.max_pfn // guest.frames_per_page + 1
+        frames = guest.p2m_frames[:needed]
+        good = (frames >= 0) & (frames <= guest.max_pfn) & (frames < len(guest.types))
+        known = frames[good]
+        good[good] = (guest.types[known] == PageType.NOTAB) & (guest.state[known] & FRAMED != 0)
+        if not good.all():
+            index = int(np.argmin(good))
+            pfn = int(frames[index])
+            problem = (
+                "was never given"
+                if pfn < 0
+                else f"lies beyond max_pfn {guest.max_pfn:#x}"
+                if pfn > guest.max_pfn
+                else f"is typed {type_name(guest.type_of(pfn))}; expected NOTAB"
+                if guest.type_of(pfn) != PageType.NOTAB
+                else "was never sent"
+            )
+            self.refuse(
+                "XRC-30",
+                f"p2m frame {index} (pfn {pfn:#x}) {problem}" if pfn >= 0 else f"p2m frame {index} {problem}",
+                self.kind.places.get(RecordType.X86_PV_P2M_FRAMES),
+                step="p2m",
+                pfn=max(pfn, 0) if pfn >= 0 else None,
+                count=int((~good).sum()),
+            )
+            return
+        unique, counts = np.unique(frames, return_counts=True)
+        if len(unique) != len(frames):
+            pfn = int(unique[np.argmax(counts > 1)])
+            self.kind.report(
+                "XRC-31",
+                f"p2m frame pfn {pfn:#x} is listed {int(counts.max())} times: one p2m page overwrites another",
+                self.kind.places.get(RecordType.X86_PV_P2M_FRAMES),
+                pfn=pfn,
+            )
+        self.steps.append(MapP2m(tuple(frames.tolist())))
+
+    # -- what libxc does not notice ----------------------------------------------------------------
+
+    def unnoticed(self) -> None:
+        """Cross-record checks that nobody makes, and that tell a guest which comes back wrong."""
+        kind, guest = self.kind, self.guest
+        seen = kind.restorer.seen
+        if not seen.get(RecordType.SHARED_INFO):
+            kind.report("ORD-14", "no SHARED_INFO: the guest wakes up to a blank page")
+        if not seen.get(RecordType.X86_TSC_INFO):
+            kind.report("ORD-15", "no X86_TSC_INFO: the guest's clock keeps the new domain's defaults")
+        self.never_sent()
+        self.shared_info()
+        self.vm_assists()
+
+    def never_sent(self) -> None:
+        """XRC-40, REC-21, XRC-42."""
+        kind, guest = self.kind, self.guest
+        count = guest.max_pfn + 1
+        state = guest.state[:count]
+        silent = count - int(np.count_nonzero(state & SENT))
+        if silent:
+            first = int(np.argmin(state & SENT)) if len(state) and not (state & SENT).all() else len(state)
+            kind.report(
+                "XRC-40",
+                f"{silent} pfns up to max_pfn {guest.max_pfn:#x} were never mentioned, {first:#x} first",
+                kind.places.get(RecordType.X86_PV_P2M_FRAMES),
+                pfn=first,
+                count=silent,
+            )
+        empty = np.flatnonzero((state & (REFERENCED | DATA)) == REFERENCED)
+        gone = np.flatnonzero((state & DATA != 0) & (guest.types[: len(state)] == PageType.XTAB))
+        self.named_by_tables("REC-21", empty, "which came without contents: a fresh frame takes its place")
+        self.named_by_tables("XRC-42", gone, "which the last record that names it calls absent: its contents are stale")
+
+    def named_by_tables(self, rule: str, pfns: Any, what: str) -> None:
+        """Report those of some pfns that the final page tables name."""
+        if not len(pfns):
+            return
+        guest = self.guest
+        marked = np.zeros(len(guest.state), np.bool_)
+        marked[pfns] = True
+        for tables, entries in guest.store.table_batches():
+            named = ((entries & np.uint64(0x000F_FFFF_FFFF_F000)) >> np.uint64(12)).astype(np.int64)
+            hits = (entries & np.uint64(1)).astype(bool) & (named < len(marked))
+            hits[hits] = marked[named[hits]]
+            if hits.any():
+                row, slot = (int(x) for x in np.argwhere(hits)[0])
+                self.kind.report(
+                    rule,
+                    f"page table pfn {tables[row]:#x}, entry {slot}, names pfn {int(named[row, slot]):#x}, {what}",
+                    pfn=tables[row],
+                    slot=slot,
+                    count=int(hits.sum()),
+                )
+
+    def shared_info(self) -> None:
+        """XRC-44."""
+        guest = self.guest
+        if guest.shared_info is None:
+            return
+        view = np.frombuffer(guest.shared_info, dtype_of(SHARED_INFO[guest.width]), count=1)[0]
+        count = int(view["arch"]["max_pfn"])
+        if count - 1 < guest.max_pfn:
+            self.kind.report(
+                "XRC-44",
+                f"shared_info counts {count:#x} p2m entries, fewer than max_pfn {guest.max_pfn:#x} needs",
+                self.kind.places.get(RecordType.SHARED_INFO),
+            )
+
+    def vm_assists(self) -> None:
+        """XRC-43, L3C-5."""
+        guest = self.guest
+        field = dtype_of(CONTEXT[guest.width])
+        assists = {
+            index: int(np.frombuffer(vcpu.basic, field)[0]["vm_assist"])
+            for index, vcpu in sorted(guest.vcpus.items())
+            if vcpu.basic is not None
+        }
+        first = assists.get(0)
+        for index, assist in assists.items():
+            if first is None or assist == first:
+                continue
+            bit = (assist ^ first) & PAE_EXTENDED_CR3
+            self.kind.report(
+                "L3C-5" if bit and guest.width == 4 else "XRC-43",
+                f"vcpu {index} says vm_assist {assist:#x}, vcpu 0 says {first:#x}: only vcpu 0's counts",
+                guest.vcpus[index].places["basic"],
+                vcpu=index,
+            )
+
+
+def complete(kind: PvKind) -> list[Step]:
+    """The steps of `x86_pv_stream_complete`, failing checks of libxc's own in their places."""
+    work = _Completion(kind)
+    guest = kind.guest
+    if 0 not in guest.vcpus:
+        work.no_vcpu0()
+    for index in sorted(guest.vcpus):
+        work.vcpu(index, guest.vcpus[index])
+    work.pins()
+    work.p2m()
+    work.unnoticed()
+    return work.steps

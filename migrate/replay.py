@@ -1,0 +1,233 @@
+"""Runs what libxc asks for at END through the model of Xen, one hypercall after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from migrate.findings import Finding
+from migrate.hypercalls import MapP2m, Pin, Refusal, SetContext, SetExtended, SetHvmContext, SetMsrs, SetXsave, Step
+from migrate.hypervisor import FrameType, Hypervisor, L3Rule, Refused
+from migrate.rules import RULES
+from migrate.rules.catalogue import Effect, Severity
+from migrate.rules.extended_cr3 import VARIANTS
+from migrate.vcpu import (
+    Objection,
+    context_objections,
+    extended_objections,
+    msrs_objections,
+    xsave_objections,
+)
+from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3
+from streams.wire.views import view
+
+if TYPE_CHECKING:
+    from migrate.guest import PvGuest
+    from migrate.placement import Placement
+    from migrate.targets import Target
+    from streams.records import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One step of the restore, and the answer to it: no finding means 0."""
+
+    step: Step
+    finding: Finding | None = None
+    more: tuple[Finding, ...] = ()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All that was found at this step."""
+        return (self.finding, *self.more) if self.finding else self.more
+
+
+@dataclass(slots=True)
+class Trace:
+    """The restore from END on, under one target and placement."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    hypervisor: Hypervisor | None = None
+
+    @property
+    def findings(self) -> Iterable[Finding]:
+        """All findings, in restore order."""
+        return (finding for outcome in self.outcomes for finding in outcome.findings)
+
+
+def l3_rule(variant: str) -> L3Rule:
+    """The 4 GiB rule of a variant (L3V-1 …) as a function that answers with an errno or None."""
+    form = VARIANTS[variant]
+
+    def answer(width4: bool, extended: bool, high: bool, vcpu0: bool) -> str | None:
+        return form.errno if form.refuses(width4, extended, high, vcpu0) else None
+
+    return answer
+
+
+class PvReplay:
+    """Xen's answers to a PV guest's restore.
+
+    Parameters
+    ----------
+    vcpus:
+        how many vcpus the domain has.
+    variant:
+        the form of the 4 GiB rule; the target's own by default.
+    """
+
+    def __init__(
+        self, guest: PvGuest, target: Target, placement: Placement, vcpus: int, variant: str | None = None
+    ) -> None:
+        self.guest = guest
+        self.target = target
+        self.placement = placement
+        self.vcpus = vcpus
+        self.xen = Hypervisor(guest, placement, l3_rule(variant or target.l3_variant))
+
+    def run(self, steps: Iterable[Step]) -> Trace:
+        """Run the steps in the order given, past refusals."""
+        trace = Trace(hypervisor=self.xen)
+        for step in steps:
+            trace.outcomes.append(self._answer(step))
+        return trace
+
+    def _answer(self, step: Step) -> Outcome:
+        match step:
+            case Refusal(finding):
+                return Outcome(step, finding)
+            case SetContext():
+                return self._set_context(step)
+            case SetExtended():
+                found = extended_objections(step.content, step.vcpu, self.vcpus)
+                return self._objected(step, "set_ext_vcpucontext", step.vcpu, step.place, found)
+            case SetXsave():
+                found = xsave_objections(step.content, step.vcpu)
+                return self._objected(step, "setvcpuextstate", step.vcpu, step.place, found)
+            case SetMsrs():
+                found = msrs_objections(step.content, step.vcpu, self.target)
+                return self._objected(step, "set_vcpu_msrs", step.vcpu, step.place, found)
+            case Pin():
+                return self._pin(step)
+            case MapP2m():
+                return self._map_p2m(step)
+            case SetHvmContext():
+                return Outcome(step)
+
+    def _set_context(self, step: SetContext) -> Outcome:
+        """arch_set_info_guest: fields, vm_assist, GDT, cr3, cr1, and then the vcpu is initialised."""
+        found = context_objections(step.content, self.guest.width, step.vcpu, self.target)
+        outcome = self._objected(step, "setvcpucontext", step.vcpu, step.place, found)
+        if step.vcpu == 0:
+            assist = int(view(CONTEXT[self.guest.width], step.content)["vm_assist"])
+            self.xen.extended_cr3 = bool(assist & PAE_EXTENDED_CR3)
+        try:
+            self.xen.take_gdt(step.gdt)
+            root = FrameType(self.guest.levels)
+            if step.root is not None:
+                self.xen.take(step.root, root)
+            if step.user_root is not None:
+                self.xen.take(step.user_root, root)
+            if step.user_mfn is not None:
+                self._user_mfn(step, root)
+        except Refused as refused:
+            refusal = self._refusal(refused, f"vcpu {step.vcpu} context", "context", "setvcpucontext", step)
+            outcome = Outcome(step, refusal, outcome.findings) if not outcome.finding else outcome
+        if step.vcpu == 0:
+            self.xen.vcpu0_initialised = True
+        return outcome
+
+    def _user_mfn(self, step: SetContext, root: FrameType) -> None:
+        """A cr1 that libxc did not convert names a machine frame; usually not the guest's."""
+        import numpy as np
+
+        assert step.user_mfn is not None
+        pfn = int(self.placement.pfns_of(np.array([step.user_mfn], np.int64))[0])
+        if pfn < 0:
+            raise Refused("XRC-15", "EINVAL", f"cr1 names machine frame {step.user_mfn:#x}, which is not the guest's")
+        self.xen.take(pfn, root)
+
+    def _pin(self, step: Pin) -> Outcome:
+        try:
+            self.xen.pin(step.pfn, step.level)
+        except Refused as refused:
+            what = f"pin L{step.level} pfn {step.pfn:#x}"
+            return Outcome(step, self._refusal(refused, what, "pin", "mmuext_op", step))
+        return Outcome(step)
+
+    def _map_p2m(self, step: MapP2m) -> Outcome:
+        """A p2m page that Xen holds as a page table cannot be mapped writable."""
+        types = self.xen.types
+        for pfn in step.frames:
+            kind = FrameType(int(types[pfn]))
+            if kind not in (FrameType.NONE, FrameType.WRITABLE):
+                rule = RULES["XRC-30"]
+                return Outcome(
+                    step,
+                    Finding(
+                        rule,
+                        f"p2m page pfn {pfn:#x} is in use as {kind}: libxc cannot map it to rewrite it",
+                        rule.severity,
+                        rule.effect,
+                        pfn=pfn,
+                        errno="EBUSY",
+                        step="p2m",
+                        call="mmap",
+                    ),
+                )
+        return Outcome(step)
+
+    # -- findings ----------------------------------------------------------------------------------
+
+    def _objected(
+        self, step: Step, call: str, vcpu: int, place: Place, objections: Iterable[Objection]
+    ) -> Outcome:
+        findings = []
+        for objection in objections:
+            rule = RULES[objection.rule]
+            certain = objection.certain
+            outlook = f"{call} → -{objection.errno}" if certain else "whether Xen takes it depends on the host"
+            findings.append(
+                Finding(
+                    rule,
+                    f"{objection.message}: {outlook}",
+                    Severity.ERROR if certain else Severity.WARNING,
+                    Effect.HYPERCALL if certain else Effect.HOST,
+                    offset=place.offset,
+                    record=place.index,
+                    record_type=place.name,
+                    vcpu=vcpu,
+                    errno=objection.errno if certain else None,
+                    step="context",
+                    call=call,
+                )
+            )
+        fatal = next((f for f in findings if f.fatal), None)
+        return Outcome(step, fatal, tuple(f for f in findings if f is not fatal))
+
+    def _refusal(self, refused: Refused, what: str, step_name: str, call: str, step: SetContext | Pin) -> Finding:
+        rule = RULES[refused.rule]
+        place = step.place if isinstance(step, SetContext) else None
+        chain = tuple(
+            f"{kind} pfn {pfn:#x}" + (f" slot {slot}" if slot is not None and kind != "L1" else "")
+            + (f" entry {slot}" if slot is not None and kind == "L1" else "")
+            for kind, pfn, slot in reversed(refused.chain)
+        )
+        return Finding(
+            rule,
+            f"{what}: {refused.message}: {call} → -{refused.errno}",
+            Severity.ERROR,
+            Effect.HYPERCALL,
+            offset=place.offset if place else None,
+            record=place.index if place else None,
+            record_type=place.name if place else None,
+            pfn=refused.pfn,
+            mfn=self.placement.mfn(refused.pfn) if refused.pfn is not None and refused.rule == "HYP-22" else None,
+            vcpu=step.vcpu if isinstance(step, SetContext) else None,
+            slot=refused.slot,
+            errno=refused.errno,
+            step=step_name,
+            call=call,
+            chain=chain,
+        )

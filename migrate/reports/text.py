@@ -1,0 +1,225 @@
+"""The report for people: what the stream is, what was found, and the verdict in a sentence."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from migrate import targets
+from migrate.reports.safe import safe
+from migrate.rules.catalogue import Effect, Severity
+from streams.wire.framing import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from migrate.findings import Failure, Finding, Report, StreamFacts
+
+# Wider than any line: where nobody looks at a screen, nothing is broken into lines.
+UNLIMITED = 1 << 20
+MIB = 1 << 20
+
+_PLACED = {
+    "source": "frames placed as on the source",
+    "high": "frames placed above 4 GiB",
+    "low": "frames placed below 4 GiB",
+    "identity": "frames placed where mfn = pfn",
+}
+_TOOLSTACK = ("libxc", "libxl", "xl", "xapi")
+_SEVERITY_STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
+_VERDICT_STYLE = {"accept": "bold green", "refuse": "bold red", "unjudged": "bold yellow"}
+_VERDICT_WIDTH = 9
+_ID_WIDTH = 8
+_KEY_WIDTH = 13
+_SLUG_WIDTH = 13
+_SEVERITY_WIDTH = 9
+# A message gets at least so many columns; in a narrower window it starts on a line of its own.
+_NARROWEST = 40
+
+
+class _ReportConsole(Console):
+    def on_broken_pipe(self) -> None:
+        # Newer versions of rich would exit here with a code of their own.
+        raise
+
+
+def console_for(file: TextIO | None = None) -> Console:
+    """A console on a file, by default on stdout: plain and of unlimited width where it is no terminal.
+
+    Raises BrokenPipeError where there is no stdout.
+    """
+    file = file or sys.stdout
+    if file is None:
+        raise BrokenPipeError("stdout is closed")
+    width = None if file.isatty() else UNLIMITED
+    return _ReportConsole(file=file, width=width, highlight=False, markup=False, emoji=False)
+
+
+def render(report: Report, console: Console) -> None:
+    """Print the whole report of one stream, wrapped to the width of the console."""
+    _print(console, Text(safe(report.stream.name), "bold"))
+    for key, value in _header(report):
+        _hanging(console, Text(f"    {key:<{_KEY_WIDTH}}"), safe(value))
+    if report.findings:
+        console.print()
+        slug_width = max(_SLUG_WIDTH, *(len(finding.rule.slug) for finding in report.findings))
+        for finding in report.findings:
+            _finding(finding, console, slug_width)
+    console.print()
+    render_verdict(report, console)
+
+
+def render_verdict(report: Report, console: Console) -> None:
+    """Print the verdict line alone."""
+    head = Text(f"{safe(report.verdict):<{_VERDICT_WIDTH}}", _VERDICT_STYLE.get(report.verdict, ""))
+    _hanging(console, head, safe(f"{report.stream.name}: {verdict_sentence(report)}"))
+
+
+def verdict_sentence(report: Report) -> str:
+    """What the receiver would do, in a sentence; not escaped."""
+    match report.verdict:
+        case "accept":
+            return _acceptance(report) + _tally(report.findings)
+        case "refuse":
+            return _refusal(report.failure) if report.failure else "the restore would fail"
+        case _:
+            return f"not judged: {report.reason or 'no reason given'}"
+
+
+def _acceptance(report: Report) -> str:
+    # An HVM guest's stream has no page tables: its frames may lie anywhere.
+    placed = "" if report.stream.guest == "hvm" else f" ({_placed(report.placement)})"
+    corrupt = sorted({finding.rule.id for finding in report.findings if finding.effect is Effect.CORRUPT})
+    but = f", but not in the state it was saved in ({', '.join(corrupt)})" if corrupt else ""
+    return f"Xen {_release(report)} would restore this guest{but}{placed}"
+
+
+def _refusal(failure: Failure) -> str:
+    if failure.call in _TOOLSTACK:
+        subject, verb = failure.call, "refuses it"
+    else:
+        subject, verb = failure.call, "fails"
+        if failure.vcpu is not None:
+            subject = f"vcpu {failure.vcpu}'s {subject}"
+        elif failure.pfn is not None:
+            subject = f"{subject} for pfn {failure.pfn:#x}"
+    if failure.signal is not None:
+        verb = f"dies of {_signal_name(failure.signal)}"
+    elif failure.errno is not None and failure.call not in _TOOLSTACK:
+        verb = f"fails with {failure.errno}"
+    return f"{subject} {verb} ({failure.rule}): {failure.message}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _tally(findings: list[Finding]) -> str:
+    numbers: Counter[Severity] = Counter()
+    for finding in findings:
+        numbers[finding.severity] += finding.count
+    told = [_count(numbers[s], s.value) for s in (Severity.ERROR, Severity.WARNING) if numbers[s]]
+    return f"; {', '.join(told)}" if told else ""
+
+
+def _placed(placement: str) -> str:
+    return _PLACED.get(placement) or f"frames placed by {placement.removeprefix('file:')}"
+
+
+def _release(report: Report) -> str:
+    return targets.resolve(report.target).name
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _header(report: Report) -> list[tuple[str, str]]:
+    stream = report.stream
+    lines = [("stream", _container(stream)), ("guest", _guest(stream))]
+    if stream.xen is not None:
+        lines.append(("saved by", f"Xen {stream.xen}"))
+    if len(stream.rounds) > 1:
+        lines.append(("live rounds", f"{len(stream.rounds)}: {', '.join(map(str, stream.rounds))} pages"))
+    if stream.checkpoints:
+        lines.append(("checkpoints", str(stream.checkpoints)))
+    if stream.pinned is not None:
+        pins = ", ".join(f"{level} {number}" for level, number in stream.pinned.items())
+        lines.append(("pinned", pins or "nothing"))
+    if stream.extended_cr3 is not None:
+        lines.append(("extended cr3", "yes" if stream.extended_cr3 else "no"))
+    lines.append(("placement", f"{report.placement}: {_placed(report.placement)}"))
+    lines.append(("target", f"Xen {_release(report)}"))
+    return lines
+
+
+def _container(stream: StreamFacts) -> str:
+    what = stream.container if stream.version is None else f"{stream.container}, image version {stream.version}"
+    converted = ", by the legacy converter" if stream.converted else ""
+    return f"{what}{converted}, {_count(stream.records, 'record')}, {_count(stream.bytes, 'byte')}"
+
+
+def _guest(stream: StreamFacts) -> str:
+    known = [stream.guest or "unknown"]
+    if stream.width is not None:
+        known.append(f"{stream.width * 8}-bit")
+    if stream.levels is not None:
+        known.append(_count(stream.levels, "page table level"))
+    if stream.vcpus is not None:
+        known.append(_count(stream.vcpus, "vcpu"))
+    if stream.max_pfn is not None:
+        known.append(f"{_mebibytes(stream.max_pfn)} MiB (max pfn {stream.max_pfn:#x})")
+    return ", ".join(known)
+
+
+def _mebibytes(max_pfn: int) -> str:
+    return f"{(max_pfn + 1) * PAGE_SIZE / MIB:.1f}".removesuffix(".0")
+
+
+def _finding(finding: Finding, console: Console, slug_width: int) -> None:
+    rule = finding.rule
+    head = Text.assemble(
+        (f"{rule.id:<{_ID_WIDTH}}", "bold"),
+        f"{rule.slug:<{slug_width}}  ",
+        (f"{finding.severity.value:<{_SEVERITY_WIDTH}}", _SEVERITY_STYLE[finding.severity]),
+    )
+    if console.width - len(head) >= _NARROWEST:
+        _hanging(console, head, safe(finding.message))
+    else:
+        _print(console, head)
+        _hanging(console, Text(" " * _ID_WIDTH), safe(finding.message))
+    if finding.chain:
+        _hanging(console, Text(" " * _ID_WIDTH), safe(f"by way of {', '.join(finding.chain)}"), "dim")
+    if place := _place(finding):
+        _hanging(console, Text(" " * _ID_WIDTH), safe(place), "dim")
+
+
+def _place(finding: Finding) -> str:
+    parts = []
+    if finding.offset is not None:
+        parts.append(f"at {finding.offset:#x}")
+    if finding.record is not None:
+        parts.append(f"record {finding.record} {finding.record_type or ''}".rstrip())
+    if finding.count > 1:
+        parts.append(f"and {finding.count - 1} more like it")
+    return ", ".join(parts)
+
+
+def _hanging(console: Console, head: Text, body: str, style: str = "") -> None:
+    """Print `head` and beside it `body`, wrapped under itself."""
+    room = max(console.width - len(head), 1)
+    for line in Text(body, style).wrap(console, room) or [Text()]:
+        _print(console, Text.assemble(head, line))
+        head = Text(" " * len(head))
+
+
+def _print(console: Console, line: Text) -> None:
+    line.rstrip()
+    # Lines are broken already; and a name is never cut off.
+    console.print(line, soft_wrap=True)

@@ -1,0 +1,20 @@
+"""Who says so: this program, as reports name it."""
+
+from __future__ import annotations
+
+from functools import cache
+
+NAME = "xen-migrate"
+
+
+@cache
+def version() -> str:
+    """The installed version, "unknown" where the package runs without having been installed."""
+    # Takes longer to import than all else that `--version` needs.
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed(NAME)
+    except PackageNotFoundError:
+        return "unknown"

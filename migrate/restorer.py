@@ -1,0 +1,409 @@
+"""libxc's restore as a consumer of records: the checks common to every guest, in libxc's order.
+
+What is particular to PV guests is in `restorer_pv`, to HVM guests in `restorer_hvm`. Sources:
+`xg_sr_restore.c`, `xg_sr_common.c`, `xg_sr_common_x86.c`; for the wrappers `libxl_stream_read.c`, `xl_vmcontrol.c`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from migrate.containers import Wrappers
+from migrate.findings import StreamFacts
+from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests
+from migrate.rules.catalogue import Effect
+from streams.pages import ILLEGAL_TYPES, PfnWords
+from streams.records import Damage, LibxlRecord, PageData, Place, Record
+from streams.wire.framing import (
+    CPUID_LEAF_SIZE,
+    MSR_ENTRY_SIZE,
+    PAGE_DATA_HEADER,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    PFN_WORD_SIZE,
+    RECORD_OPTIONAL,
+    TSC_INFO,
+    DomainHeader,
+    GuestType,
+    ImageHeader,
+    LibxlHeader,
+    RecordType,
+    TscBody,
+    XlHeader,
+)
+
+if TYPE_CHECKING:
+    from migrate.collector import Collector
+    from migrate.hypercalls import Step
+    from streams.transports import Transport
+
+# libxc refuses longer records (REC_LENGTH_MAX), the second figure before 4.10.
+MAX_RECORD = 128 << 20
+MAX_RECORD_OLD = 8 << 20
+OLD_LIMIT_UNTIL = (4, 10, 0)
+
+# Signals that kill the toolstack's process.
+SIGABRT = 6
+SIGSEGV = 11
+
+
+class Kind(Protocol):
+    """What a kind of guest adds to the restore."""
+
+    def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
+        """Runs of data pages worth having."""
+
+    def check_pfns(self, record: PageData, first_illegal: int) -> bool:
+        """Whether every pfn of a record may be sent to this guest, up to the first illegal type."""
+
+    def page_data(self, record: PageData, *, verifying: bool) -> None:
+        """A PAGE_DATA record that passed the common checks."""
+
+    def record(self, record: Record) -> None:
+        """A record only this kind of guest knows."""
+
+    def complete(self) -> list[Step]:
+        """At END: what libxc does next, its own checks included."""
+
+
+class Restorer:
+    """Takes records as libxc's restore would, reports what it would refuse, and goes on with the best guess.
+
+    Parameters
+    ----------
+    collector:
+        takes the findings.
+    facts:
+        filled as the stream tells.
+    transport:
+        where earlier bytes can be read again from, if at all.
+    vcpus:
+        the domain's vcpu count, or None to believe the stream (or an xl file's config).
+    """
+
+    def __init__(
+        self, collector: Collector, facts: StreamFacts, transport: Transport | None = None, vcpus: int | None = None
+    ) -> None:
+        self.collector = collector
+        self.report = collector.report
+        self.facts = facts
+        self.transport = transport
+        self.wrappers = Wrappers(collector, facts, vcpus)
+        self.kind: Kind | None = None
+        self.guests = Guests.NONE
+        self.version = 0
+        self.seen: dict[int, int] = {}
+        self.static_data_end = False
+        self.verifying = False
+        self.ended = False
+        self.cut = False  # the grammar broke before END
+        self.unjudged: str | None = None
+        self.spoiled = False  # something the end depends on was refused
+        self._last_pfn = -1
+
+    # -- containers and headers --------------------------------------------------------------------
+
+    def container(self, name: str) -> None:
+        """The outermost container is the stream's."""
+        if self.facts.container == "unknown":
+            self.facts.container = name
+
+    def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
+        """Header of an `xl save` file."""
+        self.wrappers.xl_header(header, optional_data)
+
+    def libxl_header(self, header: LibxlHeader, offset: int) -> None:
+        """Header of a libxl stream."""
+        self.wrappers.libxl_header(header, offset)
+
+    def libxl_record(self, record: LibxlRecord) -> None:
+        """A libxl record."""
+        self.wrappers.libxl_record(record, checkpointed=bool(self.facts.checkpoints))
+
+    def image_header(self, header: ImageHeader, offset: int) -> None:
+        """HDR-04 to HDR-07 (`read_headers`)."""
+        self.version = self.facts.version = header.version
+        if header.version == 3:
+            self._header("HDR-04", "version 3, which restorers know from 4.14 on", offset + 12, until=(4, 14, 0))
+        if header.options >> 1:
+            self._header("HDR-06", f"reserved option bits are set: 0x{header.options:04x}", offset + 16)
+        if header.reserved1 or header.reserved2:
+            self._header("HDR-07", "reserved fields of the image header are not zero", offset + 18)
+
+    def domain_header(self, header: DomainHeader, offset: int) -> None:
+        """HDR-09 to HDR-13 (`read_headers`, `x86_pv_setup`, `x86_hvm_setup`)."""
+        self.facts.converted = header.xen_major == 0
+        self.facts.xen = None if self.facts.converted else f"{header.xen_major}.{header.xen_minor}"
+        saver = (header.xen_major, header.xen_minor)
+        if not self.facts.converted and (self.version == 3) != (saver >= (4, 14)):
+            self._header("HDR-13", f"a version {self.version} image from Xen {self.facts.xen}", offset + 8)
+        if header.reserved:
+            self._header("HDR-11", f"the reserved field is 0x{header.reserved:04x}", offset + 6)
+        # A shift by more than 31 is taken modulo 32 by the x86 that libxc runs on.
+        if header.page_shift % 32 != PAGE_SHIFT:
+            self._header("HDR-10", f"page shift {header.page_shift}; expected {PAGE_SHIFT}", offset + 4)
+        elif header.page_shift != PAGE_SHIFT:
+            self._header(
+                "HDR-10",
+                f"page shift {header.page_shift}, which only x86 shifts make {PAGE_SHIFT}",
+                offset + 4,
+                effect=Effect.SPEC,
+            )
+        if header.type == GuestType.PV:
+            from migrate.restorer_pv import PvKind
+
+            self.guests, self.facts.guest = Guests.PV, "pv"
+            self.kind = PvKind(self)
+        elif header.type == GuestType.HVM:
+            from migrate.restorer_hvm import HvmKind
+
+            self.guests, self.facts.guest = Guests.HVM, "hvm"
+            self.kind = HvmKind(self)
+        else:
+            self._header("HDR-09", f"domain type {header.type}; expected 1 (PV) or 2 (HVM)", offset)
+            self.spoiled = True
+        self.wrappers.guest_is(self.facts.guest)
+
+    def _header(self, rule: str, message: str, offset: int, **fields: object) -> None:
+        self.report(rule, message, offset=offset, step="headers", **fields)  # type: ignore[arg-type]
+
+    # -- records -----------------------------------------------------------------------------------
+
+    def wants_body(self, place: Place) -> bool:
+        """FRM-02 (`read_record`), before the body is read."""
+        self.facts.records += 1
+        if place.length > MAX_RECORD:
+            self.report("FRM-02", f"{place.name} of {place.length:#x} bytes; at most {MAX_RECORD:#x}", place)
+            self._spoil(place)
+        elif place.length > MAX_RECORD_OLD:
+            self.report(
+                "FRM-02",
+                f"{place.name} of {place.length:#x} bytes; at most {MAX_RECORD_OLD:#x} before 4.10",
+                place,
+                until=OLD_LIMIT_UNTIL,
+            )
+        return place.type in LAW and place.length <= MAX_RECORD
+
+    def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
+        """The pages the kind of guest needs."""
+        return self.kind.wants_pages(place, words) if self.kind else ()
+
+    def record(self, record: Record | PageData) -> None:
+        """One complete record (`process_record`)."""
+        place = record.place
+        if any(record.padding):
+            self.report("FRM-04", f"padding of {place.name} is not zero", place, offset=place.body + place.length)
+        law = LAW.get(place.type)  # type: ignore[call-overload]
+        if law is None:
+            self._unknown(place)
+            return
+        if not law.guests & self.guests:
+            if self.kind is None and law.guests:
+                return
+            guest = (self.facts.guest or "").upper()
+            what = f"a {guest} restore does not handle it" if law.guests else "no restore handles it"
+            self.report(law.stray, f"record {place.name}: {what}", place)
+            return
+        if place.type in INFERS_STATIC_DATA_END and self.version < 3:
+            self.static_data_end = True
+        if not self._obeys(law, record):
+            self._spoil(place)
+        elif law.once and self._repeated(place):
+            self.report(law.once, f"a second {place.name}", place)
+        else:
+            self.seen[place.type] = self.seen.get(place.type, 0) + 1
+            self._process(record)
+
+    def _repeated(self, place: Place) -> bool:
+        inferred = place.type == RecordType.STATIC_DATA_END and self.static_data_end
+        return bool(self.seen.get(place.type)) or inferred
+
+    def _obeys(self, law: object, record: Record | PageData) -> bool:
+        place = record.place
+        for needed, rule in LAW[RecordType(place.type)].after:
+            if needed == RecordType.STATIC_DATA_END:
+                missing = not self.static_data_end
+            else:
+                missing = not self.seen.get(needed) and bool(LAW[needed].guests & self.guests)
+            if missing:
+                effect = None
+                signal = None
+                if rule == "ORD-03":
+                    # Only pfn 0 passes the range check of a guest that has no p2m yet; then NULL is written to.
+                    crashes = isinstance(record, PageData) and not any(
+                        record.words.pfn(i) for i in range(min(len(record.words), 2))
+                    )
+                    effect, signal = (None, SIGSEGV) if crashes else (Effect.REFUSED, None)
+                self.report(rule, f"{place.name} before {needed.name}", place, effect=effect, signal=signal)
+                return False
+        return True
+
+    def _unknown(self, place: Place) -> None:
+        if place.type & RECORD_OPTIONAL:
+            if self.facts.checkpoints:
+                self.report("FRM-07", f"unknown optional record {place.name} after the first checkpoint", place)
+            else:
+                self.report("FRM-06", f"unknown optional record {place.name}, skipped", place)
+        else:
+            self.report("FRM-05", f"unknown mandatory record {place.name}", place)
+
+    def _process(self, record: Record | PageData) -> None:
+        place = record.place
+        kind = self.kind
+        assert kind is not None
+        if isinstance(record, PageData):
+            self._page_data(record)
+            return
+        match place.type:
+            case RecordType.PAGE_DATA:
+                self._refuse("REC-01", f"{place.length} bytes; at least {PAGE_DATA_HEADER.size}", place)
+            case RecordType.END:
+                self._expect_empty(place)
+                self.ended = True
+            case RecordType.VERIFY:
+                self._expect_empty(place)
+                self.verifying = True
+                if not self.seen.get(RecordType.PAGE_DATA):
+                    self.report("ORD-20", "VERIFY before any page: no page is ever written", place)
+            case RecordType.CHECKPOINT:
+                self._expect_empty(place)
+                self.facts.checkpoints += 1
+            case RecordType.STATIC_DATA_END:
+                self._expect_empty(place)
+                self.static_data_end = True
+            case RecordType.X86_TSC_INFO:
+                self._tsc_info(record)
+            case RecordType.X86_CPUID_POLICY | RecordType.X86_MSR_POLICY:
+                self._policy(record)
+            case _:
+                kind.record(record)
+        if self.version < 3 and place.type in _VERSION_3_RECORDS:
+            self.report("REC-107", f"{place.name} in a version {self.version} image", place)
+
+    def _expect_empty(self, place: Place) -> None:
+        if place.length:
+            self.report("FRM-10", f"{place.name} carries {place.length} bytes; it should be empty", place)
+
+    def _tsc_info(self, record: Record) -> None:
+        place = record.place
+        if place.length != TSC_INFO.size or record.body is None:
+            self._refuse("REC-101", f"{place.length} bytes; expected {TSC_INFO.size}", place)
+            return
+        tsc = TscBody._make(TSC_INFO.unpack(record.body))
+        if tsc.mode > 2:
+            since = None if tsc.mode > 3 else (4, 12, 0)
+            self.report(
+                "REC-102",
+                f"TSC mode {tsc.mode}; Xen knows 0 (default), 1 (always emulate) and 2 (never emulate): "
+                "settscinfo → -EINVAL",
+                place,
+                errno="EINVAL",
+                call="settscinfo",
+                since=since,
+            )
+        if tsc.reserved:
+            self.report("REC-103", f"the reserved word is {tsc.reserved:#x}", place)
+
+    def _policy(self, record: Record) -> None:
+        place = record.place
+        cpuid = place.type == RecordType.X86_CPUID_POLICY
+        rule, size = ("REC-104", CPUID_LEAF_SIZE) if cpuid else ("REC-105", MSR_ENTRY_SIZE)
+        if not place.length or place.length % size:
+            self._refuse(rule, f"{place.length} bytes; expected a multiple of {size}, and at least one", place)
+            return
+        if self.static_data_end:
+            self.report("ORD-07", f"{place.name} after STATIC_DATA_END: stored and never applied", place)
+
+    def _page_data(self, record: PageData) -> None:
+        """The checks of `handle_page_data`, then the guest's."""
+        place, words = record.place, record.words
+        if record.count < 1:
+            self._refuse("REC-02", "no pfn words; expected at least 1", place)
+            return
+        if len(words) != record.count:
+            self._refuse("REC-03", f"{place.length} bytes are too few for {record.count} pfn words", place)
+            return
+        assert self.kind is not None
+        illegal = words.first_with(ILLEGAL_TYPES) if words.has_illegal_type else -1
+        good = self.kind.check_pfns(record, illegal if illegal >= 0 else len(words))
+        if illegal >= 0:
+            word = words.word(illegal)
+            self._refuse(
+                "REC-04",
+                f"pfn {word & ((1 << 52) - 1):#x} (word {illegal}) has type {word >> 60}, which is not defined",
+                place,
+                pfn=word & ((1 << 52) - 1),
+            )
+            return
+        if not good:
+            self._spoil(place)
+            return
+        expected = PAGE_DATA_HEADER.size + len(words) * PFN_WORD_SIZE + words.data_pages * PAGE_SIZE
+        if place.length != expected:
+            self._refuse(
+                "REC-05",
+                f"{place.length} bytes; {len(words)} pfn words, {words.data_pages} of them with data, take {expected}",
+                place,
+            )
+            return
+        if record.reserved or words.has_reserved_bits:
+            what = "the reserved word" if record.reserved else "bits 59..52 of a pfn word"
+            self.report("REC-06", f"{what} should be zero", place)
+        self._count_round(words)
+        self.kind.page_data(record, verifying=self.verifying)
+
+    def _count_round(self, words: PfnWords) -> None:
+        """Savers send ascending pfns within a pass over memory: a step back begins the next round."""
+        rounds = self.facts.rounds
+        if not rounds or words.pfn(0) <= self._last_pfn:
+            rounds.append(0)
+        rounds[-1] += len(words)
+        self._last_pfn = words.pfn(len(words) - 1)
+
+    def _refuse(self, rule: str, message: str, place: Place, **fields: object) -> None:
+        self.report(rule, f"{place.name}: {message}", place, **fields)  # type: ignore[arg-type]
+        self._spoil(place)
+
+    def _spoil(self, place: Place) -> None:
+        """What the end of the restore would do with this record's contents cannot be told any more."""
+        if place.type not in _HARMLESS_IF_REFUSED:
+            self.spoiled = True
+
+    # -- ends --------------------------------------------------------------------------------------
+
+    def damage(self, damage: Damage) -> None:
+        """The grammar broke."""
+        self.cut = True
+        step = "headers" if damage.rule.startswith(("HDR", "CON")) else "record"
+        if damage.rule in _END_OF_CHECKPOINTED and self.facts.checkpoints:
+            return  # a checkpointed stream just stops
+        call = "xl" if self.facts.container == "xl" and damage.rule.startswith("CON") else "libxc"
+        if damage.rule.startswith("CON") and call == "libxc":
+            call = "libxl"
+        self.report(damage.rule, damage.message, damage.place, offset=damage.offset, step=step, call=call)
+
+    def not_judged(self, reason: str) -> None:
+        """A kind of stream that is recognised only."""
+        self.unjudged = reason
+
+    def trailing(self, offset: int, length: int) -> None:
+        """Bytes after the end."""
+        rule = "FRM-09" if self.facts.container == "libxc" else "CON-22"
+        self.report(rule, f"{length} bytes follow the end of the stream", offset=offset)
+
+    def complete(self) -> list[Step]:
+        """What libxc would do at END; nothing where the stream never got there, or is spoiled."""
+        self.wrappers.finish(self.ended)
+        if not self.ended or self.spoiled or self.kind is None or self.unjudged:
+            return []
+        return self.kind.complete()
+
+
+_VERSION_3_RECORDS = frozenset(
+    {RecordType.STATIC_DATA_END, RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY},
+)
+_HARMLESS_IF_REFUSED = frozenset(
+    {RecordType.X86_TSC_INFO, RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY, RecordType.VERIFY}
+)
+_END_OF_CHECKPOINTED = frozenset({"FRM-01", "FRM-03", "FRM-08"})

@@ -1,0 +1,384 @@
+"""What libxc's restore does for a PV guest.
+
+Sources: `xg_sr_restore_x86_pv.c`, `xg_sr_common_x86_pv.c`, `handle_page_data` and `populate_pfns` of
+`xg_sr_restore.c`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from migrate.guest import DATA, FRAMED, REFERENCED, SENT, PvGuest, TooSparseError, Vcpu
+from migrate.hypercalls import Step
+from migrate.p2m import read_p2m_frames
+from migrate.paging import ENTRIES, FRAME_MASK, looks_like_gdt
+from migrate.pagestore import PageStore
+from migrate.pv_complete import complete
+from streams.pages import FRAMELESS_TYPES, TABLE_TYPES, PfnWords
+from streams.records import PageData, Place, Record
+from streams.wire.framing import (
+    MSR_ENTRY_SIZE,
+    P2M_ENTRY_SIZE,
+    P2M_HEADER,
+    PAGE_DATA_HEADER,
+    PAGE_SIZE,
+    PV_INFO,
+    SHARED_INFO_SIZE,
+    VCPU_HEADER,
+    P2mHeader,
+    PvInfoBody,
+    RecordType,
+    VcpuHeader,
+)
+from streams.wire.start_info import MAGIC_PREFIX
+from streams.wire.vcpu import CONTEXT, MAX_EXTENDED_SIZE, XSAVE_MIN_SIZE
+
+if TYPE_CHECKING:
+    from migrate.restorer import Restorer
+
+LEVELS = {4: 3, 8: 4}
+SIGABRT = 6
+SIGSEGV = 11
+
+_IS_TABLE = np.array([t in TABLE_TYPES for t in range(16)])
+_GETS_FRAME = np.array([t not in FRAMELESS_TYPES for t in range(16)])
+
+_VCPU_PARTS = {
+    RecordType.X86_PV_VCPU_BASIC: "basic",
+    RecordType.X86_PV_VCPU_EXTENDED: "extended",
+    RecordType.X86_PV_VCPU_XSAVE: "xsave",
+    RecordType.X86_PV_VCPU_MSRS: "msrs",
+}
+
+
+class PvKind:
+    """Records of a PV guest, applied as libxc applies them."""
+
+    def __init__(self, restorer: Restorer) -> None:
+        self.restorer = restorer
+        self.report = restorer.report
+        transport = restorer.transport
+        rereads = transport is not None and transport.rereads
+        self.guest = PvGuest(PageStore(transport, rereads=rereads))
+        self._peeks = not rereads
+        self._p2m_known = False
+        self.places: dict[int, Place] = {}  # last record of each type
+        # First page table entry that names each pfn which has no frame of its own: pfn -> (table, slot).
+        self.allocated_by: dict[int, tuple[int, int]] = {}
+
+    # -- PAGE_DATA ---------------------------------------------------------------------------------
+
+    def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
+        """Page tables; everything, where nothing can be read again."""
+        if self._peeks:
+            return ((0, words.data_pages),) if words.data_pages else ()
+        if not words.has_tables:
+            return ()
+        wanted = np.flatnonzero(_IS_TABLE[words.types[words.has_data]])
+        return _runs(wanted)
+
+    def check_pfns(self, record: PageData, first_illegal: int) -> bool:
+        """REC-07: no pfn beyond max_pfn. Without a p2m nobody knows max_pfn."""
+        if not self._p2m_known or not len(record.words):
+            return True
+        pfns = record.words.pfns[:first_illegal]
+        beyond = pfns > self.guest.max_pfn
+        if not beyond.any():
+            return True
+        index = int(np.argmax(beyond))
+        count = int(beyond.sum())
+        self.report(
+            "REC-07",
+            f"pfn {int(pfns[index]):#x} (word {index}) lies beyond max_pfn {self.guest.max_pfn:#x}"
+            + (f", and {count - 1} more of this record" if count > 1 else ""),
+            record.place,
+            offset=record.place.body + PAGE_DATA_HEADER.size + 8 * index,
+            pfn=int(pfns[index]),
+            count=count,
+        )
+        return False
+
+    def page_data(self, record: PageData, *, verifying: bool) -> None:
+        """`process_page_data`: populate, set types, localise each page table as it arrives."""
+        guest, words = self.guest, record.words
+        pfns, types = words.pfns, words.types
+        guest.named += len(words)
+        try:
+            guest.reach(int(pfns.max()))
+        except TooSparseError as error:
+            self.restorer.unjudged = str(error)
+            return
+        guest.types[pfns] = types
+        if types.any():
+            self._last_word_wins(pfns, types)
+        guest.state[pfns] |= np.where(_GETS_FRAME[types], SENT | FRAMED, SENT).astype(np.uint8)
+        has_data = words.has_data
+        data_pfns = pfns[has_data]
+        if not verifying:
+            guest.state[data_pfns] |= DATA
+        tables = _IS_TABLE[types[has_data]]
+        contents = self._contents(record)
+        if tables.any() and not self._localise(record, np.flatnonzero(tables), data_pfns, contents):
+            return
+        if verifying:
+            return
+        store = guest.store
+        store.note_batch(record.place.body + PAGE_DATA_HEADER.size, words, record.data_offset)
+        last = _last_copies(data_pfns)
+        ordinals = np.flatnonzero(tables & last).tolist()
+        store.now_data(data_pfns[~tables & last])
+        store.put_tables(
+            data_pfns[ordinals].tolist(),
+            [contents[i] for i in ordinals],
+            [record.data_offset + PAGE_SIZE * i for i in ordinals],
+        )
+        if self._peeks:
+            self._keep_others(data_pfns, np.flatnonzero(~tables & last), contents)
+
+    def _last_word_wins(self, pfns: NDArray[np.int64], types: NDArray[np.uint8]) -> None:
+        """Fancy assignment leaves open which of equal indices wins; libxc's loop does not."""
+        last = _last_copies(pfns)
+        self.guest.types[pfns[last]] = types[last]
+
+    def _contents(self, record: PageData) -> dict[int, bytes]:
+        """Contents by ordinal, of the pages that were asked for."""
+        return {
+            first + i: run[i * PAGE_SIZE : (i + 1) * PAGE_SIZE]
+            for first, run in record.runs
+            for i in range(len(run) // PAGE_SIZE)
+        }
+
+    def _localise(
+        self,
+        record: PageData,
+        ordinals: NDArray[np.int64],
+        data_pfns: NDArray[np.int64],
+        contents: dict[int, bytes],
+    ) -> bool:
+        """`x86_pv_localise_page` for the tables of one record, all entries at once.
+
+        A present entry beyond max_pfn trips an assertion; one whose pfn has no frame gets a fresh one.
+        """
+        guest = self.guest
+        raw = b"".join(contents[i] for i in ordinals.tolist())
+        entries = np.frombuffer(raw, "<u8").reshape(-1, ENTRIES)
+        present = (entries & 1).astype(bool)
+        named = np.where(present, (entries & FRAME_MASK) >> 12, 0).astype(np.int64)
+        highest = int(named.max())
+        if self._p2m_known and highest > guest.max_pfn:
+            where = named > guest.max_pfn
+            row, slot = (int(x) for x in np.argwhere(where)[0])
+            table = int(data_pfns[ordinals[row]])
+            self.report(
+                "REC-20",
+                f"page table pfn {table:#x}, entry {slot}, names pfn {int(named[row, slot]):#x} beyond max_pfn "
+                f"{guest.max_pfn:#x}: libxc's assertion kills it",
+                record.place,
+                offset=record.data_offset + int(ordinals[row]) * PAGE_SIZE + slot * 8,
+                pfn=table,
+                slot=slot,
+                count=int(where.sum()),
+                signal=SIGABRT,
+            )
+            self.restorer.spoiled = True
+            return False
+        try:
+            guest.reach(highest)
+        except TooSparseError as error:
+            self.restorer.unjudged = str(error)
+            return False
+        fresh = present & (guest.state[named] & FRAMED == 0)
+        if fresh.any():
+            pfns, first = np.unique(named[fresh], return_index=True)
+            rows, slots = np.nonzero(fresh)
+            guest.state[pfns] |= FRAMED | REFERENCED
+            for pfn, at in zip(pfns.tolist(), first.tolist(), strict=True):
+                self.allocated_by.setdefault(pfn, (int(data_pfns[ordinals[rows[at]]]), int(slots[at])))
+        return True
+
+    def _keep_others(self, pfns: NDArray[np.int64], ordinals: NDArray[np.int64], contents: dict[int, bytes]) -> None:
+        """On an input that cannot be read again: keep what the end may ask for."""
+        if not len(ordinals):
+            return
+        store = self.guest.store
+        some = [contents[i] for i in ordinals.tolist()]
+        store.put_others(pfns[ordinals].tolist(), some, self._remarkable(pfns[ordinals], some).tolist())
+        if store.crowded:
+            kept = list(store.others)
+            marks = self._remarkable(np.array(kept, np.int64), list(store.others.values()))
+            store.squeeze(pfn for pfn, keep in zip(kept, marks.tolist(), strict=True) if keep)
+
+    def _remarkable(self, pfns: NDArray[np.int64], contents: list[bytes]) -> NDArray[np.bool_]:
+        """Pages the end will ask for: p2m pages by pfn, start_info by its magic, GDTs by their looks."""
+        pages = np.frombuffer(b"".join(contents), "<u8").reshape(-1, ENTRIES)
+        magic = int.from_bytes(MAGIC_PREFIX, "little")
+        found: NDArray[np.bool_] = (pages[:, 0] == magic) | np.isin(pfns, self.guest.p2m_frames)
+        return found | looks_like_gdt(pages)
+
+    # -- other records -----------------------------------------------------------------------------
+
+    def record(self, record: Record) -> None:
+        """Records that only PV guests have."""
+        self.places[record.place.type] = record.place
+        match record.place.type:
+            case RecordType.X86_PV_INFO:
+                self._pv_info(record)
+            case RecordType.X86_PV_P2M_FRAMES:
+                self._p2m_frames(record)
+            case RecordType.SHARED_INFO:
+                self._shared_info(record)
+            case _:
+                self._vcpu(record)
+
+    def _pv_info(self, record: Record) -> None:
+        """`handle_x86_pv_info`."""
+        place = record.place
+        if place.length < PV_INFO.size or record.body is None:
+            self.restorer._refuse("REC-30", f"{place.length} bytes; expected {PV_INFO.size}", place)
+            return
+        info = PvInfoBody._make(PV_INFO.unpack_from(record.body))
+        if LEVELS.get(info.guest_width) != info.pt_levels:
+            late = info.guest_width == 4
+            self.restorer._refuse(
+                "REC-31",
+                f"width {info.guest_width} with {info.pt_levels} levels; expected 4 with 3 or 8 with 4",
+                place,
+                **({} if late else {"since": (4, 6, 0)}),
+            )
+            return
+        if any(info.reserved) or place.length > PV_INFO.size:
+            self.report("REC-34", "reserved bytes of X86_PV_INFO are not zero, or there are too many", place)
+        guest = self.guest
+        guest.width, guest.levels = info.guest_width, info.pt_levels
+        self.restorer.facts.width, self.restorer.facts.levels = guest.width, guest.levels
+
+    def _p2m_frames(self, record: Record) -> None:
+        """`handle_x86_pv_p2m_frames`, `expand_p2m`."""
+        place, guest = record.place, self.guest
+        if place.length < P2M_HEADER.size or record.body is None:
+            self.restorer._refuse("REC-40", f"{place.length} bytes; at least {P2M_HEADER.size}", place)
+            return
+        header = P2mHeader._make(P2M_HEADER.unpack_from(record.body))
+        if header.start_pfn > header.end_pfn:
+            self.restorer._refuse("REC-41", f"start {header.start_pfn:#x} lies beyond end {header.end_pfn:#x}", place)
+            return
+        per_page = guest.frames_per_page
+        start, end = header.start_pfn // per_page, header.end_pfn // per_page + 1
+        expected = P2M_HEADER.size + P2M_ENTRY_SIZE * (end - start)
+        if place.length != expected:
+            self.restorer._refuse(
+                "REC-42",
+                f"{place.length} bytes; pfns {header.start_pfn:#x} to {header.end_pfn:#x} take {expected}",
+                place,
+            )
+            return
+        if not self._p2m_known and header.end_pfn == 0:
+            self.restorer._refuse(
+                "REC-43", "end_pfn 0: libxc allocates nothing and writes through NULL", place, signal=SIGSEGV
+            )
+            return
+        if not self._p2m_known and start:
+            self.report(
+                "REC-44", f"the first p2m frames start at pfn {header.start_pfn:#x}: earlier ones stay unset", place
+            )
+        guest.p2m_frames = read_p2m_frames(record.body, guest.p2m_frames, start, end)
+        guest.max_pfn = max(guest.max_pfn, header.end_pfn) if self._p2m_known else header.end_pfn
+        self.restorer.facts.max_pfn = guest.max_pfn
+        self._p2m_known = True
+
+    def _shared_info(self, record: Record) -> None:
+        """`handle_shared_info`."""
+        place = record.place
+        if place.length != SHARED_INFO_SIZE or record.body is None:
+            self.restorer._refuse("REC-100", f"{place.length} bytes; expected {SHARED_INFO_SIZE}", place)
+            return
+        self.guest.shared_info = record.body
+
+    def _vcpu(self, record: Record) -> None:
+        """`handle_x86_pv_vcpu_blob`."""
+        place = record.place
+        if place.length < VCPU_HEADER.size or record.body is None:
+            self.restorer._refuse("REC-50", f"{place.length} bytes; at least {VCPU_HEADER.size}", place)
+            return
+        header = VcpuHeader._make(VCPU_HEADER.unpack_from(record.body))
+        content = record.body[VCPU_HEADER.size :]
+        if header.reserved:
+            self.report("REC-57", f"{place.name}: the reserved word is {header.reserved:#x}", place)
+        if not content:
+            self.report("REC-51", f"{place.name} of vcpu {header.vcpu_id} is empty, and skipped", place)
+            return
+        limit = self.restorer.wrappers.vcpus
+        if limit is not None and header.vcpu_id >= limit:
+            self.restorer._refuse(
+                "REC-52", f"vcpu {header.vcpu_id}; the domain has {limit}", place, vcpu=header.vcpu_id
+            )
+            return
+        part = _VCPU_PARTS[RecordType(place.type)]
+        if not self._content_fits(part, content, place, header.vcpu_id):
+            return
+        vcpu = self.guest.vcpus.setdefault(header.vcpu_id, Vcpu())
+        if getattr(vcpu, part) is not None:
+            self.report("REC-58", f"{place.name} of vcpu {header.vcpu_id} again: the last one counts", place)
+        setattr(vcpu, part, content)
+        vcpu.places[part] = place
+
+    def _content_fits(self, part: str, content: bytes, place: Place, vcpu: int) -> bool:
+        """REC-53 to REC-56."""
+        size = len(content)
+        match part:
+            case "basic":
+                expected = CONTEXT[self.guest.width].sizeof()
+                if size != expected:
+                    early = not self.restorer.seen.get(RecordType.X86_PV_INFO)
+                    self.restorer._refuse(
+                        "ORD-11" if early else "REC-53",
+                        f"{size} bytes of context; expected {expected} for a guest of width {self.guest.width}"
+                        + (" (as libxc assumes before X86_PV_INFO)" if early else ""),
+                        place,
+                        vcpu=vcpu,
+                    )
+                    return False
+            case "extended":
+                if size > MAX_EXTENDED_SIZE:
+                    self.restorer._refuse("REC-54", f"{size} bytes; at most {MAX_EXTENDED_SIZE}", place, vcpu=vcpu)
+                    return False
+            case "xsave":
+                if size < XSAVE_MIN_SIZE:
+                    self.restorer._refuse("REC-55", f"{size} bytes; at least {XSAVE_MIN_SIZE}", place, vcpu=vcpu)
+                    return False
+            case _:
+                if size % MSR_ENTRY_SIZE:
+                    self.restorer._refuse(
+                        "REC-56", f"{size} bytes; expected a multiple of {MSR_ENTRY_SIZE}", place, vcpu=vcpu
+                    )
+                    return False
+        return True
+
+    # -- END ---------------------------------------------------------------------------------------
+
+    def complete(self) -> list[Step]:
+        """`x86_pv_stream_complete`."""
+        return complete(self)
+
+
+def _runs(wanted: NDArray[np.int64]) -> Iterable[tuple[int, int]]:
+    """Runs (first, length) of ascending integers."""
+    if not len(wanted):
+        return ()
+    breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
+    firsts = wanted[np.concatenate([[0], breaks])]
+    lengths = np.diff(np.concatenate([[0], breaks, [len(wanted)]]))
+    return zip(firsts.tolist(), lengths.tolist(), strict=True)
+
+
+def _last_copies(pfns: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which words are the last of their record to name their pfn."""
+    last = np.ones(len(pfns), np.bool_)
+    if len(pfns) > 1 and not (np.diff(pfns) > 0).all():
+        last[:] = False
+        last[len(pfns) - 1 - np.unique(pfns[::-1], return_index=True)[1]] = True
+    return last

@@ -1,0 +1,254 @@
+"""What can be wrong with a vcpu's extended context, XSAVE state and MSRs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from migrate.rules.catalogue import Effect, rule
+
+if TYPE_CHECKING:
+    from migrate.testing.builder import StreamBuilder
+
+NOT_RULES: dict[str, str] = {}
+
+
+_AVX = 0x7  # x87, SSE, AVX
+_PKRU = _AVX | 1 << 9
+
+
+def _xsave(
+    xcr0: int, accum: int, size: int, *, xstate_bv: int = 0, xcomp_bv: int = 0, reserved: bytes = bytes(48)
+) -> bytearray:
+    """Content of a VCPU_XSAVE record, `size` bytes of it."""
+    from streams.wire.vcpu import XSAVE_HEADER
+
+    head: bytes = XSAVE_HEADER.build(
+        {
+            "xcr0": xcr0,
+            "xcr0_accum": accum,
+            "fxsave": bytes(512),
+            "xstate_bv": xstate_bv,
+            "xcomp_bv": xcomp_bv,
+            "reserved": reserved,
+        }
+    )
+    return bytearray(head[:size].ljust(size, b"\0"))
+
+
+def _msrs(*indices: int, reserved: int = 0) -> bytearray:
+    """Content of a VCPU_MSRS record: these MSRs, all of value 0."""
+    from streams.wire.vcpu import MSR_ENTRY
+
+    entries = [MSR_ENTRY.build({"index": index, "reserved": reserved, "value": 0}) for index in indices]
+    return bytearray(b"".join(entries))
+
+
+# -- VCPU_EXTENDED, judged by set_ext_vcpucontext ---------------------------------------------------
+
+
+@rule("REC-70", "extended-vcpu-unknown", Effect.HYPERCALL, "xen: XEN_DOMCTL_set_ext_vcpucontext", errno="ESRCH")
+def extended_vcpu_unknown(b: StreamBuilder) -> None:
+    """An extended context names a vcpu that the domain does not have.
+
+    What: the vcpu number inside of a VCPU_EXTENDED record's content is that of no vcpu.
+    Why: libxc goes by the id in the record's header and passes the content on unread, while Xen goes by the
+        number inside, and answers ESRCH.
+    Repair: write the id of the header there.
+    Source: xen, arch_do_domctl, XEN_DOMCTL_set_ext_vcpucontext.
+    """
+    b.vcpus[0].extended.vcpu = 99
+
+
+@rule("REC-71", "extended-vcpu-mismatch", Effect.CORRUPT, "nobody")
+def extended_vcpu_mismatch(b: StreamBuilder) -> None:
+    """An extended context is for another vcpu than its record says.
+
+    What: the vcpu number inside of a VCPU_EXTENDED record's content differs from the one in its header, and
+        both exist.
+    Why: Xen programs the vcpu named inside. One vcpu gets another's system call entry points, and one none at
+        all; nobody notices until a process makes a 32-bit system call there.
+    Repair: write the id of the header there.
+    Source: xen, arch_do_domctl, XEN_DOMCTL_set_ext_vcpucontext; libxc, process_vcpu_extended.
+    """
+    b.new_vcpu()
+    b.vcpus[0].extended.vcpu = 1
+
+
+@rule("REC-72", "extended-size-small", Effect.HYPERCALL, "xen: XEN_DOMCTL_set_ext_vcpucontext", errno="EINVAL")
+def extended_size_small(b: StreamBuilder) -> None:
+    """An extended context says it is smaller than any that ever was.
+
+    What: the size field inside of a VCPU_EXTENDED record's content is below 32.
+    Why: the size tells Xen which edition of the structure it has; the oldest ends after 32 bytes. A smaller
+        value is answered with EINVAL.
+    Repair: write the length of the content; 64 today.
+    Source: xen, arch_do_domctl, XEN_DOMCTL_set_ext_vcpucontext.
+    """
+    b.vcpus[0].extended.size = 16
+
+
+@rule("REC-73", "extended-non-canonical", Effect.HYPERCALL, "xen: XEN_DOMCTL_set_ext_vcpucontext", errno="EINVAL")
+def extended_non_canonical(b: StreamBuilder) -> None:
+    """A system call entry point is not a canonical address.
+
+    What: syscall32_callback_eip or sysenter_callback_eip has bits 63 to 47 that differ.
+    Why: entering the guest there would fault inside the hypervisor, so Xen answers EINVAL. A 32-bit guest's
+        fields are 64 bits wide too.
+    Repair: zero the entry point, if the guest can do without that kind of call; else take the record from a
+        fresh save.
+    Source: xen, arch_do_domctl, XEN_DOMCTL_set_ext_vcpucontext.
+    """
+    b.vcpus[0].extended.syscall32_callback_eip = 1 << 48
+
+
+@rule("REC-74", "vmce-caps", Effect.HOST, "xen: vmce_restore_vcpu")
+def vmce_caps(b: StreamBuilder) -> None:
+    """The vcpu's machine-check capabilities may exceed those of the host.
+
+    What: the caps word of a VCPU_EXTENDED record has bits beyond those that every Xen offers its guests.
+    Why: Xen refuses (EINVAL) capabilities that the destination's virtual machine checks do not have. Which
+        those are depends on its CPUs and release. Contents of fewer than 40 bytes carry no such word.
+    Repair: restore on a host like the source, or clear the bits: the guest then expects banks that are absent.
+    Source: xen, vmce_restore_vcpu.
+    """
+    b.vcpus[0].extended.mcg_cap = (1 << 64) - 1
+
+
+@rule("REC-75", "extended-truncated", Effect.CORRUPT, "nobody")
+def extended_truncated(b: StreamBuilder) -> None:
+    """An extended context is shorter than it says.
+
+    What: the size field inside of a VCPU_EXTENDED record is larger than the content.
+    Why: libxc passes it in a buffer of zeros of full size, and Xen reads as far as the size field says: what is
+        missing counts as 0, and replaces the vcpu's state without anyone noticing.
+    Repair: set the size to the length of the content, or fetch the record again.
+    Source: xen, arch_do_domctl, XEN_DOMCTL_set_ext_vcpucontext; libxc, process_vcpu_extended.
+    """
+    b.vcpus[0].extended.size *= 2
+
+
+# -- VCPU_XSAVE, judged by setvcpuextstate ----------------------------------------------------------
+
+
+@rule("REC-80", "xsave-size-host", Effect.HOST, "xen: XEN_DOMCTL_setvcpuextstate")
+def xsave_size_host(b: StreamBuilder) -> None:
+    """The XSAVE state needs a host whose CPUs have the same components.
+
+    What: the state is larger than what x87, SSE and AVX need.
+    Why: Xen refuses (EINVAL) a state larger than the largest that its CPUs can hold, and the sizes and places
+        of the later components differ among vendors. The stream does not tell what the destination has.
+    Repair: restore on a host with these components; or level them away in the guest's CPUID before it starts.
+    Source: xen, arch_do_domctl, XEN_DOMCTL_setvcpuextstate; PV_XSAVE_SIZE.
+    """
+    b.vcpus[0].xsave = _xsave(_PKRU, _PKRU, 16 + 2696)
+
+
+@rule("REC-81", "xsave-zero-accum", Effect.HYPERCALL, "xen: XEN_DOMCTL_setvcpuextstate", errno="EINVAL")
+def xsave_zero_accum(b: StreamBuilder) -> None:
+    """An XSAVE state claims never to have been used, and holds something.
+
+    What: xcr0_accum is 0 while xcr0 is not, or while there is more content than the two words.
+    Why: xcr0_accum collects all components that the vcpu ever enabled, so 0 says that there is no state at
+        all. Xen takes that in its plain form of 16 zero bytes only and answers EINVAL to anything else.
+    Repair: write 16 zero bytes, or the real xcr0_accum.
+    Source: xen, arch_do_domctl, XEN_DOMCTL_setvcpuextstate.
+    """
+    b.vcpus[0].xsave = _xsave(1, 0, 16)
+
+
+@rule("REC-82", "xsave-size", Effect.HYPERCALL, "xen: XEN_DOMCTL_setvcpuextstate", errno="EINVAL")
+def xsave_size(b: StreamBuilder) -> None:
+    """An XSAVE state is not as large as its components.
+
+    What: xcr0_accum is not 0, and the content is not 16 bytes and the uncompressed size of these components: 592
+        in all for x87 and SSE, 848 with AVX.
+    Why: Xen compares the size with what it computes from xcr0_accum, and answers EINVAL if they differ. Two
+        words alone fail too, because there is no XSAVE header to validate.
+    Repair: complete the state, or correct xcr0_accum.
+    Source: xen, arch_do_domctl, XEN_DOMCTL_setvcpuextstate; xstate_uncompressed_size.
+    """
+    b.vcpus[0].xsave = _xsave(_AVX, _AVX, 16 + 576)  # that of x87 and SSE
+
+
+@rule("REC-83", "xsave-components", Effect.HYPERCALL, "xen: validate_xstate", errno="EINVAL")
+def xsave_components(b: StreamBuilder) -> None:
+    """The component masks of an XSAVE state contradict each other.
+
+    What: xcr0 or xstate_bv has a bit that xcr0_accum lacks, or a mask is no legal value of the register: x87
+        missing, AVX without SSE, one part of AVX-512, MPX or AMX without the other.
+    Why: hardware would fault on loading such a state. Xen validates the masks first, and against the guest's
+        CPU policy too, and answers EINVAL.
+    Repair: correct the mask. xcr0_accum is the union, so with x87, SSE and AVX it is 7.
+    Source: xen, validate_xstate and valid_xcr0.
+    """
+    b.vcpus[0].xsave = _xsave(_AVX & ~1, _AVX, 16 + 832)  # no x87
+
+
+@rule("REC-84", "xsave-compressed", Effect.HYPERCALL, "xen: validate_xstate", errno="EOPNOTSUPP")
+def xsave_compressed(b: StreamBuilder) -> None:
+    """An XSAVE state is in compressed form.
+
+    What: xcomp_bv in its header is not 0.
+    Why: toolstack and Xen exchange this state uncompressed, and Xen answers EOPNOTSUPP to the other form. The
+        same answer comes when xcr0_accum names a component that the host's CPUs lack.
+    Repair: expand the state and clear xcomp_bv.
+    Source: xen, validate_xstate.
+    """
+    b.vcpus[0].xsave = _xsave(_AVX, _AVX, 16 + 832, xcomp_bv=1 << 63)
+
+
+@rule("REC-85", "xsave-reserved", Effect.HYPERCALL, "xen: validate_xstate", errno="EIO")
+def xsave_reserved(b: StreamBuilder) -> None:
+    """The XSAVE header has reserved bytes that are not zero.
+
+    What: one of the 48 bytes after xcomp_bv is set.
+    Why: hardware would fault on loading it; Xen looks first and answers EIO.
+    Repair: zero them. If they look like register contents, the state has lost its alignment.
+    Source: xen, validate_xstate.
+    """
+    b.vcpus[0].xsave = _xsave(_AVX, _AVX, 16 + 832, reserved=b"\1".ljust(48, b"\0"))
+
+
+# -- VCPU_MSRS, judged by set_vcpu_msrs -------------------------------------------------------------
+
+
+@rule("REC-90", "msrs-too-many", Effect.HYPERCALL, "xen: XEN_DOMCTL_set_vcpu_msrs", errno="EINVAL")
+def msrs_too_many(b: StreamBuilder) -> None:
+    """A VCPU_MSRS record has more entries than Xen takes.
+
+    What: there are more than 7 entries (2 in Xen 4.11, 1 in 4.10).
+    Why: Xen knows the MSRs that a PV guest can have and refuses, with EINVAL, a list longer than that.
+    Repair: drop the entries that the destination does not know; those with value 0 need not be sent.
+    Source: xen, arch_do_domctl, XEN_DOMCTL_set_vcpu_msrs.
+    """
+    from streams.wire.vcpu import Msr
+
+    b.vcpus[0].msrs = _msrs(*Msr, Msr.TSC_AUX)
+
+
+@rule("REC-91", "msrs-reserved", Effect.HYPERCALL, "xen: XEN_DOMCTL_set_vcpu_msrs", errno="EINVAL")
+def msrs_reserved(b: StreamBuilder) -> None:
+    """An MSR entry has a reserved word that is not zero.
+
+    What: the word between index and value of a VCPU_MSRS entry holds something.
+    Why: unlike most reserved fields of the stream this one is passed to Xen, which answers EINVAL.
+    Repair: zero it.
+    Source: xen, arch_do_domctl, XEN_DOMCTL_set_vcpu_msrs.
+    """
+    from streams.wire.vcpu import Msr
+
+    b.vcpus[0].msrs = _msrs(Msr.TSC_AUX, reserved=1)
+
+
+@rule("REC-92", "msrs-unlisted", Effect.HYPERCALL, "xen: XEN_DOMCTL_set_vcpu_msrs", errno="ENXIO")
+def msrs_unlisted(b: StreamBuilder) -> None:
+    """A VCPU_MSRS entry is for an MSR that Xen does not take.
+
+    What: the index is none of SPEC_CTRL, INTEL_MISC_FEATURES_ENABLES, TSC_AUX and the four AMD debug address
+        masks, or is one that this release does not have yet.
+    Why: Xen takes these MSRs and no others: ENXIO as of Xen 4.20, EINVAL in 4.17. It answers the same to a value
+        that the guest's CPU policy does not allow, which the stream does not tell.
+    Repair: drop the entry; the guest then finds the MSR at its default.
+    Source: xen, arch_do_domctl, XEN_DOMCTL_set_vcpu_msrs.
+    """
+    b.vcpus[0].msrs = _msrs(0x10)

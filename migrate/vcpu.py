@@ -1,0 +1,212 @@
+"""Xen's field checks of a vcpu's state, before any page type is taken.
+
+Sources: `arch_set_info_guest` (`xen/arch/x86/domain.c`), `XEN_DOMCTL_set_ext_vcpucontext`,
+`XEN_DOMCTL_setvcpuextstate`, `XEN_DOMCTL_set_vcpu_msrs` (`xen/arch/x86/domctl.c`), `validate_xstate`
+(`xen/arch/x86/xstate.c`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from streams.wire.framing import PAGE_SIZE
+from streams.wire.vcpu import (
+    CONTEXT,
+    EXTENDED,
+    MAX_LDT_ENTRIES,
+    MIN_EXTENDED_SIZE,
+    MSR_ENTRY,
+    VM_ASSIST_VALID,
+    XSAVE_AVX_SIZE,
+    XSAVE_HEADER,
+    XSAVE_LEGACY_SIZE,
+    XSAVE_MIN_SIZE,
+    XSAVE_WORDS,
+    ContextFlag,
+    XState,
+)
+from streams.wire.views import dtype_of, offset_of, view
+
+if TYPE_CHECKING:
+    from migrate.targets import Target
+
+EFLAGS_VM = 1 << 17
+# Xen's own part of a 64-bit guest's address space; the guest may use what lies outside.
+XEN_BASE = 0xFFFF_8000_0000_0000
+XEN_END = 0xFFFF_8800_0000_0000
+LOW_HALF_END = 1 << 47
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """One field that Xen refuses; `certain` is false where only the destination host can tell."""
+
+    rule: str
+    errno: str
+    message: str
+    certain: bool = True
+
+
+def canonical(address: int) -> bool:
+    """Whether bits 63..47 of an address are all equal."""
+    return address >> 47 in (0, 0x1FFFF)
+
+
+def context_objections(content: bytes, width: int, vcpu: int, target: Target) -> Iterator[Objection]:
+    """REC-60 to REC-66: the checks of setvcpucontext before the first page type.
+
+    Parameters
+    ----------
+    content:
+        a vcpu_guest_context of the guest's width.
+    """
+    context = view(CONTEXT[width], content)
+    flags = int(context["flags"])
+    if width == 8:
+        yield from _addresses(context)
+    elif int(context["user_regs"]["eflags"]) & EFLAGS_VM and target.eflags_vm_refused:
+        yield Objection("REC-66", "EINVAL", f"vcpu {vcpu}: eflags.VM is set in a 32-bit context")
+    ldt, entries = int(context["ldt_base"]), int(context["ldt_ents"])
+    reachable = width == 4 or ldt < LOW_HALF_END or ldt >= XEN_END
+    if ldt % PAGE_SIZE or entries > MAX_LDT_ENTRIES or not reachable:
+        yield Objection("REC-62", "EINVAL", f"vcpu {vcpu}: LDT at {ldt:#x} with {entries} entries")
+    if width == 8 and target.dr_checks:
+        debug = [int(value) for value in context["debugreg"]]
+        if debug[6] >> 32 or debug[7] >> 32 or any(XEN_BASE <= value < XEN_END for value in debug[:4]):
+            yield Objection("REC-63", "EINVAL", f"vcpu {vcpu}: debug registers that Xen refuses")
+    assist = int(context["vm_assist"])
+    if vcpu == 0 and assist & ~VM_ASSIST_VALID[width] and target.vm_assist_mask:
+        yield Objection(
+            "REC-60", "EINVAL", f"vm_assist {assist:#x} has bits outside {VM_ASSIST_VALID[width]:#x}"
+        )
+    if width == 8 and not flags & ContextFlag.IN_KERNEL and not int(context["ctrlreg"][1]):
+        yield Objection("REC-65", "EINVAL", f"vcpu {vcpu} was in user mode, but has no user page table")
+
+
+def _addresses(context: Any) -> Iterator[Objection]:
+    """REC-64: addresses that a 64-bit context must hold in canonical form."""
+    named = {
+        "rip": context["user_regs"]["rip"],
+        "rsp": context["user_regs"]["rsp"],
+        **{
+            field: context[field]
+            for field in (
+                "kernel_sp",
+                "fs_base",
+                "gs_base_kernel",
+                "gs_base_user",
+                "event_callback_eip",
+                "failsafe_callback_eip",
+                "syscall_callback_eip",
+            )
+        },
+    }
+    if int(context["ldt_ents"]):
+        named["ldt_base"] = context["ldt_base"]
+    for name, value in named.items():
+        if not canonical(int(value)):
+            yield Objection("REC-64", "EINVAL", f"{name} {int(value):#x} is not canonical")
+    top = context["trap_ctxt"]["address"] >> np.uint64(47)
+    wrong = np.flatnonzero((top != 0) & (top != 0x1FFFF))
+    if len(wrong):
+        trap = int(wrong[0])
+        address = int(context["trap_ctxt"]["address"][trap])
+        yield Objection("REC-64", "EINVAL", f"the handler of trap {trap}, {address:#x}, is not canonical")
+
+
+def extended_objections(content: bytes, vcpu: int, vcpus: int) -> Iterator[Objection]:
+    """REC-70 to REC-74: set_ext_vcpucontext. Xen reads zeros for what a shorter content lacks.
+
+    Parameters
+    ----------
+    vcpus:
+        how many vcpus the domain has.
+    """
+    size = EXTENDED.sizeof()
+    fields = view(EXTENDED, content[:size].ljust(size, b"\0"))
+    inner, length = int(fields["vcpu"]), int(fields["size"])
+    if inner >= vcpus:
+        yield Objection("REC-70", "ESRCH", f"vcpu {vcpu}: the extended state is for vcpu {inner}; there are {vcpus}")
+        return
+    if length < MIN_EXTENDED_SIZE:
+        yield Objection("REC-72", "EINVAL", f"vcpu {vcpu}: extended state of size {length}; at least 32")
+        return
+    for name in ("syscall32_callback_eip", "sysenter_callback_eip"):
+        if not canonical(int(fields[name])):
+            yield Objection("REC-73", "EINVAL", f"vcpu {vcpu}: {name} {int(fields[name]):#x} is not canonical")
+    caps = int(fields["mcg_cap"])
+    vmce_end = offset_of(EXTENDED, "mcg_cap") + 8
+    if length >= vmce_end and caps & ~_USUAL_MCG_CAP:
+        yield Objection("REC-74", "EINVAL", f"vcpu {vcpu}: machine check capabilities {caps:#x}", certain=False)
+
+
+# Bank count, CTL_P, CMCI_P, TES_P, SER_P, LMCE_P: what one host or another offers a guest.
+_USUAL_MCG_CAP = 0xFF | 1 << 8
+
+
+def xsave_objections(content: bytes, vcpu: int) -> Iterator[Objection]:
+    """REC-80 to REC-85: setvcpuextstate and validate_xstate, in their order."""
+    words = view(XSAVE_WORDS, content)
+    xcr0, accum = int(words["xcr0"]), int(words["xcr0_accum"])
+    what = f"vcpu {vcpu}: xcr0 {xcr0:#x}, xcr0_accum {accum:#x}"
+    if not accum:
+        if xcr0 or len(content) != XSAVE_MIN_SIZE:
+            yield Objection("REC-81", "EINVAL", f"{what}, {len(content)} bytes; expected 0, 0 and 16")
+        return
+    if len(content) < XSAVE_HEADER.sizeof():
+        yield Objection("REC-82", "EINVAL", f"{what}: {len(content)} bytes; at least {XSAVE_HEADER.sizeof()}")
+        return
+    header = view(XSAVE_HEADER, content)
+    bv = int(header["xstate_bv"])
+    if bv & ~accum or xcr0 & ~accum or not _valid_xcr0(xcr0) or not _valid_xcr0(accum):
+        yield Objection("REC-83", "EINVAL", f"{what}, xstate_bv {bv:#x}: not a state a CPU can have")
+        return
+    if int(header["xcomp_bv"]):
+        yield Objection("REC-84", "EOPNOTSUPP", f"vcpu {vcpu}: xcomp_bv {int(header['xcomp_bv']):#x}: compressed")
+        return
+    if any(bytes(header["reserved"])):
+        yield Objection("REC-85", "EIO", f"vcpu {vcpu}: reserved bytes of the XSAVE header are not zero")
+        return
+    plain = accum & ~(XState.X87 | XState.SSE)
+    if not plain or plain == XState.AVX:
+        expected = XSAVE_MIN_SIZE + (XSAVE_AVX_SIZE if plain else XSAVE_LEGACY_SIZE)
+        if len(content) != expected:
+            yield Objection("REC-82", "EINVAL", f"{what}: {len(content)} bytes; expected {expected}")
+    elif len(content) < XSAVE_MIN_SIZE + XSAVE_AVX_SIZE:
+        yield Objection("REC-82", "EINVAL", f"{what}: {len(content)} bytes are too few")
+
+
+def _valid_xcr0(value: int) -> bool:
+    """valid_xcr0: which components may be enabled together."""
+    avx512 = XState.OPMASK | XState.ZMM | XState.HI_ZMM
+    mpx = XState.BNDREGS | XState.BNDCSR
+    amx = XState.TILECFG | XState.TILEDATA
+    return bool(
+        value & XState.X87
+        and (not value & XState.AVX or value & XState.SSE)
+        and (not value & avx512 or (value & XState.AVX and value & avx512 == avx512))
+        and value & mpx in (0, mpx)
+        and value & amx in (0, amx)
+    )
+
+
+def msrs_objections(content: bytes, vcpu: int, target: Target) -> Iterator[Objection]:
+    """REC-90 to REC-92: set_vcpu_msrs, entry by entry up to the first refused."""
+    entries = np.frombuffer(content, dtype_of(MSR_ENTRY))
+    if len(entries) > target.max_msrs:
+        yield Objection("REC-90", "EINVAL", f"vcpu {vcpu}: {len(entries)} MSRs; at most {target.max_msrs}")
+        return
+    for entry in entries:
+        index, value = int(entry["index"]), int(entry["value"])
+        if int(entry["reserved"]):
+            yield Objection("REC-91", "EINVAL", f"vcpu {vcpu}: the reserved word of MSR {index:#x} is not zero")
+            return
+        if not target.knows_msr(index):
+            yield Objection("REC-92", target.msr_unlisted_errno, f"vcpu {vcpu}: MSR {index:#x} is not migrated")
+            return
+        if value:
+            yield Objection("REC-92", target.msr_unlisted_errno, f"vcpu {vcpu}: MSR {index:#x} = {value:#x}", certain=False)

@@ -1,0 +1,204 @@
+"""How compressed input is recognised and decoded: gzip, xz and zstd, into pieces of bounded size.
+
+Each decoder is a generator over a `Source` of compressed bytes. Members, streams or frames that follow one
+another are one stream, as the command-line tools have it. Nothing is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+# Compressed bytes read at a time, and the most that one decoding step may hand out.
+COMPRESSED_PIECE = 32 << 10
+DECODED_PIECE = 256 << 10
+# Most memory a decoder may want for its window: what zstd -d and xz -9 are content with, and more.
+DECODER_MEMORY = 128 << 20
+
+
+class Undecodable(Exception):
+    """Compressed data that is truncated, corrupt, or too demanding.
+
+    Attributes
+    ----------
+    offset:
+        byte offset in the compressed data.
+    """
+
+    def __init__(self, message: str, offset: int) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+
+class Source(Protocol):
+    """Where compressed bytes come from; `streams.transports.RawTransport` has the particulars."""
+
+    position: int
+
+    def give(self, n: int) -> bytes | memoryview:
+        """The next n bytes, fewer only at the end."""
+
+    def skip(self, n: int) -> int:
+        """Pass over n bytes; returns how many there were."""
+
+    def some(self, limit: int) -> bytes:
+        """At least 1 byte and at most `limit`; empty only at the end."""
+
+
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+ZSTD_SKIPPABLE = tuple(bytes((low, 0x2A, 0x4D, 0x18)) for low in range(0x50, 0x60))
+
+
+def _ends_early(codec: str, offset: int, expected: str) -> Undecodable:
+    return Undecodable(f"the {codec} data ends at compressed offset 0x{offset:x}; expected {expected}", offset)
+
+
+def _corrupt(codec: str, offset: int, why: object) -> Undecodable:
+    return Undecodable(f"the {codec} data from compressed offset 0x{offset:x} on is corrupt: {why}", offset)
+
+
+def _gunzip(raw: Source) -> Iterator[bytes]:
+    """Decode gzip members (RFC 1952) one after another; zero bytes after one are padding."""
+    import zlib
+
+    pending = raw.some(COMPRESSED_PIECE)
+    while pending:
+        member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        while not member.eof:
+            pending = pending or raw.some(COMPRESSED_PIECE)
+            if not pending:
+                raise _ends_early("gzip", raw.position, "the rest of a member and its checksum")
+            try:
+                piece = member.decompress(pending, DECODED_PIECE)
+            except zlib.error as error:
+                raise _corrupt("gzip", raw.position - len(pending), error) from error
+            pending = member.unconsumed_tail
+            yield piece
+        pending = member.unused_data.lstrip(b"\0")
+        while not pending and (more := raw.some(COMPRESSED_PIECE)):
+            pending = more.lstrip(b"\0")
+
+
+def _unxz(raw: Source) -> Iterator[bytes]:
+    """Decode .xz streams one after another; zero bytes after one are padding, in multiples of 4."""
+    import lzma
+
+    pending = raw.some(COMPRESSED_PIECE)
+    while pending:
+        stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=DECODER_MEMORY)
+        while not stream.eof:
+            if stream.needs_input:
+                pending = pending or raw.some(COMPRESSED_PIECE)
+                if not pending:
+                    raise _ends_early("xz", raw.position, "the rest of a stream and its index")
+            fed, pending = pending, b""
+            try:
+                piece = stream.decompress(fed, DECODED_PIECE)
+            except lzma.LZMAError as error:
+                raise _corrupt("xz", raw.position - len(fed), error) from error
+            yield piece
+        pending = stream.unused_data
+        end = raw.position - len(pending)
+        while not pending.strip(b"\0") and (more := raw.some(COMPRESSED_PIECE)):
+            pending = more
+        pending = pending.lstrip(b"\0")
+        if (raw.position - len(pending) - end) % 4:
+            raise _corrupt("xz", end, "the padding after a stream is not a multiple of 4 bytes")
+
+
+def _unzstd(raw: Source) -> Iterator[bytes]:
+    """Decode Zstandard frames (RFC 8878) one after another.
+
+    The library decodes; the frames' blocks are told apart here, because its streaming interface bounds neither
+    the output of a call nor tells an input that ends too early from one that is done. A block is at most 128 KiB.
+    """
+    try:
+        import zstandard
+    except ImportError:
+        raise Undecodable("the input is compressed with zstd, and the Python package zstandard is missing", 0) from None
+
+    library = zstandard.ZstdDecompressor(max_window_size=DECODER_MEMORY)
+    while magic := bytes(raw.give(len(ZSTD_MAGIC))):
+        start = raw.position - len(magic)
+        if magic in ZSTD_SKIPPABLE:
+            length = int.from_bytes(_whole(raw, 4, "the size of a skippable frame"), "little")
+            if raw.skip(length) < length:
+                raise _ends_early("zstd", raw.position, f"the {length} bytes of a skippable frame")
+            continue
+        if magic != ZSTD_MAGIC:
+            raise _corrupt("zstd", start, f"expected a frame, found {magic.hex(' ')}")
+        header = _zstd_header(raw)
+        if header.window > DECODER_MEMORY:
+            raise Undecodable(
+                f"the zstd frame at compressed offset 0x{start:x} needs a window of {header.window >> 20} MiB; "
+                f"at most {DECODER_MEMORY >> 20} MiB are decoded",
+                start,
+            )
+        frame = library.decompressobj()
+        at, last = start, False
+        try:
+            yield frame.decompress(magic + header.raw)
+            while not last:
+                at = raw.position
+                block = _whole(raw, 3, "a block header")
+                last, kind, length = _zstd_block(block)
+                yield frame.decompress(block + _whole(raw, 1 if kind == ZSTD_RLE else length, "the rest of a block"))
+            if header.checksum:
+                at = raw.position
+                yield frame.decompress(_whole(raw, 4, "the checksum of a frame"))
+        except zstandard.ZstdError as error:
+            raise _corrupt("zstd", at, error) from error
+
+
+ZSTD_RLE = 1  # a block of one byte, repeated
+
+
+class _ZstdHeader(NamedTuple):
+    raw: bytes
+    window: int
+    checksum: bool
+
+
+def _zstd_header(raw: Source) -> _ZstdHeader:
+    """Read a frame header after its magic (RFC 8878 section 3.1.1.1)."""
+    descriptor = _whole(raw, 1, "a frame header")
+    flags = descriptor[0]
+    single = bool(flags & 0x20)
+    window_size = 0 if single else 1
+    dictionary_size = (0, 1, 2, 4)[flags & 3]
+    content_size = (int(single), 2, 4, 8)[flags >> 6]
+    rest = _whole(raw, window_size + dictionary_size + content_size, "the rest of a frame header")
+    if single:
+        window = int.from_bytes(rest[dictionary_size:], "little") + (256 if content_size == 2 else 0)
+    else:
+        base = 1 << 10 + (rest[0] >> 3)
+        window = base + base // 8 * (rest[0] & 7)
+    return _ZstdHeader(descriptor + rest, window, bool(flags & 4))
+
+
+def _zstd_block(header: bytes) -> tuple[bool, int, int]:
+    """Whether a block is its frame's last, its type, and its length (RFC 8878 section 3.1.1.2)."""
+    word = int.from_bytes(header, "little")
+    return bool(word & 1), word >> 1 & 3, word >> 3
+
+
+def _whole(raw: Source, n: int, what: str) -> bytes:
+    data = bytes(raw.give(n))
+    if len(data) < n:
+        raise _ends_early("zstd", raw.position, what)
+    return data
+
+
+class Codec(NamedTuple):
+    """A kind of compression: its name, how its data may begin, and what turns them into bounded pieces."""
+
+    name: str
+    magics: tuple[bytes, ...]
+    decode: Callable[[Source], Iterator[bytes]]
+
+
+GZIP = Codec("gzip", (b"\x1f\x8b",), _gunzip)
+XZ = Codec("xz", (b"\xfd7zXZ\x00",), _unxz)
+ZSTD = Codec("zstd", (ZSTD_MAGIC, *ZSTD_SKIPPABLE), _unzstd)
+CODECS = (GZIP, XZ, ZSTD)
+LONGEST_MAGIC = max(len(magic) for codec in CODECS for magic in codec.magics)

@@ -1,0 +1,444 @@
+"""The grammar of a stream, sans I/O.
+
+The decoder asks and a transport answers: `Give(n)` for the next n bytes, `Skip(n)` to pass over them. An
+answer shorter than asked means that the input ended. What the bytes say goes to a `Consumer`, which also
+decides which bodies and which pages are worth having; all others are passed over and never enter Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from streams.pages import PfnWords
+from streams.records import Damage, LibxlRecord, PageData, Place, Record
+from streams.wire.framing import (
+    DOMAIN_HEADER,
+    EMULATOR_HEADER,
+    IMAGE_HEADER,
+    IMAGE_ID,
+    IMAGE_MARKER,
+    LIBXL_HEADER,
+    LIBXL_IDENT,
+    LIBXL_OPTION_BIG_ENDIAN,
+    LIBXL_VERSION,
+    MIGRATE_BANNER,
+    OPTION_BIG_ENDIAN,
+    PAGE_DATA_HEADER,
+    PAGE_SIZE,
+    PFN_WORD_SIZE,
+    RECORD_HEADER,
+    XAPI_LEGACY_MAGIC,
+    XAPI_MAGIC,
+    XL_FLAG_LIBXL_V2,
+    XL_HEADER,
+    XL_MAGIC,
+    DomainHeader,
+    ImageHeader,
+    LibxlHeader,
+    LibxlRecordType,
+    PageDataHeader,
+    RecordType,
+    XlHeader,
+    padded,
+)
+
+if TYPE_CHECKING:
+    from streams.transports import Transport
+
+# Pages asked for in one go: bounds the buffer a transport needs, however long a run is.
+PAGES_PER_GIVE = 64
+# A libxl record that could be worth keeping whole is at most this long; the device model's blob is not.
+LIBXL_BODY_LIMIT = 16 << 20
+
+# Versions whose framing is known, whatever a given release accepts.
+KNOWN_VERSIONS = (2, 3)
+
+
+class Give:
+    """Ask for the next n bytes."""
+
+    __slots__ = ("n",)
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+
+class Skip:
+    """Ask to pass over the next n bytes."""
+
+    __slots__ = ("n",)
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+
+Request = Give | Skip
+Answer = bytes | memoryview | int
+Decoding = Generator[Request, "Answer", bool]
+Taking = Generator[Request, "Answer", bytes]
+
+
+class Consumer(Protocol):
+    """Who is told what the stream says. Called in stream order."""
+
+    def container(self, name: str) -> None:
+        """What the stream was recognised as: libxc, libxl, xl, xapi, legacy … (the outermost first)."""
+
+    def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
+        """Header of an `xl save` file, and the optional data after it (shorter than claimed at end of input)."""
+
+    def libxl_header(self, header: LibxlHeader, offset: int) -> None:
+        """Header of a libxl stream."""
+
+    def libxl_record(self, record: LibxlRecord) -> None:
+        """A complete libxl record."""
+
+    def image_header(self, header: ImageHeader, offset: int) -> None:
+        """Header of a libxc image."""
+
+    def domain_header(self, header: DomainHeader, offset: int) -> None:
+        """Domain header of a libxc image."""
+
+    def wants_body(self, place: Place) -> bool:
+        """A record header was read: is its body worth having?"""
+
+    def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
+        """Runs (first ordinal, pages) of a PAGE_DATA record's data pages worth having, ascending."""
+
+    def record(self, record: Record | PageData) -> None:
+        """A complete record."""
+
+    def damage(self, damage: Damage) -> None:
+        """The grammar is broken here; decoding stops unless said otherwise."""
+
+    def not_judged(self, reason: str) -> None:
+        """The stream is of a kind that is recognised and not read further."""
+
+    def trailing(self, offset: int, length: int) -> None:
+        """Bytes that follow the end of the stream."""
+
+
+class Decoder:
+    """One stream's decoding: run it with `drive`, or send answers to `run()` yourself.
+
+    Parameters
+    ----------
+    consumer:
+        who is told.
+    drain:
+        whether to pass over what follows the end of the stream (to count it), or to leave it unread.
+    """
+
+    def __init__(self, consumer: Consumer, *, drain: bool = True) -> None:
+        self.consumer = consumer
+        self.drain = drain
+        self.position = 0
+        self.ended = False
+        self._libxc_index = 0
+
+    # -- asking ------------------------------------------------------------------------------------
+
+    def _take(self, n: int) -> Taking:
+        data = yield Give(n)
+        assert not isinstance(data, int)
+        self.position += len(data)
+        return bytes(data)
+
+    def _pass(self, n: int) -> Generator[Request, Answer, int]:
+        passed = (yield Skip(n)) if n else 0
+        assert isinstance(passed, int)
+        self.position += passed
+        return passed
+
+    def _damaged(self, rule: str, message: str, offset: int, place: Place | None = None) -> bool:
+        self.consumer.damage(Damage(rule, message, offset, place))
+        return False
+
+    # -- containers --------------------------------------------------------------------------------
+
+    def run(self) -> Decoding:
+        """Decode one stream from its first byte; returns whether its end was reached."""
+        complete = yield from self._container()
+        if complete:
+            self.ended = True
+            end = self.position
+            if self.drain:
+                passed = 1
+                while passed:
+                    passed = yield from self._pass(1 << 30)
+                if self.position > end:
+                    self.consumer.trailing(end, self.position - end)
+        return complete
+
+    def _container(self) -> Decoding:
+        head = yield from self._take(8)
+        if not head:
+            return self._damaged("HDR-01", "the input is empty; expected the 24-byte image header of a stream", 0)
+        for magic, name, what in _RECOGNISED:
+            if head == magic[: len(head)] and (len(head) == 8 or len(magic) > 8):
+                rest = yield from self._take(len(magic) - len(head))
+                if head + rest == magic:
+                    self.consumer.container(name)
+                    self.consumer.not_judged(what)
+                    return False
+                head += rest
+        if head[:8] == XL_MAGIC[:8]:
+            return (yield from self._xl(head))
+        if head == LIBXL_IDENT:
+            self.consumer.container("libxl")
+            return (yield from self._libxl(head))
+        if len(head) < 12:
+            head += yield from self._take(12 - len(head))
+        if head[:8] == b"\xff" * len(head[:8]) or head[8:12] == IMAGE_ID.to_bytes(4, "big"):
+            self.consumer.container("libxc")
+            return (yield from self._libxc(head))
+        self.consumer.container("legacy" if _looks_legacy(head) else "unknown")
+        self.consumer.not_judged(
+            "a pre-4.6 (legacy) libxc stream by its first bytes"
+            if _looks_legacy(head)
+            else "not a Xen stream: it begins with " + head[:8].hex(" ")
+        )
+        return False
+
+    def _xl(self, head: bytes) -> Decoding:
+        self.consumer.container("xl")
+        head += yield from self._take(XL_HEADER.size - len(head))
+        if len(head) < XL_HEADER.size:
+            return self._damaged("CON-01", f"the input ends in the {XL_HEADER.size}-byte xl header", self.position)
+        header = XlHeader._make(XL_HEADER.unpack(head))
+        if header.magic != XL_MAGIC:
+            return self._damaged("CON-01", "the xl magic does not match in all of its 32 bytes", 0)
+        optional = yield from self._take(header.optional_data_len)
+        self.consumer.xl_header(header, optional)
+        if len(optional) < header.optional_data_len:
+            return self._damaged(
+                "CON-05",
+                f"the input ends in the optional data: {len(optional)} of {header.optional_data_len} bytes",
+                self.position,
+            )
+        if not header.mandatory_flags & XL_FLAG_LIBXL_V2:
+            self.consumer.not_judged("an xl file with a pre-4.6 (legacy) payload")
+            return False
+        start = self.position
+        head = yield from self._take(8)
+        if head != LIBXL_IDENT:
+            return self._damaged(
+                "CON-07", f"the payload begins with {head.hex(' ')}; expected a libxl stream (LibxlFmt)", start
+            )
+        return (yield from self._libxl(head))
+
+    def _libxl(self, head: bytes) -> Decoding:
+        start = self.position - len(head)
+        head += yield from self._take(LIBXL_HEADER.size - len(head))
+        if len(head) < LIBXL_HEADER.size:
+            return self._damaged("CON-08", f"the input ends in the {LIBXL_HEADER.size}-byte libxl header", start)
+        header = LibxlHeader._make(LIBXL_HEADER.unpack(head))
+        self.consumer.libxl_header(header, start)
+        if header.version != LIBXL_VERSION:
+            return self._damaged("CON-09", f"libxl version {header.version}; expected {LIBXL_VERSION}", start + 8)
+        if header.options & LIBXL_OPTION_BIG_ENDIAN:
+            return self._damaged("CON-10", "the libxl stream is big-endian, which no x86 host can read", start + 12)
+        index = 0
+        image = None  # the libxc image, while it is interrupted by a checkpoint
+        while True:
+            start = self.position
+            raw = yield from self._take(RECORD_HEADER.size)
+            if len(raw) < RECORD_HEADER.size:
+                return self._damaged("FRM-01", _cut("a libxl record header", raw, 8), start)
+            kind, length = RECORD_HEADER.unpack(raw)
+            keep = length
+            if kind == LibxlRecordType.EMULATOR_CONTEXT or length > LIBXL_BODY_LIMIT:
+                keep = min(length, EMULATOR_HEADER.size)
+            body = yield from self._take(keep)
+            passed = yield from self._pass(padded(length) - keep)
+            if len(body) + passed < padded(length):
+                return self._damaged(
+                    "FRM-03",
+                    f"the input ends in libxl record {index} (type {kind}): "
+                    f"{len(body) + passed} of {padded(length)} bytes",
+                    start,
+                )
+            self.consumer.libxl_record(LibxlRecord(start, index, kind, length, body[:length]))
+            index += 1
+            if kind == LibxlRecordType.END:
+                return True
+            if kind == LibxlRecordType.LIBXC_CONTEXT:
+                first = self.position
+                image = yield from self._image_headers((yield from self._take(IMAGE_HEADER.size)), first)
+                if not image:
+                    return False
+            elif kind != LibxlRecordType.CHECKPOINT_END or not image:
+                continue
+            ended = yield from self._records(inside_libxl=True)
+            if ended is None:
+                continue  # a checkpoint: libxl's turn
+            if not ended:
+                return False
+            image = None
+
+    def _libxc(self, head: bytes) -> Decoding:
+        start = self.position - len(head)
+        head += yield from self._take(IMAGE_HEADER.size - len(head))
+        if not (yield from self._image_headers(head, start)):
+            return False
+        return bool((yield from self._records(inside_libxl=False)))
+
+    def _image_headers(self, head: bytes, start: int) -> Decoding:
+        if len(head) < IMAGE_HEADER.size:
+            return self._damaged("HDR-01", _cut("the image header", head, IMAGE_HEADER.size), start)
+        image = ImageHeader._make(IMAGE_HEADER.unpack(head))
+        if image.marker != IMAGE_MARKER:
+            return self._damaged("HDR-02", f"marker 0x{image.marker:016x}; expected all ones", start)
+        if image.id != IMAGE_ID:
+            return self._damaged("HDR-03", f"id 0x{image.id:08x}; expected 0x{IMAGE_ID:08x} (XENF)", start + 8)
+        if image.version not in KNOWN_VERSIONS:
+            return self._damaged("HDR-04", f"version {image.version}; expected 2 or 3", start + 12)
+        self.consumer.image_header(image, start)
+        if image.options & OPTION_BIG_ENDIAN:
+            return self._damaged("HDR-05", "the body is big-endian, which no toolstack can restore", start + 16)
+        start = self.position
+        head = yield from self._take(DOMAIN_HEADER.size)
+        if len(head) < DOMAIN_HEADER.size:
+            return self._damaged("HDR-08", _cut("the domain header", head, DOMAIN_HEADER.size), start)
+        self.consumer.domain_header(DomainHeader._make(DOMAIN_HEADER.unpack(head)), start)
+        return True
+
+    # -- libxc records -----------------------------------------------------------------------------
+
+    def _records(self, *, inside_libxl: bool) -> Generator[Request, Answer, bool | None]:
+        """Decode records up to END (True), damage (False), or a CHECKPOINT that hands over to libxl (None)."""
+        consumer = self.consumer
+        while True:
+            start = self.position
+            raw = yield from self._take(RECORD_HEADER.size)
+            if len(raw) < RECORD_HEADER.size:
+                if raw:
+                    return self._damaged("FRM-01", _cut("a record header", raw, RECORD_HEADER.size), start)
+                return self._damaged("FRM-08", "the stream stops here, without an END record", start)
+            place = Place(start, self._libxc_index, *RECORD_HEADER.unpack(raw))
+            self._libxc_index += 1
+            if place.type == RecordType.PAGE_DATA and place.length >= PAGE_DATA_HEADER.size:
+                consumer.wants_body(place)
+                record = yield from self._page_data(place)
+            else:
+                record = yield from self._body(place, consumer.wants_body(place))
+            if record is None:
+                return self._damaged(
+                    "FRM-03",
+                    f"the input ends in record {place.index} {place.name}: "
+                    f"{self.position - place.body} of {padded(place.length)} bytes",
+                    start,
+                    place,
+                )
+            consumer.record(record)
+            if place.type == RecordType.END:
+                return True
+            if place.type == RecordType.CHECKPOINT and inside_libxl:
+                return None
+
+    def _body(self, place: Place, wanted: bool) -> Generator[Request, Answer, Record | None]:
+        length = place.length
+        pad = padded(length) - length
+        if wanted:
+            data = yield from self._take(length + pad) if length else _nothing()
+            if len(data) < length + pad:
+                return None
+            return Record(place, data[:length], data[length:])
+        if (yield from self._pass(length)) < length:
+            return None
+        padding = yield from self._take(pad) if pad else _nothing()
+        return Record(place, None, padding) if len(padding) == pad else None
+
+    def _page_data(self, place: Place) -> Generator[Request, Answer, PageData | None]:
+        raw = yield from self._take(PAGE_DATA_HEADER.size)
+        if len(raw) < PAGE_DATA_HEADER.size:
+            return None
+        header = PageDataHeader._make(PAGE_DATA_HEADER.unpack(raw))
+        left = place.length - PAGE_DATA_HEADER.size
+        size = header.count * PFN_WORD_SIZE
+        words = PfnWords(b"")
+        if size <= left:
+            raw = yield from self._take(size)
+            if len(raw) < size:
+                return None
+            words = PfnWords(raw)
+            left -= size
+        data_offset = self.position
+        runs: list[tuple[int, bytes]] = []
+        if left == words.data_pages * PAGE_SIZE and len(words) == header.count:
+            for first, pages in self.consumer.wants_pages(place, words):
+                gap = data_offset + first * PAGE_SIZE - self.position
+                if (yield from self._pass(gap)) < gap:
+                    return None
+                while pages:
+                    some = min(pages, PAGES_PER_GIVE)
+                    data = yield from self._take(some * PAGE_SIZE)
+                    if len(data) < some * PAGE_SIZE:
+                        return None
+                    runs.append((first, data))
+                    first += some
+                    pages -= some
+        rest = place.body + place.length - self.position
+        if (yield from self._pass(rest)) < rest:
+            return None
+        pad = padded(place.length) - place.length
+        padding = yield from self._take(pad) if pad else _nothing()
+        if len(padding) < pad:
+            return None
+        return PageData(place, header.count, header.reserved, words, tuple(runs), data_offset, padding)
+
+
+def _nothing() -> Taking:
+    return b""
+    yield  # what makes it a generator
+
+
+def _cut(what: str, got: bytes, size: int) -> str:
+    return f"the input ends in {what}: {len(got)} of {size} bytes"
+
+
+def _looks_legacy(head: bytes) -> bool:
+    """Whether the first 12 bytes could begin a pre-4.6 stream: p2m_size in the saver's word size, then a marker."""
+    if len(head) < 12:
+        return False
+    size32 = int.from_bytes(head[:4], "little")
+    wide = head[4:8] == b"\0\0\0\0"
+    return 0 < size32 < 1 << 28 and (wide or head[4:8] == b"\xff\xff\xff\xff" or head[6:8] == b"\0\0")
+
+
+_RECOGNISED = (
+    (XAPI_MAGIC, "xapi", "a xapi suspend image (XenSavedDomv2)"),
+    (XAPI_LEGACY_MAGIC, "xapi-legacy", "a pre-4.6 xapi suspend image (XenSavedDomain)"),
+    (MIGRATE_BANNER, "banner", "the greeting of xl migrate-receive: this is the back direction of a migration"),
+)
+
+
+def drive(
+    decoding: Decoding,
+    transport: Transport,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> bool:
+    """Answer a decoding's requests from a transport until it is done.
+
+    Parameters
+    ----------
+    progress:
+        called now and then with the position and the total size, where known.
+
+    Returns
+    -------
+    Whether the end of the stream was reached.
+    """
+    give, skip = transport.give, transport.skip
+    turn = 0
+    try:
+        request = next(decoding)
+        while True:
+            answer: Answer = give(request.n) if request.__class__ is Give else skip(request.n)
+            request = decoding.send(answer)
+            turn += 1
+            if progress is not None and not turn & 0x3F:
+                progress(transport.position, transport.size)
+    except StopIteration as stop:
+        return bool(stop.value)

@@ -1,0 +1,112 @@
+"""The rule catalogue is complete and in one form, and every rule can be broken by a stream."""
+
+import re
+from importlib import import_module
+from pkgutil import iter_modules
+
+import pytest
+
+import migrate.rules
+from migrate.rules.catalogue import RULES, Effect, Rule
+from migrate.testing.builder import StreamBuilder
+
+NOT_RULES: dict[str, str] = {}
+for _module in iter_modules(migrate.rules.__path__):
+    _declared = getattr(import_module(f"migrate.rules.{_module.name}"), "NOT_RULES", {})
+    assert not _declared.keys() & NOT_RULES.keys(), _module.name
+    NOT_RULES |= _declared
+
+# The numbers of all checks known of Xen, by layer: ranges with both ends included.
+KNOWN: dict[str, list[tuple[int, int]]] = {
+    "CON": [(1, 25), (30, 33)],
+    "HDR": [(1, 13)],
+    "FRM": [(1, 13)],
+    "REC": [
+        (1, 14),  # PAGE_DATA
+        (20, 29),  # page tables
+        (30, 34),  # X86_PV_INFO
+        (40, 45),  # X86_PV_P2M_FRAMES
+        (50, 59),  # vcpu records
+        (60, 69),  # BASIC
+        (70, 75),  # EXTENDED
+        (80, 85),  # XSAVE
+        (90, 92),  # MSRS
+        (100, 112),  # the others
+    ],
+    "ORD": [(1, 25)],
+    "XRC": [(1, 16), (20, 20), (30, 34), (40, 45)],
+    "HYP": [(1, 27)],
+}
+KNOWN_IDS = [
+    f"{layer}-{number:02}"
+    for layer, ranges in KNOWN.items()
+    for first, last in ranges
+    for number in range(first, last + 1)
+] + [f"L3C-{number}" for number in range(1, 7)]
+
+HEADINGS = ("What: ", "Why: ", "Repair: ", "Source: ")
+
+# The sections that a violation may show a severity for without an errno of its own, and the reverse.
+ERRNO_EXCEPTIONS: dict[str, str] = {}
+
+every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+every_violation = pytest.mark.parametrize("rule", [r for r in RULES.values() if r.violation], ids=lambda r: r.id)
+
+
+@pytest.mark.parametrize("id", KNOWN_IDS)
+def test_known_check_is_a_rule_or_says_why_not(id: str) -> None:
+    assert (id in RULES) != (id in NOT_RULES)
+
+
+def test_no_rule_is_unheard_of() -> None:
+    assert (RULES.keys() | NOT_RULES.keys()) - set(KNOWN_IDS) == set()
+
+
+def test_what_is_no_rule_has_a_reason() -> None:
+    assert [id for id, reason in NOT_RULES.items() if len(reason) < 20] == []
+
+
+def test_slugs_are_unique() -> None:
+    slugs = [rule.slug for rule in RULES.values()]
+    assert sorted(slugs) == sorted(set(slugs))
+
+
+@every_rule
+def test_slug_is_kebab_case(rule: Rule) -> None:
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", rule.slug)
+
+
+@every_rule
+def test_title_is_one_short_line(rule: Rule) -> None:
+    assert 10 <= len(rule.title) < 70
+    assert not rule.title.endswith(".")
+
+
+@every_rule
+def test_explanation_has_its_four_headings_in_order(rule: Rule) -> None:
+    starts = [line.split(" ", 1)[0] + " " for line in rule.text.splitlines() if line.startswith(HEADINGS)]
+    assert tuple(starts) == HEADINGS
+
+
+@every_rule
+def test_explanation_has_4_to_14_lines(rule: Rule) -> None:
+    assert 4 <= len(rule.text.splitlines()) <= 14
+
+
+@every_rule
+def test_errno_goes_with_a_failing_hypercall(rule: Rule) -> None:
+    expected = rule.effect is Effect.HYPERCALL
+    assert (rule.errno is not None) == expected or rule.id in ERRNO_EXCEPTIONS
+
+
+@every_rule
+def test_first_release_lies_before_the_last(rule: Rule) -> None:
+    assert rule.since is None or rule.until is None or rule.since < rule.until
+
+
+@every_violation
+def test_violation_differs_from_the_sound_stream(rule: Rule) -> None:
+    assert rule.violation is not None
+    builder = StreamBuilder.pv(4)
+    rule.violation(builder)
+    assert builder.build() != StreamBuilder.pv(4).build()

@@ -1,0 +1,482 @@
+"""Layouts against the sizes and offsets that Xen's public headers compile to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from construct import Array, Bytes, Computed, Construct, FormatField, GreedyBytes, Int8ul, Int32sl, Padding, Struct
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams.wire import framing, hvm, policy, vcpu
+from streams.wire.shared_info import SHARED_INFO
+from streams.wire.start_info import MAGIC_PREFIX, START_INFO
+from streams.wire.vcpu import CONTEXT, EXTENDED, USER_REGS, XSAVE_HEADER, cr3_to_pfn, pfn_to_cr3
+from streams.wire.views import dtype_of, offset_of, view
+
+SIZES: dict[str, tuple[Construct, int]] = {
+    "context 4": (CONTEXT[4], 2800),
+    "context 8": (CONTEXT[8], 5168),
+    "user_regs 4": (USER_REGS[4], 68),
+    "user_regs 8": (USER_REGS[8], 200),
+    "trap 4": (vcpu.TRAP[4], 8),
+    "trap 8": (vcpu.TRAP[8], 16),
+    "fxsave": (vcpu.FXSAVE, 512),
+    "extended": (EXTENDED, 64),
+    "xsave words": (vcpu.XSAVE_WORDS, 16),
+    "xsave header": (XSAVE_HEADER, 592),
+    "vcpu msr": (vcpu.MSR_ENTRY, 16),
+    "shared_info 4": (SHARED_INFO[4], 2344),
+    "shared_info 8": (SHARED_INFO[8], 3136),
+    "start_info 4": (START_INFO[4], 1112),
+    "start_info 8": (START_INFO[8], 1168),
+    "cpuid leaf": (policy.CPUID_LEAF, 24),
+    "policy msr": (policy.MSR_ENTRY, 16),
+    "hvm param": (hvm.HVM_PARAM, 16),
+    "hvm save header": (hvm.SAVE_HEADER, 24),
+}
+
+# field: (offset, size) at width 4, the same at width 8; None where the width has no such field
+CONTEXT_FIELDS: dict[str, tuple[tuple[int, int] | None, tuple[int, int] | None]] = {
+    "fpu_ctxt": ((0, 512), (0, 512)),
+    "flags": ((512, 4), (512, 8)),
+    "user_regs": ((516, 68), (520, 200)),
+    "trap_ctxt": ((584, 256 * 8), (720, 256 * 16)),
+    "trap_ctxt.1": ((592, 8), (736, 16)),
+    "trap_ctxt.0.flags": ((585, 1), (721, 1)),
+    "trap_ctxt.0.cs": ((586, 2), (722, 2)),
+    "trap_ctxt.0.address": ((588, 4), (728, 8)),
+    "ldt_base": ((2632, 4), (4816, 8)),
+    "ldt_ents": ((2636, 4), (4824, 8)),
+    "gdt_frames": ((2640, 16 * 4), (4832, 16 * 8)),
+    "gdt_ents": ((2704, 4), (4960, 8)),
+    "kernel_ss": ((2708, 4), (4968, 8)),
+    "kernel_sp": ((2712, 4), (4976, 8)),
+    "ctrlreg": ((2716, 8 * 4), (4984, 8 * 8)),
+    "ctrlreg.0": ((2716, 4), (4984, 8)),
+    "ctrlreg.1": ((2720, 4), (4992, 8)),
+    "ctrlreg.3": ((2728, 4), (5008, 8)),
+    "ctrlreg.4": ((2732, 4), (5016, 8)),
+    "debugreg": ((2748, 8 * 4), (5048, 8 * 8)),
+    "debugreg.6": ((2772, 4), (5096, 8)),
+    "debugreg.7": ((2776, 4), (5104, 8)),
+    "event_callback_cs": ((2780, 4), None),
+    "event_callback_eip": ((2784, 4), (5112, 8)),
+    "failsafe_callback_cs": ((2788, 4), None),
+    "failsafe_callback_eip": ((2792, 4), (5120, 8)),
+    "syscall_callback_eip": (None, (5128, 8)),
+    "vm_assist": ((2796, 4), (5136, 8)),
+    "fs_base": (None, (5144, 8)),
+    "gs_base_kernel": (None, (5152, 8)),
+    "gs_base_user": (None, (5160, 8)),
+    "user_regs.edx": ((524, 4), None),
+    "user_regs.rdx": (None, (616, 8)),
+}
+USER_REGS_4 = {
+    "ebx": (0, 4),
+    "ecx": (4, 4),
+    "edx": (8, 4),
+    "esi": (12, 4),
+    "edi": (16, 4),
+    "ebp": (20, 4),
+    "eax": (24, 4),
+    "error_code": (28, 2),
+    "entry_vector": (30, 2),
+    "eip": (32, 4),
+    "cs": (36, 2),
+    "saved_upcall_mask": (38, 1),
+    "eflags": (40, 4),
+    "esp": (44, 4),
+    "ss": (48, 2),
+    "es": (52, 2),
+    "ds": (56, 2),
+    "fs": (60, 2),
+    "gs": (64, 2),
+}
+USER_REGS_8 = {
+    "r15": (0, 8),
+    "r14": (8, 8),
+    "r13": (16, 8),
+    "r12": (24, 8),
+    "rbp": (32, 8),
+    "rbx": (40, 8),
+    "r11": (48, 8),
+    "r10": (56, 8),
+    "r9": (64, 8),
+    "r8": (72, 8),
+    "rax": (80, 8),
+    "rcx": (88, 8),
+    "rdx": (96, 8),
+    "rsi": (104, 8),
+    "rdi": (112, 8),
+    "error_code": (120, 4),
+    "entry_vector": (124, 4),
+    "rip": (128, 8),
+    "cs": (136, 2),
+    "saved_upcall_mask": (140, 1),
+    "rflags": (144, 8),
+    "rsp": (152, 8),
+    "ss": (160, 2),
+    "es": (168, 2),
+    "ds": (176, 2),
+    "fs": (184, 2),
+    "gs": (192, 2),
+}
+EXTENDED_FIELDS = {
+    "vcpu": (0, 4),
+    "size": (4, 4),
+    "syscall32_callback_eip": (8, 8),
+    "sysenter_callback_eip": (16, 8),
+    "syscall32_callback_cs": (24, 2),
+    "sysenter_callback_cs": (26, 2),
+    "syscall32_disables_events": (28, 1),
+    "sysenter_disables_events": (29, 1),
+    "pad": (30, 2),
+    "mcg_cap": (32, 8),
+    "mci_ctl2_bank0": (40, 8),
+    "mci_ctl2_bank1": (48, 8),
+    "mcg_ext_ctl": (56, 8),
+}
+XSAVE_FIELDS = {
+    "xcr0": (0, 8),
+    "xcr0_accum": (8, 8),
+    "fxsave": (16, 512),
+    "xstate_bv": (528, 8),
+    "xcomp_bv": (536, 8),
+    "reserved": (544, 48),
+}
+SHARED_INFO_FIELDS: dict[str, tuple[tuple[int, int] | None, tuple[int, int] | None]] = {
+    "vcpu_info": ((0, 2048), (0, 2048)),
+    "vcpu_info.1": ((64, 64), (64, 64)),
+    "vcpu_info.0.evtchn_upcall_pending": ((0, 1), (0, 1)),
+    "vcpu_info.0.evtchn_upcall_mask": ((1, 1), (1, 1)),
+    "vcpu_info.0.evtchn_pending_sel": ((4, 4), (8, 8)),
+    "vcpu_info.0.arch": ((8, 24), (16, 16)),
+    "vcpu_info.0.time": ((32, 32), (32, 32)),
+    "evtchn_pending": ((2048, 128), (2048, 512)),
+    "evtchn_mask": ((2176, 128), (2560, 512)),
+    "wc_version": ((2304, 4), (3072, 4)),
+    "wc_sec": ((2308, 4), (3076, 4)),
+    "wc_nsec": ((2312, 4), (3080, 4)),
+    "arch.wc_sec_hi": ((2340, 4), None),
+    "wc_sec_hi": (None, (3084, 4)),
+    "arch": ((2316, 28), (3088, 48)),
+    "arch.max_pfn": ((2316, 4), (3088, 8)),
+    "arch.pfn_to_mfn_frame_list_list": ((2320, 4), (3096, 8)),
+    "arch.nmi_reason": ((2324, 4), (3104, 8)),
+    "arch.p2m_cr3": ((2328, 4), (3112, 8)),
+    "arch.p2m_vaddr": ((2332, 4), (3120, 8)),
+    "arch.p2m_generation": ((2336, 4), (3128, 8)),
+}
+START_INFO_FIELDS: dict[str, tuple[tuple[int, int] | None, tuple[int, int] | None]] = {
+    "magic": ((0, 32), (0, 32)),
+    "nr_pages": ((32, 4), (32, 8)),
+    "shared_info": ((36, 4), (40, 8)),
+    "flags": ((40, 4), (48, 4)),
+    "store_mfn": ((44, 4), (56, 8)),
+    "store_evtchn": ((48, 4), (64, 4)),
+    "console_mfn": ((52, 4), (72, 8)),
+    "console_evtchn": ((56, 4), (80, 4)),
+    "pt_base": ((60, 4), (88, 8)),
+    "nr_pt_frames": ((64, 4), (96, 8)),
+    "mfn_list": ((68, 4), (104, 8)),
+    "mod_start": ((72, 4), (112, 8)),
+    "mod_len": ((76, 4), (120, 8)),
+    "cmd_line": ((80, 1024), (128, 1024)),
+    "first_p2m_pfn": ((1104, 4), (1152, 8)),
+    "nr_p2m_frames": ((1108, 4), (1160, 8)),
+}
+
+
+def _by_width(name: str, layouts: dict[int, Construct], table: dict[str, Any]) -> Iterator[Any]:
+    for path, places in table.items():
+        for width, place in zip((4, 8), places, strict=True):
+            if place is not None:
+                yield pytest.param(layouts[width], path, *place, id=f"{name}-{width}-{path}")
+
+
+def _single(name: str, layout: Construct, table: dict[str, tuple[int, int]]) -> Iterator[Any]:
+    for path, place in table.items():
+        yield pytest.param(layout, path, *place, id=f"{name}-{path}")
+
+
+FIELDS = [
+    *_by_width("context", CONTEXT, CONTEXT_FIELDS),
+    *_single("user_regs-4", USER_REGS[4], USER_REGS_4),
+    *_single("user_regs-8", USER_REGS[8], USER_REGS_8),
+    *_single("extended", EXTENDED, EXTENDED_FIELDS),
+    *_single("xsave", XSAVE_HEADER, XSAVE_FIELDS),
+    *_single("fxsave", vcpu.FXSAVE, {"fcw": (0, 2), "mxcsr": (24, 4)}),
+    *_by_width("shared_info", SHARED_INFO, SHARED_INFO_FIELDS),
+    *_by_width("start_info", START_INFO, START_INFO_FIELDS),
+]
+
+
+def _path(dotted: str) -> list[str | int]:
+    return [int(step) if step.isdigit() else step for step in dotted.split(".")]
+
+
+def _member(layout: Construct, step: str | int) -> Construct:
+    """The declaration of a struct's field, or of an array's element."""
+    if isinstance(step, int):
+        return layout.subcon
+    return next(field.subcon for field in layout.subcons if field.name == step)
+
+
+def _leaves(layout: Construct, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Construct]]:
+    """Every integer and byte string of a layout, by its path."""
+    if isinstance(layout, Struct):
+        for field in layout.subcons:
+            yield from _leaves(field.subcon, (*path, field.name))
+    elif isinstance(layout, Array):
+        for index in range(layout.count):
+            yield from _leaves(layout.subcon, (*path, index))
+    else:
+        yield path, layout
+
+
+LEAVES = {name: list(_leaves(layout)) for name, (layout, _) in SIZES.items()}
+
+
+def _pick(found: Any, path: tuple[str | int, ...]) -> Any:
+    for step in path:
+        found = found[step]
+    return found
+
+
+def _random(size: int) -> st.SearchStrategy[bytes]:
+    return st.integers(0, 2**32 - 1).map(lambda seed: np.random.default_rng(seed).bytes(size))
+
+
+# -- sizes and offsets --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_size_is_that_of_the_public_header(name: str) -> None:
+    layout, size = SIZES[name]
+    assert layout.sizeof() == size
+
+
+@pytest.mark.parametrize(("layout", "path", "offset", "size"), FIELDS)
+def test_field_stands_at_its_offset(layout: Construct, path: str, offset: int, size: int) -> None:
+    marked = bytearray(layout.sizeof())
+    marked[offset : offset + size] = b"\xff" * size
+    member = layout
+    for step in _path(path):
+        member = _member(member, step)
+    assert member.sizeof() == size
+    assert member.build(_pick(layout.parse(marked), tuple(_path(path)))) == b"\xff" * size
+
+
+@pytest.mark.parametrize(("layout", "path", "offset", "size"), FIELDS)
+def test_view_puts_field_at_its_offset(layout: Construct, path: str, offset: int, size: int) -> None:
+    assert offset_of(layout, *_path(path)) == offset
+
+
+def test_sizes_agree_with_those_known_without_construct() -> None:
+    assert policy.CPUID_LEAF.sizeof() == framing.CPUID_LEAF_SIZE
+    assert policy.MSR_ENTRY.sizeof() == vcpu.MSR_ENTRY.sizeof() == framing.MSR_ENTRY_SIZE
+    assert hvm.HVM_PARAM.sizeof() == framing.HVM_PARAM_SIZE
+
+
+# -- contents -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SIZES)
+@given(data=st.data())
+@settings(max_examples=8, deadline=None)
+def test_any_bytes_build_back_as_they_were(name: str, data: st.DataObject) -> None:
+    layout, size = SIZES[name]
+    raw = data.draw(_random(size))
+    assert layout.build(layout.parse(raw)) == raw
+
+
+@pytest.mark.parametrize("name", SIZES)
+@given(data=st.data())
+@settings(max_examples=4, deadline=None)
+def test_view_reads_every_field_as_construct_does(name: str, data: st.DataObject) -> None:
+    layout, size = SIZES[name]
+    raw = data.draw(_random(size))
+    parsed, viewed = layout.parse(raw), view(layout, raw)
+    for path, leaf in LEAVES[name]:
+        if isinstance(leaf, FormatField):
+            assert int(_pick(viewed, path)) == _pick(parsed, path), path
+        else:
+            assert _pick(viewed, path).tobytes() == _pick(parsed, path), path
+
+
+def test_context_of_a_32_bit_guest_reads_as_a_saver_wrote_it() -> None:
+    raw = bytearray(2800)
+    raw[512:513] = b"\x25"
+    raw[548:554] = bytes.fromhex("000010c019e0")
+    raw[2728:2732] = bytes.fromhex("00400000")
+    raw[2772:2778] = bytes.fromhex("f00fffff0004")
+    context = CONTEXT[4].parse(raw)
+    flag = vcpu.ContextFlag
+    assert flag(context.flags) == flag.I387_VALID | flag.IN_KERNEL | flag.ONLINE
+    assert (context.user_regs.eip, context.user_regs.cs) == (0xC010_0000, 0xE019)
+    assert cr3_to_pfn(context.ctrlreg[3], 4) == 4
+    assert context.debugreg[6:8] == [0xFFFF_0FF0, 0x400]
+
+
+def test_start_info_names_store_and_console() -> None:
+    raw = b"xen-3.0-x86_32p".ljust(32, b"\0") + bytes.fromhex("08000000") + bytes(8)
+    raw += bytes.fromhex("02000000010000000300000002000000")
+    start = START_INFO[4].parse(raw.ljust(1112, b"\0"))
+    assert start.magic.startswith(MAGIC_PREFIX)
+    assert (start.nr_pages, start.store_mfn, start.store_evtchn) == (8, 2, 1)
+    assert (start.console_mfn, start.console_evtchn) == (3, 2)
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_start_info_register_is_a_user_register(width: int) -> None:
+    assert vcpu.START_INFO_REGISTER[width] in (dtype_of(USER_REGS[width]).names or ())
+
+
+@pytest.mark.parametrize(("width", "mask"), [(4, 0x3F), (8, 0x1_0000_003F)])
+def test_every_valid_vm_assist_bit_has_a_name(width: int, mask: int) -> None:
+    assert vcpu.VM_ASSIST_VALID[width] == mask
+    assert {bit for bit in range(64) if mask >> bit & 1} <= vcpu.VM_ASSIST_NAMES.keys()
+
+
+def test_extended_cr3_bit_goes_by_its_name() -> None:
+    assert vcpu.VM_ASSIST_NAMES[vcpu.PAE_EXTENDED_CR3.bit_length() - 1] == "pae_extended_cr3"
+
+
+def test_hvm_params_are_the_indices_below_39() -> None:
+    assert [int(param) for param in hvm.HvmParam] == list(range(39))
+
+
+@pytest.mark.parametrize(
+    ("index", "name"),
+    [
+        (1, "STORE_PFN"),
+        (4, "PAE_ENABLED"),
+        (5, "IOREQ_PFN"),
+        (6, "BUFIOREQ_PFN"),
+        (9, "VIRIDIAN"),
+        (12, "IDENT_PT"),
+        (15, "VM86_TSS"),
+        (17, "CONSOLE_PFN"),
+        (19, "ACPI_IOPORTS_LOCATION"),
+        (27, "PAGING_RING_PFN"),
+        (28, "MONITOR_RING_PFN"),
+        (29, "SHARING_RING_PFN"),
+        (32, "IOREQ_SERVER_PFN"),
+        (33, "NR_IOREQ_SERVER_PAGES"),
+        (34, "VM_GENERATION_ID_ADDR"),
+        (36, "X87_FIP_WIDTH"),
+        (37, "VM86_TSS_SIZED"),
+        (38, "MCA_CAP"),
+    ],
+)
+def test_params_a_saver_sends_have_their_names(index: int, name: str) -> None:
+    assert hvm.HvmParam(index).name == name
+
+
+# -- cr3 ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pfn", "cr3"),
+    [
+        (0x5, 0x0000_5000),
+        (0xF_FFFF, 0xFFFF_F000),
+        (0x10_0000, 0x0000_0001),
+        (0x12_3456, 0x2345_6001),
+        (0x1FF_FFFF, 0xFFFF_F01F),
+    ],
+)
+def test_32_bit_cr3_is_the_pfn_rotated(pfn: int, cr3: int) -> None:
+    assert pfn_to_cr3(pfn, 4) == cr3
+    assert cr3_to_pfn(cr3, 4) == pfn
+
+
+def test_cr3_may_come_from_a_view() -> None:
+    raw = bytearray(2800)
+    raw[2728:2732] = (0x2345_6001).to_bytes(4, "little")
+    assert cr3_to_pfn(view(CONTEXT[4], raw)["ctrlreg"][3], 4) == 0x12_3456
+
+
+def test_32_bit_cr3_has_no_bits_above_its_width() -> None:
+    assert cr3_to_pfn(0x1_0000_5000, 4) == 0x5
+
+
+@given(pfn=st.integers(0, 2**32 - 1))
+def test_every_32_bit_pfn_survives_its_cr3(pfn: int) -> None:
+    assert cr3_to_pfn(pfn_to_cr3(pfn, 4), 4) == pfn
+
+
+@given(cr3=st.integers(0, 2**32 - 1))
+def test_every_32_bit_cr3_names_a_pfn_of_its_own(cr3: int) -> None:
+    assert pfn_to_cr3(cr3_to_pfn(cr3, 4), 4) == cr3
+
+
+@given(pfn=st.integers(0, 2**52 - 1), low=st.integers(0, 0xFFF))
+def test_64_bit_cr3_ignores_its_low_bits(pfn: int, low: int) -> None:
+    assert cr3_to_pfn(pfn_to_cr3(pfn, 8) | low, 8) == pfn
+
+
+@pytest.mark.parametrize(("pfn", "width"), [(1 << 32, 4), (1 << 52, 8), (-1, 4), (-1, 8)])
+def test_no_cr3_names_a_pfn_out_of_range(pfn: int, width: int) -> None:
+    with pytest.raises(ValueError, match="no cr3"):
+        pfn_to_cr3(pfn, width)
+
+
+# -- views --------------------------------------------------------------------------------------------
+
+
+def test_dtype_is_made_once() -> None:
+    assert dtype_of(CONTEXT[8]) is dtype_of(CONTEXT[8])
+
+
+def test_padding_is_stepped_over_and_signs_are_kept() -> None:
+    layout = Struct("a" / Int8ul, Padding(3), "b" / Int32sl, "c" / Array(2, Bytes(3)))
+    raw = bytes([1, 9, 9, 9]) + (-5).to_bytes(4, "little", signed=True) + b"abcdef"
+    assert dtype_of(layout).itemsize == layout.sizeof() == 14
+    assert (view(layout, raw)["a"], view(layout, raw)["b"]) == (1, -5)
+    assert view(layout, raw)["c"][1].tobytes() == b"def"
+
+
+@pytest.mark.parametrize("layout", [GreedyBytes, Computed(1), Struct("n" / Int8ul, "rest" / Bytes(lambda this: 3))])
+def test_declaration_without_a_fixed_layout_has_no_dtype(layout: Construct) -> None:
+    with pytest.raises(TypeError, match="no numpy type"):
+        dtype_of(layout)
+
+
+@pytest.mark.parametrize("size", [0, 2799])
+def test_view_of_a_short_buffer_is_an_error(size: int) -> None:
+    with pytest.raises(ValueError, match="buffer"):
+        view(CONTEXT[4], bytes(size))
+
+
+def test_view_starts_where_it_is_told_to() -> None:
+    raw = bytes(8) + EXTENDED.build(EXTENDED.parse(bytes(range(64))))
+    assert view(EXTENDED, memoryview(raw), 8)["vcpu"] == 0x0302_0100
+
+
+def test_view_is_no_copy() -> None:
+    raw = bytearray(64)
+    viewed = view(EXTENDED, raw)
+    raw[0] = 7
+    assert viewed["vcpu"] == 7
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [(("nothing",), KeyError), (("ctrlreg", 8), IndexError), (("ctrlreg", "x"), KeyError), (("flags", 0), IndexError)],
+)
+def test_offset_of_an_unknown_field_is_an_error(path: tuple[str | int, ...], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        offset_of(CONTEXT[4], *path)
+
+
+def test_declarations_do_not_import_numpy() -> None:
+    modules = "framing, hvm, policy, shared_info, start_info, vcpu"
+    code = f"import sys; from streams.wire import {modules}; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
