@@ -60,7 +60,7 @@ class Judgement:
         """The report for one target and placement."""
         from migrate.outlook import outlook
 
-        findings = [f for f in self.collector.findings if f.in_force(target)]
+        findings = [f for f in self.collector.findings if f.in_force(target, placement)]
         trace = self.replay(target, placement, variant)
         if trace is not None:
             findings += _folded(trace)
@@ -88,9 +88,14 @@ class Judgement:
 
 
 def _folded(trace: Trace) -> list[Finding]:
+    """A table that is refused where it is first reached is refused again by later calls: told once."""
     collector = Collector()
+    told: set[object] = set()
     for finding in trace.findings:
-        collector.add(finding)
+        what = (finding.rule.id, finding.pfn, finding.slot) if finding.pfn is not None else finding
+        if what not in told:
+            told.add(what)
+            collector.add(finding)
     return collector.findings
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from migrate.rules.catalogue import Severity
+
 from streams.wire.framing import (
     EMULATOR_HEADER,
     XL_BYTEORDER,
@@ -46,6 +48,7 @@ class Wrappers:
         self._images = 0
         self._emulators = 0
         self._is_libxl = False
+        self._type: object = None  # what an xl file's config calls the guest: pv, hvm or pvh
 
     def _xl(self, rule: str, message: str, offset: int) -> None:
         self._report(rule, message, offset=offset, step="headers", call="xl")
@@ -76,6 +79,7 @@ class Wrappers:
         """The vcpu count of `libxl_domain_config` JSON, where it has one."""
         try:
             config: Any = json.loads(raw.rstrip(b"\0").decode("utf-8", "replace"))
+            self._type = config["c_info"]["type"]
             count = config["b_info"]["max_vcpus"]
         except (ValueError, KeyError, TypeError, RecursionError):
             return
@@ -102,22 +106,15 @@ class Wrappers:
         """CON-12 to CON-21, one record."""
 
         def report(rule: str, message: str) -> None:
-            self._report(
-                rule,
-                message,
-                offset=record.offset,
-                record=record.index,
-                record_type=name,
-                call="libxl",
-            )
+            self._report(rule, f"libxl record {record.index}: {message}", offset=record.offset, call="libxl")
 
         name = _name(record.type)
         match record.type:
             case LibxlRecordType.END | LibxlRecordType.CHECKPOINT_END | LibxlRecordType.LIBXC_CONTEXT:
                 if record.length:
-                    report("CON-20", f"libxl {name} carries {record.length} bytes; it should be empty")
+                    report("CON-20", f"{name} carries {record.length} bytes; it should be empty")
                 if record.type == LibxlRecordType.CHECKPOINT_END and not checkpointed:
-                    report("CON-18", "libxl CHECKPOINT_END outside a checkpoint")
+                    report("CON-18", "CHECKPOINT_END outside a checkpoint")
                 if record.type == LibxlRecordType.LIBXC_CONTEXT:
                     self._images += 1
                     if self._images > 1 or self._emulators:
@@ -126,7 +123,7 @@ class Wrappers:
                 self._emulator(record, report)
             case LibxlRecordType.CHECKPOINT_STATE:
                 if not checkpointed:
-                    report("CON-19", "libxl CHECKPOINT_STATE outside a COLO checkpoint")
+                    report("CON-19", "CHECKPOINT_STATE outside a COLO checkpoint")
             case _:
                 report("CON-12", f"unknown libxl record type {name}; libxl tolerates none")
 
@@ -162,7 +159,10 @@ class Wrappers:
         if not self._is_libxl:
             return
         if ended and self._guest == "hvm" and not self._emulators and not self._facts.checkpoints:
-            self._report("CON-23", "an HVM stream without EMULATOR_CONTEXT: the device model has no state to load")
+            if self._type == "pvh":
+                return  # it has no device model
+            severity = None if self._type == "hvm" else Severity.INFO
+            self._report("CON-23", "an HVM stream without EMULATOR_CONTEXT: the device model has no state to load", severity=severity)
 
     def without_image(self) -> bool:
         """Whether a libxl stream ended without ever carrying a libxc image."""

@@ -35,10 +35,13 @@ class Finding:
     signal: int | None = None  # which kills the toolstack's process
     since: Release | None = None  # where the rule's own range does not tell it
     until: Release | None = None
+    placement: str | None = None  # the only placement under which it holds
     chain: tuple[str, ...] = ()  # the tables that led there
 
-    def in_force(self, target: Target) -> bool:
-        """Whether a release behaves so."""
+    def in_force(self, target: Target, placement: str) -> bool:
+        """Whether a release behaves so on a host with this placement."""
+        if self.placement not in (None, placement):
+            return False
         if self.since is None and self.until is None:
             return target.enforces(self.rule)
         release = target.release

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from migrate import paging
 from migrate.paging import ENTRIES, FRAME_MASK, P
 from migrate.pv_complete import UNWRITTEN
+from streams.pages import LEVEL_MASK
 
 if TYPE_CHECKING:
     from migrate.guest import PvGuest
@@ -117,6 +118,7 @@ class Hypervisor:
         self.extended_cr3 = False
         self.vcpu0_initialised = False
         self.cost = Cost()
+        self.notes: list[tuple[str, str, int, int | None]] = []  # tolerated: rule, message, pfn, slot
         self.unseen: set[int] = set()  # frames whose contents were needed and not kept
         self.pae = guest.width == 4
         self.types: NDArray[np.uint8] = np.zeros(len(guest.types), np.uint8)
@@ -200,8 +202,11 @@ class Hypervisor:
             self._references[pfn] -= 1
 
     def _clash(self, pfn: int, have: FrameType, want: FrameType, rule: str) -> Refused:
+        level = L2 if want == L2X else want
         if have == WRITABLE:
             rule = "HYP-03"
+        elif have == level - 1 and self.guest.type_of(pfn) & LEVEL_MASK == level and rule == "HYP-01":
+            rule = "HYP-18"
         elif {have, want} != {L2, L2X}:
             rule = "HYP-01"
         elif rule == "HYP-01" or (want == L2X and pfn in self._pinned):
@@ -341,13 +346,20 @@ class Hypervisor:
         """promote_l2_table."""
         entries, targets = self._entries(pfn)
         guest_slots = paging.PAE_L2_FIRST_XEN_SLOT if kind == L2X else ENTRIES
+        self._note_ignored("REC-26", pfn, kind, entries[guest_slots:])
         self._walk(pfn, kind, entries, targets, np.arange(guest_slots), L1, linear=True)
+
+    def _note_ignored(self, rule: str, pfn: int, kind: FrameType, entries: NDArray[np.uint64]) -> None:
+        """Entries where Xen has its own: savers send them as zero, Xen overwrites them."""
+        if entries.any() and self.guest.came_with_data(pfn):
+            self.notes.append((rule, f"{kind} pfn {pfn:#x} has entries in slots that are not the guest's", pfn, None))
 
     def _validate_upper(self, pfn: int, kind: FrameType) -> None:
         """promote_l3_table of a 64-bit guest, promote_l4_table."""
         entries, targets = self._entries(pfn)
         slots = np.arange(ENTRIES)
         if kind == L4:
+            self._note_ignored("REC-27", pfn, kind, entries[paging.L4_XEN_SLOTS])
             slots = np.delete(slots, paging.L4_XEN_SLOTS)
         self._walk(pfn, kind, entries, targets, slots, FrameType(kind - 1), linear=True)
 
@@ -415,6 +427,7 @@ class Hypervisor:
         if not self.linear_pt or entry & paging.RW:
             return False
         if target == table:
+            self._note_linear(table, kind, target)
             return True
         have = self._type[target]
         same = have == kind or (kind in (L2, L2X) and have in (L2, L2X))
@@ -427,7 +440,11 @@ class Hypervisor:
         self._journal.append(lambda: self._undo_linear(table, target))
         if have == L2X:
             self._refer(target)
+        self._note_linear(table, kind, target)
         return True
+
+    def _note_linear(self, table: int, kind: FrameType, target: int) -> None:
+        self.notes.append(("HYP-16", f"{kind} pfn {table:#x} maps {kind} pfn {target:#x} as a linear table", table, None))
 
     def _undo_linear(self, table: int, target: int) -> None:
         self._linear[table] -= 1
@@ -448,6 +465,7 @@ class Hypervisor:
             self._validate_upper(pfn, L3)
             return
         entries, targets = self._entries(pfn)
+        self._note_ignored("REC-25", pfn, L3, entries[paging.PAE_L3_ENTRIES :])
         self._walk(pfn, L3, entries, targets, np.arange(paging.PAE_XEN_SLOT), L2, linear=False)
         slot = paging.PAE_XEN_SLOT
         entry = int(entries[slot])

@@ -28,13 +28,14 @@ def outlook(judgement: Judgement, target: Target, placement: str) -> list[Findin
     def tell(rule: str, message: str, pfn: int | None = None, count: int = 1) -> None:
         declared = RULES[rule]
         finding = Finding(declared, message, declared.severity, declared.effect, pfn=pfn, count=count)
-        if finding.in_force(target):
+        if finding.in_force(target, placement):
             found.append(finding)
 
     if guest.width == 8:
         if extended:
             tell("L3C-4", "the 64-bit guest has enabled pae_extended_cr3, which means nothing there")
         return found
+    tell("REC-32", "the destination must run 32-bit PV guests (pv=32): not every host does")
     by_vcpu = roots(guest)
     for index, vcpu in guest.vcpus.items():
         low = int(view(CONTEXT[4], vcpu.basic)["ctrlreg"][3]) & 0xFFF if vcpu.basic else 0
@@ -42,6 +43,8 @@ def outlook(judgement: Judgement, target: Target, placement: str) -> list[Findin
             tell("L3C-6", f"vcpu {index}'s cr3 has low bits {low:#x}: they are part of a pfn at or above 0x100000")
     if extended is not False:
         return found
+    if guest.type_of(by_vcpu.get(0, -1)) & LEVEL_MASK != 3:
+        return found  # cr3 itself is wrong
     pfns, levels = guest.pinned()
     live = set(pfns[levels == 3].tolist()) | set(by_vcpu.values())
     others = sorted(live - {by_vcpu.get(0)})

@@ -35,6 +35,9 @@ PAE_L2_FIRST_XEN_SLOT = 428
 PAE_L3_ENTRIES = 4
 PAE_XEN_SLOT = 3
 
+# Below this address any host may have memory that a non-present entry must not name (l1tf_safe_maddr).
+L1TF_SAFE = 1 << 44
+
 PAE_L3_LIMIT = 0x100000  # first frame at 4 GiB
 
 # One byte of an entry tells all that an L1 needs: absent, read-only, writable, refused.

@@ -184,7 +184,7 @@ class _Completion:
     def root(self, index: int, register: str, pfn: int, place: Place) -> int | None:
         """The page table a control register names."""
         guest = self.guest
-        rules = ("XRC-08", "XRC-09", "XRC-09") if register == "cr3" else ("XRC-12",) * 3
+        rules = ("XRC-08", "XRC-09", "XRC-10") if register == "cr3" else ("XRC-12",) * 3
         what = f"vcpu {index}: {register} names pfn"
         if not self.frame(rules[0], what, pfn, place, vcpu=index):
             return None
@@ -249,6 +249,7 @@ class _Completion:
                 pfn=pfn,
             )
         self.steps.append(MapP2m(tuple(frames.tolist())))
+        self.source_p2m()
 
     # -- what libxc does not notice ----------------------------------------------------------------
 
@@ -263,6 +264,7 @@ class _Completion:
         self.never_sent()
         self.shared_info()
         self.vm_assists()
+        self.vcpu_gaps()
 
     def never_sent(self) -> None:
         """XRC-40, REC-21, XRC-42."""
@@ -317,6 +319,28 @@ class _Completion:
                 "XRC-44",
                 f"shared_info counts {count:#x} p2m entries, fewer than max_pfn {guest.max_pfn:#x} needs",
                 self.kind.places.get(RecordType.SHARED_INFO),
+            )
+
+    def vcpu_gaps(self) -> None:
+        """ORD-25: offline vcpus have no records, so a gap may be meant."""
+        present = {index for index, vcpu in self.guest.vcpus.items() if vcpu.basic is not None}
+        for index in sorted(set(range(1, max(present, default=0))) - present):
+            self.kind.report("ORD-25", f"vcpu {index} has no context, and vcpus after it have", vcpu=index)
+
+    def source_p2m(self) -> None:
+        """XRC-34."""
+        mfns = self.guest.source_mfns()
+        known = np.flatnonzero(mfns >= 0)
+        order = known[np.argsort(mfns[known], kind="stable")]
+        same = np.flatnonzero(np.diff(mfns[order]) == 0)
+        if len(same):
+            first, second = sorted(order[same[0] : same[0] + 2].tolist())
+            self.kind.report(
+                "XRC-34",
+                f"pfns {first:#x} and {second:#x} share source frame {int(mfns[first]):#x}",
+                pfn=first,
+                mfn=int(mfns[first]),
+                count=len(same),
             )
 
     def vm_assists(self) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from migrate.findings import Finding
 from migrate.hypercalls import MapP2m, Pin, Refusal, SetContext, SetExtended, SetHvmContext, SetMsrs, SetXsave, Step
 from migrate.hypervisor import FrameType, Hypervisor, L3Rule, Refused
@@ -19,6 +21,7 @@ from migrate.vcpu import (
     msrs_objections,
     xsave_objections,
 )
+from streams.pages import LEVEL_MASK, PIN_BIT
 from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3
 from streams.wire.views import view
 
@@ -49,11 +52,13 @@ class Trace:
 
     outcomes: list[Outcome] = field(default_factory=list)
     hypervisor: Hypervisor | None = None
+    notes: list[Finding] = field(default_factory=list)  # about no step in particular
 
     @property
     def findings(self) -> Iterable[Finding]:
         """All findings, in restore order."""
-        return (finding for outcome in self.outcomes for finding in outcome.findings)
+        yield from (finding for outcome in self.outcomes for finding in outcome.findings)
+        yield from self.notes
 
 
 def l3_rule(variant: str) -> L3Rule:
@@ -91,7 +96,37 @@ class PvReplay:
         trace = Trace(hypervisor=self.xen)
         for step in steps:
             trace.outcomes.append(self._answer(step))
+        trace.notes = [*self._noted(), *self._tags()]
         return trace
+
+    def _noted(self) -> Iterable[Finding]:
+        """What the hypervisor tolerated."""
+        for rule_id, message, pfn, slot in self.xen.notes:
+            rule = RULES[rule_id]
+            yield Finding(rule, message, rule.severity, rule.effect, pfn=pfn, slot=slot, step="pin", call="xen")
+
+    def _tags(self) -> Iterable[Finding]:
+        """HYP-08, HYP-09: what the stream calls a table, against what Xen found it to be."""
+        held = self.xen.types
+        level = np.where(held == FrameType.L2X, FrameType.L2, held)
+        tag = self.guest.types & LEVEL_MASK
+        tagged = (tag >= 1) & (tag <= 4) & (self.guest.types & PIN_BIT == 0)
+        for rule_id, wrong, what in (
+            ("HYP-08", tagged & (level >= 1) & (level <= 4) & (level != tag), "is in use as L{held}"),
+            ("HYP-09", tagged & (held == FrameType.WRITABLE), "is part of no live table and is mapped writable"),
+        ):
+            pfns = np.flatnonzero(wrong)
+            if len(pfns):
+                pfn = int(pfns[0])
+                rule = RULES[rule_id]
+                yield Finding(
+                    rule,
+                    f"pfn {pfn:#x} was sent as L{int(tag[pfn])} and {what.format(held=int(level[pfn]))}",
+                    rule.severity,
+                    rule.effect,
+                    pfn=pfn,
+                    count=len(pfns),
+                )
 
     def _answer(self, step: Step) -> Outcome:
         match step:
@@ -140,8 +175,6 @@ class PvReplay:
 
     def _user_mfn(self, step: SetContext, root: FrameType) -> None:
         """A cr1 that libxc did not convert names a machine frame; usually not the guest's."""
-        import numpy as np
-
         assert step.user_mfn is not None
         pfn = int(self.placement.pfns_of(np.array([step.user_mfn], np.int64))[0])
         if pfn < 0:
@@ -186,14 +219,14 @@ class PvReplay:
         findings = []
         for objection in objections:
             rule = RULES[objection.rule]
-            certain = objection.certain
+            certain = objection.certain and bool(objection.errno)
             outlook = f"{call} → -{objection.errno}" if certain else "whether Xen takes it depends on the host"
             findings.append(
                 Finding(
                     rule,
-                    f"{objection.message}: {outlook}",
-                    Severity.ERROR if certain else Severity.WARNING,
-                    Effect.HYPERCALL if certain else Effect.HOST,
+                    f"{objection.message}: {outlook}" if objection.errno else objection.message,
+                    Severity.ERROR if certain else Severity.WARNING if objection.errno else rule.severity,
+                    Effect.HYPERCALL if certain else Effect.HOST if objection.errno else rule.effect,
                     offset=place.offset,
                     record=place.index,
                     record_type=place.name,
@@ -225,7 +258,7 @@ class PvReplay:
             pfn=refused.pfn,
             mfn=self.placement.mfn(refused.pfn) if refused.pfn is not None and refused.rule == "HYP-22" else None,
             vcpu=step.vcpu if isinstance(step, SetContext) else None,
-            slot=refused.slot,
+            slot=refused.chain[0][2] if refused.chain else refused.slot,
             errno=refused.errno,
             step=step_name,
             call=call,

@@ -13,7 +13,8 @@ from migrate.containers import Wrappers
 from migrate.findings import StreamFacts
 from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests
 from migrate.rules.catalogue import Effect
-from streams.pages import ILLEGAL_TYPES, PfnWords
+from migrate.policy import policy_objection
+from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
 from streams.records import Damage, LibxlRecord, PageData, Place, Record
 from streams.wire.framing import (
     CPUID_LEAF_SIZE,
@@ -44,6 +45,8 @@ MAX_RECORD_OLD = 8 << 20
 OLD_LIMIT_UNTIL = (4, 10, 0)
 
 # Signals that kill the toolstack's process.
+# A saver's batch (MAX_BATCH_SIZE).
+MAX_BATCH = 1024
 SIGABRT = 6
 SIGSEGV = 11
 
@@ -96,11 +99,13 @@ class Restorer:
         self.seen: dict[int, int] = {}
         self.static_data_end = False
         self.verifying = False
+        self.met_pages = False
         self.ended = False
         self.cut = False  # the grammar broke before END
         self.unjudged: str | None = None
         self.spoiled = False  # something the end depends on was refused
         self._last_pfn = -1
+        self._last_checkpoint: Place | None = None
 
     # -- containers and headers --------------------------------------------------------------------
 
@@ -207,13 +212,28 @@ class Restorer:
             return
         if place.type in INFERS_STATIC_DATA_END and self.version < 3:
             self.static_data_end = True
+        self.met_pages |= place.type == RecordType.PAGE_DATA
         if not self._obeys(law, record):
             self._spoil(place)
         elif law.once and self._repeated(place):
             self.report(law.once, f"a second {place.name}", place)
         else:
+            self._remark(place)
             self.seen[place.type] = self.seen.get(place.type, 0) + 1
             self._process(record)
+
+    def _remark(self, place: Place) -> None:
+        """Orders and repetitions that libxc takes, and that no saver writes."""
+        seen = self.seen
+        match place.type:
+            case RecordType.STATIC_DATA_END if self.guests == Guests.PV and not seen.get(RecordType.X86_PV_INFO):
+                self.report("ORD-10", "STATIC_DATA_END before X86_PV_INFO", place)
+            case RecordType.X86_CPUID_POLICY | RecordType.X86_MSR_POLICY if seen.get(place.type):
+                self.report("ORD-09", f"{place.name} again: the last one before STATIC_DATA_END counts", place)
+            case RecordType.HVM_PARAMS if seen.get(RecordType.HVM_CONTEXT) and not seen.get(place.type):
+                self.report("ORD-16", "HVM_PARAMS after HVM_CONTEXT, as every saver writes them", place)
+            case kind if kind in _STATE_RECORDS and seen.get(kind) and not self.facts.checkpoints:
+                self.report("ORD-22", f"{place.name} again: it is applied once more", place)
 
     def _repeated(self, place: Place) -> bool:
         inferred = place.type == RecordType.STATIC_DATA_END and self.static_data_end
@@ -261,14 +281,14 @@ class Restorer:
             case RecordType.END:
                 self._expect_empty(place)
                 self.ended = True
+                self._end_after_checkpoints()
             case RecordType.VERIFY:
                 self._expect_empty(place)
                 self.verifying = True
-                if not self.seen.get(RecordType.PAGE_DATA):
-                    self.report("ORD-20", "VERIFY before any page: no page is ever written", place)
             case RecordType.CHECKPOINT:
                 self._expect_empty(place)
                 self.facts.checkpoints += 1
+                self._last_checkpoint = place
             case RecordType.STATIC_DATA_END:
                 self._expect_empty(place)
                 self.static_data_end = True
@@ -280,6 +300,13 @@ class Restorer:
                 kind.record(record)
         if self.version < 3 and place.type in _VERSION_3_RECORDS:
             self.report("REC-107", f"{place.name} in a version {self.version} image", place)
+
+    def _end_after_checkpoints(self) -> None:
+        """A checkpointed save has no END: where one comes, the stream is restored as a plain one."""
+        if self._last_checkpoint is not None:
+            self.report("ORD-19", "CHECKPOINT in a stream that goes on to END, a plain one", self._last_checkpoint)
+            self.facts.checkpoints = 0
+            self.spoiled = True
 
     def _expect_empty(self, place: Place) -> None:
         if place.length:
@@ -314,6 +341,18 @@ class Restorer:
             return
         if self.static_data_end:
             self.report("ORD-07", f"{place.name} after STATIC_DATA_END: stored and never applied", place)
+            return
+        objection = policy_objection(record.body or b"", cpuid=cpuid)
+        if objection:
+            message, errno, at = objection
+            self.report(
+                "REC-106",
+                f"{message}: set_domain_cpu_policy → -{errno}",
+                place,
+                offset=place.body + at,
+                errno=errno,
+                call="set_domain_cpu_policy",
+            )
 
     def _page_data(self, record: PageData) -> None:
         """The checks of `handle_page_data`, then the guest's."""
@@ -347,9 +386,14 @@ class Restorer:
                 place,
             )
             return
+        if record.count > MAX_BATCH:
+            self.report("REC-10", f"{record.count} pfn words; savers write at most {MAX_BATCH}", place)
         if record.reserved or words.has_reserved_bits:
             what = "the reserved word" if record.reserved else "bits 59..52 of a pfn word"
             self.report("REC-06", f"{what} should be zero", place)
+        if not self.facts.converted and words.has_type(PageType.XALLOC):
+            index = words.first_with(frozenset({PageType.XALLOC}))
+            self.report("REC-13", f"pfn {words.pfn(index):#x} has type XALLOC", place, pfn=words.pfn(index))
         self._count_round(words)
         self.kind.page_data(record, verifying=self.verifying)
 
@@ -376,6 +420,8 @@ class Restorer:
         """The grammar broke."""
         self.cut = True
         step = "headers" if damage.rule.startswith(("HDR", "CON")) else "record"
+        if damage.place is not None and damage.place.length > MAX_RECORD:
+            return  # FRM-02 has told of the length
         if damage.rule in _END_OF_CHECKPOINTED and self.facts.checkpoints:
             return  # a checkpointed stream just stops
         call = "xl" if self.facts.container == "xl" and damage.rule.startswith("CON") else "libxc"
@@ -397,6 +443,9 @@ class Restorer:
         self.wrappers.finish(self.ended)
         if not self.ended or self.spoiled or self.kind is None or self.unjudged:
             return []
+        policies = (RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY)
+        if self.version >= 3 and not self.facts.converted and not any(self.seen.get(p) for p in policies):
+            self.report("ORD-08", "no CPU policy records: the toolstack makes the guest's CPUID anew")
         return self.kind.complete()
 
 
@@ -407,3 +456,7 @@ _HARMLESS_IF_REFUSED = frozenset(
     {RecordType.X86_TSC_INFO, RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY, RecordType.VERIFY}
 )
 _END_OF_CHECKPOINTED = frozenset({"FRM-01", "FRM-03", "FRM-08"})
+# State that a plain stream carries once, and a checkpointed one with every checkpoint.
+_STATE_RECORDS = frozenset(
+    {RecordType.SHARED_INFO, RecordType.X86_TSC_INFO, RecordType.HVM_CONTEXT, RecordType.HVM_PARAMS}
+)

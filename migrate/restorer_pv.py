@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from migrate.guest import DATA, FRAMED, REFERENCED, SENT, PvGuest, TooSparseError, Vcpu
 from migrate.hypercalls import Step
 from migrate.p2m import read_p2m_frames
-from migrate.paging import ENTRIES, FRAME_MASK, looks_like_gdt
+from migrate.paging import ENTRIES, FRAME_MASK, L1TF_SAFE, looks_like_gdt
 from migrate.pagestore import PageStore
 from migrate.pv_complete import complete
-from streams.pages import FRAMELESS_TYPES, TABLE_TYPES, PfnWords
+from streams.pages import FRAMELESS_TYPES, LEVEL_MASK, TABLE_TYPES, PfnWords
 from streams.records import PageData, Place, Record
 from streams.wire.framing import (
     MSR_ENTRY_SIZE,
@@ -66,6 +66,8 @@ class PvKind:
         self.guest = PvGuest(PageStore(transport, rereads=rereads))
         self._peeks = not rereads
         self._p2m_known = False
+        self._leftovers = False  # REC-29 has been told
+        self._gap = False  # the list does not begin with pfn 0
         self.places: dict[int, Place] = {}  # last record of each type
         # First page table entry that names each pfn which has no frame of its own: pfn -> (table, slot).
         self.allocated_by: dict[int, tuple[int, int]] = {}
@@ -112,13 +114,20 @@ class PvKind:
         except TooSparseError as error:
             self.restorer.unjudged = str(error)
             return
-        guest.types[pfns] = types
+        last = _last_copies(pfns)
+        guest.types[pfns[last]] = types[last]
+        if not last.all():
+            again = int(pfns[int(np.argmin(last))])
+            self.report("REC-09", f"pfn {again:#x} comes twice: the later word counts", record.place, pfn=again)
         if types.any():
-            self._last_word_wins(pfns, types)
+            if guest.width == 4:
+                self._l4_in_pae(record, pfns, types)
         guest.state[pfns] |= np.where(_GETS_FRAME[types], SENT | FRAMED, SENT).astype(np.uint8)
         has_data = words.has_data
         data_pfns = pfns[has_data]
-        if not verifying:
+        if verifying:
+            self._only_verified(record, data_pfns)
+        else:
             guest.state[data_pfns] |= DATA
         tables = _IS_TABLE[types[has_data]]
         contents = self._contents(record)
@@ -139,10 +148,22 @@ class PvKind:
         if self._peeks:
             self._keep_others(data_pfns, np.flatnonzero(~tables & last), contents)
 
-    def _last_word_wins(self, pfns: NDArray[np.int64], types: NDArray[np.uint8]) -> None:
-        """Fancy assignment leaves open which of equal indices wins; libxc's loop does not."""
-        last = _last_copies(pfns)
-        self.guest.types[pfns[last]] = types[last]
+    def _only_verified(self, record: PageData, data_pfns: NDArray[np.int64]) -> None:
+        """ORD-20: after VERIFY nothing is written."""
+        new = data_pfns[self.guest.state[data_pfns] & DATA == 0]
+        if len(new):
+            pfn = int(new[0])
+            self.report(
+                "ORD-20", f"pfn {pfn:#x} first comes after VERIFY: it is never written", record.place,
+                pfn=pfn, count=len(new),
+            )
+
+    def _l4_in_pae(self, record: PageData, pfns: NDArray[np.int64], types: NDArray[np.uint8]) -> None:
+        """REC-12: a 32-bit guest has no fourth level."""
+        fourth = types & LEVEL_MASK == 4
+        if fourth.any():
+            pfn = int(pfns[int(np.argmax(fourth))])
+            self.report("REC-12", f"pfn {pfn:#x} of a 32-bit guest is typed as an L4 table", record.place, pfn=pfn)
 
     def _contents(self, record: PageData) -> dict[int, bytes]:
         """Contents by ordinal, of the pages that were asked for."""
@@ -191,6 +212,18 @@ class PvKind:
         except TooSparseError as error:
             self.restorer.unjudged = str(error)
             return False
+        leftover = (entries & FRAME_MASK != 0) & ~present & (entries & FRAME_MASK < L1TF_SAFE)
+        if leftover.any() and not self._leftovers:
+            self._leftovers = True
+            row, slot = (int(x) for x in np.argwhere(leftover)[0])
+            self.report(
+                "REC-29",
+                f"page table pfn {int(data_pfns[ordinals[row]]):#x}, entry {slot}, is not present and names a frame: "
+                "a host that guards against L1TF may switch the guest to shadow paging",
+                record.place,
+                pfn=int(data_pfns[ordinals[row]]),
+                slot=slot,
+            )
         fresh = present & (guest.state[named] & FRAMED == 0)
         if fresh.any():
             pfns, first = np.unique(named[fresh], return_index=True)
@@ -282,9 +315,12 @@ class PvKind:
             )
             return
         if not self._p2m_known and start:
+            self._gap = True
             self.report(
                 "REC-44", f"the first p2m frames start at pfn {header.start_pfn:#x}: earlier ones stay unset", place
             )
+        if self._p2m_known and not self._gap:
+            self.report("REC-45", f"{place.name} again: it replaces entries, and may raise max_pfn", place)
         guest.p2m_frames = read_p2m_frames(record.body, guest.p2m_frames, start, end)
         guest.max_pfn = max(guest.max_pfn, header.end_pfn) if self._p2m_known else header.end_pfn
         self.restorer.facts.max_pfn = guest.max_pfn
@@ -297,6 +333,14 @@ class PvKind:
             self.restorer._refuse("REC-100", f"{place.length} bytes; expected {SHARED_INFO_SIZE}", place)
             return
         self.guest.shared_info = record.body
+        if self.guest.width == 4:
+            self.report(
+                "HYP-27",
+                "Xen moves a 32-bit guest's shared_info below 4 GiB, and libxc maps it where it was",
+                place,
+                errno="EBUSY",
+                placement="high",
+            )
 
     def _vcpu(self, record: Record) -> None:
         """`handle_x86_pv_vcpu_blob`."""
@@ -322,7 +366,10 @@ class PvKind:
             return
         vcpu = self.guest.vcpus.setdefault(header.vcpu_id, Vcpu())
         if getattr(vcpu, part) is not None:
-            self.report("REC-58", f"{place.name} of vcpu {header.vcpu_id} again: the last one counts", place)
+            if not self.restorer.facts.checkpoints:
+                self.report("REC-58", f"{place.name} of vcpu {header.vcpu_id} again: the last one counts", place)
+        if not self.restorer.met_pages and not any(v.places for v in self.guest.vcpus.values()):
+            self.report("ORD-12", f"{place.name} before any page", place)
         setattr(vcpu, part, content)
         vcpu.places[part] = place
 

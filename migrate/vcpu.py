@@ -43,7 +43,10 @@ LOW_HALF_END = 1 << 47
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """One field that Xen refuses; `certain` is false where only the destination host can tell."""
+    """One field that Xen refuses; `certain` is false where only the destination host can tell.
+
+    No errno: Xen takes it, and the guest comes back wrong.
+    """
 
     rule: str
     errno: str
@@ -132,6 +135,10 @@ def extended_objections(content: bytes, vcpu: int, vcpus: int) -> Iterator[Objec
     if inner >= vcpus:
         yield Objection("REC-70", "ESRCH", f"vcpu {vcpu}: the extended state is for vcpu {inner}; there are {vcpus}")
         return
+    if inner != vcpu:
+        yield Objection("REC-71", "", f"vcpu {vcpu}: the extended state is for vcpu {inner}, which gets it")
+    if len(content) < min(length, EXTENDED.sizeof()):
+        yield Objection("REC-75", "", f"vcpu {vcpu}: {len(content)} bytes of {length}; Xen reads zeros for the rest")
     if length < MIN_EXTENDED_SIZE:
         yield Objection("REC-72", "EINVAL", f"vcpu {vcpu}: extended state of size {length}; at least 32")
         return
@@ -178,6 +185,8 @@ def xsave_objections(content: bytes, vcpu: int) -> Iterator[Objection]:
             yield Objection("REC-82", "EINVAL", f"{what}: {len(content)} bytes; expected {expected}")
     elif len(content) < XSAVE_MIN_SIZE + XSAVE_AVX_SIZE:
         yield Objection("REC-82", "EINVAL", f"{what}: {len(content)} bytes are too few")
+    else:
+        yield Objection("REC-80", "EINVAL", what, certain=False)
 
 
 def _valid_xcr0(value: int) -> bool:

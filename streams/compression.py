@@ -47,14 +47,15 @@ class Source(Protocol):
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 ZSTD_SKIPPABLE = tuple(bytes((low, 0x2A, 0x4D, 0x18)) for low in range(0x50, 0x60))
+ZSTD_RLE = 1  # the type of a block of one byte, repeated
 
 
 def _ends_early(codec: str, offset: int, expected: str) -> Undecodable:
     return Undecodable(f"the {codec} data ends at compressed offset 0x{offset:x}; expected {expected}", offset)
 
 
-def _corrupt(codec: str, offset: int, why: object) -> Undecodable:
-    return Undecodable(f"the {codec} data from compressed offset 0x{offset:x} on is corrupt: {why}", offset)
+def _undecodable(codec: str, offset: int, why: object) -> Undecodable:
+    return Undecodable(f"the {codec} data from compressed offset 0x{offset:x} on cannot be decoded: {why}", offset)
 
 
 def _gunzip(raw: Source) -> Iterator[bytes]:
@@ -71,7 +72,7 @@ def _gunzip(raw: Source) -> Iterator[bytes]:
             try:
                 piece = member.decompress(pending, DECODED_PIECE)
             except zlib.error as error:
-                raise _corrupt("gzip", raw.position - len(pending), error) from error
+                raise _undecodable("gzip", raw.position - len(pending), error) from error
             pending = member.unconsumed_tail
             yield piece
         pending = member.unused_data.lstrip(b"\0")
@@ -95,7 +96,7 @@ def _unxz(raw: Source) -> Iterator[bytes]:
             try:
                 piece = stream.decompress(fed, DECODED_PIECE)
             except lzma.LZMAError as error:
-                raise _corrupt("xz", raw.position - len(fed), error) from error
+                raise _undecodable("xz", raw.position - len(fed), error) from error
             yield piece
         pending = stream.unused_data
         end = raw.position - len(pending)
@@ -103,14 +104,15 @@ def _unxz(raw: Source) -> Iterator[bytes]:
             pending = more
         pending = pending.lstrip(b"\0")
         if (raw.position - len(pending) - end) % 4:
-            raise _corrupt("xz", end, "the padding after a stream is not a multiple of 4 bytes")
+            raise _undecodable("xz", end, "the padding after a stream is not a multiple of 4 bytes")
 
 
 def _unzstd(raw: Source) -> Iterator[bytes]:
     """Decode Zstandard frames (RFC 8878) one after another.
 
-    The library decodes; the frames' blocks are told apart here, because its streaming interface bounds neither
-    the output of a call nor tells an input that ends too early from one that is done. A block is at most 128 KiB.
+    The library decodes; the blocks of a frame are told apart here, because its streaming interface neither bounds
+    what one call may return nor tells an input that ends too early from one that is done. A block decodes to at
+    most 128 KiB.
     """
     try:
         import zstandard
@@ -125,8 +127,10 @@ def _unzstd(raw: Source) -> Iterator[bytes]:
             if raw.skip(length) < length:
                 raise _ends_early("zstd", raw.position, f"the {length} bytes of a skippable frame")
             continue
+        if len(magic) < len(ZSTD_MAGIC):
+            raise _ends_early("zstd", raw.position, "a frame")
         if magic != ZSTD_MAGIC:
-            raise _corrupt("zstd", start, f"expected a frame, found {magic.hex(' ')}")
+            raise _undecodable("zstd", start, f"expected a frame, found {magic.hex(' ')}")
         header = _zstd_header(raw)
         if header.window > DECODER_MEMORY:
             raise Undecodable(
@@ -147,10 +151,7 @@ def _unzstd(raw: Source) -> Iterator[bytes]:
                 at = raw.position
                 yield frame.decompress(_whole(raw, 4, "the checksum of a frame"))
         except zstandard.ZstdError as error:
-            raise _corrupt("zstd", at, error) from error
-
-
-ZSTD_RLE = 1  # a block of one byte, repeated
+            raise _undecodable("zstd", at, error) from error
 
 
 class _ZstdHeader(NamedTuple):

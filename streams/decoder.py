@@ -209,12 +209,14 @@ class Decoder:
         header = XlHeader._make(XL_HEADER.unpack(head))
         if header.magic != XL_MAGIC:
             return self._damaged("CON-01", "the xl magic does not match in all of its 32 bytes", 0)
-        optional = yield from self._take(header.optional_data_len)
+        size = header.optional_data_len
+        optional = yield from self._take(min(size, LIBXL_BODY_LIMIT))
         self.consumer.xl_header(header, optional)
-        if len(optional) < header.optional_data_len:
+        got = len(optional) + (yield from self._pass(max(0, size - LIBXL_BODY_LIMIT)))
+        if got < size:
             return self._damaged(
                 "CON-05",
-                f"the input ends in the optional data: {len(optional)} of {header.optional_data_len} bytes",
+                f"the input ends in the optional data: {got} of {size} bytes",
                 self.position,
             )
         if not header.mandatory_flags & XL_FLAG_LIBXL_V2:
@@ -245,7 +247,7 @@ class Decoder:
             start = self.position
             raw = yield from self._take(RECORD_HEADER.size)
             if len(raw) < RECORD_HEADER.size:
-                return self._damaged("FRM-01", _cut("a libxl record header", raw, 8), start)
+                return self._damaged("FRM-01", _cut("a libxl record header", raw, RECORD_HEADER.size), start)
             kind, length = RECORD_HEADER.unpack(raw)
             keep = length
             if kind == LibxlRecordType.EMULATOR_CONTEXT or length > LIBXL_BODY_LIMIT:

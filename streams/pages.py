@@ -94,6 +94,10 @@ class PfnWords:
         """Whether any type is one that no saver may write (5 to 8)."""
         return len(self._top.translate(None, _ILLEGAL_BYTES)) != len(self._top)
 
+    def has_type(self, kind: PageType) -> bool:
+        """Whether any word has this type."""
+        return any(bytes([kind << 4 | low]) in self._top for low in range(16))
+
     @property
     def has_tables(self) -> bool:
         """Whether any word is typed as a page table."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 NOT_RULES: dict[str, str] = {
     "CON-17": "a fault of the verifier under Python 3, which says nothing about the stream",
     "CON-24": "two number spaces share a checkpointed stream by design; the decoder switches between them",
+    "CON-25": "libxl sets no limit to a record's length; what a damaged one leads to is FRM-03",
     "CON-30": "xapi suspend images are recognised and left unjudged",
     "CON-31": "xapi suspend images are recognised and left unjudged",
     "CON-32": "xapi suspend images are recognised and left unjudged",
@@ -300,7 +301,7 @@ def libxl_signal_with_body(b: StreamBuilder) -> None:
 
 @rule("CON-21", "libxc-context-count", Effect.CORRUPT, "nobody")
 def libxc_context_count(b: StreamBuilder) -> None:
-    """The libxl stream does not have exactly one LIBXC_CONTEXT, at its place.
+    """The libxl stream does not have its one LIBXC_CONTEXT, and first.
 
     What: there is no LIBXC_CONTEXT, or more than one, or a device-model record comes before it.
     Why: LIBXC_CONTEXT hands over to libxc, which restores memory and vcpus. libxl does not count: without one
@@ -341,18 +342,3 @@ def emulator_context_missing(b: StreamBuilder) -> None:
     b.become_hvm()
     b.wrap("libxl")
     b.libxl_after.pop(0)
-
-
-@rule("CON-25", "libxl-record-truncated", Effect.REFUSED, "libxl: record_header_done")
-def libxl_record_truncated(b: StreamBuilder) -> None:
-    """The input ends before the libxl stream does.
-
-    What: the input ends inside a libxl record, or before libxl's END record came.
-    Why: libxl waits for the rest until the end of input and then aborts. It sets no limit to a record's length:
-        a damaged length field makes it allocate that much first (up to 4 GiB), and read all that follows as
-        one record.
-    Repair: fetch the rest of the stream, or correct the length field of the record.
-    Source: libxl_stream_read.c, record_header_done and stream_continue.
-    """
-    b.wrap("libxl")
-    b.cut = -4

@@ -30,8 +30,8 @@ def start_info_out_of_range(b: StreamBuilder) -> None:
 
     What: edx (rdx) of vcpu 0 holds a number above max_pfn.
     Why: the guest leaves start_info's frame in that register when it suspends, and the saver replaces it
-    by the pfn. libxc has to rewrite the page and refuses a pfn that the guest cannot have; an mfn that
-    was left unconverted looks like this.
+        by the pfn. libxc has to rewrite the page and refuses a pfn that the guest cannot have; an mfn that
+        was left unconverted looks like this.
     Repair: put start_info's pfn into vcpu 0's edx (rdx).
     Source: libxc process_start_info
     """
@@ -44,7 +44,7 @@ def start_info_type(b: StreamBuilder) -> None:
 
     What: the page that vcpu 0's edx (rdx) names was last sent with a type other than NOTAB.
     Why: libxc writes to it, and would not write into a page table; an absent or broken page fails here
-    as well.
+        as well.
     Repair: correct the register, or the page's type.
     Source: libxc process_start_info
     """
@@ -71,7 +71,7 @@ def store_ring_without_frame(b: StreamBuilder) -> None:
 
     What: start_info's store field is above max_pfn, or a page without a frame.
     Why: the guest turns that field into a pfn before it suspends; libxc translates it to the new frame.
-    Its type is not looked at. A value like a frame number means that the guest forgot to convert it.
+        Its type is not looked at. A value like a frame number means that the guest forgot to convert it.
     Repair: put the ring's pfn into start_info, and send that page.
     Source: libxc process_start_info
     """
@@ -84,7 +84,7 @@ def console_ring_without_frame(b: StreamBuilder) -> None:
 
     What: start_info's console field is above max_pfn, or a page without a frame.
     Why: as with the xenstore ring: the guest converts it, libxc translates it, its type does not matter.
-    An unconverted source frame is far above max_pfn and fails here.
+        An unconverted source frame is far above max_pfn and fails here.
     Repair: put the ring's pfn into start_info, and send that page.
     Source: libxc process_start_info
     """
@@ -97,7 +97,7 @@ def gdt_frame_unusable(b: StreamBuilder) -> None:
 
     What: one of the first ceil(gdt_ents / 512) gdt_frames is above max_pfn, not of type NOTAB, or absent.
     Why: libxc translates those pfns for every vcpu and refuses a page table or hole among them. Entries
-    beyond the used ones are neither converted nor looked at.
+        beyond the used ones are neither converted nor looked at.
     Repair: correct gdt_frames or gdt_ents, or send the page as NOTAB.
     Source: libxc process_vcpu_basic
     """
@@ -110,7 +110,7 @@ def cr3_out_of_range(b: StreamBuilder) -> None:
 
     What: ctrlreg[3], decoded, is a pfn above max_pfn.
     Why: a 32-bit cr3 is always stored rotated left by 12 bits. An unrotated number, a machine frame left
-    in place, or cache bits (PWT, PCD) in the low twelve all decode to a huge pfn, which libxc refuses.
+        in place, or cache bits (PWT, PCD) in the low twelve all decode to a huge pfn, which libxc refuses.
     Repair: store the root's pfn in the guest's own encoding.
     Source: libxc process_vcpu_basic, cr3_to_mfn
     """
@@ -123,7 +123,7 @@ def cr3_not_a_root(b: StreamBuilder) -> None:
 
     What: the page's last type is not L3 (32-bit) or L4 (64-bit), pinned or not.
     Why: the saver asks Xen for the type of every page, and a root in use has its level. libxc refuses
-    anything else before Xen is asked.
+        anything else before Xen is asked.
     Repair: correct cr3, or send the page with the type of a root.
     Source: libxc process_vcpu_basic
     """
@@ -137,7 +137,7 @@ def cr3_without_frame(b: StreamBuilder) -> None:
 
     What: cr3 names a page of the right type that has no frame.
     Why: libxc looks for the frame after the type. A stream cannot get there: a page has the type of a table
-    only when it was sent with data, and then it has a frame.
+        only when it was sent with data, and then it has a frame.
     Repair: send the page.
     Source: libxc process_vcpu_basic
     """
@@ -163,7 +163,7 @@ def user_root_unconverted(b: StreamBuilder) -> None:
 
     What: ctrlreg[1] is not 0, but has bit 0, the mark of a converted pfn, clear.
     Why: libxc leaves such a value alone and Xen takes it for a frame of the destination. Normally the
-    domain does not own that frame: EINVAL. If it happens to, user space runs on whatever is there.
+        domain does not own that frame: EINVAL. If it happens to, user space runs on whatever is there.
     Repair: store the pfn shifted left by 12 with bit 0 set.
     Source: libxc process_vcpu_basic, xen arch_set_info_guest
     """
@@ -177,7 +177,7 @@ def p2m_frame_unusable(b: StreamBuilder) -> None:
 
     What: an entry is above max_pfn, its page is not of type NOTAB, or it has no frame.
     Why: as the last step libxc writes the new frame numbers into those pages, so each has to be an
-    ordinary page of the guest. It comes after contexts and pins, whose failures hide it.
+        ordinary page of the guest. It comes after contexts and pins, whose failures hide it.
     Repair: list the pfns of the guest's own p2m pages, and send them as NOTAB.
     Source: libxc update_guest_p2m
     """
@@ -190,7 +190,7 @@ def p2m_frame_twice(b: StreamBuilder) -> None:
 
     What: two entries of the list name one pfn.
     Why: libxc writes both parts of the map into that page, one over the other. The restore succeeds, and
-    the guest uses wrong frames for a whole range of its memory.
+        the guest uses wrong frames for a whole range of its memory.
     Repair: list each p2m page once, in order.
     Source: libxc update_guest_p2m
     """
@@ -206,7 +206,7 @@ def source_p2m_ambiguous(b: StreamBuilder) -> None:
 
     What: two pfns that were sent with data have the same source frame in the p2m pages.
     Why: the p2m travels unchanged and shows where the guest lived. A frame belongs to one pfn, so pages
-    are mixed up or the map is stale. The restore replaces the map and does not notice.
+        are mixed up or the map is stale. The restore replaces the map and does not notice.
     Repair: look for the fault in the guest's p2m on the source.
     Source: stream format, the guest's p2m; no check of Xen's
     """
@@ -220,7 +220,7 @@ def pfn_not_mentioned(b: StreamBuilder) -> None:
 
     What: no PAGE_DATA names the pfn, not even as absent, and no page table refers to it.
     Why: the saver reports every pfn in its first round. One that is missing gets no frame and an all-ones
-    p2m entry: if the guest had memory there, it is gone.
+        p2m entry: if the guest had memory there, it is gone.
     Repair: send the page, or name it with type XTAB if there is none.
     Source: libxc populate_pfns, update_guest_p2m
     """
@@ -233,7 +233,7 @@ def referenced_page_stale(b: StreamBuilder) -> None:
 
     What: the last word on a pfn is XTAB, after data for it, and a present entry maps it.
     Why: live saves postpone pages they cannot read, type XTAB, and resend them once the guest is
-    suspended. Without that the frame keeps the contents of an early round, and the guest reads them.
+        suspended. Without that the frame keeps the contents of an early round, and the guest reads them.
     Repair: resend the page in the last round, or remove the mapping.
     Source: libxc process_page_data
     """
@@ -249,7 +249,7 @@ def vm_assist_differs(b: StreamBuilder) -> None:
 
     What: a vcpu's vm_assist is not that of vcpu 0 (in other bits than the extended cr3 one, L3C-5).
     Why: the assists belong to the domain; the saver copies them into each context and Xen takes vcpu 0's.
-    If another vcpu's were the right ones, the guest runs without what it had switched on.
+        If another vcpu's were the right ones, the guest runs without what it had switched on.
     Repair: write the domain's assists into every context.
     Source: xen arch_get_info_guest, arch_set_info_guest
     """
@@ -262,7 +262,7 @@ def shared_info_max_pfn(b: StreamBuilder) -> None:
 
     What: shared_info's max_pfn, which is a count, minus 1 is less than the end_pfn of P2M_FRAMES.
     Why: the saver starts from shared_info's count and only ever lowers it, where the tail of the p2m
-    repeats. A larger end_pfn did not come from this guest; its p2m and its shared_info disagree.
+        repeats. A larger end_pfn did not come from this guest; its p2m and its shared_info disagree.
     Repair: send the shared_info page of the same guest and moment.
     Source: libxc map_p2m, in the saver
     """
@@ -278,7 +278,7 @@ def special_pages_coincide(b: StreamBuilder) -> None:
 
     What: two of the three have the same pfn.
     Why: nobody compares them. Two backends, or a backend and the rewritten start_info, then write over
-    each other in one page.
+        each other in one page.
     Repair: correct the fields in start_info.
     Source: libxc process_start_info
     """

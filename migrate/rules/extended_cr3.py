@@ -78,12 +78,12 @@ def l3_may_land_high(b: StreamBuilder) -> None:
     """L3 tables would be refused where they land above 4 GiB.
 
     What: a 32-bit guest without the extended cr3 assist has a live L3 table (pinned, or the root of a
-    vcpu other than 0) besides vcpu 0's root.
+        vcpu other than 0) besides vcpu 0's root.
     Why: since 4.19 Xen refuses such a table at or above 4 GiB, and the restore asks for no low memory. A
-    destination with memory above 4 GiB may give it any frame: setting a later vcpu's context, or
-    the pin, fails with ERANGE. The stream cannot say which frames it will get. See HYP-22.
+        destination with memory above 4 GiB may give it any frame: setting a later vcpu's context, or
+        the pin, fails with ERANGE. The stream cannot say which frames it will get. See HYP-22.
     Repair: restore where only low memory is handed out, or have the guest enable the assist
-    (pae_extended_cr3) before it is saved.
+        (pae_extended_cr3) before it is saved.
     Source: xen promote_l3_table; libxc update_vcpu_context, pin_pagetables
     """
     b.new_root()
@@ -95,8 +95,8 @@ def l3_passes_by_slack(b: StreamBuilder) -> None:
 
     What: a 32-bit guest without the extended cr3 assist, whose one live L3 table is vcpu 0's cr3.
     Why: Xen takes that table while vcpu 0 is not yet set up, when the 4 GiB rule does not apply, and
-    the later pin only adds a reference. It restores on every host; with a high root the guest may
-    still see a cr3 with low bits that it does not understand.
+        the later pin only adds a reference. It restores on every host; with a high root the guest may
+        still see a cr3 with low bits that it does not understand.
     Repair: none needed.
     Source: xen promote_l3_table, arch_set_info_guest
     """
@@ -108,9 +108,9 @@ def source_l3_high(b: StreamBuilder) -> None:
     """The source already had an L3 table above 4 GiB.
 
     What: a 32-bit guest without the extended cr3 assist, and its p2m puts an L3 table at or above frame
-    0x100000. (Place the table with the builder: only the source's frames show it.)
+        0x100000. (Place the table with the builder: only the source's frames show it.)
     Why: the source did not enforce the rule (64-bit Xen before 4.19), or the table was vcpu 0's root
-    there. The guest has survived it, or never looked at its cr3.
+        there. The guest has survived it, or never looked at its cr3.
     Repair: none; it says where the guest comes from.
     Source: the guest's p2m pages in the stream; xen promote_l3_table
     """
@@ -123,7 +123,7 @@ def assist_on_64_bit(b: StreamBuilder) -> None:
 
     What: bit 3 of vcpu 0's vm_assist is set and the guest is 64-bit.
     Why: the bit is about PAE roots and means nothing there. Linux sets it in 64-bit guests too, and Xen
-    accepts it on purpose.
+        accepts it on purpose.
     Repair: none.
     Source: xen arch_set_info_guest (the assists valid for 64-bit PV)
     """
@@ -137,7 +137,7 @@ def assist_differs(b: StreamBuilder) -> None:
 
     What: bit 3 of vm_assist is not the same in all contexts.
     Why: it belongs to the domain, and Xen takes vcpu 0's word for it; the others are not read. Whether the
-    4 GiB rule applies to this guest thus hangs on one copy of a bit that contradicts the others.
+        4 GiB rule applies to this guest thus hangs on one copy of a bit that contradicts the others.
     Repair: write the domain's assists into every context.
     Source: xen arch_set_info_guest
     """
@@ -150,8 +150,8 @@ def cr3_pfn_above_4g(b: StreamBuilder) -> None:
 
     What: the low 12 bits of a 32-bit cr3 are not 0.
     Why: they are the high bits of a rotated pfn, never the cache bits of a native cr3. The guest has more
-    than 4 GiB, or (then XRC-08 fires as well) somebody stored flags there. It is the pfn, and says
-    nothing about the frame that the 4 GiB rule is about.
+        than 4 GiB, or (then XRC-08 fires as well) somebody stored flags there. It is the pfn, and says
+        nothing about the frame that the 4 GiB rule is about.
     Repair: none for a large guest; otherwise store the pfn in the rotated form.
     Source: libxc mfn_to_cr3, cr3_to_mfn
     """

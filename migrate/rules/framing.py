@@ -13,14 +13,16 @@ if TYPE_CHECKING:
 NOT_RULES: dict[str, str] = {}
 
 
-@rule("FRM-01", "record-header-truncated", Effect.REFUSED, "libxc: read_record")
+@rule("FRM-01", "record-header-truncated", Effect.REFUSED, "libxc: read_record; libxl")
 def record_header_truncated(b: StreamBuilder) -> None:
     """The input ends inside a record header.
 
-    What: between 1 and 7 bytes are left where an 8-byte record header should be.
-    Why: libxc cannot tell what follows and gives up; everything restored so far is torn down with the domain.
+    What: between 1 and 7 bytes are left where an 8-byte record header should be; in a libxl stream also none,
+        where libxl's END has not come.
+    Why: libxc, or libxl, cannot tell what follows and gives up; everything restored so far is torn down with
+        the domain.
     Repair: fetch the rest of the stream. The source still has the guest, as long as it was not told otherwise.
-    Source: xg_sr_common.c, read_record.
+    Source: xg_sr_common.c, read_record; libxl_stream_read.c, stream_continue.
     """
     b.cut = -4
 
@@ -38,15 +40,16 @@ def record_too_long(b: StreamBuilder) -> None:
     b.record(RecordType.END).length = (128 << 20) + 1
 
 
-@rule("FRM-03", "record-truncated", Effect.REFUSED, "libxc: read_record")
+@rule("FRM-03", "record-truncated", Effect.REFUSED, "libxc: read_record; libxl")
 def record_truncated(b: StreamBuilder) -> None:
     """The input ends inside a record.
 
     What: the body of a record, or the padding that rounds it up to 8 bytes, is not all there.
     Why: libxc reads body and padding in one go and gives up when they are cut short. The padding counts: a
-        stream without its last pad byte is refused as well.
-    Repair: fetch the rest of the stream.
-    Source: xg_sr_common.c, read_record.
+        stream without its last pad byte is refused as well. libxl does the same with its own records, and sets no
+        limit to their length: a damaged length field makes it take all that follows for one record.
+    Repair: fetch the rest of the stream, or correct the length of the record.
+    Source: xg_sr_common.c, read_record; libxl_stream_read.c, record_header_done.
     """
     b.cut = -12  # END, and the last bytes before it
 

@@ -32,7 +32,7 @@ def type_conflict(b: StreamBuilder) -> None:
 
     What: a page that Xen holds as a table of one level is reached again as another level.
     Why: a frame has one type as long as anything refers to it. The second use is refused, and with
-    it the table above, the next one above that, and at last the context or pin that led there.
+        it the table above, the next one above that, and at last the context or pin that led there.
     Repair: the entry that refers to the wrong page has to go; follow the chain in the finding.
     Source: xen _get_page_type
     """
@@ -48,7 +48,7 @@ def writable_page_table(b: StreamBuilder) -> None:
 
     What: a present L1 entry with the writable bit refers to a page that is in use as a table.
     Why: a guest must not write its tables behind Xen's back. The frame has a table's type, a
-    writable mapping needs another, and Xen refuses the L1. If the L1 is reached first: HYP-03.
+        writable mapping needs another, and Xen refuses the L1. If the L1 is reached first: HYP-03.
     Repair: the mapping has to be read-only.
     Source: xen get_page_from_l1e
     """
@@ -64,7 +64,7 @@ def table_already_writable(b: StreamBuilder) -> None:
 
     What: a page is pinned or referred to as a table after a validated L1 has mapped it writable.
     Why: the same conflict as HYP-02 met from the other side. Contexts come before pins and both go
-    through the tables in order of their entries, so which one is met depends on that order alone.
+        through the tables in order of their entries, so which one is met depends on that order alone.
     Repair: the mapping has to be read-only.
     Source: xen _get_page_type
     """
@@ -81,7 +81,7 @@ def writable_gdt(b: StreamBuilder) -> None:
 
     What: a page in a vcpu's gdt_frames has a writable mapping in an L1 of a live table.
     Why: Xen takes the GDT pages of a context before its cr3. From then on they are descriptor pages, of
-    which no writable mapping may exist; the L1 that has one is refused.
+        which no writable mapping may exist; the L1 that has one is refused.
     Repair: map the GDT read-only.
     Source: xen arch_set_info_guest, get_page_from_l1e
     """
@@ -96,9 +96,9 @@ def bad_descriptor(b: StreamBuilder) -> None:
     """A GDT page holds a descriptor that guests may not have.
 
     What: a present descriptor is a system segment other than an acceptable call gate, or is a 64-bit
-    code segment in a 32-bit guest.
+        code segment in a 32-bit guest.
     Why: the guest's GDT is the one the processor uses, so Xen goes through every page of it: all 512
-    descriptors, whatever gdt_ents says. A task state segment is the usual find.
+        descriptors, whatever gdt_ents says. A task state segment is the usual find.
     Repair: clear the descriptor, or correct gdt_frames if the page is not a GDT.
     Source: xen validate_segdesc_page, check_descriptor
     """
@@ -110,10 +110,10 @@ def data_used_as_table(b: StreamBuilder) -> None:
     """A page of data is reached as a page table.
 
     What: an entry of a live table refers to a page sent as ordinary data, and Xen, reading its words
-    as entries, meets flags that no entry of that level may have.
+        as entries, meets flags that no entry of that level may have.
     Why: Xen derives what is a table from the entries above it, not from the types in the stream. A
-    page of zeros passes as an empty table; text or numbers do not. Where the words have proper flags
-    but foreign frames, the page was a table that lost its type: HYP-07.
+        page of zeros passes as an empty table; text or numbers do not. Where the words have proper flags
+        but foreign frames, the page was a table that lost its type: HYP-07.
     Repair: correct the entry that refers to it.
     Source: xen get_page_from_l2e, get_page_from_l3e, get_page_from_l4e
     """
@@ -130,8 +130,8 @@ def table_untyped(b: StreamBuilder) -> None:
 
     What: a page that Xen reaches as a table has the type NOTAB, so its entries were not converted.
     Why: libxc puts new frames into the entries of typed tables only. This one still holds the source's:
-    a frame the domain does not own is EBUSY, one without memory EPERM or EINVAL. Should one happen to
-    belong to the domain, the guest maps the wrong page.
+        a frame the domain does not own is EBUSY, one without memory EPERM or EINVAL. Should one happen to
+        belong to the domain, the guest maps the wrong page.
     Repair: send the page with its type.
     Source: libxc x86_pv_localise_page; xen get_page_from_l1e
     """
@@ -145,8 +145,8 @@ def table_level_wrong(b: StreamBuilder) -> None:
 
     What: a page is tagged L1 to L4, and the tables above it use it as another level.
     Why: entries look alike on all levels, so libxc converts it all the same, and Xen goes by use. It comes
-    back, but only pins and the checks of cr3 look at the level: the saver, or whoever edited
-    the stream, did not know the guest's tables.
+        back, but only pins and the checks of cr3 look at the level: the saver, or whoever edited
+        the stream, did not know the guest's tables.
     Repair: send the page with the level Xen had it validated as.
     Source: libxc x86_pv_localise_page
     """
@@ -160,8 +160,8 @@ def data_typed_as_table(b: StreamBuilder) -> None:
 
     What: a page tagged L1 to L4 is part of no live table, and a live L1 maps it writable: it is data.
     Why: libxc takes every word with bit 0 set for an entry and replaces the number in the middle of it.
-    The guest finds its data changed. (A word naming a pfn beyond the guest's kills libxc, REC-20; a
-    pinned one is refused, HYP-03.)
+        The guest finds its data changed. (A word naming a pfn beyond the guest's kills libxc, REC-20; a
+        pinned one is refused, HYP-03.)
     Repair: send the page as NOTAB.
     Source: libxc x86_pv_localise_page
     """
@@ -179,7 +179,7 @@ def pae_slot3_absent(b: StreamBuilder) -> None:
 
     What: the fourth entry of a PAE L3 table is not present.
     Why: the top of the address space holds Xen's own mappings, in the L2 table of that slot; without one
-    there is no place for them. The other three slots may be empty.
+        there is no place for them. The other three slots may be empty.
     Repair: the guest's kernel mapping belongs there; the table is damaged or not an L3.
     Source: xen promote_l3_table
     """
@@ -192,7 +192,7 @@ def pae_slot3_in_low_slot(b: StreamBuilder) -> None:
 
     What: one L2 stands in slot 3 and in one of slots 0 to 2 of live L3 tables.
     Why: with Xen's mappings inside, the L2 of slot 3 is a type of its own. It cannot be an ordinary L2 at
-    the same time.
+        the same time.
     Repair: the lower slot needs an L2 of its own.
     Source: xen promote_l3_table, _get_page_type
     """
@@ -206,7 +206,7 @@ def pae_slot3_shared(b: StreamBuilder) -> None:
 
     What: slot 3 of a second L3, pinned or the root of a vcpu, refers to the same L2 as the first's.
     Why: Xen's mappings in it, the linear ones among them, are those of one address space. Xen wants to be
-    its only user and refuses the second L3.
+        its only user and refuses the second L3.
     Repair: each L3 needs an L2 of its own in slot 3; its entries may refer to the same L1 tables.
     Source: xen pae_xen_mappings_check
     """
@@ -220,7 +220,7 @@ def pae_slot3_pinned(b: StreamBuilder) -> None:
 
     What: the L2 in slot 3 of a live L3 was sent with the type of a pinned L2.
     Why: a pin asks for an ordinary L2, which it is not. If the pin comes first, the L3 is refused
-    instead. Xen does not let a guest do it, so no saver sends it.
+        instead. Xen does not let a guest do it, so no saver sends it.
     Repair: send it as an L2 that is not pinned.
     Source: xen do_mmuext_op (pin), _get_page_type
     """
@@ -236,8 +236,8 @@ def linear_page_table(b: StreamBuilder) -> None:
 
     What: an entry of a live table refers, read-only, to a table of the same level, mostly to itself.
     Why: it makes the tables appear in the guest's address space, as NetBSD does it. Xen allows one step
-    of it, but the host can switch it off (pv-linear-pt), or be built without: then the
-    entry is refused with EINVAL.
+        of it, but the host can switch it off (pv-linear-pt), or be built without: then the
+        entry is refused with EINVAL.
     Repair: none where the destination allows it.
     Source: xen get_l2_linear_pagetable and its siblings
     """
@@ -252,9 +252,9 @@ def linear_page_table_refused(b: StreamBuilder) -> None:
     """A linear page table entry breaks the rules for them.
 
     What: an entry refers to a table of its own level, and is writable, or the table it refers to is itself
-    part of such a chain, or they are L3 tables of a 32-bit guest.
+        part of such a chain, or they are L3 tables of a 32-bit guest.
     Why: a writable one would let the guest edit its tables unseen, and chains could not be taken apart
-    in bounded time. Xen allows one read-only step and refuses the rest.
+        in bounded time. Xen allows one read-only step and refuses the rest.
     Repair: clear the writable bit, or the entry.
     Source: xen get_l2_linear_pagetable and its siblings
     """
@@ -270,8 +270,8 @@ def linear_target_too_early(b: StreamBuilder) -> None:
 
     What: an entry refers to a table of its own level that has not been validated by then.
     Why: Xen takes the unused page for a table of the level below, as the entry says. When its real place is
-    reached, it has the wrong type. In a 32-bit guest the L2 of slot 3 comes last, so only that
-    L2 itself can map it.
+        reached, it has the wrong type. In a 32-bit guest the L2 of slot 3 comes last, so only that
+        L2 itself can map it.
     Repair: keep the entry in the table that it maps, or in one that is reached later.
     Source: xen get_l2_linear_pagetable, _get_page_type
     """
@@ -289,7 +289,7 @@ def pinned_twice(b: StreamBuilder) -> None:
 
     What: a pin asks for a frame that is pinned already.
     Why: Xen refuses the second. A stream cannot get there: libxc pins each pfn once, and no two pfns share
-    a frame.
+        a frame.
     Repair: none; a finding of this rule is a fault of the replay.
     Source: xen do_mmuext_op
     """
@@ -300,23 +300,23 @@ def l3_above_4g(b: StreamBuilder) -> None:
     """A 32-bit guest's L3 table lands above 4 GiB without extended cr3.
 
     What: an L3 table of a 32-bit PV guest gets a machine frame (mfn) at or above 0x100000, and bit 3 of
-    vcpu 0's vm_assist, pae_extended_cr3, is clear. (The violation places the table on such a frame.)
+        vcpu 0's vm_assist, pae_extended_cr3, is clear. (The violation places the table on such a frame.)
     Why: a PAE cr3 has room for addresses below 4 GiB only. A guest that knows the rotated form lives with
-    higher ones and says so by that assist; one that does not would misread its own cr3. So since 4.19
-    Xen refuses to validate the table. (64-bit Xen from 4.3 to 4.18 did not ask.)
-    It is the frame that counts, not the pfn. Frames are handed out by the destination, and the restore
-    asks for no low ones: the same stream may pass on one host and fail on the next. The placement says
-    which frames a verdict is about.
-    Order decides. For each vcpu in turn its context is set, then tables are pinned in pfn order. A
-    table is judged once, at its first use, and only when vcpu 0 is already set up. The root of vcpu 0
-    is taken while its own context is being set, just before that, so it passes wherever it is (the
-    vcpu 0 slack), and its later pin only adds a reference. Not so any other: the root of a
-    later vcpu fails that vcpu's context (setvcpucontext, ERANGE), any other pinned L3 its pin
-    (mmuext_op, ERANGE: "Failed to pin batch of pagetables"). The guest is destroyed; the message
-    about the PAE pgd appears on Xen's console in debug builds alone.
+        higher ones and says so by that assist; one that does not would misread its own cr3. So since 4.19
+        Xen refuses to validate the table. (64-bit Xen from 4.3 to 4.18 did not ask.)
+        It is the frame that counts, not the pfn. Frames are handed out by the destination, and the restore
+        asks for no low ones: the same stream may pass on one host and fail on the next. The placement says
+        which frames a verdict is about.
+        Order decides. For each vcpu in turn its context is set, then tables are pinned in pfn order. A
+        table is judged once, at its first use, and only when vcpu 0 is already set up. The root of vcpu 0
+        is taken while its own context is being set, just before that, so it passes wherever it is (the
+        vcpu 0 slack), and its later pin only adds a reference. Not so any other: the root of a
+        later vcpu fails that vcpu's context (setvcpucontext, ERANGE), any other pinned L3 its pin
+        (mmuext_op, ERANGE: "Failed to pin batch of pagetables"). The guest is destroyed; the message
+        about the PAE pgd appears on Xen's console in debug builds alone.
     Repair: restore on a host, or under a memory limit, that hands out low frames only, or have the guest
-    enable the assist before it is saved, as PV Linux does. Setting the bit in the stream passes the
-    check, but claims for the guest that it decodes rotated roots, which nothing verifies.
+        enable the assist before it is saved, as PV Linux does. Setting the bit in the stream passes the
+        check, but claims for the guest that it decodes rotated roots, which nothing verifies.
     Source: xen promote_l3_table, arch_set_info_guest; libxc x86_pv_stream_complete
     """
     b.place(b.new_root(), 0x12_3456)
@@ -327,11 +327,11 @@ def shared_info_moves(b: StreamBuilder) -> None:
     """A 32-bit guest's shared_info is moved away under libxc.
 
     What: any 32-bit PV stream, on a host that put the new domain's shared_info page at or above 4 GiB.
-    (The stream is valid: the violation is the placement "high" and nothing in the stream.)
+        (The stream is valid: the violation is the placement "high" and nothing in the stream.)
     Why: some releases move that page below 4 GiB when the domain becomes 32-bit. libxc goes on with
-    the frame it had looked up before, and cannot map it when the SHARED_INFO record comes: "Failed to
-    map Shared Info", EBUSY. Extended cr3 makes no difference.
+        the frame it had looked up before, and cannot map it when the SHARED_INFO record comes: "Failed to
+        map Shared Info", EBUSY. Extended cr3 makes no difference.
     Repair: restore on a release without the change, or where low memory is handed out. Has it: 4.19.5,
-    4.20.3, 4.21.1, 4.22.0 and what follows in each branch.
+        4.20.3, 4.21.1, 4.22.0 and what follows in each branch.
     Source: xen switch_compat; libxc handle_shared_info
     """

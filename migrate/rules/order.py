@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from migrate.rules.catalogue import Effect, Severity, rule
+from streams.pages import PageType
 from streams.wire.framing import RecordType
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def pv_info_twice(b: StreamBuilder) -> None:
 
     What: a second X86_PV_INFO follows the first, be it with the same contents.
     Why: the guest's word size decides the layout of everything after it, so libxc takes it once and
-    refuses to hear it again. Xen's own stream verifier does not notice.
+        refuses to hear it again. Xen's own stream verifier does not notice.
     Repair: drop the later record.
     Source: libxc handle_x86_pv_info
     """
@@ -37,23 +38,23 @@ def pv_info_late(b: StreamBuilder) -> None:
 
     What: a record whose layout depends on the guest's word size arrives while that size is unknown.
     Why: libxc counts p2m entries per page and picks the shared_info structure by the word size, and
-    refuses both records until X86_PV_INFO has been seen.
+        refuses both records until X86_PV_INFO has been seen.
     Repair: write X86_PV_INFO first, straight after the headers.
     Source: libxc handle_x86_pv_p2m_frames, handle_shared_info
     """
     b.move(RecordType.SHARED_INFO, before=RecordType.X86_PV_INFO)
 
 
-@rule("ORD-03", "p2m-frames-late", Effect.CRASH, "libxc: x86_pv_is_valid_pfn")
+@rule("ORD-03", "p2m-frames-late", Effect.CRASH, "libxc: x86_pv_pfn_is_valid")
 def p2m_frames_late(b: StreamBuilder) -> None:
     """Pages come before X86_PV_P2M_FRAMES.
 
     What: a PV stream sends PAGE_DATA while the size of the guest's pfn space is still unknown.
     Why: the tables of page types and frames do not exist yet. The largest valid pfn is then 0: pfn 0
-    passes and is written through a null pointer, so the process dies; any other pfn is refused as
-    outside the domain's maximum.
+        passes and is written through a null pointer, so the process dies; any other pfn is refused as
+        outside the domain's maximum.
     Repair: write P2M_FRAMES before the first PAGE_DATA.
-    Source: libxc x86_pv_is_valid_pfn, x86_pv_set_page_type
+    Source: libxc x86_pv_pfn_is_valid, x86_pv_set_page_type
     """
     b.move(RecordType.X86_PV_P2M_FRAMES, after=RecordType.PAGE_DATA)
 
@@ -64,7 +65,7 @@ def static_data_end_missing(b: StreamBuilder) -> None:
 
     What: the first P2M_FRAMES or PAGE_DATA arrives and nothing has closed the static data.
     Why: version 3 promises the CPU policies in front of the memory and marks their end. libxc refuses
-    memory before that mark; only version 2 images get it inferred. Xen's verifier does not notice.
+        memory before that mark; only version 2 images get it inferred. Xen's verifier does not notice.
     Repair: put an empty STATIC_DATA_END after X86_PV_INFO and the policies, or write a version 2 image.
     Source: libxc handle_page_data, handle_x86_pv_p2m_frames
     """
@@ -77,7 +78,7 @@ def static_data_end_twice(b: StreamBuilder) -> None:
 
     What: a second STATIC_DATA_END, or one in a version 2 image whose memory has already begun.
     Why: at that mark the toolstack completes the guest's CPU policy, which happens once. In a version 2
-    image the first P2M_FRAMES or PAGE_DATA counts as the mark.
+        image the first P2M_FRAMES or PAGE_DATA counts as the mark.
     Repair: drop the later record.
     Source: libxc handle_static_data_end
     """
@@ -90,7 +91,7 @@ def policy_too_late(b: StreamBuilder) -> None:
 
     What: X86_CPUID_POLICY or X86_MSR_POLICY stands behind STATIC_DATA_END.
     Why: policies are applied at that mark. libxc stores a later one and never looks at it again, so the
-    guest wakes on a CPU that may lack, or show, features it did not have before.
+        guest wakes on a CPU that may lack, or show, features it did not have before.
     Repair: move the policy records in front of STATIC_DATA_END.
     Source: libxc x86_static_data_complete
     """
@@ -103,7 +104,7 @@ def policy_missing(b: StreamBuilder) -> None:
 
     What: STATIC_DATA_END arrives and neither X86_CPUID_POLICY nor X86_MSR_POLICY has.
     Why: libxc tells the toolstack so, which then makes up a policy from the domain's configuration, as it
-    does for images older than the records. The guest comes back, with the CPU of the destination.
+        does for images older than the records. The guest comes back, with the CPU of the destination.
     Repair: none is needed; savers since 4.14 send both, converted images neither.
     Source: libxc x86_static_data_complete, libxl static_data_done callback
     """
@@ -129,7 +130,7 @@ def static_data_end_early(b: StreamBuilder) -> None:
 
     What: the static data is declared complete before the guest's word size is known.
     Why: nobody insists on PV_INFO being static data: libxc only wants both before the memory, and
-    restores such a stream. No saver writes it.
+        restores such a stream. No saver writes it.
     Repair: write X86_PV_INFO first.
     Source: libxc handle_static_data_end, handle_x86_pv_info
     """
@@ -142,8 +143,8 @@ def basic_before_pv_info(b: StreamBuilder) -> None:
 
     What: X86_PV_VCPU_BASIC arrives while the guest's word size is unknown.
     Why: libxc assumes 64 bit until told otherwise and judges the size of the context by that, so the
-    2800 bytes of a 32-bit guest are refused. The other vcpu records may come at any time, and a 64-bit
-    context passes by luck.
+        2800 bytes of a 32-bit guest are refused. The other vcpu records may come at any time, and a 64-bit
+        context passes by luck.
     Repair: write X86_PV_INFO first.
     Source: libxc handle_x86_pv_vcpu_basic
     """
@@ -156,7 +157,7 @@ def vcpu_before_pages(b: StreamBuilder) -> None:
 
     What: a vcpu record stands in front of a PAGE_DATA of the same pass over memory.
     Why: the specification puts the vcpus after the memory. libxc only stores them and applies them at
-    END, so the order changes nothing.
+        END, so the order changes nothing.
     Repair: write the vcpu records after the last PAGE_DATA.
     Source: specification, "x86 PV Guest" record order
     """
@@ -169,7 +170,7 @@ def shared_info_missing(b: StreamBuilder) -> None:
 
     What: END arrives and the guest's shared_info page has not been sent.
     Why: nothing asks for it. The guest resumes on the blank page of a new domain: no vcpu_info, and the
-    arch fields (its own p2m among them) empty, which it finds out when it reads them.
+        arch fields (its own p2m among them) empty, which it finds out when it reads them.
     Repair: send the page, 4096 bytes, after X86_PV_INFO.
     Source: libxc handle_shared_info, x86_pv_stream_complete
     """
@@ -182,7 +183,7 @@ def tsc_info_missing(b: StreamBuilder) -> None:
 
     What: END arrives and the guest's time stamp counter has not been described.
     Why: the record is applied when it is read; without it the domain keeps the settings it was created
-    with. Frequency and elapsed time then jump under the guest, and its clock with them.
+        with. Frequency and elapsed time then jump under the guest, and its clock with them.
     Repair: send the record; every saver does.
     Source: libxc handle_x86_tsc_info
     """
@@ -195,7 +196,7 @@ def params_after_context(b: StreamBuilder) -> None:
 
     What: the parameters stand behind the context, which the specification forbids.
     Why: libxc applies parameters as it reads them and keeps the context until END, so the order on the
-    wire does not matter, and every saver since 4.6 writes the context first.
+        wire does not matter, and every saver since 4.6 writes the context first.
     Repair: none; a check that insists on the specification refuses every genuine stream.
     Source: specification "x86 HVM Guest"; libxc handle_hvm_params, x86_hvm_stream_complete
     """
@@ -208,7 +209,7 @@ def hvm_context_missing(b: StreamBuilder) -> None:
 
     What: END arrives and the state of the virtual hardware has not been sent.
     Why: libxc hands Xen what it has kept, here nothing, and Xen does not load an empty context. There
-    would be no CPU state to resume from.
+        would be no CPU state to resume from.
     Repair: send the context as Xen gave it.
     Source: libxc x86_hvm_stream_complete, xen hvm_load
     """
@@ -222,7 +223,7 @@ def hvm_rings_missing(b: StreamBuilder) -> None:
 
     What: STORE_PFN or CONSOLE_PFN is not among the parameters (or there are none).
     Why: libxc starts from 0 and does not ask: gfn 0 is reported to the toolstack and entered into the
-    grant table, so xenstored or the console writes its ring over the guest's first page.
+        grant table, so xenstored or the console writes its ring over the guest's first page.
     Repair: send both parameters.
     Source: libxc handle_hvm_params, x86_hvm_stream_complete
     """
@@ -236,7 +237,7 @@ def checkpoint_in_plain_stream(b: StreamBuilder) -> None:
 
     What: a CHECKPOINT record in a stream that is restored as an ordinary one.
     Why: only a Remus or COLO restore has somewhere to go from a checkpoint; any other takes it as an
-    error. Xen's verifier accepts it anywhere.
+        error. Xen's verifier accepts it anywhere.
     Repair: restore it as a checkpointed stream, or drop the record.
     Source: libxc handle_checkpoint
     """
@@ -249,12 +250,17 @@ def verify_before_pages(b: StreamBuilder) -> None:
 
     What: a pfn's first contents come behind the VERIFY record.
     Why: from VERIFY on libxc compares pages with the guest's memory and logs differences; it writes
-    nothing. The page gets a frame and stays empty. Where page tables or start_info are hit, a later
-    check usually fails on the zeros. VERIFY as such is harmless, any number of times.
+        nothing. The page gets a frame and stays empty. Where page tables or start_info are hit, a later
+        check usually fails on the zeros. VERIFY as such is harmless, any number of times.
     Repair: send VERIFY after the last round of memory.
     Source: libxc handle_verify, process_page_data
     """
-    b.insert(RecordType.VERIFY, before=RecordType.PAGE_DATA)
+    from migrate.testing.parts import page_data
+
+    late = b.new_page()
+    contents = b.memory.pop(late).data()
+    b.insert(RecordType.VERIFY, before=RecordType.X86_TSC_INFO)
+    b.insert(RecordType.PAGE_DATA, page_data([(late, PageType.NOTAB, contents)]), before=RecordType.X86_TSC_INFO)
 
 
 @rule("ORD-22", "state-sent-twice", Effect.TOLERATED, "nobody")
@@ -263,7 +269,7 @@ def state_sent_twice(b: StreamBuilder) -> None:
 
     What: SHARED_INFO, X86_TSC_INFO, HVM_CONTEXT or HVM_PARAMS comes again without a checkpoint between.
     Why: what is kept is replaced, what is applied at once is applied again, as checkpoints need it; the
-    last one wins. HVM parameters that may be set only once can fail the second time.
+        last one wins. HVM parameters that may be set only once can fail the second time.
     Repair: send each once.
     Source: libxc handle_shared_info, handle_x86_tsc_info, handle_hvm_context, handle_hvm_params
     """
@@ -276,7 +282,7 @@ def vcpu0_missing(b: StreamBuilder) -> None:
 
     What: END arrives and no X86_PV_VCPU_BASIC with content names vcpu 0.
     Why: vcpu 0 is never offline, it carries the address of start_info and the guest's assists. libxc
-    reports that the sender has not sent its state.
+        reports that the sender has not sent its state.
     Repair: send the record.
     Source: libxc process_vcpu_basic, from x86_pv_stream_complete
     """
@@ -289,7 +295,7 @@ def vcpu_missing(b: StreamBuilder) -> None:
 
     What: vcpus with higher numbers have contexts, this one has none.
     Why: offline vcpus have no records, so the gap may be meant. If the vcpu was online, it is not started:
-    the guest waits for an answer of a processor that does not come back.
+        the guest waits for an answer of a processor that does not come back.
     Repair: send X86_PV_VCPU_BASIC for every vcpu that was online.
     Source: libxc x86_pv_stream_complete (vcpus without data are passed over)
     """

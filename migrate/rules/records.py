@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from migrate.testing.builder import StreamBuilder
 
 NOT_RULES: dict[str, str] = {
+    "REC-33": "cannot come about: PAGE_DATA before X86_PV_INFO is refused first, ORD-03",
     "REC-112": "the list travels on COLO's back channel only; in a stream to restore it is FRM-13",
 }
 
@@ -64,6 +65,7 @@ def pv_width_levels(b: StreamBuilder) -> None:
     "pv32-disabled-on-host",
     Effect.HOST,
     "xen: switch_compat",
+    errno="EOPNOTSUPP",
     severity=Severity.INFO,
     since=(4, 14, 0),
     violation=False,
@@ -76,19 +78,6 @@ def pv32_disabled_on_host(b: StreamBuilder) -> None:
         booted with pv=no-32, built without 32-bit PV, or that runs on shadow stacks answers EOPNOTSUPP.
     Repair: boot the destination with pv=32, or choose another one. Nothing in the stream decides this.
     Source: xen, switch_compat; options pv= and CONFIG_PV32.
-    """
-
-
-@rule("REC-33", "width-after-memory", Effect.HYPERCALL, "xen: switch_compat", errno="EACCES", violation=False)
-def width_after_memory(b: StreamBuilder) -> None:
-    """The address size is set after memory was populated.
-
-    What: a 32-bit guest's X86_PV_INFO comes when the domain has pages already.
-    Why: Xen changes the width of an empty domain only. A stream gets here only with PAGE_DATA before
-        X86_PV_INFO, and libxc stops at that PAGE_DATA for want of P2M_FRAMES (ORD-03), so that this is met
-        in other tools that replay a stream.
-    Repair: put X86_PV_INFO first.
-    Source: xen, switch_compat.
     """
 
 

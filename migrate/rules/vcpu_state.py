@@ -101,7 +101,7 @@ def extended_non_canonical(b: StreamBuilder) -> None:
     b.vcpus[0].extended.syscall32_callback_eip = 1 << 48
 
 
-@rule("REC-74", "vmce-caps", Effect.HOST, "xen: vmce_restore_vcpu")
+@rule("REC-74", "vmce-caps", Effect.HOST, "xen: vmce_restore_vcpu", errno="EINVAL")
 def vmce_caps(b: StreamBuilder) -> None:
     """The vcpu's machine-check capabilities may exceed those of the host.
 
@@ -130,7 +130,7 @@ def extended_truncated(b: StreamBuilder) -> None:
 # -- VCPU_XSAVE, judged by setvcpuextstate ----------------------------------------------------------
 
 
-@rule("REC-80", "xsave-size-host", Effect.HOST, "xen: XEN_DOMCTL_setvcpuextstate")
+@rule("REC-80", "xsave-size-host", Effect.HOST, "xen: XEN_DOMCTL_setvcpuextstate", errno="EINVAL")
 def xsave_size_host(b: StreamBuilder) -> None:
     """The XSAVE state needs a host whose CPUs have the same components.
 

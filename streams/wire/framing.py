@@ -97,6 +97,25 @@ class ParamsHeader(NamedTuple):
     reserved: int
 
 
+class CpuidLeaf(NamedTuple):
+    """One entry of X86_CPUID_POLICY."""
+
+    leaf: int
+    subleaf: int
+    a: int
+    b: int
+    c: int
+    d: int
+
+
+class PolicyMsr(NamedTuple):
+    """One entry of X86_MSR_POLICY."""
+
+    index: int  # type: ignore[assignment]
+    flags: int
+    value: int
+
+
 class HvmSaveHeader(NamedTuple):
     """In front of every entry of an HVM_CONTEXT body (hvm_save_descriptor)."""
 
@@ -117,8 +136,10 @@ PARAMS_HEADER = struct.Struct("<II")
 HVM_SAVE_HEADER = struct.Struct("<HHI")
 PFN_WORD_SIZE = 8
 P2M_ENTRY_SIZE = 8
-CPUID_LEAF_SIZE = 24
-MSR_ENTRY_SIZE = 16
+CPUID_LEAF = struct.Struct("<6I")
+POLICY_MSR = struct.Struct("<IIQ")
+CPUID_LEAF_SIZE = CPUID_LEAF.size
+MSR_ENTRY_SIZE = POLICY_MSR.size
 HVM_PARAM_SIZE = 16
 SHARED_INFO_SIZE = PAGE_SIZE
 

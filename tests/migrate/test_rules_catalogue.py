@@ -46,8 +46,12 @@ KNOWN_IDS = [
 
 HEADINGS = ("What: ", "Why: ", "Repair: ", "Source: ")
 
-# The sections that a violation may show a severity for without an errno of its own, and the reverse.
-ERRNO_EXCEPTIONS: dict[str, str] = {}
+# Whose failing call is known by something else than its errno, or where a refusal by libxc has one.
+ERRNO_UNKNOWN = {"ORD-17": "an empty HVM context: which errno it gets has not been measured"}
+ERRNO_OF_LIBXC = {"HYP-27": "libxc fails to map a page, and passes on why"}
+
+# Rules that the sound stream shows by itself, once frames are placed or simply by its kind.
+SHOWN_UNEDITED = {"HYP-27": "under the placement high", "L3C-2": "its one root is vcpu 0's, not extended"}
 
 every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
 every_violation = pytest.mark.parametrize("rule", [r for r in RULES.values() if r.violation], ids=lambda r: r.id)
@@ -59,7 +63,7 @@ def test_known_check_is_a_rule_or_says_why_not(id: str) -> None:
 
 
 def test_no_rule_is_unheard_of() -> None:
-    assert (RULES.keys() | NOT_RULES.keys()) - set(KNOWN_IDS) == set()
+    assert RULES.keys() - set(KNOWN_IDS) == set()
 
 
 def test_what_is_no_rule_has_a_reason() -> None:
@@ -89,14 +93,18 @@ def test_explanation_has_its_four_headings_in_order(rule: Rule) -> None:
 
 
 @every_rule
-def test_explanation_has_4_to_14_lines(rule: Rule) -> None:
-    assert 4 <= len(rule.text.splitlines()) <= 14
+def test_explanation_is_a_page_at_most(rule: Rule) -> None:
+    assert 4 <= len(rule.text.splitlines()) <= 24
 
 
-@every_rule
-def test_errno_goes_with_a_failing_hypercall(rule: Rule) -> None:
-    expected = rule.effect is Effect.HYPERCALL
-    assert (rule.errno is not None) == expected or rule.id in ERRNO_EXCEPTIONS
+@pytest.mark.parametrize("rule", [r for r in RULES.values() if r.effect is Effect.HYPERCALL], ids=lambda r: r.id)
+def test_failing_hypercall_has_an_errno(rule: Rule) -> None:
+    assert (rule.errno is None) == (rule.id in ERRNO_UNKNOWN)
+
+
+def test_only_hypercalls_have_an_errno() -> None:
+    others = {r.id for r in RULES.values() if r.errno and r.effect not in (Effect.HYPERCALL, Effect.HOST)}
+    assert others == ERRNO_OF_LIBXC.keys()
 
 
 @every_rule
@@ -105,8 +113,8 @@ def test_first_release_lies_before_the_last(rule: Rule) -> None:
 
 
 @every_violation
-def test_violation_differs_from_the_sound_stream(rule: Rule) -> None:
+def test_violation_builds_a_stream_unlike_the_sound_one(rule: Rule) -> None:
     assert rule.violation is not None
     builder = StreamBuilder.pv(4)
     rule.violation(builder)
-    assert builder.build() != StreamBuilder.pv(4).build()
+    assert (builder.build() == StreamBuilder.pv(4).build()) == (rule.id in SHOWN_UNEDITED)
