@@ -10,7 +10,6 @@ from migrate.collector import Collector
 from migrate.findings import Failure, Finding, Report, StreamFacts
 from migrate.placement import check_name
 from migrate.restorer import Restorer
-from migrate.rules.catalogue import Severity
 from migrate.selection import Selection
 from migrate.targets import Target, resolve
 from streams.decoder import Decoder, drive
@@ -18,7 +17,8 @@ from streams.transports import open_transport
 
 if TYPE_CHECKING:
     from migrate.hypercalls import Step
-    from migrate.replay import Trace
+    from migrate.placement import Placement
+    from migrate.replay import Outcome, Trace
     from streams.transports import Transport
 
 Source = str | os.PathLike[str] | int | bytes | bytearray | memoryview
@@ -32,6 +32,7 @@ class Judgement:
         self.collector = Collector()
         self.restorer = Restorer(self.collector, self.facts, transport, vcpus)
         self.steps: list[Step] = []
+        self._placements: dict[str, Placement] = {}
 
     def finish(self, size: int) -> None:
         """The stream has ended or broken off."""
@@ -42,29 +43,43 @@ class Judgement:
 
             fill(self)
 
-    def replay(self, target: Target, placement: str, variant: str | None = None) -> Trace | None:
-        """The restore from END on under one target and placement; None where the stream never got there."""
+    def replay(
+        self, target: Target, placement: str, variant: str | None = None, schedule: str = "restore"
+    ) -> Trace | None:
+        """The restore from END on under one target and placement; None where the stream never got there.
+
+        Parameters
+        ----------
+        variant:
+            a form of the 4 GiB rule (an id of `migrate.rules.extended_cr3.VARIANTS`); the target's own by default.
+        schedule:
+            the order of the hypercalls (a name of `migrate.schedules.SCHEDULES`).
+        """
         if not self.steps or self.facts.guest != "pv":
             return None
         from migrate.pv_facts import vcpu_count
         from migrate.placement import place
         from migrate.replay import PvReplay
         from migrate.restorer_pv import PvKind
+        from migrate.schedules import SCHEDULES
 
         kind = self.restorer.kind
         assert isinstance(kind, PvKind)
         guest = kind.guest
-        return PvReplay(guest, target, place(placement, guest), vcpu_count(self), variant).run(self.steps)
+        if placement not in self._placements:
+            self._placements[placement] = place(placement, guest)
+        replay = PvReplay(guest, target, self._placements[placement], vcpu_count(self), variant)
+        return replay.run(SCHEDULES[schedule](self.steps))
 
     def report(self, target: Target, placement: str, selection: Selection, variant: str | None = None) -> Report:
         """The report for one target and placement."""
-        from migrate.outlook import outlook
-
         findings = [f for f in self.collector.findings if f.in_force(target, placement)]
         trace = self.replay(target, placement, variant)
         if trace is not None:
             findings += _folded(trace)
-            findings += outlook(self, target, placement)
+            from migrate.outlook import outlook
+
+            findings += outlook(self, target, placement, variant)
         fatal = next((f for f in findings if f.fatal), None)
         reason = self.unjudged_because() if fatal is None or self.restorer.unjudged else None
         verdict = "unjudged" if reason else "refuse" if fatal else "accept"
@@ -77,6 +92,14 @@ class Judgement:
             findings=[f for f in findings if selection.wants(f.rule)],
             reason=reason,
         )
+
+    def plain_outcomes(self, target: Target, placement: str) -> list[Outcome]:
+        """The steps of a guest that needs no replay, with the findings of the checks already made."""
+        from migrate.replay import Outcome
+
+        failed = [f for f in self.collector.findings if f.step == "context" and f.fatal]
+        failed = [f for f in failed if f.in_force(target, placement)]
+        return [Outcome(step, failed[0] if failed else None) for step in self.steps]
 
     def unjudged_because(self) -> str | None:
         """Why no verdict can be given; None where one can."""
@@ -169,6 +192,39 @@ def judge(
         return then(judgement)
 
 
+def survey(
+    source: Source,
+    *,
+    targets: Sequence[str] = ("newest",),
+    variants: Sequence[str | None] = (None,),
+    placement: str = "source",
+    vcpus: int | None = None,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    progress: Callable[[int, int | None], None] | None = None,
+) -> list[Report]:
+    """Reports of one stream for several releases and forms of the 4 GiB rule, from one reading.
+
+    Parameters
+    ----------
+    targets, variants:
+        every target is combined with every variant (None: the target's own form of the rule).
+    Others as for `check`.
+    """
+    releases = [resolve(target) for target in targets]
+    check_name(placement)
+    selection = Selection(select, ignore)
+    reports: list[Report] = judge(
+        source,
+        vcpus=vcpus,
+        progress=progress,
+        then=lambda judgement: [
+            judgement.report(release, placement, selection, variant) for release in releases for variant in variants
+        ],
+    )
+    return reports
+
+
 def check(
     source: Source,
     *,
@@ -177,6 +233,7 @@ def check(
     vcpus: int | None = None,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
+    l3_rule: str | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Report:
     """Would this stream be restored?
@@ -193,6 +250,8 @@ def check(
         the domain's vcpu count; by default what an xl file's config says, else the stream is believed.
     select, ignore:
         rules to tell of, by id, prefix or slug; the verdict always heeds all.
+    l3_rule:
+        a form of the 4 GiB rule to try instead of the target's own: L3V-1 … (`migrate.rules.extended_cr3`).
     progress:
         called now and then with the position and the total size in bytes, where known.
 
@@ -203,16 +262,16 @@ def check(
     ValueError
         for an unknown target, placement or rule.
     """
-    release = resolve(target)
-    check_name(placement)
-    selection = Selection(select, ignore)
-    report: Report = judge(
+    return survey(
         source,
+        targets=[target],
+        variants=[l3_rule],
+        placement=placement,
         vcpus=vcpus,
+        select=select,
+        ignore=ignore,
         progress=progress,
-        then=lambda judgement: judgement.report(release, placement, selection),
-    )
-    return report
+    )[0]
 
 
-__all__ = ["Checker", "Judgement", "Severity", "check", "judge"]
+__all__ = ["Checker", "Judgement", "check", "judge", "survey"]

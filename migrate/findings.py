@@ -101,6 +101,7 @@ class Report:
     failure: Failure | None
     findings: list[Finding]
     reason: str | None = None  # why it was not judged
+    l3_rule: str | None = None  # the form of the 4 GiB rule that was tried instead of the target's own
 
     def worst(self) -> Severity | None:
         """The worst severity among the findings."""

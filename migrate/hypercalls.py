@@ -13,6 +13,16 @@ PIN_BATCH = 1024  # MAX_PIN_BATCH of libxc
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A hypercall made while a record was read; it fails if there is a finding."""
+
+    call: str
+    detail: str
+    place: Place
+    finding: Finding | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """A check of libxc's own that fails at this point of the restore."""
 
@@ -86,4 +96,4 @@ class SetHvmContext:
     place: Place | None
 
 
-Step = Refusal | SetContext | SetExtended | SetXsave | SetMsrs | Pin | MapP2m | SetHvmContext
+Step = Asked | Refusal | SetContext | SetExtended | SetXsave | SetMsrs | Pin | MapP2m | SetHvmContext

@@ -80,6 +80,7 @@ class Refused(Exception):  # noqa: N818 - an answer of Xen, not a fault of ours
         self.pfn = pfn
         self.slot = slot
         self.chain: list[tuple[str, int, int | None]] = []  # innermost first: (type, pfn, slot)
+        self.target: str | None = None  # what the innermost entry names
 
 
 # (32-bit guest, pae_extended_cr3, frame at or above 4 GiB, vcpu 0 initialised) -> errno, or None for accepted.
@@ -212,7 +213,9 @@ class Hypervisor:
         elif rule == "HYP-01" or (want == L2X and pfn in self._pinned):
             rule = "HYP-13" if pfn in self._pinned else "HYP-11"
         how = "is mapped writable" if have == WRITABLE else f"is in use as {have}"
-        return Refused(rule, "EINVAL", f"pfn {pfn:#x} is needed as {want}, but {how}", pfn)
+        refused = Refused(rule, "EINVAL", f"pfn {pfn:#x} is needed as {want}, but {how}", pfn)
+        refused.target = f"pfn {pfn:#x} ({have})"
+        return refused
 
     def _contents(self, pfn: int) -> tuple[bytes, bool]:
         """What Xen reads in a frame, and whether libxc localised it (entries name pfns, not mfns)."""
@@ -296,13 +299,15 @@ class Hypervisor:
         if foreign[at]:
             raise self._foreign(pfn, slot, int(frames[at]))
         kind = FrameType(int(have[at]))
-        raise Refused(
+        refused = Refused(
             "HYP-04" if kind == SEG else "HYP-02",
             "EBUSY",
             f"L1 pfn {pfn:#x}, entry {slot}, maps pfn {target:#x} writable, which is in use as {kind}",
             pfn,
             slot,
         )
+        refused.target = f"RW pfn {target:#x} ({kind})"
+        raise refused
 
     def _foreign(self, pfn: int, slot: int, mfn: int) -> Refused:
         """get_page_from_l1e on a frame that is not the guest's."""

@@ -10,6 +10,7 @@ from migrate.findings import Finding
 from migrate.paging import PAE_L3_LIMIT
 from migrate.pv_facts import extended_cr3, pv_guest, roots
 from migrate.rules import RULES
+from migrate.rules.catalogue import Effect, Severity
 from streams.pages import LEVEL_MASK
 from streams.wire.vcpu import CONTEXT
 from streams.wire.views import view
@@ -19,8 +20,14 @@ if TYPE_CHECKING:
     from migrate.targets import Target
 
 
-def outlook(judgement: Judgement, target: Target, placement: str) -> list[Finding]:
-    """L3C-1 to L3C-6."""
+def _refused(judgement: Judgement, target: Target, placement: str, variant: str | None) -> str | None:
+    """The rule by which the replay is refused under another placement."""
+    trace = judgement.replay(target, placement, variant)
+    return next((f.rule.id for f in trace.findings if f.fatal), None) if trace else None
+
+
+def outlook(judgement: Judgement, target: Target, placement: str, variant: str | None = None) -> list[Finding]:
+    """L3C-1 to L3C-6, and what else would change under another placement."""
     guest = pv_guest(judgement)
     extended = extended_cr3(guest)
     found: list[Finding] = []
@@ -35,6 +42,17 @@ def outlook(judgement: Judgement, target: Target, placement: str) -> list[Findin
         if extended:
             tell("L3C-4", "the 64-bit guest has enabled pae_extended_cr3, which means nothing there")
         return found
+    if target.shared_info_moves_low and placement != "high":
+        rule = RULES["HYP-27"]
+        found.append(
+            Finding(
+                rule,
+                "refused on a host that places the domain's shared_info at or above 4 GiB: Xen moves it, and libxc "
+                "maps it where it was",
+                Severity.WARNING,
+                Effect.HOST,
+            )
+        )
     tell("REC-32", "the destination must run 32-bit PV guests (pv=32): not every host does")
     by_vcpu = roots(guest)
     for index, vcpu in guest.vcpus.items():
@@ -50,16 +68,17 @@ def outlook(judgement: Judgement, target: Target, placement: str) -> list[Findin
     others = sorted(live - {by_vcpu.get(0)})
     mfns = guest.source_mfns()
     high = [p for p in np.flatnonzero(guest.types & LEVEL_MASK == 3).tolist() if mfns[p] >= PAE_L3_LIMIT]
-    if others:
+    at_risk = others and _refused(judgement, target, "high", variant) == "HYP-22"
+    if at_risk and _refused(judgement, target, "low", variant) is None:
         names = ", ".join(f"{pfn:#x}" for pfn in others[:8]) + (", …" if len(others) > 8 else "")
         tell(
             "L3C-1",
-            f"{len(others)} of {len(live)} live L3 tables (pfn {names}) would be refused with ERANGE by Xen 4.19 and "
-            "later on a host that places them at or above 4 GiB; vcpu 0's own root is exempt",
+            f"restores on a host that hands out low frames, refused with ERANGE by Xen 4.19 and later otherwise: "
+            f"{len(others)} of {len(live)} live L3 tables at risk (pfn {names}); vcpu 0's own root is exempt",
             others[0],
             len(others),
         )
-    elif live:
+    elif live and not others:
         tell("L3C-2", "vcpu 0's root is the only live L3 table: it is taken before the 4 GiB rule applies")
     if high:
         tell(

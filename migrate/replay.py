@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from migrate.findings import Finding
-from migrate.hypercalls import MapP2m, Pin, Refusal, SetContext, SetExtended, SetHvmContext, SetMsrs, SetXsave, Step
+from migrate.hypercalls import Asked, MapP2m, Pin, Refusal, SetContext, SetExtended, SetHvmContext, SetMsrs, SetXsave, Step
 from migrate.hypervisor import FrameType, Hypervisor, L3Rule, Refused
 from migrate.rules import RULES
 from migrate.rules.catalogue import Effect, Severity
@@ -147,7 +147,7 @@ class PvReplay:
                 return self._pin(step)
             case MapP2m():
                 return self._map_p2m(step)
-            case SetHvmContext():
+            case SetHvmContext() | Asked():
                 return Outcome(step)
 
     def _set_context(self, step: SetContext) -> Outcome:
@@ -243,10 +243,14 @@ class PvReplay:
         rule = RULES[refused.rule]
         place = step.place if isinstance(step, SetContext) else None
         chain = tuple(
-            f"{kind} pfn {pfn:#x}" + (f" slot {slot}" if slot is not None and kind != "L1" else "")
-            + (f" entry {slot}" if slot is not None and kind == "L1" else "")
+            f"{kind} pfn {pfn:#x}"
+            + ("" if slot is None else f" entry {slot}" if kind in ("L1", str(FrameType.SEG)) else f" slot {slot}")
             for kind, pfn, slot in reversed(refused.chain)
         )
+        if refused.target is not None:
+            chain += (refused.target,)
+        if len(chain) < 2:
+            chain = ()
         return Finding(
             rule,
             f"{what}: {refused.message}: {call} → -{refused.errno}",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from migrate.containers import Wrappers
 from migrate.findings import StreamFacts
+from migrate.hypercalls import Asked
 from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests
 from migrate.rules.catalogue import Effect
 from migrate.policy import policy_objection
@@ -97,6 +98,7 @@ class Restorer:
         self.guests = Guests.NONE
         self.version = 0
         self.seen: dict[int, int] = {}
+        self.calls: list[Asked] = []
         self.static_data_end = False
         self.verifying = False
         self.met_pages = False
@@ -318,9 +320,10 @@ class Restorer:
             self._refuse("REC-101", f"{place.length} bytes; expected {TSC_INFO.size}", place)
             return
         tsc = TscBody._make(TSC_INFO.unpack(record.body))
+        refusal = None
         if tsc.mode > 2:
             since = None if tsc.mode > 3 else (4, 12, 0)
-            self.report(
+            refusal = self.report(
                 "REC-102",
                 f"TSC mode {tsc.mode}; Xen knows 0 (default), 1 (always emulate) and 2 (never emulate): "
                 "settscinfo → -EINVAL",
@@ -329,6 +332,7 @@ class Restorer:
                 call="settscinfo",
                 since=since,
             )
+        self.calls.append(Asked("settscinfo", f"mode {tsc.mode}, {tsc.khz} kHz", place, refusal))
         if tsc.reserved:
             self.report("REC-103", f"the reserved word is {tsc.reserved:#x}", place)
 
@@ -343,9 +347,10 @@ class Restorer:
             self.report("ORD-07", f"{place.name} after STATIC_DATA_END: stored and never applied", place)
             return
         objection = policy_objection(record.body or b"", cpuid=cpuid)
+        refusal = None
         if objection:
             message, errno, at = objection
-            self.report(
+            refusal = self.report(
                 "REC-106",
                 f"{message}: set_domain_cpu_policy → -{errno}",
                 place,
@@ -353,6 +358,7 @@ class Restorer:
                 errno=errno,
                 call="set_domain_cpu_policy",
             )
+        self.calls.append(Asked("set_domain_cpu_policy", f"{place.length // size} entries", place, refusal))
 
     def _page_data(self, record: PageData) -> None:
         """The checks of `handle_page_data`, then the guest's."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from migrate.hypercalls import SetHvmContext, Step
+from migrate.hypercalls import Asked, SetHvmContext, Step
 from streams.pages import TABLE_TYPES, PfnWords
 from streams.records import PageData, Place, Record
 from streams.wire.framing import (
@@ -102,8 +102,9 @@ class HvmKind:
         for at in range(PARAMS_HEADER.size, expected, HVM_PARAM_SIZE):
             index = int.from_bytes(body[at : at + 8], "little")
             # The index is cut to 32 bits on its way to Xen.
+            refusal = None
             if index & 0xFFFF_FFFF > max(HvmParam):
-                self.report(
+                refusal = self.report(
                     "REC-109",
                     f"HVM param {index}; Xen knows 0 to {max(HvmParam)}: hvm_set_param → -EINVAL",
                     place,
@@ -111,8 +112,10 @@ class HvmKind:
                     errno="EINVAL",
                     call="hvm_set_param",
                 )
-                continue
-            self.params[index & 0xFFFF_FFFF] = int.from_bytes(body[at + 8 : at + 16], "little")
+            value = int.from_bytes(body[at + 8 : at + 16], "little")
+            if refusal is None:
+                self.params[index & 0xFFFF_FFFF] = value
+            self.restorer.calls.append(Asked("hvm_set_param", f"{param_name(index)} = {value:#x}", place, refusal))
 
     def complete(self) -> list[Step]:
         """`x86_hvm_stream_complete`."""
@@ -145,6 +148,11 @@ class HvmKind:
                 call="sethvmcontext",
             )
         return [SetHvmContext(context.body, context.place)]
+
+
+def param_name(index: int) -> str:
+    """Name of an HVM param, or its number."""
+    return HvmParam(index).name if index in list(HvmParam) else str(index)
 
 
 class Problem(NamedTuple):

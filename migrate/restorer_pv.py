@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.guest import DATA, FRAMED, REFERENCED, SENT, PvGuest, TooSparseError, Vcpu
-from migrate.hypercalls import Step
+from migrate.hypercalls import Asked, Step
 from migrate.p2m import read_p2m_frames
 from migrate.paging import ENTRIES, FRAME_MASK, L1TF_SAFE, looks_like_gdt
 from migrate.pagestore import PageStore
@@ -287,6 +287,8 @@ class PvKind:
             self.report("REC-34", "reserved bytes of X86_PV_INFO are not zero, or there are too many", place)
         guest = self.guest
         guest.width, guest.levels = info.guest_width, info.pt_levels
+        if guest.width == 4:
+            self.restorer.calls.append(Asked("set_address_size", "32 bit", place))
         self.restorer.facts.width, self.restorer.facts.levels = guest.width, guest.levels
 
     def _p2m_frames(self, record: Record) -> None:

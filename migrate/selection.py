@@ -1,43 +1,59 @@
-"""Which rules a user wants to hear of."""
+"""Which rules a user's words mean, and which a user wants to hear of."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from difflib import get_close_matches
 
-from migrate.rules import RULES, Rule
+from migrate.rules import NOT_RULES, RULES, Rule
 
 
-def matching(pattern: str) -> set[str]:
-    """Ids of the rules a pattern names: an id, the beginning of one (HYP, HYP-2), or a slug.
+def matching(word: str) -> list[str]:
+    """Ids of the rules that a word means: an id, the beginning of ids (HYP, HYP-2), or a slug; in any case.
+
+    A word that is an id means that rule alone, not those whose ids it also begins.
 
     Raises
     ------
     ValueError
-        where it names none, with what may have been meant.
+        where it means none, with a hint at what may have been meant.
     """
-    text = pattern.strip()
-    upper = text.upper()
-    found = {upper} if upper in RULES else {r.id for r in RULES.values() if r.slug == text.lower()}
-    found = found or {id for id in RULES if upper and id.startswith(upper)}
+    slugs = {rule.slug: id for id, rule in RULES.items()}
+    word = word.strip()
+    id = word.upper()
+    if id in RULES:
+        return [id]
+    if word.lower() in slugs:
+        return [slugs[word.lower()]]
+    if id in NOT_RULES:
+        raise ValueError(f"{id} is not a rule: {NOT_RULES[id]}")
+    found = [known for known in RULES if id and known.startswith(id)]
     if not found:
-        known = [*RULES, *(r.slug for r in RULES.values())]
-        close = difflib.get_close_matches(upper, known, 1) or difflib.get_close_matches(text.lower(), known, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"no rule is called {text!r}{hint}")
+        by_fold = {name.casefold(): name for name in (*RULES, *slugs)}
+        close = [by_fold[name] for name in get_close_matches(word.casefold(), by_fold, n=3)]
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(f"no rule is called {word!r}{hint}")
     return found
 
 
-def _ids(patterns: Iterable[str]) -> set[str]:
-    return {id for some in patterns for pattern in some.split(",") if pattern.strip() for id in matching(pattern)}
+def resolve_rules(asked: Sequence[str]) -> tuple[str, ...]:
+    """Ids of all rules that words mean, which may be joined by commas.
+
+    Raises
+    ------
+    ValueError
+        as `matching` does.
+    """
+    words = filter(None, (word.strip() for some in asked for word in some.split(",")))
+    return tuple(dict.fromkeys(id for word in words for id in matching(word)))
 
 
 class Selection:
     """Rules selected and not ignored; all, where none is selected."""
 
     def __init__(self, select: Sequence[str] = (), ignore: Sequence[str] = ()) -> None:
-        self._selected = _ids(select)
-        self._ignored = _ids(ignore)
+        self._selected = frozenset(resolve_rules(select))
+        self._ignored = frozenset(resolve_rules(ignore))
 
     def wants(self, rule: Rule) -> bool:
         """Whether findings of a rule are to be told."""

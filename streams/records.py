@@ -53,6 +53,7 @@ class LibxlRecord:
     type: int
     length: int
     body: bytes
+    padding: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

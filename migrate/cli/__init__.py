@@ -15,6 +15,10 @@ import click
 # Only the command that runs is imported.
 COMMANDS = {
     "check": "migrate.cli.check",
+    "explain": "migrate.cli.explain",
+    "rules": "migrate.cli.rules",
+    "trace": "migrate.cli.trace",
+    "corpus": "migrate.cli.corpus",
 }
 DEBUG = "MIGRATE_DEBUG"
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from migrate.cli import Ending, complain, internal_error
+from migrate.cli.options import ALL, l3_rule_option, placement_option, target_option, vcpus_option
 
 if TYPE_CHECKING:
     from migrate.findings import Report
@@ -19,57 +20,15 @@ STDIN = "-"
 BADNESS = (Ending.FINE, Ending.UNJUDGED, Ending.FOUND, Ending.FAILED)
 
 
-def resolve_rules(asked: Sequence[str]) -> tuple[str, ...]:
-    """The ids of all rules that a user's words mean: ids, beginnings of ids (HYP, HYP-2) or slugs.
-
-    Words may be joined by commas, case does not matter. A word that is an id means that rule alone, not those
-    whose ids it also begins. One that means nothing raises ValueError, with a hint at what may have been meant.
-    """
-    from migrate.rules import NOT_RULES, RULES
-
-    slugs = {rule.slug: id for id, rule in RULES.items()}
-    meant: dict[str, None] = {}
-    for word in filter(None, (word.strip() for words in asked for word in words.split(","))):
-        id = word.upper()
-        if id in RULES:
-            found = [id]
-        elif word.lower() in slugs:
-            found = [slugs[word.lower()]]
-        elif id in NOT_RULES:
-            raise ValueError(f"{id} is not a rule: {NOT_RULES[id]}")
-        else:
-            found = [known for known in RULES if known.startswith(id)]
-        if not found:
-            raise ValueError(f"no rule is called {word!r}{_hint(word, [*RULES, *slugs])}")
-        meant |= dict.fromkeys(found)
-    return tuple(meant)
-
-
-def _hint(word: str, known: Sequence[str]) -> str:
-    from difflib import get_close_matches
-
-    by_fold = {name.casefold(): name for name in known}
-    close = [by_fold[name] for name in get_close_matches(word.casefold(), by_fold, n=3)]
-    return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
 def _rules(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -> tuple[str, ...]:
     if not asked:
         return ()
+    from migrate.selection import resolve_rules
+
     try:
         return resolve_rules(asked)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
-
-
-def _target(ctx: click.Context, param: click.Parameter, asked: str) -> str:
-    from migrate import targets
-
-    try:
-        targets.resolve(asked)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-    return asked
 
 
 class Output(Protocol):
@@ -116,6 +75,35 @@ class QuietOutput:
 
     def close(self) -> None:
         """Nothing is left to print."""
+
+
+class TableOutput:
+    """For people who compare: a table of verdicts per stream, a row per release and form of the 4 GiB rule."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, str]] = []
+
+    def show(self, report: Report, ending: Ending) -> None:
+        """Keep a row."""
+        failure = report.failure
+        where = ""
+        if failure:
+            who = f"vcpu {failure.vcpu} " if failure.vcpu is not None else ""
+            page = f"pfn {failure.pfn:#x} " if failure.pfn is not None else ""
+            where = f"{failure.step}: {who}{page}{failure.call} {failure.errno or ''}".rstrip()
+        row = {"stream": report.stream.name, "target": report.target, "verdict": report.verdict}
+        if report.l3_rule is not None:
+            from migrate.rules.extended_cr3 import VARIANTS
+
+            row["4 GiB rule"] = f"{report.l3_rule} {VARIANTS[report.l3_rule].name}"
+        self.rows.append(row | {"rule": failure.rule if failure else "", "where": where or (report.reason or "")})
+
+    def close(self) -> None:
+        """Print the table."""
+        from migrate.reports.tables import print_table
+
+        if self.rows:
+            print_table(self.rows)
 
 
 class JsonLinesOutput:
@@ -174,22 +162,10 @@ def ending_of(report: Report, fail_on: str) -> Ending:
     "whatever becomes of the others, and the worst counts: 2, then 1, then 3, then 0."
 )
 @click.argument("streams", metavar="STREAM...", nargs=-1, required=True, type=click.Path(allow_dash=True))
-@click.option(
-    "--target",
-    metavar="VERSION",
-    default="newest",
-    show_default=True,
-    callback=_target,
-    help="The Xen release that would restore it: 4.20 (meaning 4.20.0), 4.20.3, newest.",
-)
-@click.option(
-    "--placement",
-    metavar="source|high|low|identity|file:MAP",
-    default="source",
-    show_default=True,
-    help="Where the guest's frames would lie: as on the source, above or below 4 GiB, mfn = pfn, or by a map.",
-)
-@click.option("--vcpus", metavar="N", type=click.IntRange(min=1), help="How many vcpus the new domain would have.")
+@target_option(all_too=True)
+@placement_option
+@vcpus_option
+@l3_rule_option(all_too=True)
 @click.option(
     "--select",
     metavar="RULES",
@@ -223,6 +199,7 @@ def check(
     target: str,
     placement: str,
     vcpus: int | None,
+    l3_rule: str | None,
     select: tuple[str, ...],
     ignore: tuple[str, ...],
     fail_on: str,
@@ -236,13 +213,18 @@ def check(
     if streams.count(STDIN) > 1:
         raise click.UsageError("standard input can be read only once")
 
-    from migrate import check as judge
+    from migrate.checker import survey
     from migrate.cli import progress
+    from migrate.rules.extended_cr3 import VARIANTS
+    from migrate.targets import RELEASES
     from streams.transports import TransportError
 
+    targets = [release.name for release in RELEASES] if target == ALL else [target]
+    variants = list(VARIANTS) if l3_rule == ALL else [l3_rule]
+    many = ALL in (target, l3_rule)
     outputs = {
-        "text": QuietOutput if quiet else TextOutput,
-        "json": lambda: JsonOutput(several=len(streams) > 1),
+        "text": QuietOutput if quiet else TableOutput if many else TextOutput,
+        "json": lambda: JsonOutput(several=many or len(streams) > 1),
         "jsonl": JsonLinesOutput,
     }
     output: Output = outputs[form]()
@@ -251,9 +233,10 @@ def check(
     for name in streams:
         try:
             with progress.ProgressBar(name) if watched else nullcontext() as bar:
-                report = judge(
+                reports = survey(
                     0 if name == STDIN else name,
-                    target=target,
+                    targets=targets,
+                    variants=variants,
                     placement=placement,
                     vcpus=vcpus,
                     select=select,
@@ -269,9 +252,12 @@ def check(
             internal_error(error, f"{name}: ")
             ending = Ending.FAILED
         else:
-            report.stream.name = name
-            ending = ending_of(report, fail_on)
-            output.show(report, ending)
+            ending = Ending.FINE
+            for report, variant in zip(reports, variants * len(targets), strict=True):
+                report.stream.name = name
+                report.l3_rule = variant
+                output.show(report, ending_of(report, fail_on))
+                ending = max(ending, ending_of(report, fail_on), key=BADNESS.index)
         worst = max(worst, ending, key=BADNESS.index)
     output.close()
     ctx.exit(worst)

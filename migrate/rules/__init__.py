@@ -14,4 +14,20 @@ NOT_RULES: dict[str, str] = {
     for id, reason in getattr(import_module(f"{__name__}.{_module.name}"), "NOT_RULES", {}).items()
 }
 
-__all__ = ["NOT_RULES", "RULES", "Rule"]
+
+def rule_set_version() -> str:
+    """A short name for this set of rules: 12 hex digits, others as soon as one declaration differs.
+
+    It depends on what is declared alone, not on the order of declarations, nor on how violations are built.
+    """
+    from dataclasses import asdict
+    from hashlib import sha256
+
+    declared = [
+        sorted({**asdict(rule), "violation": rule.violation is not None}.items())
+        for rule in sorted(RULES.values(), key=lambda rule: rule.id)
+    ]
+    return sha256(repr((declared, sorted(NOT_RULES.items()))).encode()).hexdigest()[:12]
+
+
+__all__ = ["NOT_RULES", "RULES", "Rule", "rule_set_version"]

@@ -210,8 +210,11 @@ def pae_slot3_shared(b: StreamBuilder) -> None:
     Repair: each L3 needs an L2 of its own in slot 3; its entries may refer to the same L1 tables.
     Source: xen pae_xen_mappings_check
     """
+    from migrate.testing import parts
+
     second = b.new_table(3, pinned=True)
     b.table(second)[3] = b.table(b.roots[0])[3]
+    b.vcpus[0].basic.vm_assist |= parts.PAE_EXTENDED_CR3  # where the second root lies makes no difference
 
 
 @rule("HYP-13", "pae-slot3-pinned", Effect.HYPERCALL, "xen: _get_page_type", errno="EINVAL")

@@ -124,7 +124,10 @@ def extended_truncated(b: StreamBuilder) -> None:
     Repair: set the size to the length of the content, or fetch the record again.
     Source: xen, arch_do_domctl, XEN_DOMCTL_set_ext_vcpucontext; libxc, process_vcpu_extended.
     """
-    b.vcpus[0].extended.size *= 2
+    from streams.wire.framing import VCPU_HEADER, RecordType
+    from streams.wire.vcpu import MIN_EXTENDED_SIZE
+
+    del b.record(RecordType.X86_PV_VCPU_EXTENDED).body[VCPU_HEADER.size + MIN_EXTENDED_SIZE :]
 
 
 # -- VCPU_XSAVE, judged by setvcpuextstate ----------------------------------------------------------

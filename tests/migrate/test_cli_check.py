@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from migrate.cli import Ending, main
-from migrate.cli.check import BADNESS, ending_of, resolve_rules
+from migrate.cli.check import BADNESS, ending_of
 from migrate.cli.progress import PATIENCE, ProgressBar
 from migrate.findings import Finding, Report, StreamFacts
 from migrate.rules import NOT_RULES, RULES

@@ -1,0 +1,73 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+ALL = "all"
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def target_option(*, all_too: bool = False) -> Decorator:
+    """`--target`; with `all_too` also `all`."""
+
+    def check(ctx: click.Context, param: click.Parameter, asked: str) -> str:
+        from migrate import targets
+
+        if all_too and asked == ALL:
+            return asked
+        try:
+            targets.resolve(asked)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+        return asked
+
+    return click.option(
+        "--target",
+        metavar="VERSION",
+        default="newest",
+        show_default=True,
+        callback=check,
+        help="The Xen release that would restore it: 4.20 (meaning 4.20.0), 4.20.3, newest"
+        + (", or all for a table." if all_too else "."),
+    )
+
+
+def l3_rule_option(*, all_too: bool = False) -> Decorator:
+    """`--l3-rule`; with `all_too` also `all`."""
+
+    def check(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
+        from migrate.rules.extended_cr3 import VARIANTS
+
+        if asked is None or (all_too and asked == ALL):
+            return asked
+        names = {variant.name: id for id, variant in VARIANTS.items()}
+        id = names.get(asked.lower().replace("-", " "), asked.upper())
+        if id not in VARIANTS:
+            known = ", ".join(f"{id} ({variant.name})" for id, variant in VARIANTS.items())
+            raise click.BadParameter(f"unknown form of the 4 GiB rule {asked!r}; known: {known}")
+        return id
+
+    return click.option(
+        "--l3-rule",
+        metavar="VARIANT",
+        callback=check,
+        help="Try another form of the 4 GiB rule: L3V-1 to L3V-5" + (", or all for a table." if all_too else "."),
+    )
+
+
+placement_option = click.option(
+    "--placement",
+    metavar="source|high|low|identity|file:MAP",
+    default="source",
+    show_default=True,
+    help="Where the guest's frames would lie: as on the source, above or below 4 GiB, mfn = pfn, or by a map.",
+)
+
+vcpus_option = click.option(
+    "--vcpus", metavar="N", type=click.IntRange(min=1), help="How many vcpus the new domain would have."
+)

@@ -1,0 +1,146 @@
+"""`migrate trace`: the restore as a sequence of hypercalls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from migrate.cli import Ending, complain
+from migrate.cli.options import l3_rule_option, placement_option, target_option, vcpus_option
+
+if TYPE_CHECKING:
+    from migrate.checker import Judgement
+    from migrate.targets import Target
+
+ORDERS = ("restore", "build", "bottom-up", "top-down")
+
+
+@click.command(epilog="Exit code: 0 every call succeeds; 1 one fails; 2 wrong usage or unreadable input; 3 not judged.")
+@click.argument("stream", metavar="STREAM", type=click.Path(allow_dash=True))
+@target_option()
+@placement_option
+@vcpus_option
+@l3_rule_option()
+@click.option(
+    "--order",
+    type=click.Choice(ORDERS),
+    default="restore",
+    show_default=True,
+    help="restore: contexts, then pins by pfn, as libxc does. build: pins first, as the domain builder. bottom-up: "
+    "pins from L1 to L4 first. top-down: contexts, then pins from the roots down.",
+)
+@click.option("--cost", is_flag=True, help="Count what each order makes Xen do, side by side, instead of the trace.")
+@click.option("--only", type=click.Choice(["failed"]), help="Only the calls that fail.")
+@click.option("--format", "form", type=click.Choice(["text", "jsonl"]), default="text", show_default=True)
+@click.pass_context
+def trace(
+    ctx: click.Context,
+    stream: str,
+    target: str,
+    placement: str,
+    vcpus: int | None,
+    l3_rule: str | None,
+    order: str,
+    cost: bool,
+    only: str | None,
+    form: str,
+) -> None:
+    """Show the restore of a stream as hypercalls, with Xen's answer to each.
+
+    Example: migrate trace guest.xl --target 4.20 --placement high --only failed
+    """
+    from migrate.checker import judge
+    from migrate.placement import check_name
+    from migrate.targets import resolve
+    from streams.transports import TransportError
+
+    def then(judgement: Judgement) -> Ending:
+        if cost:
+            return _cost(judgement, resolve(target), placement, l3_rule, form)
+        return _trace(judgement, resolve(target), placement, l3_rule, order, only == "failed", form)
+
+    try:
+        check_name(placement)
+        ending = judge(0 if stream == "-" else stream, vcpus=vcpus, then=then)
+    except (OSError, TransportError) as error:
+        complain(f"{stream}: {getattr(error, 'strerror', None) or error}", error)
+        ending = Ending.FAILED
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    ctx.exit(ending)
+
+
+def _trace(
+    judgement: Judgement,
+    target: Target,
+    placement: str,
+    variant: str | None,
+    order: str,
+    only_failed: bool,
+    form: str,
+) -> Ending:
+    from migrate.replay import Outcome
+    from migrate.reports import as_json
+    from migrate.reports import trace as report
+    from migrate.reports.safe import safe
+
+    def told(finding: Any) -> Any:
+        return finding if finding is not None and finding.in_force(target, placement) else None
+
+    outcomes = [Outcome(asked, told(asked.finding)) for asked in judgement.restorer.calls]
+    replay = judgement.replay(target, placement, variant, order)
+    if replay is not None:
+        outcomes += replay.outcomes
+    else:
+        outcomes += judgement.plain_outcomes(target, placement)
+    where = replay.hypervisor.placement if replay is not None and replay.hypervisor is not None else None
+    if form == "jsonl":
+        for item in report.objects(outcomes, where, only_failed=only_failed):
+            click.echo(as_json.dumps(item))
+    else:
+        for line in report.lines(outcomes, where, only_failed=only_failed):
+            click.echo(safe(line))
+    reason = judgement.unjudged_because()
+    stopped = next((f for f in judgement.collector.findings if f.fatal and f.in_force(target, placement)), None)
+    if stopped is not None and stopped.step != "context":
+        complain(f"the restore stops while reading: {stopped.message} ({stopped.rule.id})")
+    elif reason:
+        complain(f"not judged: {reason}")
+        return Ending.UNJUDGED
+    return Ending.FOUND if stopped or any(outcome.finding for outcome in outcomes) else Ending.FINE
+
+
+def _cost(judgement: Judgement, target: Target, placement: str, variant: str | None, form: str) -> Ending:
+    from migrate.reports import as_json
+    from migrate.schedules import SCHEDULES, hypercalls
+
+    rows = []
+    for name in SCHEDULES:
+        replay = judgement.replay(target, placement, variant, name)
+        if replay is None or replay.hypervisor is None:
+            complain("there is no replay to count: the stream does not reach its end, or is not of a PV guest")
+            return Ending.UNJUDGED
+        cost = replay.hypervisor.cost
+        calls, batches = hypercalls(judgement.steps)
+        failed = sum(1 for outcome in replay.outcomes if outcome.finding)
+        rows.append(
+            {
+                "order": name,
+                "hypercalls": calls,
+                "pin batches": batches,
+                "by recursion": cost.recursive,
+                "deepest": cost.deepest,
+                "entries": cost.entries,
+                "already done": cost.already,
+                "failed": failed,
+            }
+        )
+    if form == "jsonl":
+        for row in rows:
+            click.echo(as_json.dumps(row))
+    else:
+        from migrate.reports.tables import print_table
+
+        print_table(rows)
+    return Ending.FINE

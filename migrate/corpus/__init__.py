@@ -1,0 +1,1 @@
+"""Streams, what is expected of them, and whether it comes true."""

@@ -1,0 +1,353 @@
+"""What is expected of a stream: TOML files beside the streams, read and validated.
+
+`NAME.expect.toml` stands beside the stream NAME (or NAME.zst, .gz, .xz). Where a directory holds many
+streams, one `expect.toml` has a table for each, named as its file is; `[defaults]` in it holds for all.
+
+    host_dependent = true       # the answer depends on the destination: a difference is told, but is no failure
+    [options]
+    vcpus = 2                   # of the domain that it is restored into
+    [provenance]                # free: saved_by, guest, mode, sha256 (of the uncompressed bytes), damage, layer …
+    [guest]                     # free: what the guest said of itself while it was saved
+    [facts]                     # free: what is in the stream
+    [[expect]]
+    target = "4.20"
+    placement = "high"
+    measured.verdict = "refuse" # what real Xen did …
+    measured.step = "context"   # … and step, call, vcpu, errno, signal where it failed,
+    measured.error = "…"        # what the toolstack said; xen_log, guest_runs, guest_errors, note
+    rules = { HYP-22 = 7 }      # this validator's findings that are errors or warnings
+
+The validator is expected to say what real Xen did. `verdict` (with step, call …) beside `measured` or without
+it is this validator's own opinion, and then that is what is expected of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from migrate.corpus.outcomes import STEPS, UNJUDGED, VERDICTS, Difference, Observation, Outcome
+from migrate.placement import NAMES as PLACEMENTS
+from migrate.rules import RULES
+from migrate.targets import resolve
+
+SHARED_NAME = "expect.toml"
+SUFFIX = ".expect.toml"
+DEFAULTS = "defaults"
+COMPRESSED = (".zst", ".gz", ".xz")
+
+T = TypeVar("T")
+
+
+class ExpectationError(ValueError):
+    """An expectation file that cannot be read, or does not say what it should. The text names the place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a real Xen did with the stream, and with the guest in it."""
+
+    outcome: Outcome
+    error: str | None = None
+    xen_log: tuple[str, ...] = ()
+    guest_runs: bool | None = None
+    guest_errors: int | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What this validator is to say under one target and placement.
+
+    Attributes
+    ----------
+    outcome:
+        this validator's own opinion where there is one, else what was measured.
+    rules:
+        number of findings by rule id, errors and warnings; None where that is left open.
+    """
+
+    target: str
+    placement: str
+    outcome: Outcome
+    rules: dict[str, int] | None = None
+    measured: Measured | None = None
+
+    def compare(self, observation: Observation) -> tuple[Difference, ...]:
+        """How an observation differs from what is expected."""
+        differences = self.outcome.differences(observation.outcome)
+        if self.rules is not None and self.rules != observation.rules:
+            differences += (Difference("rules", _counted(self.rules), _counted(observation.rules)),)
+        return differences
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """All that is known and expected of one stream."""
+
+    file: Path
+    expect: tuple[Expectation, ...]
+    vcpus: int | None = None
+    host_dependent: bool = False
+    provenance: dict[str, Any] = field(default_factory=dict)
+    guest: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def _counted(rules: dict[str, int]) -> str:
+    return ", ".join(f"{rule} ×{count}" for rule, count in sorted(rules.items())) or "none"
+
+
+# -- which file -------------------------------------------------------------------------------------
+
+
+def bare_name(name: str) -> str:
+    """A stream's file name without what its compression added."""
+    return next((name.removesuffix(end) for end in COMPRESSED if name.endswith(end)), name)
+
+
+def is_expectation(name: str) -> bool:
+    """Whether a file of this name holds expectations."""
+    return name == SHARED_NAME or name.endswith(SUFFIX)
+
+
+class Shelf:
+    """The expectation files of directories, each read once."""
+
+    def __init__(self) -> None:
+        self._shared: dict[Path, dict[str, Entry]] = {}
+
+    def entry(self, stream: Path) -> Entry | None:
+        """What is expected of a stream; None where nothing is.
+
+        Raises
+        ------
+        ExpectationError
+            for a file that is not as it should be, and where two files speak of the same stream.
+        """
+        own = stream.with_name(bare_name(stream.name) + SUFFIX)
+        shared = self.shared(stream.parent).get(stream.name)
+        if not own.is_file():
+            return shared
+        if shared is not None:
+            raise ExpectationError(f"{own}: {shared.file} speaks of the same stream; only one of them may")
+        return load_own(own)
+
+    def shared(self, folder: Path) -> dict[str, Entry]:
+        """The entries of a directory's `expect.toml` by file name; none where it has no such file."""
+        if folder not in self._shared:
+            file = folder / SHARED_NAME
+            self._shared[folder] = load_shared(file) if file.is_file() else {}
+        return self._shared[folder]
+
+
+# -- reading ----------------------------------------------------------------------------------------
+
+
+def load_own(file: Path) -> Entry:
+    """Read a file about one stream.
+
+    Raises
+    ------
+    ExpectationError
+        for a file that cannot be read, or is not as it should be.
+    """
+    return _entry(file, _Table(file, "", _parse(file)))
+
+
+def load_shared(file: Path) -> dict[str, Entry]:
+    """Read a file about the streams of a directory: entries by file name, in the order of the file.
+
+    Raises
+    ------
+    ExpectationError
+        for a file that cannot be read, or is not as it should be.
+    """
+    tables = _Table(file, "", _parse(file))
+    defaults: dict[str, Any] = tables.take(DEFAULTS, dict, {})
+    entries = {}
+    for name in list(tables.left):
+        if "/" in name:
+            raise tables.error(name, "a stream is named as its file is, without a directory")
+        own: dict[str, Any] = tables.take(name, dict, {})
+        entries[name] = _entry(file, _Table(file, f"{name!r}: ", _with_defaults(own, defaults)))
+    return entries
+
+
+def _with_defaults(own: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    merged = {**defaults, **own}
+    for key, value in defaults.items():
+        if isinstance(value, dict) and isinstance(own.get(key), dict):
+            merged[key] = {**value, **own[key]}
+    return merged
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise ExpectationError(f"{file}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ExpectationError(f"{file}: not UTF-8 at byte {error.start}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ExpectationError(f"{file}: not TOML: {error}") from error
+    except RecursionError as error:
+        raise ExpectationError(f"{file}: nested too deeply") from error
+
+
+def _entry(file: Path, table: _Table) -> Entry:
+    options = table.table("options")
+    entry = Entry(
+        file=file,
+        expect=tuple(_expectation(one) for one in table.tables("expect")),
+        vcpus=options.number("vcpus", least=1),
+        host_dependent=table.take("host_dependent", bool, False),
+        provenance=table.take("provenance", dict, {}),
+        guest=table.take("guest", dict, {}),
+        facts=table.take("facts", dict, {}),
+    )
+    options.done()
+    table.done()
+    if not entry.expect:
+        raise table.error("expect", "missing; at least one is needed")
+    seen = set()
+    for number, one in enumerate(entry.expect, 1):
+        if (one.target, one.placement) in seen:
+            raise table.error(f"expect {number}", f"{one.target} under {one.placement} is there twice")
+        seen.add((one.target, one.placement))
+    return entry
+
+
+def _expectation(table: _Table) -> Expectation:
+    target = table.text("target")
+    try:
+        release = resolve(target)
+    except ValueError as error:
+        raise table.error("target", str(error)) from None
+    placement = table.word("placement", PLACEMENTS)
+    rules = _rules(table)
+    measured = _measured(table.table("measured")) if "measured" in table.left else None
+    if measured is None or "verdict" in table.left:
+        outcome = _outcome(table, VERDICTS)
+    else:
+        outcome = measured.outcome
+    table.done()
+    return Expectation(release.short, placement, outcome, rules, measured)
+
+
+def _measured(table: _Table) -> Measured:
+    measured = Measured(
+        outcome=_outcome(table, [verdict for verdict in VERDICTS if verdict != UNJUDGED]),
+        error=table.take("error", str, None),
+        xen_log=tuple(table.take("xen_log", list, [])),
+        guest_runs=table.take("guest_runs", bool, None),
+        guest_errors=table.number("guest_errors"),
+        note=table.take("note", str, None),
+    )
+    if not all(isinstance(line, str) for line in measured.xen_log):
+        raise table.error("xen_log", "expected strings only")
+    table.done()
+    return measured
+
+
+def _outcome(table: _Table, verdicts: Iterable[str]) -> Outcome:
+    return Outcome(
+        verdict=table.word("verdict", verdicts),
+        step=table.word("step", STEPS) if "step" in table.left else None,
+        call=table.take("call", str, None),
+        vcpu=table.number("vcpu"),
+        errno=table.take("errno", str, None),
+        signal=table.number("signal", least=1),
+    )
+
+
+def _rules(table: _Table) -> dict[str, int] | None:
+    if "rules" not in table.left:
+        return None
+    counts = table.table("rules")
+    rules = {}
+    for rule in list(counts.left):
+        if rule not in RULES:
+            raise counts.error(rule, f"no such rule{_hint(rule, RULES)}")
+        rules[rule] = counts.number(rule, least=1) or 0
+    return rules
+
+
+_KINDS: dict[type, str] = {str: "a string", int: "a number", bool: "true or false", dict: "a table", list: "an array"}
+
+
+class _Table:
+    """A TOML table that is taken apart key by key, so that what is left is what nobody knows."""
+
+    def __init__(self, file: Path, place: str, table: dict[str, Any]) -> None:
+        self.file = file
+        self.place = place
+        self.left = dict(table)
+        self._known: list[str] = []
+
+    def error(self, key: str, what: str) -> ExpectationError:
+        """The complaint about a key."""
+        return ExpectationError(f"{self.file}: {self.place}{key}: {what}")
+
+    def take(self, key: str, kind: type, default: T) -> Any | T:
+        """A value of that kind; the default where the key is not there."""
+        self._known.append(key)
+        if key not in self.left:
+            return default
+        value = self.left.pop(key)
+        if type(value) is not kind:  # a bool is not a number here
+            raise self.error(key, f"expected {_KINDS[kind]}, found {_shown(value)}")
+        return value
+
+    def text(self, key: str) -> str:
+        """A string that has to be there."""
+        value: str | None = self.take(key, str, None)
+        if value is None:
+            raise self.error(key, "missing")
+        return value
+
+    def word(self, key: str, among: Iterable[str]) -> str:
+        """A string that has to be there and to be one of these."""
+        value, words = self.text(key), list(among)
+        if value not in words:
+            raise self.error(key, f"expected {', '.join(words[:-1])} or {words[-1]}, found {_shown(value)}")
+        return value
+
+    def number(self, key: str, least: int = 0) -> int | None:
+        """A number, where it is there."""
+        value: int | None = self.take(key, int, None)
+        if value is not None and value < least:
+            raise self.error(key, f"expected at least {least}, found {value}")
+        return value
+
+    def table(self, key: str) -> _Table:
+        """A table within this one; empty where it is not there."""
+        return _Table(self.file, f"{self.place}{key}.", self.take(key, dict, {}))
+
+    def tables(self, key: str) -> list[_Table]:
+        """The tables of an array."""
+        found = []
+        for number, value in enumerate(self.take(key, list, []), 1):
+            if not isinstance(value, dict):
+                raise self.error(f"{key} {number}", f"expected a table, found {_shown(value)}")
+            found.append(_Table(self.file, f"{self.place}{key} {number}: ", value))
+        return found
+
+    def done(self) -> None:
+        """Nothing more is known: what is left is a mistake."""
+        for key in self.left:
+            raise self.error(key, f"unknown key{_hint(key, self._known)}")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,112 @@
+"""What becomes of a restore, in few words: as expected, as observed, and how the two differ."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from migrate.rules.catalogue import Severity
+
+if TYPE_CHECKING:
+    from migrate.findings import Report
+
+ACCEPT, REFUSE, UNJUDGED = VERDICTS = ("accept", "refuse", "unjudged")
+STEPS = ("headers", "record", "context", "pin", "p2m")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One aspect in which what was observed is not what was expected."""
+
+    aspect: str
+    expected: str
+    observed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A verdict, and for a refusal where the restore fails; None where nothing is said of it."""
+
+    verdict: str
+    step: str | None = None
+    call: str | None = None
+    vcpu: int | None = None
+    errno: str | None = None
+    signal: int | None = None
+
+    def differences(self, observed: Outcome) -> tuple[Difference, ...]:
+        """How an observation differs from this expectation.
+
+        Only what is expected is compared, with one exception: who tells the step also tells the signal, as
+        dying is not another way of saying no.
+        """
+        if self.verdict != observed.verdict:
+            return (_difference("verdict", self.verdict, observed.verdict),)
+        if self.verdict != REFUSE:
+            return ()
+        told = {f.name: getattr(self, f.name) for f in fields(self)}
+        return tuple(
+            _difference(aspect, expected, getattr(observed, aspect))
+            for aspect, expected in told.items()
+            if expected is not None or (aspect == "signal" and self.step is not None)
+            if expected != getattr(observed, aspect)
+        )
+
+    def __str__(self) -> str:
+        where = [f"at step {self.step}" if self.step else None, f"in {self.call}" if self.call else None]
+        where += [f"vcpu {self.vcpu}" if self.vcpu is not None else None, self.errno]
+        where += [f"signal {self.signal}" if self.signal is not None else None]
+        said = [part for part in where if part]
+        return f"{self.verdict} {', '.join(said)}" if said else self.verdict
+
+
+def _difference(aspect: str, expected: object, observed: object) -> Difference:
+    said = ["none" if value is None else str(value) for value in (expected, observed)]
+    return Difference(aspect, *said)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the validator says of one stream, under one target and placement.
+
+    Attributes
+    ----------
+    message:
+        the failure's message, or why there is no verdict.
+    rules:
+        number of findings by rule id, as `serious` counts them.
+    """
+
+    target: str
+    placement: str
+    outcome: Outcome
+    rule: str | None
+    message: str | None
+    rules: dict[str, int]
+
+
+def serious(report: Report) -> dict[str, int]:
+    """How often each rule was broken, by id, of the findings that are errors or warnings."""
+    counts: Counter[str] = Counter()
+    for finding in report.findings:
+        if finding.severity.rank >= Severity.WARNING.rank:
+            counts[finding.rule.id] += finding.count
+    return dict(sorted(counts.items()))
+
+
+def observe(report: Report) -> Observation:
+    """The part of a report that is compared with expectations."""
+    failure = report.failure
+    if failure is None:
+        outcome = Outcome(report.verdict)
+    else:
+        outcome = Outcome(report.verdict, failure.step, failure.call, failure.vcpu, failure.errno, failure.signal)
+    return Observation(
+        target=report.target,
+        placement=report.placement,
+        outcome=outcome,
+        rule=failure.rule if failure else None,
+        message=failure.message if failure else report.reason,
+        rules=serious(report),
+    )

@@ -1,0 +1,23 @@
+"""Small tables: drawn on a terminal, plain columns elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from migrate.reports.safe import safe
+from migrate.reports.text import console_for
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows that have the same keys, the keys as headings; numbers go to the right."""
+    console = console_for()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for key, value in rows[0].items():
+        table.add_column(safe(key), justify="right" if isinstance(value, int) else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(safe(str(value))) for value in row.values()))
+    console.print(table)

@@ -1,0 +1,345 @@
+"""Whole streams as values: every byte of a stream in typed items, and the items back to its bytes.
+
+    stream = decode(data)
+    assert encode(stream) == data
+
+The grammar is the decoder's; nothing here knows what follows what. Items are frozen dataclasses, so that
+`dataclasses.replace` makes the same stream with one record changed. Lengths and padding follow what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import singledispatch
+
+from streams.bodies import Body, Checkpoint, Opaque, decode_body, encode_body
+from streams.decoder import Answer, Decoder, Decoding, Give, Taking, drive
+from streams.pages import PfnWords
+from streams.records import Damage, LibxlRecord, PageData, Place, Record
+from streams.transports import PIECE, BytesTransport
+from streams.wire.framing import (
+    DOMAIN_HEADER,
+    IMAGE_HEADER,
+    LIBXL_HEADER,
+    PAGE_DATA_HEADER,
+    RECORD_HEADER,
+    XL_HEADER,
+    DomainHeader,
+    ImageHeader,
+    LibxlHeader,
+    LibxlRecordType,
+    XlHeader,
+    padded,
+)
+
+# -- what a stream is made of -----------------------------------------------------------------------
+
+
+class DecodeError(ValueError):
+    """The bytes are no well-formed stream.
+
+    Attributes
+    ----------
+    message:
+        what is wrong.
+    offset:
+        byte offset of what is wrong.
+    rule:
+        id of the rule that names the damage; None for a stream of a kind that is not read.
+    """
+
+    def __init__(self, message: str, offset: int, rule: str | None = None) -> None:
+        super().__init__(f"at 0x{offset:x}: {message}")
+        self.message = message
+        self.offset = offset
+        self.rule = rule
+
+
+@dataclass(frozen=True, slots=True)
+class XlStart:
+    """Header of an `xl save` file and its optional data, whose length in the header follows the data."""
+
+    offset: int
+    header: XlHeader
+    optional_data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LibxlStart:
+    """Header of a libxl stream."""
+
+    offset: int
+    header: LibxlHeader
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStart:
+    """Header of a libxc image."""
+
+    offset: int
+    header: ImageHeader
+
+
+@dataclass(frozen=True, slots=True)
+class DomainStart:
+    """Domain header of a libxc image."""
+
+    offset: int
+    header: DomainHeader
+
+
+@dataclass(frozen=True, slots=True)
+class Trailing:
+    """What follows the end of the stream."""
+
+    offset: int
+    content: bytes
+
+
+Item = XlStart | LibxlStart | LibxlRecord | ImageStart | DomainStart | Body | PageData | Trailing
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """All of a stream, in its order."""
+
+    items: tuple[Item, ...]
+
+    @property
+    def records(self) -> tuple[Body | PageData, ...]:
+        """The libxc records."""
+        return tuple(item for item in self.items if isinstance(item, Body | PageData))
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)
+
+    def with_item(self, old: Item, new: Item) -> Stream:
+        """The same stream with one item in another's place. Raises ValueError if `old` is not in it."""
+        at = self.items.index(old)
+        return Stream((*self.items[:at], new, *self.items[at + 1 :]))
+
+
+# -- bytes to items ---------------------------------------------------------------------------------
+
+
+class Recorder:
+    """A consumer that keeps everything: `drive(recorder.run(), transport)`, then `recorder.stream()`.
+
+    Attributes
+    ----------
+    items:
+        what was read so far.
+    broken:
+        why there is no more; None while all is well.
+    """
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.broken: DecodeError | None = None
+        self._xl: XlHeader | None = None
+        # Bytes that are read and in no item yet, and the offset of their first.
+        self._pending = bytearray()
+        self._at = 0
+
+    def run(self) -> Decoding:
+        """Decode one stream. Every byte is asked for, where a decoder alone would pass over some."""
+        decoding = Decoder(self).run()
+        try:
+            request = next(decoding)
+            while True:
+                answer: Answer
+                if isinstance(request, Give):
+                    answer = yield from self._read(request.n)
+                else:
+                    answer = 0
+                    while piece := len((yield from self._read(min(request.n - answer, PIECE)))):
+                        answer += piece
+                request = decoding.send(answer)
+        except StopIteration as stop:
+            return bool(stop.value)
+
+    def _read(self, n: int) -> Taking:
+        data = yield Give(n)
+        assert not isinstance(data, int)
+        self._pending += data
+        return bytes(data)
+
+    def stream(self) -> Stream:
+        """What was recorded. Raises DecodeError where the stream is damaged, or of a kind that is not read."""
+        if self.broken is not None and not self._stopped_at_checkpoint():
+            raise self.broken
+        return Stream(tuple(self.items))
+
+    def _stopped_at_checkpoint(self) -> bool:
+        """Whether the stream stops where a capture of a checkpointed one does, and nothing is left over."""
+        assert self.broken is not None
+        if self._pending or self.broken.offset != self._at or not self.items:
+            return False
+        last = self.items[-1]
+        if isinstance(last, LibxlRecord):
+            return last.type == LibxlRecordType.CHECKPOINT_END
+        return isinstance(last, Checkpoint)
+
+    def _take(self, start: int, end: int) -> bytes:
+        """The bytes from offset start to end; all up to there are done with."""
+        taken = bytes(self._pending[start - self._at : end - self._at])
+        del self._pending[: end - self._at]
+        self._at = end
+        return taken
+
+    def _padding(self, start: int, length: int) -> bytes:
+        return self._take(start + length, start + padded(length))
+
+    # -- streams.decoder.Consumer ------------------------------------------------------------------
+
+    def container(self, name: str) -> None:
+        """Told by the headers as well."""
+
+    def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
+        """Wait for the libxl header: only there all of the optional data has been read."""
+        self._xl = header
+
+    def libxl_header(self, header: LibxlHeader, offset: int) -> None:
+        """Keep the header, and the xl one before it."""
+        if self._xl is not None:
+            self.items.append(XlStart(0, self._xl, self._take(XL_HEADER.size, offset)))
+        self.items.append(LibxlStart(offset, header))
+        self._take(offset, offset + LIBXL_HEADER.size)
+
+    def libxl_record(self, record: LibxlRecord) -> None:
+        """Keep the record with all of its body."""
+        start = record.offset + RECORD_HEADER.size
+        body = self._take(start, start + record.length)
+        self.items.append(replace(record, body=body, padding=self._padding(start, record.length)))
+
+    def image_header(self, header: ImageHeader, offset: int) -> None:
+        """Keep the header."""
+        self.items.append(ImageStart(offset, header))
+        self._take(offset, offset + IMAGE_HEADER.size)
+
+    def domain_header(self, header: DomainHeader, offset: int) -> None:
+        """Keep the header."""
+        self.items.append(DomainStart(offset, header))
+        self._take(offset, offset + DOMAIN_HEADER.size)
+
+    def wants_body(self, place: Place) -> bool:
+        """Every body."""
+        return True
+
+    def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
+        """Every page."""
+        return ((0, words.data_pages),)
+
+    def record(self, record: Record | PageData) -> None:
+        """Keep the record; a PAGE_DATA that is not made of header, words and whole pages as it is."""
+        place = record.place
+        raw = self._take(place.body, place.body + place.length)
+        self._padding(place.body, place.length)
+        if isinstance(record, Record):
+            self.items.append(decode_body(record))
+        elif len(page_data_body(record)) == place.length:
+            self.items.append(record)
+        else:
+            self.items.append(Opaque(place, raw, padding=record.padding))
+
+    def damage(self, damage: Damage) -> None:
+        """Keep what broke."""
+        self.broken = DecodeError(damage.message, damage.offset, damage.rule)
+
+    def not_judged(self, reason: str) -> None:
+        """Keep why there is nothing to record."""
+        self.broken = DecodeError(reason, 0)
+
+    def trailing(self, offset: int, length: int) -> None:
+        """Keep what follows."""
+        self.items.append(Trailing(offset, self._take(offset, offset + length)))
+
+
+def decode(data: bytes | bytearray | memoryview) -> Stream:
+    """All of a stream, of any container the decoder reads: libxc, libxl, xl.
+
+    A checkpointed stream may stop after a checkpoint; any other has to be complete.
+
+    Raises
+    ------
+    DecodeError
+        where the bytes break the grammar, or are of a kind that is not read.
+    """
+    recorder = Recorder()
+    drive(recorder.run(), BytesTransport(data))
+    return recorder.stream()
+
+
+# -- items to bytes ---------------------------------------------------------------------------------
+
+
+def encode(stream: Stream | Iterable[Item]) -> bytes:
+    """The bytes of a stream: the inverse of `decode`, for what it returned byte for byte.
+
+    Raises struct.error or OverflowError for a number that does not fit its field.
+    """
+    return b"".join(map(encode_item, stream))
+
+
+@singledispatch
+def encode_item(item: Item) -> bytes:
+    """The bytes of one item, padding included.
+
+    A record's length is that of its body, and its padding zero where the item has none of the right length;
+    its offset and index say where it was and are not read.
+    """
+    raise TypeError(f"no item of a stream: {item!r}")
+
+
+@encode_item.register
+def _(item: XlStart) -> bytes:
+    return XL_HEADER.pack(*item.header._replace(optional_data_len=len(item.optional_data))) + item.optional_data
+
+
+@encode_item.register
+def _(item: LibxlStart) -> bytes:
+    return LIBXL_HEADER.pack(*item.header)
+
+
+@encode_item.register
+def _(item: ImageStart) -> bytes:
+    return IMAGE_HEADER.pack(*item.header)
+
+
+@encode_item.register
+def _(item: DomainStart) -> bytes:
+    return DOMAIN_HEADER.pack(*item.header)
+
+
+@encode_item.register
+def _(item: LibxlRecord) -> bytes:
+    return _framed(item.type, item.body, item.padding)
+
+
+@encode_item.register
+def _(item: Body) -> bytes:
+    return _framed(item.type, encode_body(item), item.padding)
+
+
+@encode_item.register
+def _(item: PageData) -> bytes:
+    return _framed(item.type, page_data_body(item), item.padding)
+
+
+@encode_item.register
+def _(item: Trailing) -> bytes:
+    return item.content
+
+
+def page_data_body(record: PageData) -> bytes:
+    """The body of a PAGE_DATA record, of its words and the pages that were kept."""
+    header = PAGE_DATA_HEADER.pack(record.count, record.reserved)
+    return b"".join((header, record.words.raw, *(data for _, data in record.runs)))
+
+
+def _framed(kind: int, body: bytes, padding: bytes) -> bytes:
+    missing = padded(len(body)) - len(body)
+    if len(padding) != missing:
+        padding = bytes(missing)
+    return b"".join((RECORD_HEADER.pack(kind, len(body)), body, padding))

@@ -1,0 +1,93 @@
+"""How long does an offline check take, and in how much memory, next to the other things one can do with a file?"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from measure import Spread, Usage, interleaved, run
+from streamfiles import budget, gib, migrate, stream_file
+from tables import MIB, Table
+
+HERE = Path(__file__).parent
+# Of a check of a PV guest: a share of the guest's memory, and MiB.
+PV_BUDGET = (0.005, 60)
+
+
+def tables(directory: Path, size: int, rounds: int) -> list[Table]:
+    """The HVM table and the PV table, for guests of up to `size` bytes."""
+    return [hvm(directory, size, rounds), pv(directory, (size // 4, size), rounds)]
+
+
+def hvm(directory: Path, size: int, rounds: int) -> Table:
+    """An HVM guest, checked and otherwise read."""
+    file = stream_file(directory, "hvm", size)
+    incumbent, verifier = _verifier(file)
+    commands = {
+        "migrate check --quiet": [*migrate(), "check", file, "--quiet"],
+        incumbent: verifier,
+        "cat": ["cat", file],
+        "header walk": [sys.executable, str(HERE / "header_walk.py"), file],
+    }
+    results = interleaved({name: partial(run, command) for name, command in commands.items()}, rounds)
+    table = Table(
+        f"Offline check of an HVM guest of {gib(size)}, {rounds} interleaved rounds: median (least-most)",
+        ("", "wall s", "x faster", "cpu s", "x less cpu", "peak MiB"),
+        notes=[
+            f"x: how many times less than {incumbent} in the same round",
+            "goal: 20 times faster than a verifier in plain Python, below 40 MiB",
+        ],
+    )
+    for name, runs in results.items():
+        pairs = list(zip(results[incumbent], runs, strict=True))
+        faster = Spread.of(theirs.wall / ours.wall for theirs, ours in pairs)
+        less = Spread.of(theirs.cpu / ours.cpu for theirs, ours in pairs)
+        wall, cpu, peak = _spreads(runs)
+        table.rows.append((name, f"{wall:.2f}", f"{faster:.1f}", f"{cpu:.2f}", f"{less:.1f}", f"{peak:.0f}"))
+        table.runs[name] = [asdict(run) for run in runs]
+    return table
+
+
+def pv(directory: Path, sizes: tuple[int, ...], rounds: int) -> Table:
+    """PV guests with 2 % page tables, replayed as a part of the check, and the budget in memory."""
+    files = {f"{gib(size)} PV": (size, stream_file(directory, "pv", size)) for size in sizes}
+    results = interleaved(
+        {name: partial(run, [*migrate(), "check", file, "--quiet"]) for name, (_, file) in files.items()}, rounds
+    )
+    share, extra = PV_BUDGET
+    table = Table(
+        f"Offline check of PV guests with 2 % page tables, {rounds} interleaved rounds: median (least-most)",
+        ("", "wall s", "cpu s", "peak MiB", "budget MiB", "of budget"),
+        notes=[f"budget: {share:.1%} of the guest and {extra} MiB; goal for 1 GiB: below 2 s"],
+    )
+    for name, runs in results.items():
+        allowed = budget(files[name][0], share, extra) / MIB
+        wall, cpu, peak = _spreads(runs)
+        table.rows.append(
+            (name, f"{wall:.2f}", f"{cpu:.2f}", f"{peak:.0f}", f"{allowed:.0f}", f"{peak.median / allowed:.0%}")
+        )
+        table.runs[name] = [asdict(run) for run in runs]
+    return table
+
+
+def _spreads(runs: list[Usage]) -> tuple[Spread, Spread, Spread]:
+    """Wall and cpu seconds, peak in MiB."""
+    return (
+        Spread.of(run.wall for run in runs),
+        Spread.of(run.cpu for run in runs),
+        Spread.of(run.peak / MIB for run in runs),
+    )
+
+
+def _verifier(file: str) -> tuple[str, list[str]]:
+    """Xen's own verifier where one is installed that takes this stream, else the stand-in."""
+    for script in sorted(Path("/usr/lib").glob("xen-*/bin/verify-stream-v2"), reverse=True):
+        command = [str(script), "-i", file]
+        try:
+            run(command)
+        except (OSError, RuntimeError):
+            continue
+        return "verify-stream-v2", command
+    return "plain verifier", [sys.executable, str(HERE / "plain_verifier.py"), file]

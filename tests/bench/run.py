@@ -1,0 +1,62 @@
+"""Prints the benchmark tables: python tests/bench/run.py [offline] [replay] [--size 4G] [--json FILE].
+
+Needs the package installed, and room for the streams in a temporary directory. Nothing is asserted: ratios
+within one run are worth comparing, seconds of two machines are not.
+"""
+
+from __future__ import annotations
+
+# argparse, not click: what this process holds is the least peak that can be measured.
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import offline
+import replay
+from measure import floor
+from tables import MIB, Table, machine
+
+BENCHMARKS = {"offline": offline.tables, "replay": replay.tables}
+SUFFIXES = {"M": 20, "G": 30}
+LEAST = 64 << 20
+
+
+def size_in_bytes(text: str) -> int:
+    """A size such as 512M or 4G."""
+    shift = SUFFIXES.get(text[-1:].upper(), 0)
+    size = int(text[:-1] if shift else text) << shift
+    if size < LEAST:
+        raise ValueError(f"at least {LEAST >> 20}M")
+    return size
+
+
+def main() -> None:
+    """Run the benchmarks asked for, and print each table when it is done."""
+    parser = argparse.ArgumentParser(description="Print benchmark tables.")
+    parser.add_argument("benchmarks", nargs="*", metavar="|".join(BENCHMARKS), help="all of them unless named")
+    parser.add_argument("--size", type=size_in_bytes, default="4G", help="memory of the largest guest (4G)")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (5)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers there")
+    asked = parser.parse_args()
+    if unknown := set(asked.benchmarks) - set(BENCHMARKS):
+        parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    if asked.rounds < 1:
+        parser.error("at least one round")
+
+    where = machine()
+    print(where)
+    print(f"a measured peak is at least {floor() / MIB:.0f} MiB, that of the measuring process")
+    done: list[Table] = []
+    with tempfile.TemporaryDirectory(prefix="migrate-bench-") as directory:
+        for name in dict.fromkeys(asked.benchmarks or BENCHMARKS):
+            for table in BENCHMARKS[name](Path(directory), asked.size, asked.rounds):
+                table.show()
+                done.append(table)
+    if asked.json is not None:
+        document = {"machine": where, "tables": [table.to_dict() for table in done]}
+        asked.json.write_text(json.dumps(document, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
