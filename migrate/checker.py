@@ -44,7 +44,13 @@ class Judgement:
             fill(self)
 
     def replay(
-        self, target: Target, placement: str, variant: str | None = None, schedule: str = "restore"
+        self,
+        target: Target,
+        placement: str,
+        variant: str | None = None,
+        schedule: str = "restore",
+        *,
+        exact: bool = True,
     ) -> Trace | None:
         """The restore from END on under one target and placement; None where the stream never got there.
 
@@ -54,6 +60,8 @@ class Judgement:
             a form of the 4 GiB rule (an id of `migrate.rules.extended_cr3.VARIANTS`); the target's own by default.
         schedule:
             the order of the hypercalls (a name of `migrate.schedules.SCHEDULES`).
+        exact:
+            replay every page type; else leave out what a guest that is plainly sound cannot be refused for.
         """
         if not self.steps or self.facts.guest != "pv":
             return None
@@ -69,12 +77,12 @@ class Judgement:
         if placement not in self._placements:
             self._placements[placement] = place(placement, guest)
         replay = PvReplay(guest, target, self._placements[placement], vcpu_count(self), variant)
-        return replay.run(SCHEDULES[schedule](self.steps))
+        return replay.run(SCHEDULES[schedule](self.steps), None if exact else kind.ledger)
 
     def report(self, target: Target, placement: str, selection: Selection, variant: str | None = None) -> Report:
         """The report for one target and placement."""
         findings = [f for f in self.collector.findings if f.in_force(target, placement)]
-        trace = self.replay(target, placement, variant)
+        trace = self.replay(target, placement, variant, exact=False)
         if trace is not None:
             findings += _folded(trace)
             from migrate.outlook import outlook

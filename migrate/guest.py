@@ -132,7 +132,8 @@ class PvGuest:
                 continue
             entries = np.frombuffer(page, "<u4" if self.width == 4 else "<u8")[: len(mfns) - start]
             marks = 30 if self.width == 4 else 62
-            plain = entries >> marks == 0
-            mfns[start : start + len(entries)] = np.where(plain, entries & ((1 << marks) - 1), -1).astype(np.int64)
+            frames = entries.astype(np.int64)
+            frames[entries >> marks != 0] = INVALID_MFN
+            mfns[start : start + len(entries)] = frames
         mfns[self.state & DATA == 0] = INVALID_MFN
         return mfns

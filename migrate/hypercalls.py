@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from migrate.findings import Finding
@@ -73,8 +73,7 @@ class SetMsrs:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
+class Pin(NamedTuple):
     """One MMUEXT_PIN_Ln_TABLE operation; libxc sends them in batches of `PIN_BATCH`."""
 
     pfn: int

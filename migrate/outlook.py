@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def _refused(judgement: Judgement, target: Target, placement: str, variant: str | None) -> str | None:
     """The rule by which the replay is refused under another placement."""
-    trace = judgement.replay(target, placement, variant)
+    trace = judgement.replay(target, placement, variant, exact=False)
     return next((f.rule.id for f in trace.findings if f.fatal), None) if trace else None
 
 

@@ -96,12 +96,13 @@ class PageStore:
             return
         for pfn, page in zip(pfns, contents, strict=True):
             self._forget(pfn)
+            self._others.pop(pfn, None)
             self._tables[pfn] = self._pool.put(page)
 
-    def put_others(self, pfns: Sequence[int], contents: Sequence[bytes], remarkable: Sequence[bool]) -> None:
-        """Pages that are not tables, on an input that cannot be read again."""
-        for pfn, page, keep in zip(pfns, contents, remarkable, strict=True):
-            if keep or not self._overflowed:
+    def put_others(self, pfns: Sequence[int], contents: Sequence[bytes | None]) -> None:
+        """Pages that are not tables, on an input that cannot be read again; None for one not worth keeping."""
+        for pfn, page in zip(pfns, contents, strict=True):
+            if page is not None:
                 self._others[pfn] = page
             else:
                 self._others.pop(pfn, None)
@@ -110,6 +111,11 @@ class PageStore:
         """Once too many other pages are kept, keep only these of them."""
         self._overflowed = True
         self._others = {pfn: self._others[pfn] for pfn in keep if pfn in self._others}
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every page is still kept."""
+        return not self._overflowed
 
     @property
     def crowded(self) -> bool:
@@ -121,11 +127,14 @@ class PageStore:
         """The other pages kept, by pfn."""
         return self._others
 
-    def now_data(self, pfns: NDArray[np.int64]) -> None:
-        """These pfns were sent as something that is not a table: a table version kept of them is stale."""
-        if self._tables:
-            for pfn in self._tables.keys() & set(pfns.tolist()):
-                self._forget(pfn)
+    def tables_among(self, pfns: NDArray[np.int64]) -> list[int]:
+        """Which of some pfns have a page table as their newest contents."""
+        return list(self._tables.keys() & set(pfns.tolist())) if self._tables else []
+
+    def drop_tables(self, pfns: Iterable[int]) -> None:
+        """These pfns were sent as something that is not a table: the version kept of them is stale."""
+        for pfn in pfns:
+            self._forget(pfn)
 
     def _forget(self, pfn: int) -> None:
         slot = self._tables.pop(pfn, None)

@@ -86,17 +86,14 @@ def bad_descriptors(page: NDArray[np.uint64], width: int) -> NDArray[np.int64]:
     return np.flatnonzero(bad).astype(np.int64)
 
 
-def looks_like_gdt(pages: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which pages could be a GDT: a null descriptor first, then at least one code or data segment.
+def looks_like_gdt(pages: NDArray[np.uint64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of some pages that begin with a null descriptor go on with at least one code or data segment.
 
     Parameters
     ----------
     pages:
-        shape (n, 512); only the first cache line of most is touched.
+        shape (n, 512); only the first two cache lines of the rows in question are touched.
     """
     marks = _DESC_P | _DESC_S
-    found: NDArray[np.bool_] = pages[:, 0] == 0
-    rows = np.flatnonzero(found)
-    if rows.size:
-        found[rows] = ((pages[rows, 1:16] & marks) == marks).any(axis=1)
+    found: NDArray[np.bool_] = ((pages[rows, 1:16] & marks) == marks).any(axis=1)
     return found

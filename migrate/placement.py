@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from migrate.guest import INVALID_MFN
-from migrate.paging import PAE_L3_LIMIT
-
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from migrate.guest import PvGuest
 
 NAMES = ("source", "high", "low", "identity")
@@ -50,13 +47,15 @@ class Placement:
 
     def mfn(self, pfn: int) -> int:
         """Machine frame of a pfn, -1 where unknown."""
-        return int(self.mfns[pfn]) if 0 <= pfn < len(self.mfns) else INVALID_MFN
+        return int(self.mfns[pfn]) if 0 <= pfn < len(self.mfns) else -1
 
     def pfns_of(self, mfns: NDArray[np.int64]) -> NDArray[np.int64]:
         """The guest's pfns behind machine frames, -1 where a frame is not the guest's.
 
         Under `high` and `low` no foreign number is ever taken for one of the guest's.
         """
+        import numpy as np
+
         found = np.full(len(mfns), -1, np.int64)
         if self.exact:
             order = np.argsort(self.mfns, kind="stable")
@@ -87,6 +86,11 @@ def place(name: str, guest: PvGuest) -> Placement:
     OSError
         for a map file that cannot be opened.
     """
+    import numpy as np
+
+    from migrate.guest import INVALID_MFN
+    from migrate.paging import PAE_L3_LIMIT
+
     count = len(guest.types)
     pfns = np.arange(count, dtype=np.int64)
     if name == "source":

@@ -13,6 +13,7 @@ from migrate.findings import Finding
 from migrate.guest import DATA, FRAMED, REFERENCED, SENT
 from migrate.hypercalls import MapP2m, Pin, Refusal, SetContext, SetExtended, SetMsrs, SetXsave, Step
 from migrate.rules import RULES
+from migrate.rules.catalogue import Effect, Severity
 from streams.pages import LEVEL_MASK, PageType, type_name
 from streams.wire.framing import PAGE_SIZE, RecordType
 from streams.wire.shared_info import SHARED_INFO
@@ -107,6 +108,8 @@ class _Completion:
                 f"vcpu {index}: cr1 {cr1:#x} has bit 0 clear: libxc passes it on as a machine frame of this host",
                 place,
                 vcpu=index,
+                effect=Effect.HOST,  # whose frame that is decides, and Xen answers
+                severity=Severity.WARNING,
             )
         if root is not None or len(self.steps) == before:
             self.steps.append(SetContext(index, content, gdt, root, user_root, user_mfn, place))
@@ -208,7 +211,7 @@ class _Completion:
     def pins(self) -> None:
         """`pin_pagetables`."""
         pfns, levels = self.guest.pinned()
-        self.steps += [Pin(pfn, level) for pfn, level in zip(pfns.tolist(), levels.tolist(), strict=True)]
+        self.steps += map(Pin, pfns.tolist(), levels.tolist())
 
     def p2m(self) -> None:
         """`update_guest_p2m`."""

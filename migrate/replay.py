@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 from migrate.findings import Finding
 from migrate.hypercalls import Asked, MapP2m, Pin, Refusal, SetContext, SetExtended, SetHvmContext, SetMsrs, SetXsave, Step
 from migrate.hypervisor import FrameType, Hypervisor, L3Rule, Refused
+from migrate.paging import PAE_L3_LIMIT, bad_descriptors
 from migrate.rules import RULES
 from migrate.rules.catalogue import Effect, Severity
 from migrate.rules.extended_cr3 import VARIANTS
@@ -27,6 +28,7 @@ from streams.wire.views import view
 
 if TYPE_CHECKING:
     from migrate.guest import PvGuest
+    from migrate.ledger import Ledger
     from migrate.placement import Placement
     from migrate.targets import Target
     from streams.records import Place
@@ -89,15 +91,54 @@ class PvReplay:
         self.target = target
         self.placement = placement
         self.vcpus = vcpus
+        self._cleared = False
         self.xen = Hypervisor(guest, placement, l3_rule(variant or target.l3_variant))
 
-    def run(self, steps: Iterable[Step]) -> Trace:
-        """Run the steps in the order given, past refusals."""
+    def run(self, steps: Sequence[Step], ledger: Ledger | None = None) -> Trace:
+        """Run the steps in the order given, past refusals.
+
+        Parameters
+        ----------
+        ledger:
+            where it finds the guest sound, types are not replayed one by one, and pins leave no outcome.
+        """
         trace = Trace(hypervisor=self.xen)
+        if ledger is not None and self._sound(steps, ledger):
+            self._cleared = True
+            steps = [step for step in steps if not isinstance(step, Pin | MapP2m)]
         for step in steps:
             trace.outcomes.append(self._answer(step))
         trace.notes = [*self._noted(), *self._tags()]
         return trace
+
+    def _sound(self, steps: Sequence[Step], ledger: Ledger) -> bool:
+        """Whether nothing about page types can be refused or noted, in whatever order they are taken."""
+        contexts = [step for step in steps if isinstance(step, SetContext)]
+        if any(isinstance(step, Refusal) for step in steps) or any(c.user_mfn is not None for c in contexts):
+            return False
+        roots = [root for c in contexts for root in (c.root, c.user_root) if root is not None]
+        descriptor_tables = {pfn for c in contexts for pfn in c.gdt}
+        if not ledger.sound(roots, list(descriptor_tables)):
+            return False
+        for page in self.guest.store.find(descriptor_tables).values():
+            if page is not None and len(bad_descriptors(np.frombuffer(page, "<u8"), self.guest.width)):
+                return False
+        return self._l3_rule_passes(contexts)
+
+    def _l3_rule_passes(self, contexts: Sequence[SetContext]) -> bool:
+        """The 4 GiB rule over the order of a restore: vcpu 0's root first, then all other live L3 tables."""
+        rule, pae = self.xen.l3_rule, self.guest.width == 4
+        assist = next((view(CONTEXT[self.guest.width], c.content)["vm_assist"] for c in contexts if c.vcpu == 0), 0)
+        extended = bool(int(assist) & PAE_EXTENDED_CR3)
+        if not pae:
+            return rule(pae, extended, True, True) is None and rule(pae, extended, True, False) is None
+        first = next((c.root for c in contexts if c.vcpu == 0), None)
+        pinned, levels = self.guest.pinned()
+        for pfn in {*pinned[levels == 3].tolist(), *(c.root for c in contexts if c.root is not None)}:
+            high = self.placement.mfn(pfn) >= PAE_L3_LIMIT
+            if rule(pae, extended, high, pfn != first) is not None:
+                return False
+        return True
 
     def _noted(self) -> Iterable[Finding]:
         """What the hypervisor tolerated."""
@@ -157,6 +198,8 @@ class PvReplay:
         if step.vcpu == 0:
             assist = int(view(CONTEXT[self.guest.width], step.content)["vm_assist"])
             self.xen.extended_cr3 = bool(assist & PAE_EXTENDED_CR3)
+        if self._cleared:
+            return outcome
         try:
             self.xen.take_gdt(step.gdt)
             root = FrameType(self.guest.levels)

@@ -58,6 +58,9 @@ class Kind(Protocol):
     def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
         """Runs of data pages worth having."""
 
+    def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
+        """Contents of data pages; what of them goes into the record."""
+
     def check_pfns(self, record: PageData, first_illegal: int) -> bool:
         """Whether every pfn of a record may be sent to this guest, up to the first illegal type."""
 
@@ -195,6 +198,10 @@ class Restorer:
     def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
         """The pages the kind of guest needs."""
         return self.kind.wants_pages(place, words) if self.kind else ()
+
+    def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
+        """Their contents."""
+        return self.kind.pages(words, first, data) if self.kind else None
 
     def record(self, record: Record | PageData) -> None:
         """One complete record (`process_record`)."""

@@ -44,6 +44,10 @@ class HvmKind:
         """No page of an HVM guest is looked at."""
         return ()
 
+    def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
+        """Not asked for."""
+        return None
+
     def check_pfns(self, record: PageData, first_illegal: int) -> bool:
         """REC-08: libxc itself has no bound."""
         words = record.words

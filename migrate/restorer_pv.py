@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from migrate.guest import DATA, FRAMED, REFERENCED, SENT, PvGuest, TooSparseError, Vcpu
 from migrate.hypercalls import Asked, Step
+from migrate.ledger import Ledger
 from migrate.p2m import read_p2m_frames
 from migrate.paging import ENTRIES, FRAME_MASK, L1TF_SAFE, looks_like_gdt
 from migrate.pagestore import PageStore
@@ -44,6 +45,7 @@ LEVELS = {4: 3, 8: 4}
 SIGABRT = 6
 SIGSEGV = 11
 
+_MAGIC = np.uint64(int.from_bytes(MAGIC_PREFIX, "little"))
 _IS_TABLE = np.array([t in TABLE_TYPES for t in range(16)])
 _GETS_FRAME = np.array([t not in FRAMELESS_TYPES for t in range(16)])
 
@@ -64,7 +66,9 @@ class PvKind:
         transport = restorer.transport
         rereads = transport is not None and transport.rereads
         self.guest = PvGuest(PageStore(transport, rereads=rereads))
+        self.ledger = Ledger(self.guest)
         self._peeks = not rereads
+        self._looked_at: dict[int, bytes] = {}  # of the record that is being read: ordinal -> contents
         self._p2m_known = False
         self._leftovers = False  # REC-29 has been told
         self._gap = False  # the list does not begin with pfn 0
@@ -82,6 +86,22 @@ class PvKind:
             return ()
         wanted = np.flatnonzero(_IS_TABLE[words.types[words.has_data]])
         return _runs(wanted)
+
+    def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
+        """Keep what was asked for; where everything goes by, copy the tables and what else the end may need."""
+        if not self._peeks:
+            return bytes(data)
+        tables = _IS_TABLE[words.types[words.has_data][first : first + len(data) // PAGE_SIZE]]
+        pages = np.frombuffer(data, "<u8").reshape(-1, ENTRIES)
+        keep = tables.copy()
+        if not self.restorer.verifying:
+            others = np.flatnonzero(~tables)
+            pfns = words.pfns[words.has_data][first:][others]
+            marks = np.ones(len(others), np.bool_) if self.guest.store.keeps_all else self._remarkable(pfns, pages, others)
+            keep[others[marks]] = True
+        for row in np.flatnonzero(keep).tolist():
+            self._looked_at[first + row] = pages[row].tobytes()
+        return None
 
     def check_pfns(self, record: PageData, first_illegal: int) -> bool:
         """REC-07: no pfn beyond max_pfn. Without a p2m nobody knows max_pfn."""
@@ -131,19 +151,24 @@ class PvKind:
             guest.state[data_pfns] |= DATA
         tables = _IS_TABLE[types[has_data]]
         contents = self._contents(record)
-        if tables.any() and not self._localise(record, np.flatnonzero(tables), data_pfns, contents):
+        ordinals = np.flatnonzero(tables)
+        entries = np.frombuffer(b"".join(contents[i] for i in ordinals.tolist()), "<u8").reshape(-1, ENTRIES)
+        if len(ordinals) and not self._localise(record, ordinals, data_pfns, entries):
             return
         if verifying:
             return
         store = guest.store
         store.note_batch(record.place.body + PAGE_DATA_HEADER.size, words, record.data_offset)
         last = _last_copies(data_pfns)
-        ordinals = np.flatnonzero(tables & last).tolist()
-        store.now_data(data_pfns[~tables & last])
+        stale = store.tables_among(data_pfns[~tables & last])
+        self.ledger.forget(stale)
+        store.drop_tables(stale)
+        final = np.flatnonzero(last[ordinals])
+        kept = ordinals[final].tolist()
+        table_pfns = data_pfns[kept].tolist()
+        self.ledger.enter(table_pfns, types[has_data][kept].tolist(), entries[final])
         store.put_tables(
-            data_pfns[ordinals].tolist(),
-            [contents[i] for i in ordinals],
-            [record.data_offset + PAGE_SIZE * i for i in ordinals],
+            table_pfns, [contents[i] for i in kept], [record.data_offset + PAGE_SIZE * i for i in kept]
         )
         if self._peeks:
             self._keep_others(data_pfns, np.flatnonzero(~tables & last), contents)
@@ -167,6 +192,9 @@ class PvKind:
 
     def _contents(self, record: PageData) -> dict[int, bytes]:
         """Contents by ordinal, of the pages that were asked for."""
+        if self._peeks:
+            looked_at, self._looked_at = self._looked_at, {}
+            return looked_at
         return {
             first + i: run[i * PAGE_SIZE : (i + 1) * PAGE_SIZE]
             for first, run in record.runs
@@ -178,15 +206,13 @@ class PvKind:
         record: PageData,
         ordinals: NDArray[np.int64],
         data_pfns: NDArray[np.int64],
-        contents: dict[int, bytes],
+        entries: NDArray[np.uint64],
     ) -> bool:
         """`x86_pv_localise_page` for the tables of one record, all entries at once.
 
         A present entry beyond max_pfn trips an assertion; one whose pfn has no frame gets a fresh one.
         """
         guest = self.guest
-        raw = b"".join(contents[i] for i in ordinals.tolist())
-        entries = np.frombuffer(raw, "<u8").reshape(-1, ENTRIES)
         present = (entries & 1).astype(bool)
         named = np.where(present, (entries & FRAME_MASK) >> 12, 0).astype(np.int64)
         highest = int(named.max())
@@ -235,22 +261,23 @@ class PvKind:
 
     def _keep_others(self, pfns: NDArray[np.int64], ordinals: NDArray[np.int64], contents: dict[int, bytes]) -> None:
         """On an input that cannot be read again: keep what the end may ask for."""
-        if not len(ordinals):
-            return
         store = self.guest.store
-        some = [contents[i] for i in ordinals.tolist()]
-        store.put_others(pfns[ordinals].tolist(), some, self._remarkable(pfns[ordinals], some).tolist())
+        store.put_others(pfns[ordinals].tolist(), [contents.get(i) for i in ordinals.tolist()])
         if store.crowded:
-            kept = list(store.others)
-            marks = self._remarkable(np.array(kept, np.int64), list(store.others.values()))
-            store.squeeze(pfn for pfn, keep in zip(kept, marks.tolist(), strict=True) if keep)
+            kept = np.array(list(store.others), np.int64)
+            pages = np.frombuffer(b"".join(store.others.values()), "<u8").reshape(-1, ENTRIES)
+            store.squeeze(kept[self._remarkable(kept, pages, np.arange(len(kept)))].tolist())
 
-    def _remarkable(self, pfns: NDArray[np.int64], contents: list[bytes]) -> NDArray[np.bool_]:
-        """Pages the end will ask for: p2m pages by pfn, start_info by its magic, GDTs by their looks."""
-        pages = np.frombuffer(b"".join(contents), "<u8").reshape(-1, ENTRIES)
-        magic = int.from_bytes(MAGIC_PREFIX, "little")
-        found: NDArray[np.bool_] = (pages[:, 0] == magic) | np.isin(pfns, self.guest.p2m_frames)
-        return found | looks_like_gdt(pages)
+    def _remarkable(
+        self, pfns: NDArray[np.int64], pages: NDArray[np.uint64], rows: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Which rows the end will ask for: p2m pages by pfn, start_info by its magic, GDTs by their looks."""
+        first = pages[rows, 0]
+        found: NDArray[np.bool_] = (first == _MAGIC) | np.isin(pfns, self.guest.p2m_frames)
+        null = np.flatnonzero(first == 0)
+        if len(null):
+            found[null] |= looks_like_gdt(pages, rows[null])
+        return found
 
     # -- other records -----------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from migrate.rules import NOT_RULES, RULES, Rule
 
@@ -29,6 +28,8 @@ def matching(word: str) -> list[str]:
         raise ValueError(f"{id} is not a rule: {NOT_RULES[id]}")
     found = [known for known in RULES if id and known.startswith(id)]
     if not found:
+        from difflib import get_close_matches
+
         by_fold = {name.casefold(): name for name in (*RULES, *slugs)}
         close = [by_fold[name] for name in get_close_matches(word.casefold(), by_fold, n=3)]
         hint = f"; did you mean {' or '.join(close)}?" if close else ""

@@ -100,7 +100,8 @@ class _Vcpu(Body):
     @classmethod
     def unpack(cls, place: Place, raw: bytes) -> Self:
         head, rest = _split(raw, VCPU_HEADER.size)
-        return cls(place, *VCPU_HEADER.unpack(head), rest)
+        vcpu_id, reserved = VCPU_HEADER.unpack(head)
+        return cls(place, vcpu_id, reserved, rest)
 
     def pack(self) -> bytes:
         return VCPU_HEADER.pack(self.vcpu_id, self.reserved) + self.content
@@ -175,7 +176,8 @@ class P2mFrames(Body):
     def unpack(cls, place: Place, raw: bytes) -> Self:
         """Read the fields. Raises Misfit unless a whole number of pfns follows the 8-byte header."""
         head, rest = _split(raw, P2M_HEADER.size)
-        return cls(place, *P2M_HEADER.unpack(head), _entries(_PFN, rest))
+        start_pfn, end_pfn = P2M_HEADER.unpack(head)
+        return cls(place, start_pfn, end_pfn, _entries(_PFN, rest))
 
     def pack(self) -> bytes:
         """The body's bytes."""
@@ -279,7 +281,8 @@ class HvmParams(Body):
     def unpack(cls, place: Place, raw: bytes) -> Self:
         """Read the fields. Raises Misfit unless a whole number of pairs follows the 8-byte header."""
         head, rest = _split(raw, PARAMS_HEADER.size)
-        return cls(place, *PARAMS_HEADER.unpack(head), _entries(dtype_of(HVM_PARAM), rest))
+        count, reserved = PARAMS_HEADER.unpack(head)
+        return cls(place, count, reserved, _entries(dtype_of(HVM_PARAM), rest))
 
     def pack(self) -> bytes:
         """The body's bytes."""

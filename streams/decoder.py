@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from streams.transports import Transport
 
 # Pages asked for in one go: bounds the buffer a transport needs, however long a run is.
-PAGES_PER_GIVE = 64
+PAGES_PER_GIVE = 256
 # A libxl record that could be worth keeping whole is at most this long; the device model's blob is not.
 LIBXL_BODY_LIMIT = 16 << 20
 
@@ -105,6 +105,9 @@ class Consumer(Protocol):
 
     def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
         """Runs (first ordinal, pages) of a PAGE_DATA record's data pages worth having, ascending."""
+
+    def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
+        """Contents of data pages from ordinal `first` on, valid until this returns; what of it goes into the record."""
 
     def record(self, record: Record | PageData) -> None:
         """A complete record."""
@@ -320,6 +323,7 @@ class Decoder:
                 return self._damaged("FRM-08", "the stream stops here, without an END record", start)
             place = Place(start, self._libxc_index, *RECORD_HEADER.unpack(raw))
             self._libxc_index += 1
+            record: Record | PageData | None
             if place.type == RecordType.PAGE_DATA and place.length >= PAGE_DATA_HEADER.size:
                 consumer.wants_body(place)
                 record = yield from self._page_data(place)
@@ -375,10 +379,14 @@ class Decoder:
                     return None
                 while pages:
                     some = min(pages, PAGES_PER_GIVE)
-                    data = yield from self._take(some * PAGE_SIZE)
+                    data = yield Give(some * PAGE_SIZE)
+                    assert not isinstance(data, int)
+                    self.position += len(data)
                     if len(data) < some * PAGE_SIZE:
                         return None
-                    runs.append((first, data))
+                    kept = self.consumer.pages(words, first, data)
+                    if kept is not None:
+                        runs.append((first, kept))
                     first += some
                     pages -= some
         rest = place.body + place.length - self.position

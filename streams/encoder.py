@@ -231,6 +231,10 @@ class Recorder:
         """Every page."""
         return ((0, words.data_pages),)
 
+    def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes:
+        """Keep them."""
+        return bytes(data)
+
     def record(self, record: Record | PageData) -> None:
         """Keep the record; a PAGE_DATA that is not made of header, words and whole pages as it is."""
         place = record.place

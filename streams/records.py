@@ -72,7 +72,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class PageData:
-    """A PAGE_DATA record: its pfn words, and those page contents somebody asked for.
+    """A PAGE_DATA record: its pfn words, and those page contents somebody asked for and kept.
 
     `runs` holds (ordinal, contents) pairs: the ordinal counts data-carrying pages from 0, the contents are
     a whole number of pages that follow one another. `data_offset` is where page 0's contents lie in the file.

@@ -34,6 +34,13 @@ class Ending(IntEnum):
     BROKEN_PIPE = 141
 
 
+def echo(text: str) -> None:
+    """Print a line on stdout. Raises BrokenPipeError where there is none."""
+    if sys.stdout is None:
+        raise BrokenPipeError("stdout is closed")
+    click.echo(text)
+
+
 def complain(message: str, error: Exception | None = None) -> None:
     """Tell on stderr what went wrong, in one line; with MIGRATE_DEBUG=1 after the traceback of `error`."""
     from migrate.reports.safe import safe

@@ -95,9 +95,10 @@ def _leave_interrupts_to_the_parent() -> None:
 
 
 class _Bar:
-    """Streams done, on a terminal. Comes up once it takes a while, and so after the workers have been forked:
+    """Streams done, on a terminal.
 
-    its refreshing thread would not survive that well.
+    Comes up once the work has taken a while, and so after all workers are there: forking with a refreshing
+    thread about is asking for trouble.
     """
 
     def __init__(self, count: int) -> None:

@@ -26,11 +26,11 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from migrate.corpus.outcomes import STEPS, UNJUDGED, VERDICTS, Difference, Observation, Outcome
+from migrate.corpus.outcomes import REFUSE, STEPS, UNJUDGED, VERDICTS, Difference, Observation, Outcome
 from migrate.placement import NAMES as PLACEMENTS
 from migrate.rules import RULES
 from migrate.targets import resolve
@@ -39,6 +39,7 @@ SHARED_NAME = "expect.toml"
 SUFFIX = ".expect.toml"
 DEFAULTS = "defaults"
 COMPRESSED = (".zst", ".gz", ".xz")
+FAILURE_KEYS = tuple(f.name for f in fields(Outcome) if f.name != "verdict")
 
 T = TypeVar("T")
 
@@ -230,8 +231,8 @@ def _expectation(table: _Table) -> Expectation:
         raise table.error("target", str(error)) from None
     placement = table.word("placement", PLACEMENTS)
     rules = _rules(table)
-    measured = _measured(table.table("measured")) if "measured" in table.left else None
-    if measured is None or "verdict" in table.left:
+    measured = _measured(table.table("measured")) if table.has("measured") else None
+    if measured is None or table.has("verdict"):
         outcome = _outcome(table, VERDICTS)
     else:
         outcome = measured.outcome
@@ -255,9 +256,13 @@ def _measured(table: _Table) -> Measured:
 
 
 def _outcome(table: _Table, verdicts: Iterable[str]) -> Outcome:
+    verdict = table.word("verdict", verdicts)
+    for key in FAILURE_KEYS:
+        if verdict != REFUSE and table.has(key):
+            raise table.error(key, "only a refusal has one")
     return Outcome(
-        verdict=table.word("verdict", verdicts),
-        step=table.word("step", STEPS) if "step" in table.left else None,
+        verdict=verdict,
+        step=table.word("step", STEPS) if table.has("step") else None,
         call=table.take("call", str, None),
         vcpu=table.number("vcpu"),
         errno=table.take("errno", str, None),
@@ -266,7 +271,7 @@ def _outcome(table: _Table, verdicts: Iterable[str]) -> Outcome:
 
 
 def _rules(table: _Table) -> dict[str, int] | None:
-    if "rules" not in table.left:
+    if not table.has("rules"):
         return None
     counts = table.table("rules")
     rules = {}
@@ -293,10 +298,14 @@ class _Table:
         """The complaint about a key."""
         return ExpectationError(f"{self.file}: {self.place}{key}: {what}")
 
+    def has(self, key: str) -> bool:
+        """Whether a key is there that may be."""
+        self._known.append(key)
+        return key in self.left
+
     def take(self, key: str, kind: type, default: T) -> Any | T:
         """A value of that kind; the default where the key is not there."""
-        self._known.append(key)
-        if key not in self.left:
+        if not self.has(key):
             return default
         value = self.left.pop(key)
         if type(value) is not kind:  # a bool is not a number here

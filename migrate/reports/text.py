@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate import targets
+from migrate.reports.rule_pages import explain_command
 from migrate.reports.safe import safe
 from migrate.rules.catalogue import Effect, Severity
 from streams.wire.framing import PAGE_SIZE
@@ -29,13 +30,14 @@ _PLACED = {
     "identity": "frames placed where mfn = pfn",
 }
 _TOOLSTACK = ("libxc", "libxl", "xl", "xapi")
-_SEVERITY_STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
+SEVERITY_STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 _VERDICT_STYLE = {"accept": "bold green", "refuse": "bold red", "unjudged": "bold yellow"}
 _VERDICT_WIDTH = 9
 _ID_WIDTH = 8
 _KEY_WIDTH = 13
 _SLUG_WIDTH = 13
 _SEVERITY_WIDTH = 9
+_EXPLAIN_GAP = " " * 6
 # A message gets at least so many columns; in a narrower window it starts on a line of its own.
 _NARROWEST = 40
 
@@ -62,7 +64,7 @@ def render(report: Report, console: Console) -> None:
     """Print the whole report of one stream, wrapped to the width of the console."""
     _print(console, Text(safe(report.stream.name), "bold"))
     for key, value in _header(report):
-        _hanging(console, Text(f"    {key:<{_KEY_WIDTH}}"), safe(value))
+        hanging(console, Text(f"    {key:<{_KEY_WIDTH}}"), safe(value))
     if report.findings:
         console.print()
         slug_width = max(_SLUG_WIDTH, *(len(finding.rule.slug) for finding in report.findings))
@@ -75,7 +77,7 @@ def render(report: Report, console: Console) -> None:
 def render_verdict(report: Report, console: Console) -> None:
     """Print the verdict line alone."""
     head = Text(f"{safe(report.verdict):<{_VERDICT_WIDTH}}", _VERDICT_STYLE.get(report.verdict, ""))
-    _hanging(console, head, safe(f"{report.stream.name}: {verdict_sentence(report)}"))
+    hanging(console, head, safe(f"{report.stream.name}: {verdict_sentence(report)}"))
 
 
 def verdict_sentence(report: Report) -> str:
@@ -187,17 +189,17 @@ def _finding(finding: Finding, console: Console, slug_width: int) -> None:
     head = Text.assemble(
         (f"{rule.id:<{_ID_WIDTH}}", "bold"),
         f"{rule.slug:<{slug_width}}  ",
-        (f"{finding.severity.value:<{_SEVERITY_WIDTH}}", _SEVERITY_STYLE[finding.severity]),
+        (f"{finding.severity.value:<{_SEVERITY_WIDTH}}", SEVERITY_STYLE[finding.severity]),
     )
     if console.width - len(head) >= _NARROWEST:
-        _hanging(console, head, safe(finding.message))
+        hanging(console, head, safe(finding.message))
     else:
         _print(console, head)
-        _hanging(console, Text(" " * _ID_WIDTH), safe(finding.message))
+        hanging(console, Text(" " * _ID_WIDTH), safe(finding.message))
     if finding.chain:
-        _hanging(console, Text(" " * _ID_WIDTH), safe(f"by way of {', '.join(finding.chain)}"), "dim")
-    if place := _place(finding):
-        _hanging(console, Text(" " * _ID_WIDTH), safe(place), "dim")
+        hanging(console, Text(" " * _ID_WIDTH), safe(f"by way of {', '.join(finding.chain)}"), "dim")
+    explain = f"explain: {' '.join(explain_command(rule))}"
+    hanging(console, Text(" " * _ID_WIDTH), safe(_EXPLAIN_GAP.join(filter(None, (_place(finding), explain)))), "dim")
 
 
 def _place(finding: Finding) -> str:
@@ -211,9 +213,9 @@ def _place(finding: Finding) -> str:
     return ", ".join(parts)
 
 
-def _hanging(console: Console, head: Text, body: str, style: str = "") -> None:
-    """Print `head` and beside it `body`, wrapped under itself."""
-    room = max(console.width - len(head), 1)
+def hanging(console: Console, head: Text, body: str, style: str = "", *, width: int = UNLIMITED) -> None:
+    """Print `head` and beside it `body`, wrapped under itself, within `width` columns and those of the console."""
+    room = max(min(width, console.width) - len(head), 1)
     for line in Text(body, style).wrap(console, room) or [Text()]:
         _print(console, Text.assemble(head, line))
         head = Text(" " * len(head))

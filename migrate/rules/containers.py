@@ -340,5 +340,5 @@ def emulator_context_missing(b: StreamBuilder) -> None:
     Source: libxl migration stream, section Layout; libxl_dm.c, libxl__build_device_model_args.
     """
     b.become_hvm()
-    b.wrap("libxl")
+    b.wrap("xl")  # whose configuration says that it is no PVH guest
     b.libxl_after.pop(0)

@@ -56,6 +56,7 @@ def p2m_frames_late(b: StreamBuilder) -> None:
     Repair: write P2M_FRAMES before the first PAGE_DATA.
     Source: libxc x86_pv_pfn_is_valid, x86_pv_set_page_type
     """
+    b.batch = 1  # the first record is of pfn 0 alone
     b.move(RecordType.X86_PV_P2M_FRAMES, after=RecordType.PAGE_DATA)
 
 

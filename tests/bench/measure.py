@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
-import time
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
+LAUNCHER = (sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py")))
 T = TypeVar("T")
 
 
@@ -31,22 +32,16 @@ class Usage:
 def run(command: Sequence[str]) -> Usage:
     """Run a command as a process of its own, its standard output thrown away.
 
-    The kernel counts a new program's peak from what its parent held when it started it, so the measuring
-    process has to stay smaller than all it measures: nothing here imports numpy (`floor` tells).
-
     Raises
     ------
     RuntimeError
         if the command does not end with 0: its time would be that of something else.
     """
-    started = time.perf_counter()
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)  # of this child and no other
-        wall = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"exit code {process.returncode} of {' '.join(command)}")
-    return Usage(wall, usage.ru_utime, usage.ru_stime, usage.ru_maxrss << 10)
+    launched = subprocess.run([*LAUNCHER, *command], stdout=subprocess.PIPE, text=True, check=True)
+    wall, user, system, peak, code = launched.stdout.split()
+    if code != "0":
+        raise RuntimeError(f"exit code {code} of {' '.join(command)}")
+    return Usage(float(wall), float(user), float(system), int(peak) << 10)
 
 
 def floor() -> int:

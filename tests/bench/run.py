@@ -6,7 +6,6 @@ within one run are worth comparing, seconds of two machines are not.
 
 from __future__ import annotations
 
-# argparse, not click: what this process holds is the least peak that can be measured.
 import argparse
 import json
 import tempfile
@@ -46,7 +45,7 @@ def main() -> None:
 
     where = machine()
     print(where)
-    print(f"a measured peak is at least {floor() / MIB:.0f} MiB, that of the measuring process")
+    print(f"a measured peak is at least {floor() / MIB:.0f} MiB, that of the process which starts the others")
     done: list[Table] = []
     with tempfile.TemporaryDirectory(prefix="migrate-bench-") as directory:
         for name in dict.fromkeys(asked.benchmarks or BENCHMARKS):

@@ -28,10 +28,8 @@ class Table:
         widths = [max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)]
         print(f"\n{self.title}\n")
         for row in (self.columns, ["-" * width for width in widths], *self.rows):
-            first, *others = (
-                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-            )
-            print("  " + "  ".join([first, *others]))
+            first, *others = map(str.rjust, row, widths)
+            print("  " + "  ".join([first.strip().ljust(widths[0]), *others]))
         for note in self.notes:
             print(f"  {note}")
 

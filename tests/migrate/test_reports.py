@@ -181,7 +181,8 @@ def test_finding_stands_on_two_lines_where_nobody_wraps():
     lines = printed(refused()).splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("HYP-22"))
     assert lines[first] == f"HYP-22  l3-above-4g    error    {MESSAGE}"
-    assert lines[first + 1] == "        at 0x7fe0d0, record 11 X86_PV_VCPU_BASIC"
+    place = "        at 0x7fe0d0, record 11 X86_PV_VCPU_BASIC"
+    assert lines[first + 1] == f"{place}      explain: migrate explain HYP-22"
 
 
 def test_finding_wraps_under_its_own_message():
@@ -214,9 +215,10 @@ def test_chain_of_tables_is_told():
     )
 
 
-def test_finding_without_a_place_has_no_second_line():
-    text = printed(accepted(findings=[warning_finding()]))
-    assert not [line for line in text.splitlines() if line.strip().startswith("at ")]
+def test_finding_without_a_place_still_says_what_explains_it():
+    lines = printed(accepted(findings=[warning_finding()])).splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("HYP-22"))
+    assert lines[first + 1] == "        explain: migrate explain HYP-22"
 
 
 def test_plain_output_has_no_escape_sequences():

@@ -1,0 +1,45 @@
+"""`migrate rules`: what is checked."""
+
+from __future__ import annotations
+
+import click
+
+from migrate.cli import echo
+from migrate.rules.catalogue import Layer
+
+
+def _layer(ctx: click.Context, param: click.Parameter, asked: str | None) -> Layer | None:
+    return None if asked is None else Layer[asked.upper()]
+
+
+@click.command()
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "markdown"]),
+    default="text",
+    show_default=True,
+    help="json: also what is deliberately no rule. markdown: one page with everything that `explain` tells.",
+)
+@click.option(
+    "--layer",
+    type=click.Choice([layer.name for layer in Layer], case_sensitive=False),
+    callback=_layer,
+    help="One layer alone: " + ", ".join(f"{layer.name} {layer.value}" for layer in Layer) + ".",
+)
+def rules(form: str, layer: Layer | None) -> None:
+    """List all rules."""
+    if form == "text":
+        from migrate.reports.rule_text import render_rules
+        from migrate.reports.text import console_for
+
+        render_rules(console_for(), layer)
+        return
+    from migrate.reports.rule_pages import rules_markdown, rules_object
+
+    if form == "json":
+        from migrate.reports.as_json import dumps
+
+        echo(dumps(rules_object(layer), indent=2))
+    else:
+        echo(rules_markdown(layer))

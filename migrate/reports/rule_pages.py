@@ -1,0 +1,378 @@
+"""What is told of a rule apart from any stream: as data, and as a page in Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from migrate.findings import SCHEMA
+from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests
+from migrate.reports import tool
+from migrate.rules import NOT_RULES, RULES, Rule, rule_set_version
+from migrate.rules.catalogue import Effect, Layer, Release
+from migrate.rules.hypervisor import NEEDS_PLACEMENT
+from migrate.targets import NEWEST, RELEASES, Target
+
+if TYPE_CHECKING:
+    from migrate.findings import Report
+    from migrate.order import Law
+
+STREAM_NAME = "bad.libxc"
+
+GUEST_SEES: dict[Effect, str] = {
+    Effect.REFUSED: "never runs on the destination: the toolstack gives up and destroys what it had built",
+    Effect.HYPERCALL: "never runs on the destination: Xen refuses part of its state, and the toolstack destroys "
+    "what it had built",
+    Effect.CRASH: "never runs on the destination: the process that rebuilds it dies half-way",
+    Effect.CORRUPT: "nobody notices at first: it is started in another state than it was saved in, which may show as "
+    "wrong data, as a crash or hang later, or never",
+    Effect.TOLERATED: "nothing",
+    Effect.HOST: "nothing, or it never runs on the destination: that depends on the host",
+    Effect.SPEC: "nothing: only tools that check streams against the specification object",
+}
+"""What becomes of the guest, by effect."""
+
+# The forms of the 4 GiB rule are numbered apart from its rules.
+_OTHER_PREFIXES = {"L3V": Layer.L3C}
+_HEADING = re.compile(r"^(What|Why|Repair|Source): ", re.MULTILINE)
+_SPECIAL = re.compile(r"([\\`*_<>\[\]|#&~])")
+_CODE = re.compile(r"(`[^`]+`)")
+_RULE_ID = re.compile(r"\b[A-Z0-9]{3}-\d+\b")
+
+
+# -- one rule -------------------------------------------------------------------------------------------
+
+
+def layer_of(id: str) -> Layer:
+    """The group of an id, be it that of a rule or of one that deliberately is none."""
+    prefix = id.partition("-")[0]
+    return _OTHER_PREFIXES.get(prefix) or Layer[prefix]
+
+
+def in_order(ids: Collection[str], layer: Layer | None = None) -> list[str]:
+    """Ids in the order of layers and numbers; those of one layer alone, if one is given."""
+    layers = list(Layer)
+    wanted = [id for id in ids if layer in (None, layer_of(id))]
+    return sorted(wanted, key=lambda id: (layers.index(layer_of(id)), *_number(id)))
+
+
+def _number(id: str) -> tuple[str, int]:
+    prefix, _, number = id.partition("-")
+    return prefix, int(number)
+
+
+def rules_of(layer: Layer) -> list[Rule]:
+    """The rules of one layer, by number."""
+    return [RULES[id] for id in in_order(RULES, layer)]
+
+
+def sections(rule: Rule) -> dict[str, str]:
+    """The parts of a rule's explanation: What, Why, Repair, Source.
+
+    Lines are joined; an empty line starts a new paragraph, and is left between two.
+    """
+    _, *parts = _HEADING.split(rule.text)
+    return {
+        heading: "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+        for heading, text in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """In which releases a rule holds.
+
+    `first` and `last` are branches (4.19), None where it holds from the oldest on or to the newest; `points` are
+    releases of older branches that got it later (4.18.3), with all that followed them in their branch.
+    """
+
+    first: str | None
+    last: str | None
+    points: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """As a person would say it."""
+        match self.first, self.last:
+            case None, None:
+                span = "all"
+            case first, None:
+                span = f"{first} and later"
+            case None, last:
+                span = f"up to {last}"
+            case first, last:
+                span = f"{first} to {last}"
+        if not self.points:
+            return span
+        *others, final = self.points
+        listed = f"{', '.join(others)} and {final}" if others else final
+        branches = "their branches" if others else "its branch"
+        return f"{span}; also {listed} and what followed in {branches}"
+
+    @property
+    def short(self) -> str:
+        """In a few characters."""
+        match self.first, self.last:
+            case None, None:
+                span = "all"
+            case first, None:
+                span = f"{first}+"
+            case None, last:
+                span = f"to {last}"
+            case first, last:
+                span = f"{first} to {last}"
+        return ", ".join([*(f"{point}+" for point in self.points), span])
+
+
+def releases(rule: Rule) -> Since:
+    """In which releases a rule holds, backports to older branches included."""
+    having = [target for target in RELEASES if target.enforces(rule)]
+    whole = [target for target in having if target.release[2] == 0]
+    branches = {target.release[:2] for target in whole}
+    points: dict[tuple[int, ...], Target] = {}
+    for target in having:
+        if target.release[:2] not in branches:
+            points.setdefault(target.release[:2], target)
+    return Since(
+        None if whole[0] == RELEASES[0] else whole[0].short,
+        None if having[-1] == NEWEST else whole[-1].short,
+        tuple(target.short for target in points.values()),
+    )
+
+
+def rule_object(rule: Rule) -> dict[str, Any]:
+    """A rule as a JSON object."""
+    return {
+        "id": rule.id,
+        "slug": rule.slug,
+        "title": rule.title,
+        "layer": rule.layer.name,
+        "severity": rule.severity.value,
+        "effect": rule.effect.name.lower(),
+        "enforced_by": rule.enforced_by,
+        "since": _release(rule.since),
+        "until": _release(rule.until),
+        "releases": releases(rule).words,
+        "errno": rule.errno,
+        "text": rule.text,
+        "has_violation": rule.violation is not None,
+    }
+
+
+def _release(release: Release | None) -> str | None:
+    return None if release is None else Target(release).name
+
+
+# -- how to see it --------------------------------------------------------------------------------------
+
+
+def explain_command(rule: Rule) -> tuple[str, ...]:
+    """The command line that explains a rule."""
+    return "migrate", "explain", rule.id
+
+
+def write_command(rule: Rule) -> tuple[str, ...]:
+    """The command line that writes the smallest stream that breaks a rule."""
+    return *explain_command(rule), "--write", STREAM_NAME
+
+
+class Conditions(NamedTuple):
+    """Under what a rule's violation shows: arguments of `migrate.check`, with its defaults."""
+
+    target: str = "newest"
+    placement: str = "source"
+
+
+def conditions(rule: Rule) -> Conditions:
+    """Under what a rule's violation shows."""
+    newest = [target for target in RELEASES if target.enforces(rule)][-1]
+    default = Conditions()
+    return Conditions(
+        default.target if newest == NEWEST else newest.short, NEEDS_PLACEMENT.get(rule.id, default.placement)
+    )
+
+
+def check_command(rule: Rule, file: str = STREAM_NAME) -> tuple[str, ...]:
+    """The command line that judges that stream, with the options it needs."""
+    needed = conditions(rule)._asdict().items() - Conditions()._asdict().items()
+    return "migrate", "check", file, *(word for name, value in sorted(needed) for word in (f"--{name}", value))
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What `migrate check` says of the stream that breaks a rule."""
+
+    rule: Rule
+    report: Report
+
+    @property
+    def message(self) -> str | None:
+        """The finding's message; None where the rule did not fire."""
+        return next((f.message for f in self.report.findings if f.rule.id == self.rule.id), None)
+
+    @property
+    def verdict(self) -> str:
+        """The verdict, with the reason where that is not the rule itself."""
+        if self.report.failure is not None and self.report.failure.rule != self.rule.id:
+            return f"{self.report.verdict}, because of {self.report.failure.rule}"
+        return f"{self.report.verdict}: {self.report.reason}" if self.report.reason else self.report.verdict
+
+
+def explanation_object(rule: Rule, shown: Shown | None) -> dict[str, Any]:
+    """The JSON object of `migrate explain`; `shown` is null for a rule that no stream can break."""
+    return {
+        **_head(),
+        "rule": rule_object(rule),
+        "sections": {heading.lower(): text for heading, text in sections(rule).items()},
+        "guest_sees": GUEST_SEES[rule.effect],
+        "shown": shown
+        and {
+            "write": list(write_command(rule)),
+            "check": list(check_command(rule)),
+            "verdict": shown.report.verdict,
+            "message": shown.message,
+        },
+    }
+
+
+def not_rule_object(id: str) -> dict[str, Any]:
+    """The JSON object of `migrate explain` for an id that deliberately is no rule."""
+    return {**_head(), "rule": None, "not_a_rule": {"id": id, "reason": NOT_RULES[id]}}
+
+
+def _head() -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "tool": {"name": tool.NAME, "version": tool.version()},
+        "rule_set": rule_set_version(),
+    }
+
+
+# -- all rules ------------------------------------------------------------------------------------------
+
+
+def rules_object(layer: Layer | None = None) -> dict[str, Any]:
+    """The JSON document of `migrate rules`."""
+    return {
+        **_head(),
+        "rules": [rule_object(RULES[id]) for id in in_order(RULES, layer)],
+        "not_rules": [{"id": id, "reason": NOT_RULES[id]} for id in in_order(NOT_RULES, layer)],
+    }
+
+
+def rules_markdown(layer: Layer | None = None) -> str:
+    """One page of all rules, or those of one layer, with an anchor (the id in lower case) for each."""
+    shown = frozenset(in_order([*RULES, *NOT_RULES], layer))
+    return "\n".join(_page(layer, shown))
+
+
+def _page(layer: Layer | None, shown: frozenset[str]) -> Iterator[str]:
+    yield "# Rules"
+    yield ""
+    count = len(shown & RULES.keys())
+    yield f"{count} rules, rule set `{rule_set_version()}`; generated by `migrate rules --format markdown`."
+    yield ""
+    yield "## Effects"
+    yield ""
+    yield from _table(
+        ["effect", "real software", "the guest"],
+        [[f"`{effect.name.lower()}`", effect.value, GUEST_SEES[effect]] for effect in Effect],
+    )
+    if layer in (None, Layer.ORD):
+        yield ""
+        yield from _law(shown)
+    for group in [layer] if layer else Layer:
+        yield ""
+        yield f"## {group.name}: {group.value}"
+        for rule in rules_of(group):
+            yield ""
+            yield from _rule(rule, shown)
+    if others := in_order(shown & NOT_RULES.keys()):
+        yield ""
+        yield "## What is no rule"
+        yield ""
+        yield from _table(["number", "why not"], [[_anchor(id) + id, _linked(NOT_RULES[id], shown)] for id in others])
+
+
+def _law(shown: frozenset[str]) -> Iterator[str]:
+    yield "## The law of record order"
+    yield ""
+    yield from _table(
+        ["record", "guests", "needs first", "at most once"],
+        [[_linked(cell, shown) for cell in row] for row in law_rows()],
+    )
+    yield ""
+    inferring = " or ".join(_escaped(record.name) for record in LAW if record in INFERS_STATIC_DATA_END)
+    yield f"A version 2 image has no STATIC\\_DATA\\_END; the first {inferring} stands for it."
+
+
+def law_rows() -> list[tuple[str, str, str, str]]:
+    """The law of record order: record, guests, what it needs first, the rule that it stands once; "" for nothing."""
+    return [
+        (record.name, _guests(law), ", ".join(_needs(law)), f"yes ({law.once})" if law.once else "")
+        for record, law in LAW.items()
+    ]
+
+
+def _guests(law: Law) -> str:
+    match law.guests:
+        case Guests.ANY:
+            return "any"
+        case Guests.NONE:
+            return f"none ({law.stray})"
+        case guests:
+            return f"{guests.name} (else {law.stray})"
+
+
+def _needs(law: Law) -> Iterator[str]:
+    for record, rule in law.after:
+        only = LAW[record].guests
+        narrower = f"{only.name}: " if law.guests & ~only else ""
+        yield f"{record.name} ({narrower}{rule})"
+
+
+def _rule(rule: Rule, shown: frozenset[str]) -> Iterator[str]:
+    yield _anchor(rule.id)
+    yield f"### {rule.id} {rule.slug}"
+    yield ""
+    yield f"**{_escaped(rule.title)}.**"
+    yield ""
+    facts: Mapping[str, str | None] = {
+        rule.severity.value: rule.effect.value,
+        "enforced by": rule.enforced_by,
+        "releases": releases(rule).words,
+        "errno": rule.errno,
+        "the guest": GUEST_SEES[rule.effect],
+    }
+    for key, value in facts.items():
+        if value is not None:
+            yield f"- {key}: {_escaped(value)}"
+    for heading, text in sections(rule).items():
+        yield ""
+        yield f"*{heading}.* {_linked(text, shown)}"
+    if rule.violation is not None:
+        yield ""
+        yield f"See it: `{' '.join(write_command(rule))}`, then `{' '.join(check_command(rule))}`."
+
+
+def _anchor(id: str) -> str:
+    return f'<a id="{id.lower()}"></a>'
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    for row in (headings, ["---"] * len(headings), *rows):
+        yield f"| {' | '.join(row)} |"
+
+
+def _escaped(text: str) -> str:
+    """Text for Markdown, where only `code` keeps its meaning."""
+    return "".join(part if i % 2 else _SPECIAL.sub(r"\\\1", part) for i, part in enumerate(_CODE.split(text)))
+
+
+def _linked(text: str, shown: frozenset[str]) -> str:
+    """Text for Markdown, in which ids of what is on the page are links."""
+    return _RULE_ID.sub(
+        lambda match: f"[{match[0]}](#{match[0].lower()})" if match[0] in shown else match[0], _escaped(text)
+    )

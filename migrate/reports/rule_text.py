@@ -1,0 +1,127 @@
+"""Rules for people: the table of all, and the page of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from migrate.reports.rule_pages import (
+    GUEST_SEES,
+    Shown,
+    check_command,
+    releases,
+    rules_of,
+    sections,
+    write_command,
+)
+from migrate.reports.text import SEVERITY_STYLE, hanging
+from migrate.rules import NOT_RULES, RULES, Rule, rule_set_version
+from migrate.rules.catalogue import Layer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Prose is read best in lines of this width, also where no terminal sets one.
+PROSE_WIDTH = 100
+COLUMNS = ("id", "slug", "severity", "effect", "enforced by", "releases")
+_GUTTER = 2
+_KEY_WIDTH = 13
+
+
+def render_rules(console: Console, layer: Layer | None = None) -> None:
+    """Print the table of all rules, or those of one layer: drawn on a terminal, plain columns elsewhere."""
+    groups = [layer] if layer else list(Layer)
+    rows = {rule.id: _row(rule) for group in groups for rule in rules_of(group)}
+    widths = [max(map(len, column)) for column in zip(COLUMNS, *rows.values(), strict=True)]
+    draw = _drawn if console.is_terminal else _plain
+    draw(console, groups, rows, widths)
+    if layer is None:
+        console.print()
+        console.print(
+            f"{len(RULES)} rules, rule set {rule_set_version()}; {len(NOT_RULES)} numbers are no rules. "
+            "One of them in full: migrate explain ID",
+            soft_wrap=not console.is_terminal,
+        )
+
+
+def _row(rule: Rule) -> tuple[str, ...]:
+    return (
+        rule.id,
+        rule.slug,
+        rule.severity.value,
+        rule.effect.name.lower(),
+        rule.enforced_by,
+        releases(rule).short,
+    )
+
+
+def _plain(console: Console, groups: list[Layer], rows: dict[str, tuple[str, ...]], widths: list[int]) -> None:
+    def line(cells: Iterable[str]) -> None:
+        padded = (f"{cell:<{width + _GUTTER}}" for cell, width in zip(cells, widths, strict=True))
+        console.print("".join(padded).rstrip(), soft_wrap=True)
+
+    line(COLUMNS)
+    for group in groups:
+        console.print()
+        console.print(_heading(group))
+        for rule in rules_of(group):
+            line(rows[rule.id])
+
+
+def _drawn(console: Console, groups: list[Layer], rows: dict[str, tuple[str, ...]], widths: list[int]) -> None:
+    # What people look for stays whole; the last two columns share what room is left.
+    whole = len(COLUMNS) - 2
+    room = max(console.width - sum(widths[:whole]) - _GUTTER * (len(COLUMNS) - 1), _GUTTER)
+    releases_width = min(widths[-1], max(room // 3, len(COLUMNS[-1])))
+    limits = [*widths[:whole], min(widths[whole], max(room - releases_width, 1)), releases_width]
+    for number, group in enumerate(groups):
+        table = Table(box=None, pad_edge=False, padding=(0, _GUTTER, 0, 0), header_style="dim", show_header=not number)
+        for index, (name, width) in enumerate(zip(COLUMNS, limits, strict=True)):
+            table.add_column(name, width=width, no_wrap=index < whole, overflow="fold")
+        for rule in rules_of(group):
+            id, slug, severity, *rest = rows[rule.id]
+            table.add_row(Text(id, "bold"), slug, Text(severity, SEVERITY_STYLE[rule.severity]), *rest)
+        if number:
+            console.print()
+        console.print(Text(_heading(group), "bold"))
+        console.print(table)
+
+
+def _heading(layer: Layer) -> str:
+    return f"{layer.name}  {layer.value}"
+
+
+def render_explanation(rule: Rule, shown: Shown | None, console: Console) -> None:
+    """Print all that is known of one rule; `shown` is None for one that no stream can break."""
+
+    def fact(key: str, value: str, style: str = "") -> None:
+        hanging(console, Text(f"{key:<{_KEY_WIDTH}}", "bold"), value, style, width=PROSE_WIDTH)
+
+    def command(words: Iterable[str]) -> None:
+        hanging(console, Text("    "), " ".join(words), "cyan")
+
+    hanging(console, Text(f"{rule.id}  {rule.slug}", "bold"), "")
+    hanging(console, Text(), rule.title, "bold", width=PROSE_WIDTH)
+    console.print()
+    fact("severity", rule.severity.value, SEVERITY_STYLE[rule.severity])
+    fact("effect", rule.effect.value)
+    fact("enforced by", rule.enforced_by)
+    fact("releases", releases(rule).words)
+    if rule.errno is not None:
+        fact("errno", rule.errno)
+    fact("the guest", GUEST_SEES[rule.effect])
+    console.print()
+    for heading, text in sections(rule).items():
+        fact(heading, text)
+    console.print()
+    if shown is None:
+        hanging(console, Text(), "No stream can show it, so there is none to write.", width=PROSE_WIDTH)
+        return
+    hanging(console, Text("To see it", "bold"), "")
+    command(write_command(rule))
+    command(check_command(rule))
+    fact("finding", shown.message or "none")
+    fact("verdict", shown.verdict)

@@ -1,0 +1,190 @@
+"""A transport that sits in a pipe: what the decoder asks for goes on to the output, byte for byte.
+
+Bytes the decoder wants to see are read and written; what it passes over goes from pipe to pipe inside the kernel
+where that is possible. Nothing is read that was not asked for, and nothing waits in here while input is awaited.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+from collections.abc import Sequence
+from contextlib import suppress
+
+from streams.transports import PIECE, TransportError
+
+# What a pipe is enlarged to where the kernel allows it: the most an unprivileged process may ask for.
+PIPE_SIZE = 1 << 20
+_F_SETPIPE_SZ = 1031
+
+class OutputError(Exception):
+    """The output cannot be written on."""
+
+    def __init__(self, error: OSError, written: int) -> None:
+        super().__init__(f"writing failed after {written} bytes: {error.strerror or error}")
+        self.errno = error.errno
+
+
+class ForwardingTransport:
+    """From one descriptor to another.
+
+    Parameters
+    ----------
+    source, sink:
+        descriptors of any kind.
+    hold:
+        keep what was given last until the decoder asks for more; else write it at once.
+    splice:
+        whether to try to move bytes inside the kernel.
+    """
+
+    size: int | None = None
+    rereads = False
+
+    def __init__(self, source: int, sink: int, *, hold: bool, splice: bool = True) -> None:
+        self.position = 0
+        self.written = 0
+        self.spliced = 0
+        self._source = source
+        self._sink = sink
+        self._hold = hold
+        self._splices = splice and hasattr(os, "splice")
+        self._buffer = memoryview(bytearray(PIECE))
+        self._pending: memoryview | bytes = b""
+        self._ended = False
+        for fd in (source, sink):
+            with suppress(OSError):
+                fcntl.fcntl(fd, _F_SETPIPE_SZ, PIPE_SIZE)
+
+    # -- what the decoder asks for -----------------------------------------------------------------
+
+    def give(self, n: int) -> bytes | memoryview:
+        """The next n bytes; they go on at once, or when the next are asked for."""
+        self.release()
+        if n <= len(self._buffer):
+            data: bytes | memoryview = self._buffer[: self._fill(n)]
+            self._pass_on(data)
+            return data
+        pieces = []
+        while n and not self._ended:
+            self.release()
+            piece = bytes(self._buffer[: self._fill(min(n, PIECE))])
+            self._pass_on(piece)
+            pieces.append(piece)
+            n -= len(piece)
+        return b"".join(pieces)
+
+    def skip(self, n: int) -> int:
+        """Move n bytes on unseen; fewer only at the end of the input."""
+        self.release()
+        moved = 0
+        while moved < n and not self._ended:
+            moved += self._move(n - moved)
+        return moved
+
+    def _pass_on(self, data: bytes | memoryview) -> None:
+        if self._hold:
+            self._pending = data
+        else:
+            self._write(data)
+
+    def release(self) -> None:
+        """Write what is held."""
+        if len(self._pending):
+            self._write(self._pending)
+            self._pending = b""
+
+    @property
+    def held(self) -> int:
+        """Bytes read and not yet written."""
+        return len(self._pending)
+
+    def drain(self) -> None:
+        """Move everything that still comes, each piece as soon as it is there."""
+        self.release()
+        while not self._ended:
+            self._move(PIECE)
+
+    def reread(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """None: there is no going back."""
+        return
+
+    def close(self) -> None:
+        """The descriptors are the caller's."""
+
+    # -- system calls ------------------------------------------------------------------------------
+
+    def _fill(self, n: int) -> int:
+        """Read n bytes into the buffer; fewer only at the end of the input."""
+        at = 0
+        while at < n and not self._ended:
+            got = self._read_into(self._buffer[at:n])
+            self._ended = not got
+            at += got
+        self.position += at
+        return at
+
+    def _read_into(self, buffer: memoryview) -> int:
+        while True:
+            try:
+                return os.readv(self._source, [buffer])
+            except BlockingIOError:
+                _wait(self._source, select.POLLIN)
+            except OSError as error:
+                message = f"reading failed at offset 0x{self.position:x}: {error.strerror or error}"
+                raise TransportError(message, self.position) from error
+
+    def _write(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        while len(view):
+            try:
+                done = os.write(self._sink, view)
+            except BlockingIOError:
+                _wait(self._sink, select.POLLOUT)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise OutputError(error, self.written) from error
+            else:
+                view = view[done:]
+                self.written += done
+
+    def _move(self, n: int) -> int:
+        """Move at most n bytes that are there from input to output; 0 at the end of the input."""
+        if self._splices:
+            moved = self._splice(n)
+            if moved is not None:
+                return moved
+        got = self._read_into(self._buffer[:n])
+        self._ended = not got
+        self.position += got
+        self._write(self._buffer[:got])
+        return got
+
+    def _splice(self, n: int) -> int | None:
+        """Move bytes inside the kernel; None where it does not do that for these descriptors."""
+        while True:
+            try:
+                moved = os.splice(self._source, self._sink, min(n, PIPE_SIZE))
+            except BlockingIOError:
+                _wait(self._source, select.POLLIN)
+                _wait(self._sink, select.POLLOUT)
+            except BrokenPipeError:
+                raise
+            except OSError:
+                # No pipe among them, O_APPEND, an old kernel: copying works. A real fault copying tells apart.
+                self._splices = False
+                return None
+            else:
+                self._ended = not moved
+                self.position += moved
+                self.written += moved
+                self.spliced += moved
+                return moved
+
+
+def _wait(fd: int, event: int) -> None:
+    poll = select.poll()
+    poll.register(fd, event)
+    poll.poll()
