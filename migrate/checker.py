@@ -32,12 +32,20 @@ class Judgement:
         self.collector = Collector()
         self.restorer = Restorer(self.collector, self.facts, transport, vcpus)
         self.steps: list[Step] = []
+        self.completed = False
         self._placements: dict[str, Placement] = {}
 
-    def finish(self, size: int) -> None:
-        """The stream has ended or broken off."""
-        self.facts.bytes = size
+    def complete(self) -> None:
+        """END has come, or never will: what libxc would do now."""
+        self.completed = True
         self.steps = self.restorer.complete()
+
+    def finish(self, size: int) -> None:
+        """The stream is over, or has broken off: gather what is left to say."""
+        if not self.completed:
+            self.complete()
+        self.restorer.unnoticed()
+        self.facts.bytes = size
         if self.facts.guest == "pv":
             from migrate.pv_facts import fill
 
@@ -65,8 +73,8 @@ class Judgement:
         """
         if not self.steps or self.facts.guest != "pv":
             return None
-        from migrate.pv_facts import vcpu_count
         from migrate.placement import place
+        from migrate.pv_facts import vcpu_count
         from migrate.replay import PvReplay
         from migrate.restorer_pv import PvKind
         from migrate.schedules import SCHEDULES
@@ -100,6 +108,15 @@ class Judgement:
             findings=[f for f in findings if selection.wants(f.rule)],
             reason=reason,
         )
+
+    @property
+    def page_tables(self) -> int:
+        """Page tables in hand; 0 for a guest that sends none."""
+        if self.facts.guest != "pv":
+            return 0
+        from migrate.pv_facts import pv_guest
+
+        return len(pv_guest(self).store.tables)
 
     def plain_outcomes(self, target: Target, placement: str) -> list[Outcome]:
         """The steps of a guest that needs no replay, with the findings of the checks already made."""

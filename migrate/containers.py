@@ -9,7 +9,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from migrate.rules.catalogue import Severity
-
 from streams.wire.framing import (
     EMULATOR_HEADER,
     XL_BYTEORDER,
@@ -162,7 +161,11 @@ class Wrappers:
             if self._type == "pvh":
                 return  # it has no device model
             severity = None if self._type == "hvm" else Severity.INFO
-            self._report("CON-23", "an HVM stream without EMULATOR_CONTEXT: the device model has no state to load", severity=severity)
+            self._report(
+                "CON-23",
+                "an HVM stream without EMULATOR_CONTEXT: the device model has no state to load",
+                severity=severity,
+            )
 
     def without_image(self) -> bool:
         """Whether a libxl stream ended without ever carrying a libxc image."""

@@ -86,6 +86,7 @@ class StreamFacts:
     pinned: dict[str, int] | None = None
     cr3: list[dict[str, int | None]] | None = None
     rounds: list[int] = field(default_factory=list)  # pfn words per pass over the guest's memory
+    round_bytes: list[int] = field(default_factory=list)  # bytes of PAGE_DATA per pass
     checkpoints: int = 0
     converted: bool = False  # by the legacy converter
 

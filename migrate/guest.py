@@ -110,7 +110,7 @@ class PvGuest:
 
     def pinned(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Pfns to pin, ascending, and the level of each (`pin_pagetables`)."""
-        level = self.types & LEVEL_MASK
+        level = np.bitwise_and(self.types, LEVEL_MASK, dtype=np.uint8)
         pfns = np.flatnonzero((self.types & PIN_BIT != 0) & (level >= 1) & (level <= 4))
         pfns = pfns[pfns <= self.max_pfn]
         return pfns.astype(np.int64), level[pfns]

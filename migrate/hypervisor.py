@@ -69,7 +69,7 @@ _TYPE_NAMES = {
 NONE, L1, L2, L3, L4, L2X, SEG, WRITABLE = FrameType
 
 
-class Refused(Exception):  # noqa: N818 - an answer of Xen, not a fault of ours
+class Refused(Exception):
     """Xen refuses: with which errno, by which rule, and through which tables it came there."""
 
     def __init__(self, rule: str, errno: str, message: str, pfn: int | None = None, slot: int | None = None) -> None:
@@ -123,7 +123,7 @@ class Hypervisor:
         self.unseen: set[int] = set()  # frames whose contents were needed and not kept
         self.pae = guest.width == 4
         self.types: NDArray[np.uint8] = np.zeros(len(guest.types), np.uint8)
-        self._type = memoryview(self.types)
+        self._type = self.types.data
         self._validated: set[int] = set()
         self._references: dict[int, int] = {}  # of L2X frames
         self._linear: dict[int, int] = {}  # > 0 linear entries of a table, < 0 uses of it by others
@@ -320,7 +320,7 @@ class Hypervisor:
         return Refused(
             "HYP-07",
             errno,
-            f"pfn {pfn:#x} was not sent as a page table, so its entry {slot} still names machine frame {mfn:#x}: {what}",
+            f"pfn {pfn:#x} was not sent as a page table: its entry {slot} still names machine frame {mfn:#x}, {what}",
             pfn,
             slot,
         )
@@ -335,7 +335,9 @@ class Hypervisor:
             rule = "REC-23"
         if not self.guest.store.is_table(pfn):
             rule = "HYP-06"
-        return Refused(rule, "EINVAL", f"{kind} pfn {pfn:#x}, entry {slot}, has flags {bits:#x} that Xen refuses", pfn, slot)
+        return Refused(
+            rule, "EINVAL", f"{kind} pfn {pfn:#x}, entry {slot}, has flags {bits:#x} that Xen refuses", pfn, slot
+        )
 
     # -- L2, L3, L4 --------------------------------------------------------------------------------
 
@@ -409,9 +411,7 @@ class Hypervisor:
                     self._explain_linear(refused, pfn, kind, slot, entry, target)
                 raise
 
-    def _explain_linear(
-        self, refused: Refused, pfn: int, kind: FrameType, slot: int, entry: int, target: int
-    ) -> None:
+    def _explain_linear(self, refused: Refused, pfn: int, kind: FrameType, slot: int, entry: int, target: int) -> None:
         """An entry that names a table of its own table's level is a failed linear page table."""
         have = self._type[target]
         same = have == kind or {have, kind} == {L2, L2X}
@@ -449,7 +449,9 @@ class Hypervisor:
         return True
 
     def _note_linear(self, table: int, kind: FrameType, target: int) -> None:
-        self.notes.append(("HYP-16", f"{kind} pfn {table:#x} maps {kind} pfn {target:#x} as a linear table", table, None))
+        self.notes.append(
+            ("HYP-16", f"{kind} pfn {table:#x} maps {kind} pfn {target:#x} as a linear table", table, None)
+        )
 
     def _undo_linear(self, table: int, target: int) -> None:
         self._linear[table] -= 1

@@ -83,8 +83,8 @@ def outlook(judgement: Judgement, target: Target, placement: str, variant: str |
     if high:
         tell(
             "L3C-3",
-            f"on the source {len(high)} L3 tables lay at or above 4 GiB, pfn {high[0]:#x} (mfn {int(mfns[high[0]]):#x}) "
-            "first: the source did not enforce the rule",
+            f"on the source {len(high)} L3 tables lay at or above 4 GiB, first pfn {high[0]:#x} "
+            f"(mfn {int(mfns[high[0]]):#x}): the source did not enforce the rule",
             high[0],
             len(high),
         )

@@ -18,7 +18,11 @@ def policy_objection(body: bytes, *, cpuid: bool) -> tuple[str, str, int] | None
     if cpuid:
         for number, (leaf, subleaf, *_) in enumerate(CPUID_LEAF.iter_unpack(body)):
             if not any(first <= leaf <= last for first, last in _LEAF_RANGES):
-                return f"CPUID leaf {leaf:#x} (subleaf {subleaf:#x}) is not one of Xen's", "ERANGE", number * CPUID_LEAF.size
+                return (
+                    f"CPUID leaf {leaf:#x} (subleaf {subleaf:#x}) is not one of Xen's",
+                    "ERANGE",
+                    number * CPUID_LEAF.size,
+                )
         return None
     for number, (index, flags, _) in enumerate(POLICY_MSR.iter_unpack(body)):
         if flags:

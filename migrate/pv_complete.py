@@ -5,6 +5,7 @@ Source: `x86_pv_stream_complete` of `xg_sr_restore_x86_pv.c` and what it calls, 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from streams.pages import LEVEL_MASK, PageType, type_name
 from streams.wire.framing import PAGE_SIZE, RecordType
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.start_info import START_INFO
-from streams.wire.vcpu import CONTEXT, MAX_GDT_ENTRIES, START_INFO_REGISTER, PAE_EXTENDED_CR3, cr3_to_pfn
+from streams.wire.vcpu import CONTEXT, MAX_GDT_ENTRIES, PAE_EXTENDED_CR3, START_INFO_REGISTER, cr3_to_pfn
 from streams.wire.views import dtype_of
 
 if TYPE_CHECKING:
@@ -77,7 +78,10 @@ class _Completion:
             self.no_vcpu0()
         else:
             self.kind.report(
-                "REC-59", f"vcpu {index} has no basic state: it stays down", next(iter(vcpu.places.values())), vcpu=index
+                "REC-59",
+                f"vcpu {index} has no basic state: it stays down",
+                next(iter(vcpu.places.values())),
+                vcpu=index,
             )
         for part, call in (("extended", SetExtended), ("xsave", SetXsave), ("msrs", SetMsrs)):
             content = getattr(vcpu, part)
@@ -252,13 +256,13 @@ class _Completion:
                 pfn=pfn,
             )
         self.steps.append(MapP2m(tuple(frames.tolist())))
-        self.source_p2m()
+        self.kind.p2m_is_sound = True
 
     # -- what libxc does not notice ----------------------------------------------------------------
 
     def unnoticed(self) -> None:
         """Cross-record checks that nobody makes, and that tell a guest which comes back wrong."""
-        kind, guest = self.kind, self.guest
+        kind = self.kind
         seen = kind.restorer.seen
         if not seen.get(RecordType.SHARED_INFO):
             kind.report("ORD-14", "no SHARED_INFO: the guest wakes up to a blank page")
@@ -268,6 +272,8 @@ class _Completion:
         self.shared_info()
         self.vm_assists()
         self.vcpu_gaps()
+        if kind.p2m_is_sound:
+            self.source_p2m()
 
     def never_sent(self) -> None:
         """XRC-40, REC-21, XRC-42."""
@@ -326,9 +332,18 @@ class _Completion:
 
     def vcpu_gaps(self) -> None:
         """ORD-25: offline vcpus have no records, so a gap may be meant."""
-        present = {index for index, vcpu in self.guest.vcpus.items() if vcpu.basic is not None}
-        for index in sorted(set(range(1, max(present, default=0))) - present):
-            self.kind.report("ORD-25", f"vcpu {index} has no context, and vcpus after it have", vcpu=index)
+        present = sorted({0} | {index for index, vcpu in self.guest.vcpus.items() if vcpu.basic is not None})
+        for before, after in pairwise(present):
+            first, last = before + 1, after - 1  # of the gap, which may be as wide as an id claims
+            if first == last:
+                self.kind.report("ORD-25", f"vcpu {first} has no context, and vcpus after it have", vcpu=first)
+            elif first < last:
+                self.kind.report(
+                    "ORD-25",
+                    f"vcpus {first} to {last} have no context, and vcpus after them have",
+                    vcpu=first,
+                    count=last - before,
+                )
 
     def source_p2m(self) -> None:
         """XRC-34."""
@@ -368,6 +383,11 @@ class _Completion:
             )
 
 
+def unnoticed(kind: PvKind) -> None:
+    """Report what neither libxc nor Xen looks at; it changes no verdict, and may take its time."""
+    _Completion(kind).unnoticed()
+
+
 def complete(kind: PvKind) -> list[Step]:
     """The steps of `x86_pv_stream_complete`, failing checks of libxc's own in their places."""
     work = _Completion(kind)
@@ -378,5 +398,4 @@ def complete(kind: PvKind) -> list[Step]:
         work.vcpu(index, guest.vcpus[index])
     work.pins()
     work.p2m()
-    work.unnoticed()
     return work.steps

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from migrate.findings import Finding
-from migrate.hypercalls import Asked, MapP2m, Pin, Refusal, SetContext, SetExtended, SetHvmContext, SetMsrs, SetXsave, Step
+from migrate.hypercalls import (
+    Asked,
+    MapP2m,
+    Pin,
+    Refusal,
+    SetContext,
+    SetExtended,
+    SetHvmContext,
+    SetMsrs,
+    SetXsave,
+    Step,
+)
 from migrate.hypervisor import FrameType, Hypervisor, L3Rule, Refused
 from migrate.paging import PAE_L3_LIMIT, bad_descriptors
 from migrate.rules import RULES
@@ -256,9 +267,7 @@ class PvReplay:
 
     # -- findings ----------------------------------------------------------------------------------
 
-    def _objected(
-        self, step: Step, call: str, vcpu: int, place: Place, objections: Iterable[Objection]
-    ) -> Outcome:
+    def _objected(self, step: Step, call: str, vcpu: int, place: Place, objections: Iterable[Objection]) -> Outcome:
         findings = []
         for objection in objections:
             rule = RULES[objection.rule]

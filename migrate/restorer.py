@@ -13,8 +13,8 @@ from migrate.containers import Wrappers
 from migrate.findings import StreamFacts
 from migrate.hypercalls import Asked
 from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests
-from migrate.rules.catalogue import Effect
 from migrate.policy import policy_objection
+from migrate.rules.catalogue import Effect
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
 from streams.records import Damage, LibxlRecord, PageData, Place, Record
 from streams.wire.framing import (
@@ -73,6 +73,9 @@ class Kind(Protocol):
     def complete(self) -> list[Step]:
         """At END: what libxc does next, its own checks included."""
 
+    def unnoticed(self) -> None:
+        """After END: report what no one checks, and what changes no verdict."""
+
 
 class Restorer:
     """Takes records as libxc's restore would, reports what it would refuse, and goes on with the best guess.
@@ -111,6 +114,7 @@ class Restorer:
         self.spoiled = False  # something the end depends on was refused
         self._last_pfn = -1
         self._last_checkpoint: Place | None = None
+        self._completed = False
 
     # -- containers and headers --------------------------------------------------------------------
 
@@ -407,15 +411,17 @@ class Restorer:
         if not self.facts.converted and words.has_type(PageType.XALLOC):
             index = words.first_with(frozenset({PageType.XALLOC}))
             self.report("REC-13", f"pfn {words.pfn(index):#x} has type XALLOC", place, pfn=words.pfn(index))
-        self._count_round(words)
+        self._count_round(words, place.length)
         self.kind.page_data(record, verifying=self.verifying)
 
-    def _count_round(self, words: PfnWords) -> None:
+    def _count_round(self, words: PfnWords, length: int) -> None:
         """Savers send ascending pfns within a pass over memory: a step back begins the next round."""
         rounds = self.facts.rounds
         if not rounds or words.pfn(0) <= self._last_pfn:
             rounds.append(0)
+            self.facts.round_bytes.append(0)
         rounds[-1] += len(words)
+        self.facts.round_bytes[-1] += length
         self._last_pfn = words.pfn(len(words) - 1)
 
     def _refuse(self, rule: str, message: str, place: Place, **fields: object) -> None:
@@ -451,14 +457,20 @@ class Restorer:
         rule = "FRM-09" if self.facts.container == "libxc" else "CON-22"
         self.report(rule, f"{length} bytes follow the end of the stream", offset=offset)
 
+    def unnoticed(self) -> None:
+        """What changes no verdict: only asked where `complete` had steps to give."""
+        self.wrappers.finish(self.ended)
+        if self._completed and self.kind is not None:
+            self.kind.unnoticed()
+
     def complete(self) -> list[Step]:
         """What libxc would do at END; nothing where the stream never got there, or is spoiled."""
-        self.wrappers.finish(self.ended)
         if not self.ended or self.spoiled or self.kind is None or self.unjudged:
             return []
         policies = (RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY)
         if self.version >= 3 and not self.facts.converted and not any(self.seen.get(p) for p in policies):
             self.report("ORD-08", "no CPU policy records: the toolstack makes the guest's CPUID anew")
+        self._completed = True
         return self.kind.complete()
 
 

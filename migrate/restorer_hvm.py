@@ -153,6 +153,9 @@ class HvmKind:
             )
         return [SetHvmContext(context.body, context.place)]
 
+    def unnoticed(self) -> None:
+        """Nothing is left to look at."""
+
 
 def param_name(index: int) -> str:
     """Name of an HVM param, or its number."""
@@ -192,7 +195,9 @@ def hvm_context_problem(body: bytes) -> Problem | None:
         if header.typecode > max(SaveType):
             return Problem(f"unknown typecode {header.typecode}", "EINVAL", at)
         if at + HVM_SAVE_HEADER.size + header.length > len(body):
-            return Problem(f"{SaveType(header.typecode).name} of {header.length} bytes runs past the end", "ENODATA", at)
+            return Problem(
+                f"{SaveType(header.typecode).name} of {header.length} bytes runs past the end", "ENODATA", at
+            )
     if entries[-1][1].typecode != SaveType.END:
         return Problem("the last entry is not END", "ENODATA", len(body))
     return None

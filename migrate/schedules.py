@@ -13,7 +13,7 @@ from migrate.hypercalls import PIN_BATCH, MapP2m, Pin, Step
 Schedule = Callable[[Sequence[Step]], list[Step]]
 
 
-def _parts(steps: Sequence[Step]) -> tuple[list[Step], list[Pin], list[Step]]:
+def _parts(steps: Sequence[Step]) -> tuple[list[Step], list[Pin], list[MapP2m]]:
     """The steps before the pins, the pins, and the p2m."""
     pins = [step for step in steps if isinstance(step, Pin)]
     last = [step for step in steps if isinstance(step, MapP2m)]

@@ -83,9 +83,7 @@ def context_objections(content: bytes, width: int, vcpu: int, target: Target) ->
             yield Objection("REC-63", "EINVAL", f"vcpu {vcpu}: debug registers that Xen refuses")
     assist = int(context["vm_assist"])
     if vcpu == 0 and assist & ~VM_ASSIST_VALID[width] and target.vm_assist_mask:
-        yield Objection(
-            "REC-60", "EINVAL", f"vm_assist {assist:#x} has bits outside {VM_ASSIST_VALID[width]:#x}"
-        )
+        yield Objection("REC-60", "EINVAL", f"vm_assist {assist:#x} has bits outside {VM_ASSIST_VALID[width]:#x}")
     if width == 8 and not flags & ContextFlag.IN_KERNEL and not int(context["ctrlreg"][1]):
         yield Objection("REC-65", "EINVAL", f"vcpu {vcpu} was in user mode, but has no user page table")
 
@@ -218,4 +216,6 @@ def msrs_objections(content: bytes, vcpu: int, target: Target) -> Iterator[Objec
             yield Objection("REC-92", target.msr_unlisted_errno, f"vcpu {vcpu}: MSR {index:#x} is not migrated")
             return
         if value:
-            yield Objection("REC-92", target.msr_unlisted_errno, f"vcpu {vcpu}: MSR {index:#x} = {value:#x}", certain=False)
+            yield Objection(
+                "REC-92", target.msr_unlisted_errno, f"vcpu {vcpu}: MSR {index:#x} = {value:#x}", certain=False
+            )

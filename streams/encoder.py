@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import singledispatch
 
-from streams.bodies import Body, Checkpoint, Opaque, decode_body, encode_body
+from streams.bodies import Body, Opaque, decode_body, encode_body
 from streams.decoder import Answer, Decoder, Decoding, Give, Taking, drive
 from streams.pages import PfnWords
 from streams.records import Damage, LibxlRecord, PageData, Place, Record
@@ -29,6 +29,7 @@ from streams.wire.framing import (
     ImageHeader,
     LibxlHeader,
     LibxlRecordType,
+    RecordType,
     XlHeader,
     padded,
 )
@@ -179,7 +180,7 @@ class Recorder:
         last = self.items[-1]
         if isinstance(last, LibxlRecord):
             return last.type == LibxlRecordType.CHECKPOINT_END
-        return isinstance(last, Checkpoint)
+        return isinstance(last, Body) and last.type == RecordType.CHECKPOINT
 
     def _take(self, start: int, end: int) -> bytes:
         """The bytes from offset start to end; all up to there are done with."""

@@ -12,11 +12,12 @@ import select
 from collections.abc import Sequence
 from contextlib import suppress
 
-from streams.transports import PIECE, TransportError
+from streams.transports import PIECE, Transport, TransportError
 
 # What a pipe is enlarged to where the kernel allows it: the most an unprivileged process may ask for.
 PIPE_SIZE = 1 << 20
 _F_SETPIPE_SZ = 1031
+
 
 class OutputError(Exception):
     """The output cannot be written on."""
@@ -26,7 +27,7 @@ class OutputError(Exception):
         self.errno = error.errno
 
 
-class ForwardingTransport:
+class ForwardingTransport(Transport):
     """From one descriptor to another.
 
     Parameters
@@ -94,6 +95,11 @@ class ForwardingTransport:
         if len(self._pending):
             self._write(self._pending)
             self._pending = b""
+
+    def stop_holding(self) -> None:
+        """From now on bytes go on at once."""
+        self._hold = False
+        self.release()
 
     @property
     def held(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from streams.wire.framing import PFN_WORD_SIZE
 
@@ -134,7 +134,7 @@ class PfnWords:
         """Page types, uint8, shape (len,)."""
         import numpy as np
 
-        return np.frombuffer(self._top, np.uint8) >> 4
+        return np.right_shift(np.frombuffer(self._top, np.uint8), 4, dtype=np.uint8)
 
     @cached_property
     def pfns(self) -> NDArray[np.int64]:
@@ -148,7 +148,7 @@ class PfnWords:
         """Which words announce a page of data, bool, shape (len,)."""
         import numpy as np
 
-        flags: Any = np.frombuffer(self._top.translate(_HAS_DATA), np.bool_)
+        flags: NDArray[np.bool_] = np.frombuffer(self._top.translate(_HAS_DATA), np.bool_)
         return flags
 
     @classmethod

@@ -17,6 +17,7 @@ COMMANDS = {
     "check": "migrate.cli.check",
     "explain": "migrate.cli.explain",
     "rules": "migrate.cli.rules",
+    "filter": "migrate.cli.filter",
     "trace": "migrate.cli.trace",
     "corpus": "migrate.cli.corpus",
 }

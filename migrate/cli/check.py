@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from migrate.cli import Ending, complain, internal_error
+from migrate.cli import Ending, complain, echo, internal_error
 from migrate.cli.options import ALL, l3_rule_option, placement_option, target_option, vcpus_option
 
 if TYPE_CHECKING:
@@ -113,7 +111,7 @@ class JsonLinesOutput:
         """Print the object."""
         from migrate.reports.as_json import dumps
 
-        _echo(dumps(report.to_dict()))
+        echo(dumps(report.to_dict()))
 
     def close(self) -> None:
         """Nothing is left to print."""
@@ -135,15 +133,9 @@ class JsonOutput:
         from migrate.reports.as_json import dumps
 
         if self.several:
-            _echo(dumps(self.objects, indent=2))
+            echo(dumps(self.objects, indent=2))
         elif self.objects:
-            _echo(dumps(self.objects[0], indent=2))
-
-
-def _echo(text: str) -> None:
-    if sys.stdout is None:
-        raise BrokenPipeError("stdout is closed")
-    click.echo(text)
+            echo(dumps(self.objects[0], indent=2))
 
 
 def ending_of(report: Report, fail_on: str) -> Ending:

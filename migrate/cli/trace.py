@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from migrate.cli import Ending, complain
+from migrate.cli import Ending, complain, echo
 from migrate.cli.options import l3_rule_option, placement_option, target_option, vcpus_option
 
 if TYPE_CHECKING:
@@ -97,10 +97,10 @@ def _trace(
     where = replay.hypervisor.placement if replay is not None and replay.hypervisor is not None else None
     if form == "jsonl":
         for item in report.objects(outcomes, where, only_failed=only_failed):
-            click.echo(as_json.dumps(item))
+            echo(as_json.dumps(item))
     else:
         for line in report.lines(outcomes, where, only_failed=only_failed):
-            click.echo(safe(line))
+            echo(safe(line))
     reason = judgement.unjudged_because()
     stopped = next((f for f in judgement.collector.findings if f.fatal and f.in_force(target, placement)), None)
     if stopped is not None and stopped.step != "context":
@@ -138,7 +138,7 @@ def _cost(judgement: Judgement, target: Target, placement: str, variant: str | N
         )
     if form == "jsonl":
         for row in rows:
-            click.echo(as_json.dumps(row))
+            echo(as_json.dumps(row))
     else:
         from migrate.reports.tables import print_table
 

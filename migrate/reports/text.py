@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.text import Text
 
-from migrate import targets
 from migrate.reports.rule_pages import explain_command
 from migrate.reports.safe import safe
-from migrate.rules.catalogue import Effect, Severity
+from migrate.reports.words import count, placed, release, verdict_sentence
+from migrate.rules.catalogue import Severity
 from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from migrate.findings import Failure, Finding, Report, StreamFacts
+    from migrate.findings import Finding, Report, StreamFacts
 
 # Wider than any line: where nobody looks at a screen, nothing is broken into lines.
 UNLIMITED = 1 << 20
 MIB = 1 << 20
 
-_PLACED = {
-    "source": "frames placed as on the source",
-    "high": "frames placed above 4 GiB",
-    "low": "frames placed below 4 GiB",
-    "identity": "frames placed where mfn = pfn",
-}
-_TOOLSTACK = ("libxc", "libxl", "xl", "xapi")
 SEVERITY_STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 _VERDICT_STYLE = {"accept": "bold green", "refuse": "bold red", "unjudged": "bold yellow"}
 _VERDICT_WIDTH = 9
@@ -80,68 +71,6 @@ def render_verdict(report: Report, console: Console) -> None:
     hanging(console, head, safe(f"{report.stream.name}: {verdict_sentence(report)}"))
 
 
-def verdict_sentence(report: Report) -> str:
-    """What the receiver would do, in a sentence; not escaped."""
-    match report.verdict:
-        case "accept":
-            return _acceptance(report) + _tally(report.findings)
-        case "refuse":
-            return _refusal(report.failure) if report.failure else "the restore would fail"
-        case _:
-            return f"not judged: {report.reason or 'no reason given'}"
-
-
-def _acceptance(report: Report) -> str:
-    # An HVM guest's stream has no page tables: its frames may lie anywhere.
-    placed = "" if report.stream.guest == "hvm" else f" ({_placed(report.placement)})"
-    corrupt = sorted({finding.rule.id for finding in report.findings if finding.effect is Effect.CORRUPT})
-    but = f", but not in the state it was saved in ({', '.join(corrupt)})" if corrupt else ""
-    return f"Xen {_release(report)} would restore this guest{but}{placed}"
-
-
-def _refusal(failure: Failure) -> str:
-    if failure.call in _TOOLSTACK:
-        subject, verb = failure.call, "refuses it"
-    else:
-        subject, verb = failure.call, "fails"
-        if failure.vcpu is not None:
-            subject = f"vcpu {failure.vcpu}'s {subject}"
-        elif failure.pfn is not None:
-            subject = f"{subject} for pfn {failure.pfn:#x}"
-    if failure.signal is not None:
-        verb = f"dies of {_signal_name(failure.signal)}"
-    elif failure.errno is not None and failure.call not in _TOOLSTACK:
-        verb = f"fails with {failure.errno}"
-    return f"{subject} {verb} ({failure.rule}): {failure.message}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _tally(findings: list[Finding]) -> str:
-    numbers: Counter[Severity] = Counter()
-    for finding in findings:
-        numbers[finding.severity] += finding.count
-    told = [_count(numbers[s], s.value) for s in (Severity.ERROR, Severity.WARNING) if numbers[s]]
-    return f"; {', '.join(told)}" if told else ""
-
-
-def _placed(placement: str) -> str:
-    return _PLACED.get(placement) or f"frames placed by {placement.removeprefix('file:')}"
-
-
-def _release(report: Report) -> str:
-    return targets.resolve(report.target).name
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
 def _header(report: Report) -> list[tuple[str, str]]:
     stream = report.stream
     lines = [("stream", _container(stream)), ("guest", _guest(stream))]
@@ -156,15 +85,15 @@ def _header(report: Report) -> list[tuple[str, str]]:
         lines.append(("pinned", pins or "nothing"))
     if stream.extended_cr3 is not None:
         lines.append(("extended cr3", "yes" if stream.extended_cr3 else "no"))
-    lines.append(("placement", f"{report.placement}: {_placed(report.placement)}"))
-    lines.append(("target", f"Xen {_release(report)}"))
+    lines.append(("placement", f"{report.placement}: {placed(report.placement)}"))
+    lines.append(("target", f"Xen {release(report)}"))
     return lines
 
 
 def _container(stream: StreamFacts) -> str:
     what = stream.container if stream.version is None else f"{stream.container}, image version {stream.version}"
     converted = ", by the legacy converter" if stream.converted else ""
-    return f"{what}{converted}, {_count(stream.records, 'record')}, {_count(stream.bytes, 'byte')}"
+    return f"{what}{converted}, {count(stream.records, 'record')}, {count(stream.bytes, 'byte')}"
 
 
 def _guest(stream: StreamFacts) -> str:
@@ -172,9 +101,9 @@ def _guest(stream: StreamFacts) -> str:
     if stream.width is not None:
         known.append(f"{stream.width * 8}-bit")
     if stream.levels is not None:
-        known.append(_count(stream.levels, "page table level"))
+        known.append(count(stream.levels, "page table level"))
     if stream.vcpus is not None:
-        known.append(_count(stream.vcpus, "vcpu"))
+        known.append(count(stream.vcpus, "vcpu"))
     if stream.max_pfn is not None:
         known.append(f"{_mebibytes(stream.max_pfn)} MiB (max pfn {stream.max_pfn:#x})")
     return ", ".join(known)

@@ -91,9 +91,7 @@ def lines(outcomes: Iterable[Outcome], placement: Placement | None, *, only_fail
             yield f"    {finding.message}"
 
 
-def objects(
-    outcomes: Iterable[Outcome], placement: Placement | None, *, only_failed: bool
-) -> Iterator[dict[str, Any]]:
+def objects(outcomes: Iterable[Outcome], placement: Placement | None, *, only_failed: bool) -> Iterator[dict[str, Any]]:
     """One JSON object per hypercall."""
     pins = 0
     for number, outcome in enumerate(outcomes):

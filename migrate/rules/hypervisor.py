@@ -307,9 +307,11 @@ def l3_above_4g(b: StreamBuilder) -> None:
     Why: a PAE cr3 has room for addresses below 4 GiB only. A guest that knows the rotated form lives with
         higher ones and says so by that assist; one that does not would misread its own cr3. So since 4.19
         Xen refuses to validate the table. (64-bit Xen from 4.3 to 4.18 did not ask.)
+
         It is the frame that counts, not the pfn. Frames are handed out by the destination, and the restore
         asks for no low ones: the same stream may pass on one host and fail on the next. The placement says
         which frames a verdict is about.
+
         Order decides. For each vcpu in turn its context is set, then tables are pinned in pfn order. A
         table is judged once, at its first use, and only when vcpu 0 is already set up. The root of vcpu 0
         is taken while its own context is being set, just before that, so it passes wherever it is (the

@@ -51,7 +51,16 @@ CONTAINERS = {"pv": ("libxc", "libxl", "xl", "xapi"), "hvm": ("libxc", "libxl", 
 
 # What an entry may say besides the frame, by where it stands; `RW` is taken away where it must not be.
 _AVAILABLE = 1 << 9 | 1 << 11
-_LEAF_FLAGS = (PTE_RW, PTE_RO, P, P | RW, P | RW | US | G, PTE_RW | NX, PTE_RO | _AVAILABLE | 1 << 52, P | A | D | 1 << 58)
+_LEAF_FLAGS = (
+    PTE_RW,
+    PTE_RO,
+    P,
+    P | RW,
+    P | RW | US | G,
+    PTE_RW | NX,
+    PTE_RO | _AVAILABLE | 1 << 52,
+    P | A | D | 1 << 58,
+)
 _TABLE_FLAGS = (TABLE, P, P | US, TABLE | NX, P | RW | _AVAILABLE, PTE_RO | 1 << 52 | 1 << 61)
 _PAE_ROOT_FLAGS = (PAE_ROOT, P, P | RW | US | A | D, P | US | _AVAILABLE)
 # Entries without the present bit, which nobody looks at: Linux's inverted frames, marks of its own, zeros.
@@ -329,7 +338,9 @@ def descriptors(width: int) -> st.SearchStrategy[int]:
     second_half = anything.map(lambda value: (value | _DESC_P) & ~(_DESC_S | _DESC_TYPE))
     gate = st.builds(
         lambda selector, low, high: _DESC_P | _CALL_GATE | high << 48 | selector << 16 | low,
-        st.integers(0, 0xDFFF) | st.just(0xE019 if width == 4 else 0xE033) | st.integers(0, 0x1FFF).map(lambda n: n << 3 | 4),
+        st.integers(0, 0xDFFF)
+        | st.just(0xE019 if width == 4 else 0xE033)
+        | st.integers(0, 0x1FFF).map(lambda n: n << 3 | 4),
         st.integers(0, 0xFFFF),
         st.integers(0, 0xFFFF),
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from construct import Int32ul, Int64ul, Struct
 
-
 HVM_PARAM = Struct("index" / Int64ul, "value" / Int64ul)
 """One pair of an HVM_PARAMS body, after `framing.PARAMS_HEADER`."""
 

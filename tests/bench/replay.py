@@ -82,7 +82,7 @@ def _replay(file: str, runs: int) -> dict[str, Any]:
         replays, count = [], 0
         for _ in range(runs):
             wall, cpu = time.perf_counter(), time.process_time()
-            trace = judgement.replay(target, "source")
+            trace = judgement.replay(target, "source", exact=True)
             replays.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu})
             if trace is None or trace.hypervisor is None or any(outcome.finding for outcome in trace.outcomes):
                 raise SystemExit(f"{file}: the replay does not pass, so its time means nothing")

@@ -24,7 +24,7 @@ class Table:
     runs: dict[str, Any] = field(default_factory=dict)
 
     def show(self) -> None:
-        """Print it."""
+        """Print it, numbers to the right."""
         widths = [max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)]
         print(f"\n{self.title}\n")
         for row in (self.columns, ["-" * width for width in widths], *self.rows):

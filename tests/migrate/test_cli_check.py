@@ -16,6 +16,7 @@ from migrate.cli.progress import PATIENCE, ProgressBar
 from migrate.findings import Finding, Report, StreamFacts
 from migrate.rules import NOT_RULES, RULES
 from migrate.rules.catalogue import Effect, Severity
+from migrate.selection import resolve_rules
 from migrate.testing.builder import StreamBuilder
 
 COMMAND = [sys.executable, "-m", "migrate"]

@@ -63,17 +63,16 @@ def test_every_rule_explains_itself(rule):
     assert fact(text, "releases") == releases(rule).words
     assert fact(text, "the guest") == GUEST_SEES[rule.effect]
     assert (rule.errno is None) or fact(text, "errno") == rule.errno
-    told = " ".join(f"{heading}: {fact(text, heading)}" for heading in ("What", "Why", "Repair", "Source"))
-    assert told == " ".join(rule.text.split())
+    printed = " ".join(text.split())
+    for heading, words in sections(rule):
+        assert f"{heading} {' '.join(words.split())}" in printed
 
 
 @every_violation
 def test_every_rule_shows_the_finding_of_its_stream(rule):
     told = json.loads(output(rule.id, "--format", "json"))["shown"]
     assert told["message"]
-    # A checkpointed stream breaks FRM-07, and those are not judged.
-    fate = "unjudged" if rule.id == "FRM-07" else "refuse" if rule.effect.fatal else "accept"
-    assert told["verdict"] == fate
+    assert told["verdict"] == ("refuse" if rule.effect.fatal else "accept")
 
 
 def test_page_shows_commands_finding_and_verdict():
@@ -113,15 +112,11 @@ def test_rule_is_meant_by_id_or_slug_in_any_case(word):
     assert output(word).startswith("HYP-22  l3-above-4g\n")
 
 
-def test_the_beginning_of_one_id_alone_means_that_rule():
-    assert output("CON-0"[:4] + "23").startswith("CON-23")
-
-
 @pytest.mark.parametrize(
     ("word", "hint"),
     [
         ("l3-above-4gb", "did you mean l3-above-4g"),
-        ("HYP-122", "did you mean HYP-12"),
+        ("HYP-122", "or HYP-12"),
         ("no such rule whatever", "no rule is called"),
         ("HYP-2", "HYP-22, HYP-27"),
         ("", "no rule is called"),
@@ -197,7 +192,7 @@ def test_written_stream_breaks_its_rule_under_the_command_that_is_told(rule, tmp
     program, command, *rest = shlex.split(written.output.split("to see it: ")[1])
     assert (program, command, rest[0]) == ("migrate", "check", str(file))
     result = run(command, *rest, "--format", "json", "--quiet")
-    assert result.exit_code in (0, 1, 3)
+    assert result.exit_code in (0, 1)
     assert rule.id in {finding["rule"] for finding in json.loads(result.output)["findings"]}
 
 

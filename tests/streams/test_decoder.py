@@ -26,6 +26,8 @@ class Listener(Consumer):
     def __init__(self, bodies: Iterable[int] = (), runs: Iterable[tuple[int, int]] = ()) -> None:
         self.bodies = set(bodies)
         self.runs = tuple(runs)
+        self.keeps = True
+        self.seen: list[tuple[int, bytes]] = []
         self.told: list[Any] = []
         self.damages: list[Damage] = []
         self.reasons: list[str] = []
@@ -54,6 +56,10 @@ class Listener(Consumer):
 
     def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
         return self.runs
+
+    def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
+        self.seen.append((first, bytes(data)))
+        return bytes(data) if self.keeps else None
 
     def record(self, record: Record | PageData) -> None:
         self.records.append(record)
@@ -239,6 +245,15 @@ def test_a_long_run_is_asked_for_in_bounded_pieces() -> None:
     assert [first for first, _ in batch.runs] == [1, 1 + PAGES_PER_GIVE, 1 + 2 * PAGES_PER_GIVE]
     assert b"".join(data for _, data in batch.runs) == b"".join(map(page, range(1, pages)))
     assert max(end - start for start, end in transport.given) == PAGES_PER_GIVE * PAGE
+
+
+def test_pages_that_are_looked_at_and_not_kept_are_in_no_record() -> None:
+    listener = Listener(runs=[(0, 1), (2, 1)])
+    listener.keeps = False
+    batch = listen(HEADERS + page_data([0, 0, 0]) + rec(0x00), listener).records[0]
+    assert isinstance(batch, PageData)
+    assert listener.seen == [(0, page(0)), (2, page(2))]
+    assert batch.runs == ()
 
 
 def test_data_offset_is_where_the_first_page_stands() -> None:

@@ -13,7 +13,7 @@ from construct import Array, Bytes, Computed, Construct, FormatField, GreedyByte
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.wire import framing, hvm, policy, vcpu
+from streams.wire import framing, hvm, hvm_names, policy, vcpu
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.start_info import MAGIC_PREFIX, START_INFO
 from streams.wire.vcpu import CONTEXT, EXTENDED, USER_REGS, XSAVE_HEADER, cr3_to_pfn, pfn_to_cr3
@@ -349,7 +349,7 @@ def test_extended_cr3_bit_goes_by_its_name() -> None:
 
 
 def test_hvm_params_are_the_indices_below_39() -> None:
-    assert [int(param) for param in hvm.HvmParam] == list(range(39))
+    assert [int(param) for param in hvm_names.HvmParam] == list(range(39))
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_hvm_params_are_the_indices_below_39() -> None:
     ],
 )
 def test_params_a_saver_sends_have_their_names(index: int, name: str) -> None:
-    assert hvm.HvmParam(index).name == name
+    assert hvm_names.HvmParam(index).name == name
 
 
 # -- cr3 ----------------------------------------------------------------------------------------------
@@ -477,6 +477,6 @@ def test_offset_of_an_unknown_field_is_an_error(path: tuple[str | int, ...], err
 
 
 def test_declarations_do_not_import_numpy() -> None:
-    modules = "framing, hvm, policy, shared_info, start_info, vcpu"
+    modules = "framing, hvm, hvm_names, policy, shared_info, start_info, vcpu"
     code = f"import sys; from streams.wire import {modules}; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
