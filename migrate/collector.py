@@ -7,8 +7,11 @@ from typing import Any
 
 from migrate.findings import Finding
 from migrate.rules import RULES
-from migrate.rules.catalogue import Effect, Severity
+from migrate.rules.catalogue import Effect, Release, Severity
 from streams.records import Place
+
+# Rule, effect, severity, first release, first release without it, placement.
+_Kind = tuple[str, Effect, Severity, Release | None, Release | None, str | None]
 
 # So many findings of one rule are told one by one; later ones are counted in the last.
 TOLD_PER_RULE = 12
@@ -18,9 +21,19 @@ class Collector:
     """Takes findings in the order in which the restore would meet what they are about."""
 
     def __init__(self) -> None:
-        self.findings: list[Finding] = []
-        self._seen: dict[str, int] = {}
-        self._last: dict[str, int] = {}
+        self._findings: list[Finding] = []
+        self._told: dict[_Kind, int] = {}
+        self._last: dict[_Kind, int] = {}  # where the last told finding of a kind stands
+        self._more: dict[_Kind, int] = {}  # how many came after it
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What has been told so far; later findings of a flood are in the count of the last."""
+        for kind, count in self._more.items():
+            last = self._last[kind]
+            self._findings[last] = replace(self._findings[last], count=self._findings[last].count + count)
+        self._more.clear()
+        return self._findings
 
     def report(
         self,
@@ -63,13 +76,16 @@ class Collector:
         return finding
 
     def add(self, finding: Finding) -> None:
-        """Add a finding, or count it where its rule has been told often enough."""
-        rule = finding.rule.id
-        seen = self._seen.get(rule, 0)
-        self._seen[rule] = seen + 1
-        if seen < TOLD_PER_RULE:
-            self._last[rule] = len(self.findings)
-            self.findings.append(finding)
+        """Add a finding, or count it where its like has been told often enough.
+
+        Alike are findings of one rule that hold under the same releases and placements and weigh the same: a
+        fatal one must not vanish in a flood of harmless ones.
+        """
+        kind = (finding.rule.id, finding.effect, finding.severity, finding.since, finding.until, finding.placement)
+        told = self._told.get(kind, 0)
+        if told < TOLD_PER_RULE:
+            self._told[kind] = told + 1
+            self._last[kind] = len(self._findings)
+            self._findings.append(finding)
         else:
-            last = self._last[rule]
-            self.findings[last] = replace(self.findings[last], count=self.findings[last].count + finding.count)
+            self._more[kind] = self._more.get(kind, 0) + finding.count

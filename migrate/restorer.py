@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from migrate.containers import Wrappers
 from migrate.findings import StreamFacts
 from migrate.hypercalls import Asked
-from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests
+from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
 from migrate.policy import policy_objection
 from migrate.rules.catalogue import Effect
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
@@ -252,9 +252,9 @@ class Restorer:
         inferred = place.type == RecordType.STATIC_DATA_END and self.static_data_end
         return bool(self.seen.get(place.type)) or inferred
 
-    def _obeys(self, law: object, record: Record | PageData) -> bool:
+    def _obeys(self, law: Law, record: Record | PageData) -> bool:
         place = record.place
-        for needed, rule in LAW[RecordType(place.type)].after:
+        for needed, rule in law.after:
             if needed == RecordType.STATIC_DATA_END:
                 missing = not self.static_data_end
             else:
@@ -290,7 +290,7 @@ class Restorer:
             return
         match place.type:
             case RecordType.PAGE_DATA:
-                self._refuse("REC-01", f"{place.length} bytes; at least {PAGE_DATA_HEADER.size}", place)
+                self.refuse("REC-01", f"{place.length} bytes; at least {PAGE_DATA_HEADER.size}", place)
             case RecordType.END:
                 self._expect_empty(place)
                 self.ended = True
@@ -328,7 +328,7 @@ class Restorer:
     def _tsc_info(self, record: Record) -> None:
         place = record.place
         if place.length != TSC_INFO.size or record.body is None:
-            self._refuse("REC-101", f"{place.length} bytes; expected {TSC_INFO.size}", place)
+            self.refuse("REC-101", f"{place.length} bytes; expected {TSC_INFO.size}", place)
             return
         tsc = TscBody._make(TSC_INFO.unpack(record.body))
         refusal = None
@@ -352,7 +352,7 @@ class Restorer:
         cpuid = place.type == RecordType.X86_CPUID_POLICY
         rule, size = ("REC-104", CPUID_LEAF_SIZE) if cpuid else ("REC-105", MSR_ENTRY_SIZE)
         if not place.length or place.length % size:
-            self._refuse(rule, f"{place.length} bytes; expected a multiple of {size}, and at least one", place)
+            self.refuse(rule, f"{place.length} bytes; expected a multiple of {size}, and at least one", place)
             return
         if self.static_data_end:
             self.report("ORD-07", f"{place.name} after STATIC_DATA_END: stored and never applied", place)
@@ -375,17 +375,17 @@ class Restorer:
         """The checks of `handle_page_data`, then the guest's."""
         place, words = record.place, record.words
         if record.count < 1:
-            self._refuse("REC-02", "no pfn words; expected at least 1", place)
+            self.refuse("REC-02", "no pfn words; expected at least 1", place)
             return
         if len(words) != record.count:
-            self._refuse("REC-03", f"{place.length} bytes are too few for {record.count} pfn words", place)
+            self.refuse("REC-03", f"{place.length} bytes are too few for {record.count} pfn words", place)
             return
         assert self.kind is not None
         illegal = words.first_with(ILLEGAL_TYPES) if words.has_illegal_type else -1
         good = self.kind.check_pfns(record, illegal if illegal >= 0 else len(words))
         if illegal >= 0:
             word = words.word(illegal)
-            self._refuse(
+            self.refuse(
                 "REC-04",
                 f"pfn {word & ((1 << 52) - 1):#x} (word {illegal}) has type {word >> 60}, which is not defined",
                 place,
@@ -397,7 +397,7 @@ class Restorer:
             return
         expected = PAGE_DATA_HEADER.size + len(words) * PFN_WORD_SIZE + words.data_pages * PAGE_SIZE
         if place.length != expected:
-            self._refuse(
+            self.refuse(
                 "REC-05",
                 f"{place.length} bytes; {len(words)} pfn words, {words.data_pages} of them with data, take {expected}",
                 place,
@@ -424,7 +424,8 @@ class Restorer:
         self.facts.round_bytes[-1] += length
         self._last_pfn = words.pfn(len(words) - 1)
 
-    def _refuse(self, rule: str, message: str, place: Place, **fields: object) -> None:
+    def refuse(self, rule: str, message: str, place: Place, **fields: object) -> None:
+        """Report a record that libxc refuses; nothing of it is used."""
         self.report(rule, f"{place.name}: {message}", place, **fields)  # type: ignore[arg-type]
         self._spoil(place)
 

@@ -84,7 +84,7 @@ class HvmKind:
     def _hvm_context(self, record: Record) -> None:
         """`handle_hvm_context`: kept until END."""
         if not record.body:
-            self.restorer._refuse("REC-110", "an empty context", record.place)
+            self.restorer.refuse("REC-110", "an empty context", record.place)
             return
         self.context = record
 
@@ -93,7 +93,7 @@ class HvmKind:
         place = record.place
         body = record.body
         if body is None or len(body) < PARAMS_HEADER.size:
-            self.restorer._refuse("REC-108", f"{place.length} bytes; at least {PARAMS_HEADER.size}", place)
+            self.restorer.refuse("REC-108", f"{place.length} bytes; at least {PARAMS_HEADER.size}", place)
             return
         header = ParamsHeader._make(PARAMS_HEADER.unpack_from(body))
         expected = PARAMS_HEADER.size + HVM_PARAM_SIZE * header.count
@@ -101,7 +101,7 @@ class HvmKind:
             self.report("REC-51", "HVM_PARAMS without params, skipped", place)
             return
         if place.length != expected:
-            self.restorer._refuse("REC-108", f"{place.length} bytes; {header.count} params take {expected}", place)
+            self.restorer.refuse("REC-108", f"{place.length} bytes; {header.count} params take {expected}", place)
             return
         for at in range(PARAMS_HEADER.size, expected, HVM_PARAM_SIZE):
             index = int.from_bytes(body[at : at + 8], "little")

@@ -301,12 +301,12 @@ class PvKind:
         """`handle_x86_pv_info`."""
         place = record.place
         if place.length < PV_INFO.size or record.body is None:
-            self.restorer._refuse("REC-30", f"{place.length} bytes; expected {PV_INFO.size}", place)
+            self.restorer.refuse("REC-30", f"{place.length} bytes; expected {PV_INFO.size}", place)
             return
         info = PvInfoBody._make(PV_INFO.unpack_from(record.body))
         if LEVELS.get(info.guest_width) != info.pt_levels:
             late = info.guest_width == 4
-            self.restorer._refuse(
+            self.restorer.refuse(
                 "REC-31",
                 f"width {info.guest_width} with {info.pt_levels} levels; expected 4 with 3 or 8 with 4",
                 place,
@@ -325,24 +325,24 @@ class PvKind:
         """`handle_x86_pv_p2m_frames`, `expand_p2m`."""
         place, guest = record.place, self.guest
         if place.length < P2M_HEADER.size or record.body is None:
-            self.restorer._refuse("REC-40", f"{place.length} bytes; at least {P2M_HEADER.size}", place)
+            self.restorer.refuse("REC-40", f"{place.length} bytes; at least {P2M_HEADER.size}", place)
             return
         header = P2mHeader._make(P2M_HEADER.unpack_from(record.body))
         if header.start_pfn > header.end_pfn:
-            self.restorer._refuse("REC-41", f"start {header.start_pfn:#x} lies beyond end {header.end_pfn:#x}", place)
+            self.restorer.refuse("REC-41", f"start {header.start_pfn:#x} lies beyond end {header.end_pfn:#x}", place)
             return
         per_page = guest.frames_per_page
         start, end = header.start_pfn // per_page, header.end_pfn // per_page + 1
         expected = P2M_HEADER.size + P2M_ENTRY_SIZE * (end - start)
         if place.length != expected:
-            self.restorer._refuse(
+            self.restorer.refuse(
                 "REC-42",
                 f"{place.length} bytes; pfns {header.start_pfn:#x} to {header.end_pfn:#x} take {expected}",
                 place,
             )
             return
         if not self._p2m_known and header.end_pfn == 0:
-            self.restorer._refuse(
+            self.restorer.refuse(
                 "REC-43", "end_pfn 0: libxc allocates nothing and writes through NULL", place, signal=SIGSEGV
             )
             return
@@ -362,7 +362,7 @@ class PvKind:
         """`handle_shared_info`."""
         place = record.place
         if place.length != SHARED_INFO_SIZE or record.body is None:
-            self.restorer._refuse("REC-100", f"{place.length} bytes; expected {SHARED_INFO_SIZE}", place)
+            self.restorer.refuse("REC-100", f"{place.length} bytes; expected {SHARED_INFO_SIZE}", place)
             return
         self.guest.shared_info = record.body
         if self.guest.width == 4:
@@ -378,7 +378,7 @@ class PvKind:
         """`handle_x86_pv_vcpu_blob`."""
         place = record.place
         if place.length < VCPU_HEADER.size or record.body is None:
-            self.restorer._refuse("REC-50", f"{place.length} bytes; at least {VCPU_HEADER.size}", place)
+            self.restorer.refuse("REC-50", f"{place.length} bytes; at least {VCPU_HEADER.size}", place)
             return
         header = VcpuHeader._make(VCPU_HEADER.unpack_from(record.body))
         content = record.body[VCPU_HEADER.size :]
@@ -389,7 +389,7 @@ class PvKind:
             return
         limit = self.restorer.wrappers.vcpus
         if limit is not None and header.vcpu_id >= limit:
-            self.restorer._refuse(
+            self.restorer.refuse(
                 "REC-52", f"vcpu {header.vcpu_id}; the domain has {limit}", place, vcpu=header.vcpu_id
             )
             return
@@ -412,7 +412,7 @@ class PvKind:
                 expected = CONTEXT[self.guest.width].sizeof()
                 if size != expected:
                     early = not self.restorer.seen.get(RecordType.X86_PV_INFO)
-                    self.restorer._refuse(
+                    self.restorer.refuse(
                         "ORD-11" if early else "REC-53",
                         f"{size} bytes of context; expected {expected} for a guest of width {self.guest.width}"
                         + (" (as libxc assumes before X86_PV_INFO)" if early else ""),
@@ -422,15 +422,15 @@ class PvKind:
                     return False
             case "extended":
                 if size > MAX_EXTENDED_SIZE:
-                    self.restorer._refuse("REC-54", f"{size} bytes; at most {MAX_EXTENDED_SIZE}", place, vcpu=vcpu)
+                    self.restorer.refuse("REC-54", f"{size} bytes; at most {MAX_EXTENDED_SIZE}", place, vcpu=vcpu)
                     return False
             case "xsave":
                 if size < XSAVE_MIN_SIZE:
-                    self.restorer._refuse("REC-55", f"{size} bytes; at least {XSAVE_MIN_SIZE}", place, vcpu=vcpu)
+                    self.restorer.refuse("REC-55", f"{size} bytes; at least {XSAVE_MIN_SIZE}", place, vcpu=vcpu)
                     return False
             case _:
                 if size % MSR_ENTRY_SIZE:
-                    self.restorer._refuse(
+                    self.restorer.refuse(
                         "REC-56", f"{size} bytes; expected a multiple of {MSR_ENTRY_SIZE}", place, vcpu=vcpu
                     )
                     return False

@@ -241,12 +241,12 @@ XAPI_LEGACY_MAGIC = b"XenSavedDomain\n"
 MIGRATE_BANNER = b"xl migration receiver ready, send binary domain data.\n"
 
 
+_RECORD_NAMES = {int(kind): kind.name for kind in RecordType}
+
+
 def record_name(kind: int) -> str:
     """Name of a libxc record type, or its number where none is defined."""
-    try:
-        return RecordType(kind).name
-    except ValueError:
-        return f"0x{kind:08x}"
+    return _RECORD_NAMES.get(kind) or f"0x{kind:08x}"
 
 
 def padded(length: int) -> int:

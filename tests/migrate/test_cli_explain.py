@@ -64,7 +64,7 @@ def test_every_rule_explains_itself(rule):
     assert fact(text, "the guest") == GUEST_SEES[rule.effect]
     assert (rule.errno is None) or fact(text, "errno") == rule.errno
     printed = " ".join(text.split())
-    for heading, words in sections(rule):
+    for heading, words in sections(rule).items():
         assert f"{heading} {' '.join(words.split())}" in printed
 
 
