@@ -73,6 +73,7 @@ class PvGuest:
         self.vcpus: dict[int, Vcpu] = {}
         self.shared_info: bytes | None = None
         self.named = 0
+        self._source_mfns: NDArray[np.int64] | None = None
 
     @property
     def frames_per_page(self) -> int:
@@ -116,16 +117,22 @@ class PvGuest:
         return pfns.astype(np.int64), level[pfns]
 
     def source_mfns(self) -> NDArray[np.int64]:
-        """Source mfn of every pfn, from the guest's own p2m pages: int64, shape (capacity,), -1 where unknown.
+        """Source mfn of every pfn once all records are in, from the guest's own p2m pages: int64, shape (capacity,), -1 where unknown.
 
         The p2m pages are guest data that travels unmodified (`update_guest_p2m` overwrites them last), so they
         hold the frames of the host that saved the guest. Entries with Linux's foreign or identity bit, and those
         of pfns that came without data, mean no frame.
         """
+        if self._source_mfns is not None and len(self._source_mfns) == len(self.types):
+            return self._source_mfns
         mfns = np.full(len(self.types), INVALID_MFN, np.int64)
         per_page = self.frames_per_page
-        pages = self.store.find(int(p) for p in self.p2m_frames if p >= 0)
-        for index, pfn in enumerate(self.p2m_frames.tolist()):
+        frames_list = self.p2m_frames[: -(-len(mfns) // per_page)].tolist()
+        self.store.locate(p for p in frames_list if p >= 0)
+        pages: dict[int, bytes | None] = {}
+        for index, pfn in enumerate(frames_list):
+            if not index % 64:
+                pages = self.store.find(p for p in frames_list[index : index + 64] if p >= 0)
             page = pages.get(pfn)
             start = index * per_page
             if page is None or start >= len(mfns):
@@ -136,4 +143,5 @@ class PvGuest:
             frames[entries >> marks != 0] = INVALID_MFN
             mfns[start : start + len(entries)] = frames
         mfns[self.state & DATA == 0] = INVALID_MFN
+        self._source_mfns = mfns
         return mfns

@@ -68,6 +68,12 @@ _TYPE_NAMES = {
 }
 NONE, L1, L2, L3, L4, L2X, SEG, WRITABLE = FrameType
 
+# numpy compares with plain numbers much faster than with members of an enumeration.
+_NONE = np.uint8(NONE)
+_WRITABLE = np.uint8(WRITABLE)
+_FREE_TO_WRITE = bytes([NONE, WRITABLE])
+_IS_WRITABLE = bytes(int(c == paging.WRITABLE) for c in range(256))
+
 
 class Refused(Exception):
     """Xen refuses: with which errno, by which rule, and through which tables it came there."""
@@ -259,21 +265,22 @@ class Hypervisor:
             return
         if paging.WRITABLE not in classes:
             return
-        writable = np.frombuffer(classes, np.uint8) == paging.WRITABLE
-        targets = ((np.frombuffer(page, "<u8")[writable] & FRAME) >> SHIFT).astype(np.int64)
-        have = self.types[targets]
-        if ((have != NONE) & (have != WRITABLE)).any():
+        writable = np.frombuffer(classes.translate(_IS_WRITABLE), np.bool_)
+        words = np.frombuffer(page, "<u8").compress(writable)
+        words &= FRAME
+        words >>= SHIFT
+        targets = words.view(np.int64)
+        have = self.types.take(targets)
+        held = have.tobytes()
+        if held.translate(None, _FREE_TO_WRITE):
             self._validate_l1_slowly(pfn, page, localised)
-            return
-        self._map_writable(targets[have == NONE])
+        elif NONE in held:
+            self._map_writable(targets)
 
-    def _map_writable(self, fresh: NDArray[np.int64]) -> None:
-        if fresh.size:
-            self.types[fresh] = WRITABLE
-            self._journal.append(lambda: self._unmap(fresh))
-
-    def _unmap(self, fresh: NDArray[np.int64]) -> None:
-        self.types[fresh] = NONE
+    def _map_writable(self, targets: NDArray[np.int64]) -> None:
+        before = self.types.take(targets)
+        self.types[targets] = _WRITABLE
+        self._journal.append(lambda: self.types.__setitem__(targets, before))
 
     def _validate_l1_slowly(self, pfn: int, page: bytes, localised: bool) -> None:
         """An L1 in which some entry may be refused: name the first that is."""
@@ -285,12 +292,12 @@ class Hypervisor:
         bad_flags = flags & np.uint64(paging.DISALLOWED_L1) != 0
         foreign = targets < 0
         writable = flags & np.uint64(paging.RW) != 0
-        have = np.where(foreign, NONE, self.types[np.maximum(targets, 0)])
-        conflict = writable & ~foreign & (have != NONE) & (have != WRITABLE)
+        have = np.where(foreign, _NONE, self.types[np.maximum(targets, 0)])
+        conflict = writable & ~foreign & (have != _NONE) & (have != _WRITABLE)
         wrong = bad_flags | foreign | conflict
         if not wrong.any():
             mapped = targets[writable]
-            self._map_writable(mapped[self.types[mapped] == NONE])
+            self._map_writable(mapped)
             return
         at = int(np.argmax(wrong))
         slot, target = int(slots[at]), int(targets[at])
@@ -389,7 +396,7 @@ class Hypervisor:
         bad = (some & np.uint64(disallowed)) != 0
         named = targets[slots]
         # What has the wanted type needs no work; the rest is done in order.
-        todo = bad | (named < 0) | (self.types[np.maximum(named, 0)] != want)
+        todo = bad | (named < 0) | (self.types[np.maximum(named, 0)] != np.uint8(want))
         if want == L2X:
             todo[:] = True
         for at in np.flatnonzero(todo).tolist():

@@ -71,7 +71,7 @@ class Ledger:
 
     def _count(self, rows: NDArray[np.uint64], by: int) -> None:
         mapped = rows[rows & WRITABLE == WRITABLE]
-        np.add.at(self.writable, ((mapped & FRAME) >> np.uint64(12)).astype(np.int64), by)
+        np.add.at(self.writable, ((mapped & FRAME) >> np.uint64(12)).astype(np.int64), np.int32(by))
 
     def _enter_upper(self, pfn: int, level: int, row: NDArray[np.uint64]) -> None:
         pae = self._guest.width == 4

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.pages import PfnWords
-from streams.wire.framing import PAGE_SIZE
+from streams.wire.framing import PAGE_SIZE, PFN_WORD_SIZE
 
 if TYPE_CHECKING:
     from streams.transports import Transport
@@ -80,14 +80,13 @@ class PageStore:
         self._batches: list[tuple[int, int, int]] = []  # offset of the words, their number, offset of the data
         self._others: dict[int, bytes] = {}
         self._overflowed = False
-        self._found: dict[int, bytes | None] = {}
+        self._places: dict[int, int | None] = {}
 
     # -- while the stream flows --------------------------------------------------------------------
 
     def note_batch(self, words_offset: int, words: PfnWords, data_offset: int) -> None:
         """Remember where a record's pages lie, for a later look."""
-        if self.rereads:
-            self._batches.append((words_offset, len(words), data_offset))
+        self._batches.append((words_offset, len(words), data_offset))
 
     def put_tables(self, pfns: Sequence[int], contents: Sequence[bytes], offsets: Sequence[int]) -> None:
         """Page tables as they arrive: a pfn's newest version replaces older ones."""
@@ -175,35 +174,41 @@ class PageStore:
 
     def find(self, pfns: Iterable[int]) -> dict[int, bytes | None]:
         """Newest contents of any pfns: None for one that was never sent with data, or was not kept."""
-        pfns = list(pfns)
-        wanted = {pfn for pfn in pfns if pfn not in self._found}
-        for pfn in wanted:
-            self._found[pfn] = self.table(pfn) if pfn in self._tables else self._others.get(pfn)
-        missing = {pfn for pfn in wanted if self._found[pfn] is None}
-        if missing and self.rereads:
-            self._find_again(missing)
-        return {pfn: self._found[pfn] for pfn in pfns}
+        found = {pfn: self.table(pfn) if pfn in self._tables else self._others.get(pfn) for pfn in pfns}
+        missing = [pfn for pfn, page in found.items() if page is None]
+        if missing and self._transport is not None:
+            self.locate(missing)
+            places = {pfn: at for pfn in missing if (at := self._places.get(pfn)) is not None}
+            if places:
+                pieces = self._transport.reread([(offset, PAGE_SIZE) for offset in places.values()]) or []
+                found.update(zip(places, pieces, strict=False))
+        return found
 
-    def _find_again(self, missing: set[int]) -> None:
-        """Look for pages from the last record back to the first."""
-        assert self._transport is not None
-        places: dict[int, int] = {}
-        step = 64
+    def locate(self, pfns: Iterable[int]) -> None:
+        """Look for pages from the last record back to the first, all at once."""
+        missing = [pfn for pfn in pfns if pfn not in self._places]
+        if not missing or self._transport is None:
+            return
+        self._places.update(dict.fromkeys(missing))
+        wanted = np.unique(np.array(missing, np.int64))
+        # What has to be decoded once more to be read again is read again in one go.
+        step = 64 if self.rereads else max(1, len(self._batches))
         for stop in range(len(self._batches), 0, -step):
             batches = self._batches[max(0, stop - step) : stop]
-            raws = self._transport.reread([(offset, count * 8) for offset, count, _ in batches]) or []
+            raws = self._transport.reread([(offset, count * PFN_WORD_SIZE) for offset, count, _ in batches])
+            if raws is None:
+                return  # a pipe: what was not kept is gone
             for (_, _, data), raw in zip(reversed(batches), reversed(raws), strict=True):
                 words = PfnWords(raw)
-                hits = np.flatnonzero(np.isin(words.pfns, list(missing)) & words.has_data)
+                pfns_here = words.pfns
+                at = np.searchsorted(wanted, pfns_here)
+                at[at == len(wanted)] = 0
+                hits = np.flatnonzero((wanted[at] == pfns_here) & words.has_data)
                 if hits.size:
                     ordinals = np.cumsum(words.has_data)[hits] - 1
-                    for pfn, ordinal in zip(words.pfns[hits].tolist(), ordinals.tolist(), strict=True):
+                    for pfn, ordinal in zip(pfns_here[hits].tolist(), ordinals.tolist(), strict=True):
                         # The last word naming a pfn in a record wins.
-                        places[pfn] = data + ordinal * PAGE_SIZE
-                    missing -= set(places)
-                    if not missing:
-                        break
-            if not missing:
-                break
-        pieces = self._transport.reread([(offset, PAGE_SIZE) for offset in places.values()]) or []
-        self._found.update(zip(places, pieces, strict=False))
+                        self._places[pfn] = data + ordinal * PAGE_SIZE
+                    wanted = np.setdiff1d(wanted, pfns_here[hits])
+                    if not wanted.size:
+                        return

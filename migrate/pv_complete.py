@@ -225,9 +225,9 @@ class _Completion:
         good = (frames >= 0) & (frames <= guest.max_pfn) & (frames < len(guest.types))
         known = frames[good]
         good[good] = (guest.types[known] == PageType.NOTAB) & (guest.state[known] & FRAMED != 0)
-        if not good.all():
-            index = int(np.argmin(good))
-            pfn = int(frames[index])
+        if not good.all() or len(good) < needed:
+            index = int(np.argmin(good)) if not good.all() else len(good)
+            pfn = int(frames[index]) if index < len(good) else -1
             problem = (
                 "was never given"
                 if pfn < 0
@@ -243,7 +243,7 @@ class _Completion:
                 self.kind.places.get(RecordType.X86_PV_P2M_FRAMES),
                 step="p2m",
                 pfn=max(pfn, 0) if pfn >= 0 else None,
-                count=int((~good).sum()),
+                count=int((~good).sum()) + needed - len(good),
             )
             return
         unique, counts = np.unique(frames, return_counts=True)
@@ -348,6 +348,10 @@ class _Completion:
     def source_p2m(self) -> None:
         """XRC-34."""
         mfns = self.guest.source_mfns()
+        ranked = np.sort(mfns)
+        if not ((ranked[1:] == ranked[:-1]) & (ranked[1:] >= 0)).any():
+            return
+        del ranked
         known = np.flatnonzero(mfns >= 0)
         order = known[np.argsort(mfns[known], kind="stable")]
         same = np.flatnonzero(np.diff(mfns[order]) == 0)

@@ -160,12 +160,16 @@ class PvReplay:
     def _tags(self) -> Iterable[Finding]:
         """HYP-08, HYP-09: what the stream calls a table, against what Xen found it to be."""
         held = self.xen.types
-        level = np.where(held == FrameType.L2X, FrameType.L2, held)
+        level = np.where(held == np.uint8(FrameType.L2X), np.uint8(FrameType.L2), held)
         tag = self.guest.types & LEVEL_MASK
         tagged = (tag >= 1) & (tag <= 4) & (self.guest.types & PIN_BIT == 0)
         for rule_id, wrong, what in (
             ("HYP-08", tagged & (level >= 1) & (level <= 4) & (level != tag), "is in use as L{held}"),
-            ("HYP-09", tagged & (held == FrameType.WRITABLE), "is part of no live table and is mapped writable"),
+            (
+                "HYP-09",
+                tagged & (held == np.uint8(FrameType.WRITABLE)),
+                "is part of no live table and is mapped writable",
+            ),
         ):
             pfns = np.flatnonzero(wrong)
             if len(pfns):

@@ -42,6 +42,11 @@ if TYPE_CHECKING:
     from migrate.restorer import Restorer
 
 LEVELS = {4: 3, 8: 4}
+# Entries of the p2m list that may be left out before those of a record. What lies further on cannot matter: the
+# END fails over the first entry that was never given, and so wide a gap is not worth its memory.
+MAX_P2M_GAP = 1 << 14
+# Reading over so many pages that nobody wants costs less than asking twice.
+READ_OVER = 4
 SIGABRT = 6
 SIGSEGV = 11
 
@@ -74,8 +79,6 @@ class PvKind:
         self.p2m_is_sound = False  # every p2m page is one that libxc can rewrite
         self._gap = False  # the list does not begin with pfn 0
         self.places: dict[int, Place] = {}  # last record of each type
-        # First page table entry that names each pfn which has no frame of its own: pfn -> (table, slot).
-        self.allocated_by: dict[int, tuple[int, int]] = {}
 
     # -- PAGE_DATA ---------------------------------------------------------------------------------
 
@@ -85,8 +88,7 @@ class PvKind:
             return ((0, words.data_pages),) if words.data_pages else ()
         if not words.has_tables:
             return ()
-        wanted = np.flatnonzero(_IS_TABLE[words.types[words.has_data]])
-        return _runs(wanted)
+        return _runs(np.flatnonzero(_IS_TABLE[words.types[words.has_data]]))
 
     def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
         """Keep what was asked for; where everything goes by, copy the tables and what else the end may need."""
@@ -255,11 +257,7 @@ class PvKind:
             )
         fresh = present & (guest.state[named] & FRAMED == 0)
         if fresh.any():
-            pfns, first = np.unique(named[fresh], return_index=True)
-            rows, slots = np.nonzero(fresh)
-            guest.state[pfns] |= FRAMED | REFERENCED
-            for pfn, at in zip(pfns.tolist(), first.tolist(), strict=True):
-                self.allocated_by.setdefault(pfn, (int(data_pfns[ordinals[rows[at]]]), int(slots[at])))
+            guest.state[named[fresh]] |= FRAMED | REFERENCED
         return True
 
     def _keep_others(self, pfns: NDArray[np.int64], ordinals: NDArray[np.int64], contents: dict[int, bytes]) -> None:
@@ -353,7 +351,8 @@ class PvKind:
             )
         if self._p2m_known and not self._gap:
             self.report("REC-45", f"{place.name} again: it replaces entries, and may raise max_pfn", place)
-        guest.p2m_frames = read_p2m_frames(record.body, guest.p2m_frames, start, end)
+        if start <= len(guest.p2m_frames) + MAX_P2M_GAP:
+            guest.p2m_frames = read_p2m_frames(record.body, guest.p2m_frames, start, end)
         guest.max_pfn = max(guest.max_pfn, header.end_pfn) if self._p2m_known else header.end_pfn
         self.restorer.facts.max_pfn = guest.max_pfn
         self._p2m_known = True
@@ -389,9 +388,7 @@ class PvKind:
             return
         limit = self.restorer.wrappers.vcpus
         if limit is not None and header.vcpu_id >= limit:
-            self.restorer.refuse(
-                "REC-52", f"vcpu {header.vcpu_id}; the domain has {limit}", place, vcpu=header.vcpu_id
-            )
+            self.restorer.refuse("REC-52", f"vcpu {header.vcpu_id}; the domain has {limit}", place, vcpu=header.vcpu_id)
             return
         part = _VCPU_PARTS[RecordType(place.type)]
         if not self._content_fits(part, content, place, header.vcpu_id):
@@ -448,13 +445,13 @@ class PvKind:
 
 
 def _runs(wanted: NDArray[np.int64]) -> Iterable[tuple[int, int]]:
-    """Runs (first, length) of ascending integers."""
+    """Runs (first, length) that cover ascending integers, small gaps included."""
     if not len(wanted):
         return ()
-    breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
+    breaks = np.flatnonzero(np.diff(wanted) > READ_OVER) + 1
     firsts = wanted[np.concatenate([[0], breaks])]
-    lengths = np.diff(np.concatenate([[0], breaks, [len(wanted)]]))
-    return zip(firsts.tolist(), lengths.tolist(), strict=True)
+    lasts = wanted[np.concatenate([breaks - 1, [len(wanted) - 1]])]
+    return zip(firsts.tolist(), (lasts - firsts + 1).tolist(), strict=True)
 
 
 def _last_copies(pfns: NDArray[np.int64]) -> NDArray[np.bool_]:

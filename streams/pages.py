@@ -52,6 +52,7 @@ _DATALESS_BYTES = bytes(b for b in range(256) if b >> 4 in DATALESS_TYPES)
 _TABLE_BYTES = bytes(b for b in range(256) if b >> 4 in TABLE_TYPES)
 _CLEAN_TOP = bytes(b for b in range(256) if not b & 0x0F)
 _CLEAN_SIXTH = bytes(range(16))
+_NO_PFN_BITS = bytes(b for b in range(256) if not b & 0x0F)
 
 
 def type_name(kind: int) -> str:
@@ -114,7 +115,7 @@ class PfnWords:
         return bool(
             self.raw[4::PFN_WORD_SIZE].strip(b"\0")
             or self.raw[5::PFN_WORD_SIZE].strip(b"\0")
-            or any(b & 0x0F for b in set(self.raw[6::PFN_WORD_SIZE]))
+            or self.raw[6::PFN_WORD_SIZE].translate(None, _NO_PFN_BITS)
         )
 
     def first_with(self, types: frozenset[int]) -> int:

@@ -66,9 +66,9 @@ class QuietOutput:
 
     def show(self, report: Report, ending: Ending) -> None:
         """Print the verdict line."""
-        from migrate.reports.text import console_for, render_verdict
-
         if ending != Ending.FINE:
+            from migrate.reports.text import console_for, render_verdict
+
             render_verdict(report, console_for())
 
     def close(self) -> None:
