@@ -117,7 +117,9 @@ class PvGuest:
         return pfns.astype(np.int64), level[pfns]
 
     def source_mfns(self) -> NDArray[np.int64]:
-        """Source mfn of every pfn once all records are in, from the guest's own p2m pages: int64, shape (capacity,), -1 where unknown.
+        """Source mfn of every pfn, from the guest's own p2m pages, once all records are in.
+
+        int64, shape (capacity,), -1 where unknown.
 
         The p2m pages are guest data that travels unmodified (`update_guest_p2m` overwrites them last), so they
         hold the frames of the host that saved the guest. Entries with Linux's foreign or identity bit, and those

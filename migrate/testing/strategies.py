@@ -419,7 +419,7 @@ def _only_slot3(b: StreamBuilder) -> bool:
 
 
 # Guests on which the damage would be found, but be blamed on its consequences under another rule.
-_SUITS = {"HYP-18": _only_slot3}
+_SUITS = {"HYP-11": _only_slot3, "HYP-18": _only_slot3}
 
 
 def damaging_rules() -> list[str]:
