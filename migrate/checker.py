@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from migrate.collector import Collector
-from migrate.findings import Failure, Finding, Report, StreamFacts
+from migrate.findings import CheckpointVerdict, Failure, Finding, Report, StreamFacts
 from migrate.placement import check_name
 from migrate.restorer import Restorer
 from migrate.selection import Selection
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from migrate.hypercalls import Step
     from migrate.placement import Placement
     from migrate.replay import Outcome, Trace
+    from streams.records import Place
     from streams.transports import Transport
 
+# A release, a placement, and a form of the 4 GiB rule or None for the release's own.
+Question = tuple[Target, str, str | None]
 Source = str | os.PathLike[str] | int | bytes | bytearray | memoryview
 
 
@@ -34,10 +37,13 @@ class Judgement:
         self.steps: list[Step] = []
         self.completed = False
         self._placements: dict[str, Placement] = {}
+        self._questions: tuple[Question, ...] = ()
+        self._at_checkpoints: dict[Question, list[CheckpointVerdict]] = {}
 
     def complete(self) -> None:
         """END has come, or never will: what libxc would do now."""
         self.completed = True
+        self._placements.clear()
         self.steps = self.restorer.complete()
 
     def finish(self, size: int) -> None:
@@ -107,6 +113,7 @@ class Judgement:
             failure=None if verdict != "refuse" or fatal is None else _failure(fatal),
             findings=[f for f in findings if selection.wants(f.rule)],
             reason=reason,
+            checkpoints=self._at_checkpoints.get((target, placement, variant), []),
         )
 
     @property
@@ -130,9 +137,38 @@ class Judgement:
         """Why no verdict can be given; None where one can."""
         if self.restorer.unjudged:
             return self.restorer.unjudged
-        if self.facts.checkpoints:
-            return f"a checkpointed stream (Remus or COLO) with {self.facts.checkpoints} checkpoints"
+        if self.restorer.wrappers.colo:
+            return "a COLO stream: the secondary runs from the first checkpoint on"
         return None
+
+    def watch_checkpoints(self, questions: Sequence[Question]) -> None:
+        """At each checkpoint of a checkpointed stream, judge what the secondary would have in hand.
+
+        Has to be asked before the stream flows: state that the next checkpoint replaces is not kept.
+        """
+        self._questions = tuple(questions)
+        self.restorer.on_checkpoint = self._checkpoint
+
+    def _checkpoint(self, place: Place) -> None:
+        kind = self.restorer.kind
+        if kind is None or self.restorer.spoiled:
+            return
+        self._placements.clear()
+        with self.collector.trial() as found:
+            self.steps = kind.complete()
+        for question in self._questions:
+            target, placement, variant = question
+            findings = [*self.collector.findings, *found]
+            findings = [f for f in findings if f.in_force(target, placement)]
+            trace = self.replay(target, placement, variant, exact=False)
+            findings += list(trace.findings) if trace is not None else []
+            fatal = next((f for f in findings if f.fatal), None)
+            number = self.facts.checkpoints
+            verdict = CheckpointVerdict(
+                number, place.offset, "refuse" if fatal else "accept", _failure(fatal) if fatal else None
+            )
+            self._at_checkpoints.setdefault(question, []).append(verdict)
+        self.steps = []
 
 
 def _folded(trace: Trace) -> list[Finding]:
@@ -182,6 +218,7 @@ class Checker:
         self._placement = check_name(placement)
         self._selection = Selection(select, ignore)
         self.judgement = Judgement(None, name, vcpus)
+        self.judgement.watch_checkpoints([(self._target, self._placement, None)])
         self._feeder = Feeder(Decoder(self.judgement.restorer).run())
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
@@ -200,9 +237,18 @@ def judge(
     *,
     vcpus: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
+    questions: Sequence[Question] = (),
     then: Callable[[Judgement], Any],
 ) -> Any:
     """Read a stream once, and do something with the judgement while its bytes can still be read again.
+
+    Parameters
+    ----------
+    questions:
+        what to judge each checkpoint of a checkpointed stream by.
+    then:
+        gets the judgement; what it returns is returned.
+    Others as for `check`.
 
     Raises
     ------
@@ -212,6 +258,7 @@ def judge(
     name = source if isinstance(source, str) else os.fspath(source) if isinstance(source, os.PathLike) else "-"
     with open_transport(source) as transport:
         judgement = Judgement(transport, name, vcpus)
+        judgement.watch_checkpoints(questions)
         drive(Decoder(judgement.restorer).run(), transport, progress)
         judgement.finish(transport.position)
         return then(judgement)
@@ -243,6 +290,7 @@ def survey(
         source,
         vcpus=vcpus,
         progress=progress,
+        questions=[(release, placement, variant) for release in releases for variant in variants],
         then=lambda judgement: [
             judgement.report(release, placement, selection, variant) for release in releases for variant in variants
         ],

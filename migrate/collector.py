@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +36,16 @@ class Collector:
             self._findings[last] = replace(self._findings[last], count=self._findings[last].count + count)
         self._more.clear()
         return self._findings
+
+    @contextmanager
+    def trial(self) -> Iterator[list[Finding]]:
+        """Within, findings go to the list given instead."""
+        kept = self._findings, self._told, self._last, self._more
+        self._findings, self._told, self._last, self._more = [], {}, {}, {}
+        try:
+            yield self._findings
+        finally:
+            self._findings, self._told, self._last, self._more = kept
 
     def report(
         self,

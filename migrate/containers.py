@@ -44,6 +44,7 @@ class Wrappers:
         self._facts = facts
         self.vcpus = vcpus
         self._guest: str | None = None
+        self.colo = False  # control records of COLO were seen
         self._images = 0
         self._emulators = 0
         self._is_libxl = False
@@ -121,6 +122,7 @@ class Wrappers:
             case LibxlRecordType.EMULATOR_XENSTORE_DATA | LibxlRecordType.EMULATOR_CONTEXT:
                 self._emulator(record, report)
             case LibxlRecordType.CHECKPOINT_STATE:
+                self.colo |= checkpointed
                 if not checkpointed:
                     report("CON-19", "CHECKPOINT_STATE outside a COLO checkpoint")
             case _:

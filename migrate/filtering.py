@@ -101,6 +101,7 @@ class Filter:
         self._fail_on = fail_on
         self._clock = clock
         self.judgement = Judgement(transport, "-", vcpus)
+        self.judgement.watch_checkpoints([(target, placement, None)])
         self._heeded = 0  # findings looked at so far
         self._judged_at_end = False
         self._stood_down: str | None = None

@@ -67,6 +67,16 @@ class Failure:
     signal: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CheckpointVerdict:
+    """Would the secondary come up if the primary died at this checkpoint?"""
+
+    checkpoint: int  # from 1
+    offset: int
+    verdict: str  # accept or refuse
+    failure: Failure | None = None
+
+
 @dataclass(slots=True)
 class StreamFacts:
     """What the stream is: the "stream" object of the JSON report and the header of the text one."""
@@ -102,6 +112,7 @@ class Report:
     failure: Failure | None
     findings: list[Finding]
     reason: str | None = None  # why it was not judged
+    checkpoints: list[CheckpointVerdict] = field(default_factory=list)  # of a checkpointed stream, one by one
     l3_rule: str | None = None  # the form of the 4 GiB rule that was tried instead of the target's own
 
     def worst(self) -> Severity | None:

@@ -75,6 +75,10 @@ class PvGuest:
         self.named = 0
         self._source_mfns: NDArray[np.int64] | None = None
 
+    def forget_placement(self) -> None:
+        """Memory has changed: the p2m has to be read again."""
+        self._source_mfns = None
+
     @property
     def frames_per_page(self) -> int:
         """Entries of the guest's p2m in one page."""

@@ -87,6 +87,7 @@ class PageStore:
     def note_batch(self, words_offset: int, words: PfnWords, data_offset: int) -> None:
         """Remember where a record's pages lie, for a later look."""
         self._batches.append((words_offset, len(words), data_offset))
+        self._places.clear()
 
     def put_tables(self, pfns: Sequence[int], contents: Sequence[bytes], offsets: Sequence[int]) -> None:
         """Page tables as they arrive: a pfn's newest version replaces older ones."""

@@ -6,7 +6,7 @@ What is particular to PV guests is in `restorer_pv`, to HVM guests in `restorer_
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from migrate.containers import Wrappers
@@ -61,6 +61,9 @@ class Kind(Protocol):
     def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
         """Contents of data pages; what of them goes into the record."""
 
+    def detach(self, record: Record | PageData) -> Record | PageData:
+        """The record with all that was kept of its pages, so that it can be applied later."""
+
     def check_pfns(self, record: PageData, first_illegal: int) -> bool:
         """Whether every pfn of a record may be sent to this guest, up to the first illegal type."""
 
@@ -114,6 +117,8 @@ class Restorer:
         self.spoiled = False  # something the end depends on was refused
         self._last_pfn = -1
         self._last_checkpoint: Place | None = None
+        self._buffered: list[Record | PageData] = []
+        self.on_checkpoint: Callable[[Place], None] = lambda place: None
         self._completed = False
 
     # -- containers and headers --------------------------------------------------------------------
@@ -188,8 +193,13 @@ class Restorer:
         """FRM-02 (`read_record`), before the body is read."""
         self.facts.records += 1
         if place.length > MAX_RECORD:
-            self.report("FRM-02", f"{place.name} of {place.length:#x} bytes; at most {MAX_RECORD:#x}", place)
-            self._spoil(place)
+            # After a checkpoint a stream that cannot be read on makes the secondary take over.
+            effect = Effect.SPEC if self.facts.checkpoints else None
+            self.report(
+                "FRM-02", f"{place.name} of {place.length:#x} bytes; at most {MAX_RECORD:#x}", place, effect=effect
+            )
+            if not self.facts.checkpoints:
+                self._spoil(place)
         elif place.length > MAX_RECORD_OLD:
             self.report(
                 "FRM-02",
@@ -208,7 +218,14 @@ class Restorer:
         return self.kind.pages(words, first, data) if self.kind else None
 
     def record(self, record: Record | PageData) -> None:
-        """One complete record (`process_record`)."""
+        """One complete record; after the first checkpoint it waits for the next (`buffer_record`)."""
+        if self.facts.checkpoints and record.type not in (RecordType.END, RecordType.CHECKPOINT):
+            self._buffered.append(self.kind.detach(record) if self.kind else record)
+        else:
+            self._apply(record)
+
+    def _apply(self, record: Record | PageData) -> None:
+        """`process_record`."""
         place = record.place
         if any(record.padding):
             self.report("FRM-04", f"padding of {place.name} is not zero", place, offset=place.body + place.length)
@@ -300,8 +317,12 @@ class Restorer:
                 self.verifying = True
             case RecordType.CHECKPOINT:
                 self._expect_empty(place)
+                buffered, self._buffered = self._buffered, []
+                for waiting in buffered:
+                    self._apply(waiting)
                 self.facts.checkpoints += 1
                 self._last_checkpoint = place
+                self.on_checkpoint(place)
             case RecordType.STATIC_DATA_END:
                 self._expect_empty(place)
                 self.static_data_end = True
@@ -313,6 +334,8 @@ class Restorer:
                 kind.record(record)
         if self.version < 3 and place.type in _VERSION_3_RECORDS:
             self.report("REC-107", f"{place.name} in a version {self.version} image", place)
+            what = f"unknown mandatory record {place.name}, which restorers know from 4.14 on"
+            self.report("FRM-05", what, place, until=(4, 14, 0))
 
     def _end_after_checkpoints(self) -> None:
         """A checkpointed save has no END: where one comes, the stream is restored as a plain one."""
@@ -333,7 +356,7 @@ class Restorer:
         tsc = TscBody._make(TSC_INFO.unpack(record.body))
         refusal = None
         if tsc.mode > 2:
-            since = None if tsc.mode > 3 else (4, 12, 0)
+            since = (4, 6, 0) if tsc.mode > 3 else None  # only mode 3 was ever good
             refusal = self.report(
                 "REC-102",
                 f"TSC mode {tsc.mode}; Xen knows 0 (default), 1 (always emulate) and 2 (never emulate): "
@@ -466,7 +489,8 @@ class Restorer:
 
     def complete(self) -> list[Step]:
         """What libxc would do at END; nothing where the stream never got there, or is spoiled."""
-        if not self.ended or self.spoiled or self.kind is None or self.unjudged:
+        over = self.ended or self.facts.checkpoints
+        if not over or self.spoiled or self.kind is None or self.unjudged:
             return []
         policies = (RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY)
         if self.version >= 3 and not self.facts.converted and not any(self.seen.get(p) for p in policies):

@@ -48,6 +48,10 @@ class HvmKind:
         """Not asked for."""
         return None
 
+    def detach(self, record: Record | PageData) -> Record | PageData:
+        """Nothing is kept beside it."""
+        return record
+
     def check_pfns(self, record: PageData, first_illegal: int) -> bool:
         """REC-08: libxc itself has no bound."""
         words = record.words

@@ -7,6 +7,7 @@ Sources: `xg_sr_restore_x86_pv.c`, `xg_sr_common_x86_pv.c`, `handle_page_data` a
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,6 +109,13 @@ class PvKind:
             self._looked_at[first + row] = pages[row].tobytes()
         return None
 
+    def detach(self, record: Record | PageData) -> Record | PageData:
+        """Put the pages that were looked at into the record."""
+        if not self._looked_at or not isinstance(record, PageData):
+            return record
+        looked_at, self._looked_at = self._looked_at, {}
+        return replace(record, runs=tuple(looked_at.items()))
+
     def check_pfns(self, record: PageData, first_illegal: int) -> bool:
         """REC-07: no pfn beyond max_pfn. Without a p2m nobody knows max_pfn."""
         if not self._p2m_known or not len(record.words):
@@ -134,6 +142,7 @@ class PvKind:
         guest, words = self.guest, record.words
         pfns, types = words.pfns, words.types
         guest.named += len(words)
+        guest.forget_placement()
         try:
             guest.reach(int(pfns.max()))
         except TooSparseError as error:
@@ -197,10 +206,8 @@ class PvKind:
 
     def _contents(self, record: PageData) -> dict[int, bytes]:
         """Contents by ordinal, of the pages that were asked for."""
-        if self._peeks:
-            looked_at, self._looked_at = self._looked_at, {}
-            return looked_at
-        return {
+        looked_at, self._looked_at = self._looked_at, {}
+        return looked_at or {
             first + i: run[i * PAGE_SIZE : (i + 1) * PAGE_SIZE]
             for first, run in record.runs
             for i in range(len(run) // PAGE_SIZE)

@@ -32,6 +32,7 @@ def report_object(report: Report) -> dict[str, Any]:
         "target": report.target,
         "placement": well_formed(report.placement),
         "verdict": report.verdict,
+        "checkpoints": [asdict(checkpoint) for checkpoint in report.checkpoints],
         "reason": None if report.reason is None else well_formed(report.reason),
         "failure": None
         if report.failure is None

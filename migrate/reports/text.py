@@ -79,7 +79,8 @@ def _header(report: Report) -> list[tuple[str, str]]:
     if len(stream.rounds) > 1:
         lines.append(("live rounds", f"{len(stream.rounds)}: {', '.join(map(str, stream.rounds))} pages"))
     if stream.checkpoints:
-        lines.append(("checkpoints", str(stream.checkpoints)))
+        told = [f"{c.checkpoint} {c.verdict}" for c in report.checkpoints]
+        lines.append(("checkpoints", f"{stream.checkpoints}" + (f": {', '.join(told)}" if told else "")))
     if stream.pinned is not None:
         pins = ", ".join(f"{level} {number}" for level, number in stream.pinned.items())
         lines.append(("pinned", pins or "nothing"))

@@ -367,15 +367,17 @@ def descriptors(width: int) -> st.SearchStrategy[int]:
 
 
 @st.composite
-def older_pages(draw: st.DrawFn, b: StreamBuilder) -> bytes:
+def older_pages(draw: st.DrawFn, b: StreamBuilder, pfns: Collection[int] | None = None) -> bytes:
     """An earlier round of a live migration: the body of a PAGE_DATA record that goes before those of a guest.
 
         b.insert("PAGE_DATA", draw(older_pages(b)), before="PAGE_DATA")
 
-    Some pfns of the guest as they were before: absent, data, or tables of any level, which name any pfns.
+    Some of the pfns (by default of all of the guest's) as they were before: absent, data, or tables of any level,
+    which name any pfns.
     """
+    chosen = st.sampled_from(sorted(b.memory if pfns is None else pfns))
     entries: list[tuple[int, int, bytes | None]] = []
-    for pfn in draw(st.lists(st.integers(0, b.max_pfn), min_size=1, max_size=4, unique=True).map(sorted)):
+    for pfn in draw(st.lists(chosen, min_size=1, max_size=4, unique=True).map(sorted)):
         kind = draw(st.sampled_from([PageType.XTAB, PageType.NOTAB, *range(1, b.levels + 1)]))
         if kind == PageType.XTAB:
             entries.append((pfn, kind, None))
@@ -403,7 +405,8 @@ def streams(
         b = draw(guests(vcpus=vcpus, max_tables=max_tables))
         b.verify = draw(st.integers(0, 7)) == 0
         if draw(st.booleans()):
-            b.insert("PAGE_DATA", draw(older_pages(b)), before="PAGE_DATA")
+            present = [pfn for pfn, page in b.memory.items() if page.has_data]
+            b.insert("PAGE_DATA", draw(older_pages(b, present)), before="PAGE_DATA")
     else:
         b = StreamBuilder.hvm(vcpus=draw(st.integers(1, vcpus)))
     b.wrap(draw(st.sampled_from(sorted(containers))))

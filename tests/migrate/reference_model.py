@@ -60,6 +60,7 @@ class Received:
         self.placement = placement
         self.memory: dict[int, bytes] = {}  # by machine frame
         self.types: dict[int, int] = {}  # by pfn
+        self.with_data: set[int] = set()  # pfns
         writing = True
         for record in builder.records:
             if record.type == VERIFY:
@@ -85,6 +86,7 @@ class Received:
             if kind != 0:
                 page = self._localised(page)
             if writing:
+                self.with_data.add(pfn)
                 self.memory[self.placement(pfn)] = page
 
     def _populate(self, pfn: int) -> None:
