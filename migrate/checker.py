@@ -52,7 +52,7 @@ class Judgement:
             self.complete()
         self.restorer.unnoticed()
         self.facts.bytes = size
-        if self.facts.guest == "pv":
+        if self.facts.guest == "pv" and self.restorer.kind is not None:
             from migrate.pv_facts import fill
 
             fill(self)
@@ -93,6 +93,14 @@ class Judgement:
         replay = PvReplay(guest, target, self._placements[placement], vcpu_count(self), variant)
         return replay.run(SCHEDULES[schedule](self.steps), None if exact else kind.ledger)
 
+    def refusal(self, target: Target, placement: str, variant: str | None = None) -> Finding | None:
+        """The first thing that stops the restore, if any does: no more work than that takes."""
+        fatal = (f for f in self.collector.findings if f.fatal and f.in_force(target, placement))
+        first = next(fatal, None)
+        if first is None and (trace := self.replay(target, placement, variant, exact=False)) is not None:
+            first = next((f for f in trace.findings if f.fatal), None)
+        return first
+
     def report(self, target: Target, placement: str, selection: Selection, variant: str | None = None) -> Report:
         """The report for one target and placement."""
         findings = [f for f in self.collector.findings if f.in_force(target, placement)]
@@ -119,7 +127,7 @@ class Judgement:
     @property
     def page_tables(self) -> int:
         """Page tables in hand; 0 for a guest that sends none."""
-        if self.facts.guest != "pv":
+        if self.facts.guest != "pv" or self.restorer.kind is None:
             return 0
         from migrate.pv_facts import pv_guest
 
@@ -158,11 +166,8 @@ class Judgement:
             self.steps = kind.complete()
         for question in self._questions:
             target, placement, variant = question
-            findings = [*self.collector.findings, *found]
-            findings = [f for f in findings if f.in_force(target, placement)]
-            trace = self.replay(target, placement, variant, exact=False)
-            findings += list(trace.findings) if trace is not None else []
-            fatal = next((f for f in findings if f.fatal), None)
+            fatal = self.refusal(target, placement, variant)
+            fatal = fatal or next((f for f in found if f.fatal and f.in_force(target, placement)), None)
             number = self.facts.checkpoints
             verdict = CheckpointVerdict(
                 number, place.offset, "refuse" if fatal else "accept", _failure(fatal) if fatal else None

@@ -1,6 +1,6 @@
-"""What the wrappers around a libxc image demand: xl's file header and libxl's records.
+"""What the wrappers around a libxc image demand: xl's file header, libxl's records and xapi's blocks.
 
-Sources: `xl_vmcontrol.c` (create_domain), `libxl_stream_read.c`.
+Sources: `xl_vmcontrol.c` (create_domain), `libxl_stream_read.c`, xenopsd's `suspend_image.ml`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from streams.wire.framing import (
     EmulatorHeader,
     LibxlHeader,
     LibxlRecordType,
+    XapiBlockId,
     XlHeader,
 )
+from streams.wire.qemu import device_state
 
 if TYPE_CHECKING:
     from migrate.collector import Collector
     from migrate.findings import StreamFacts
-    from streams.records import LibxlRecord
+    from streams.records import LibxlRecord, XapiBlock
 
 _KNOWN_EMULATORS = 2  # 0 unknown, 1 QEMU traditional, 2 QEMU upstream
 
@@ -140,7 +142,9 @@ class Wrappers:
         header = EmulatorHeader._make(EMULATOR_HEADER.unpack_from(record.body))
         if header.emulator_id > _KNOWN_EMULATORS:
             report("CON-15", f"unknown emulator id {header.emulator_id}")
-        if record.type == LibxlRecordType.EMULATOR_XENSTORE_DATA:
+        if record.type == LibxlRecordType.EMULATOR_CONTEXT:
+            self._device_model(record.body[EMULATOR_HEADER.size : record.length])
+        else:
             self._xenstore(record.body[EMULATOR_HEADER.size : record.length], report)
 
     def _xenstore(self, data: bytes, report: Any) -> None:
@@ -155,10 +159,39 @@ class Wrappers:
                 report("CON-16", f"xenstore data: key {key!r} is empty or absolute")
                 return
 
-    def finish(self, ended: bool) -> None:
-        """CON-21 and CON-23, at the end of a libxl stream."""
+    def _device_model(self, head: bytes) -> None:
+        state = device_state(head)
+        if state is not None:
+            self._facts.device_model = str(state)
+
+    def xapi_block(self, block: XapiBlock) -> None:
+        """CON-31 to CON-33, one block."""
+
+        def report(rule: str, message: str) -> None:
+            self._report(rule, f"xapi block {block.index}: {message}", offset=block.offset, call="xapi")
+
+        match block.id:
+            case XapiBlockId.LIBXC | XapiBlockId.LIBXC_LEGACY:
+                self._images += 1
+            case XapiBlockId.XENOPS if len(block.body) == block.length:
+                objection = _xenops_objection(block.body)
+                if objection:
+                    report("CON-32", f"xenopsd's own record: {objection}")
+            case XapiBlockId.QEMU_TRAD:
+                self._device_model(block.body)
+            case XapiBlockId.END_OF_IMAGE if not self._images:
+                report("CON-33", "the image ends without a Libxc block: there is no guest in it")
+            case XapiBlockId.LIBXL | XapiBlockId.QEMU_XEN:
+                report("CON-31", f"id {block.id:#x} is reserved, and read by no one")
+            case id if id not in XapiBlockId.__members__.values():
+                report("CON-31", f"unknown id {id:#x}")
+
+    def finish(self, ended: bool, *, cut: bool = False) -> None:
+        """CON-21 and CON-23, at the end of a libxl stream, whose image has come to its END or whose bytes broke off."""
         if not self._is_libxl:
             return
+        if not self._images and not cut:
+            self._report("CON-21", "the libxl stream ends without a libxc image: the guest's memory stays empty")
         if ended and self._guest == "hvm" and not self._emulators and not self._facts.checkpoints:
             if self._type == "pvh":
                 return  # it has no device model
@@ -169,13 +202,32 @@ class Wrappers:
                 severity=severity,
             )
 
-    def without_image(self) -> bool:
-        """Whether a libxl stream ended without ever carrying a libxc image."""
-        return self._is_libxl and not self._images
-
 
 def _name(kind: int) -> str:
     try:
         return LibxlRecordType(kind).name
     except ValueError:
         return f"0x{kind:08x}"
+
+
+def _xenops_objection(text: bytes) -> str | None:
+    """What keeps xenopsd from reading its own record: an s-expression with two atoms and two optional fields."""
+    from streams.sexp import SexpError, fields, parse
+
+    try:
+        found = fields(parse(text))
+    except SexpError as error:
+        return str(error)
+    for name in (b"time", b"word_size"):
+        if not isinstance(found.get(name), bytes):
+            return f"it has no {name.decode()}"
+    if not isinstance(found.get(b"vm_str", b""), bytes):
+        return "its vm_str is a list"
+    pairs = found.get(b"xs_subtree", [])
+    if not isinstance(pairs, list) or not all(_is_pair(pair) for pair in pairs):
+        return "its xs_subtree is no list of pairs"
+    return None
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(part, bytes) for part in value)

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from migrate.checker import Judgement
+from migrate.findings import Report
 from migrate.rules.catalogue import Severity
 from streams.decoder import Decoder, Give
-from streams.forwarding import OutputError
-from streams.transports import TransportError
 
 if TYPE_CHECKING:
-    from migrate.findings import Finding, Report
+    from migrate.findings import Finding
     from migrate.selection import Selection
     from migrate.targets import Target
     from streams.forwarding import ForwardingTransport
@@ -36,7 +35,21 @@ class Mode(Enum):
 
 @dataclass(slots=True)
 class Stats:
-    """What went through, and how fast."""
+    """What went through, and how fast.
+
+    Attributes
+    ----------
+    bytes, spliced:
+        written to the output, and how many of them inside the kernel.
+    rounds:
+        per pass over the guest's memory the pfn words ("pages") and the bytes of its PAGE_DATA records.
+    resent_pages:
+        pfn words after the first pass, which named every pfn.
+    page_tables:
+        page tables in hand at the end; 0 for a guest that sends none.
+    end_held_seconds:
+        how long the guard took over END; None where it did not get there.
+    """
 
     bytes: int = 0
     seconds: float = 0.0
@@ -54,7 +67,7 @@ class Outcome:
     Attributes
     ----------
     report:
-        None where judging failed.
+        the verdict is "unjudged" where judging failed or the stream was broken off; the reason says which.
     stopped:
         why the guard closed the output, if it did.
     stood_down:
@@ -63,7 +76,7 @@ class Outcome:
         what went wrong in this program while judging, if anything.
     """
 
-    report: Report | None
+    report: Report
     stats: Stats
     stopped: str | None = None
     stood_down: str | None = None
@@ -79,6 +92,9 @@ class Filter:
         between the two; it holds what was given last where the mode is guard.
     fail_on:
         in guard mode, also stop for findings of this severity or worse.
+    tell:
+        called at once with what people should know while the stream still flows: that the guard stands down, or
+        stops the stream, or that judging failed (with the error). It must not raise.
     """
 
     def __init__(
@@ -92,18 +108,22 @@ class Filter:
         vcpus: int | None = None,
         fail_on: Severity | None = None,
         clock: Callable[[], float] = time.monotonic,
+        tell: Callable[[str, Exception | None], None] = lambda message, error: None,
     ) -> None:
         self._transport = transport
-        self._mode = mode
+        self._guards = mode is Mode.GUARD
         self._target = target
         self._placement = placement
         self._selection = selection
         self._fail_on = fail_on
         self._clock = clock
+        self._tell = tell
         self.judgement = Judgement(transport, "-", vcpus)
         self.judgement.watch_checkpoints([(target, placement, None)])
-        self._heeded = 0  # findings looked at so far
+        self._decoder = Decoder(self.judgement.restorer, drain=False)
+        self._found = 0  # findings so far
         self._judged_at_end = False
+        self._over = False  # the decoder has nothing more to ask for
         self._stood_down: str | None = None
         self._stopped: str | None = None
         self._failure: Exception | None = None
@@ -113,117 +133,183 @@ class Filter:
     # -- running -----------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
+        """Forward the stream, and say how it ended. Raises as `forward` does."""
+        self.forward()
+        return self.outcome()
+
+    def forward(self) -> None:
         """Forward the stream to its end, or to where the guard stops it.
 
         Raises
         ------
         BrokenPipeError, OutputError, TransportError
-            where the reader is gone, or reading or writing fails; what was read until then has been judged.
+            where the reader is gone, or reading or writing fails; `outcome` judges what was read until then.
         """
-        self._forward()
-        if self._stopped is None:
-            self._transport.drain()
-        return self.outcome()
-
-    def _forward(self) -> None:
         transport = self._transport
-        decoding = Decoder(self.judgement.restorer, drain=False).run()
-        try:
-            request = next(decoding)
-            done = False
-            while not done and self._stopped is None:
-                answer = transport.give(request.n) if request.__class__ is Give else transport.skip(request.n)
+        decoding = self._decoder.run()
+        request = next(decoding)  # it has not looked at anything yet
+        while not self._over and self._stopped is None:
+            # The only lines that touch the descriptors are outside of the try: whatever is raised inside is ours.
+            answer = transport.give(request.n) if request.__class__ is Give else transport.skip(request.n)
+            try:
                 try:
                     request = decoding.send(answer)
                 except StopIteration:
-                    done = True
-                if self._mode is Mode.GUARD:
-                    self._heed()
-        except (BrokenPipeError, OutputError, TransportError):
-            raise
-        except Exception as error:
-            self._failure = error
-            if self._mode is Mode.GUARD and not self._stood_down:
-                self._stopped = f"the filter itself failed: {type(error).__name__}: {error}"
+                    self._over = True
+                self._heed()
+            except Exception as error:
+                self._fail(error)
+                break
+        if self._stopped is None:
+            transport.drain()
+
+    def _fail(self, error: Exception) -> None:
+        self._failed(error)
+        if not self._guards or self._stood_down is not None:
+            return
+        if self.judgement.facts.checkpoints:
+            self._stand_down(_CHECKPOINTED)
+        else:
+            self._stop("the filter itself failed, and nothing passes unjudged")
+
+    def _failed(self, error: Exception) -> None:
+        self._failure = error
+        self._tell(f"stopped judging: {_named(error)}", error)
+
+    # -- guarding ----------------------------------------------------------------------------------
 
     def _heed(self) -> None:
-        """In guard mode, after the decoder has taken some bytes and before they are let go."""
-        restorer = self.judgement.restorer
-        if self._stood_down is not None:
-            return
-        if restorer.facts.checkpoints:
-            self._stand_down("a checkpointed stream: there a broken channel makes the secondary take over")
-            return
-        if restorer.unjudged:
-            self._stand_down(restorer.unjudged)
-            return
+        """After the decoder has taken some bytes; in guard mode they are still held."""
         findings = self.judgement.collector.findings
-        new, self._heeded = findings[self._heeded :], len(findings)
-        for finding in new:
-            if finding.in_force(self._target, self._placement) and self._stops(finding):
-                self._stopped = f"{finding.message} ({finding.rule.id})"
-                return
-        if restorer.ended and not self._judged_at_end:
-            self._judge_end()
+        heeded, self._found = self._found, len(findings)
+        if not self._guards or self._stood_down is not None:
+            return
+        restorer = self.judgement.restorer
+        if restorer.facts.checkpoints:
+            self._stand_down(_CHECKPOINTED)
+        elif restorer.unjudged:
+            self._stand_down(restorer.unjudged)
+        elif not self._stops_for(findings[heeded:]) and (restorer.ended or self._over):
+            started = self._clock()
+            at_end, self._judged_at_end = not self._judged_at_end, True
+            if at_end:
+                self._judge_end()
+            if (at_end or self._over) and self._fail_on is not None and self._stopped is self._stood_down is None:
+                self._look_closer()
+            if at_end:
+                self._held = self._clock() - started
 
-    def _stops(self, finding: Finding) -> bool:
+    def _stops_for(self, findings: list[Finding]) -> bool:
+        """Whether any of some findings stops the stream; if so it is stopped."""
+        for finding in findings:
+            if finding.in_force(self._target, self._placement) and self._minds(finding):
+                self._stop(f"{finding.message} ({finding.rule.id})")
+                return True
+        return False
+
+    def _minds(self, finding: Finding) -> bool:
         if finding.fatal:
             return True
-        wanted = self._fail_on is not None and self._selection.wants(finding.rule)
-        return wanted and self._fail_on is not None and finding.severity.rank >= self._fail_on.rank
+        if self._fail_on is None or not self._selection.wants(finding.rule):
+            return False
+        return finding.severity.rank >= self._fail_on.rank
 
     def _judge_end(self) -> None:
         """END is here and held: let it go only if the replay passes."""
-        started = self._clock()
-        self._judged_at_end = True
         judgement = self.judgement
         judgement.complete()
-        if self._fail_on is not None:
-            judgement.finish(self._transport.position)
         report = judgement.report(self._target, self._placement, self._selection)
-        if report.verdict == "refuse" and report.failure is not None:
-            self._stopped = f"{report.failure.message} ({report.failure.rule})"
+        if report.verdict == "refuse":
+            assert report.failure is not None
+            self._stop(f"{report.failure.message} ({report.failure.rule})")
+        elif report.verdict == "unjudged":
+            self._stand_down(report.reason or "it cannot be judged")
         elif self._fail_on is not None:
-            worst = next((f for f in report.findings if self._stops(f)), None)
-            if worst is not None:
-                self._stopped = f"{worst.message} ({worst.rule.id})"
-        if self._stopped is None:
-            self._transport.release()
-        self._held = self._clock() - started
+            self._stops_for(report.findings)
+
+    def _look_closer(self) -> None:
+        """What changes no verdict is told last of all; whether there is any must be known while END is held."""
+        restorer = self.judgement.restorer
+        with self.judgement.collector.trial() as found:
+            if self._over:
+                restorer.unnoticed()
+            elif self.judgement.steps and restorer.kind is not None:  # the container's own end is yet to come
+                restorer.kind.unnoticed()
+        self._stops_for(found)
+
+    def _stop(self, why: str) -> None:
+        self._stopped = why
+        self._tell(f"stopped the stream: {why}", None)
 
     def _stand_down(self, why: str) -> None:
         self._stood_down = why
         self._transport.stop_holding()
+        self._tell(f"the guard stands down, and only observes from here on: {why}", None)
 
     # -- telling -----------------------------------------------------------------------------------
 
-    def outcome(self) -> Outcome:
-        """What there is to say now; also after reading or writing has failed."""
+    def outcome(self, broken_off: str | None = None) -> Outcome:
+        """What there is to say once nothing more will come. To be called once.
+
+        Parameters
+        ----------
+        broken_off:
+            why forwarding ended before the stream did, if it did.
+        """
         report = None
         if self._failure is None:
             try:
-                self.judgement.finish(self._transport.position)
-                report = self.judgement.report(self._target, self._placement, self._selection)
+                report = self._judge(broken_off)
             except Exception as error:
-                self._failure = error
-        return Outcome(report, self.stats(), self._stopped, self._stood_down, self._failure)
+                self._failed(error)
+        if self._failure is not None or report is None:
+            report = self._unjudged(f"the filter stopped judging: {_named(self._failure)}")
+        return Outcome(report, self._stats(), self._stopped, self._stood_down, self._failure)
 
-    def stats(self) -> Stats:
-        """Figures so far."""
+    def _judge(self, broken_off: str | None) -> Report:
+        judgement, decoder, position = self.judgement, self._decoder, self._transport.position
+        judgement.restorer.cut |= not self._over
+        if decoder.ended and position > decoder.position:
+            judgement.restorer.trailing(decoder.position, position - decoder.position)
+        judgement.finish(position)
+        report = judgement.report(self._target, self._placement, self._selection)
+        # A checkpointed stream has no other end than to be broken off.
+        if not self._over and not judgement.facts.checkpoints and report.verdict == "accept":
+            why = self._stopped or broken_off
+            report = replace(report, verdict="unjudged", reason=f"it was broken off after {position} bytes: {why}")
+        return report
+
+    def _unjudged(self, why: str) -> Report:
+        """A report that says so, with what was found until then."""
         facts = self.judgement.facts
-        rounds = [{"pages": words, "bytes": size} for words, size in zip(facts.rounds, facts.round_bytes, strict=True)]
+        facts.bytes = self._transport.position
+        found = self.judgement.collector.findings
+        return Report(
+            stream=facts,
+            target=self._target.short,
+            placement=self._placement,
+            verdict="unjudged",
+            failure=None,
+            findings=[f for f in found if f.in_force(self._target, self._placement) and self._selection.wants(f.rule)],
+            reason=why,
+        )
+
+    def _stats(self) -> Stats:
+        facts = self.judgement.facts
+        # Where judging failed or was broken off halfway, the figures are as good as they can be.
+        rounds = [{"pages": words, "bytes": size} for words, size in zip(facts.rounds, facts.round_bytes, strict=False)]
         return Stats(
             bytes=self._transport.written,
             seconds=self._clock() - self.started,
             spliced=self._transport.spliced,
             rounds=rounds,
             resent_pages=sum(facts.rounds[1:]),
-            page_tables=self.judgement.page_tables,
+            page_tables=self.judgement.page_tables if self.judgement.restorer.kind is not None else 0,
             end_held_seconds=self._held,
         )
 
     def status(self) -> dict[str, Any]:
-        """Where the stream is: for SIGUSR1 and for a progress display."""
+        """Where the stream is. Only looks: it may be called from a signal handler or another thread."""
         facts = self.judgement.facts
         seconds = max(self._clock() - self.started, 1e-9)
         return {
@@ -231,5 +317,12 @@ class Filter:
             "rate": self._transport.written / seconds,
             "round": len(facts.rounds),
             "dirty": facts.rounds[-1] if facts.rounds else 0,
-            "findings": len(self.judgement.collector.findings),
+            "findings": self._found,
         }
+
+
+def _named(error: Exception | None) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+_CHECKPOINTED = "a checkpointed stream: there a broken channel makes the secondary take over"

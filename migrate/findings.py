@@ -99,6 +99,8 @@ class StreamFacts:
     round_bytes: list[int] = field(default_factory=list)  # bytes of PAGE_DATA per pass
     checkpoints: int = 0
     converted: bool = False  # by the legacy converter
+    device_model: str | None = None  # how the device model's state begins
+    legacy: dict[str, Any] | None = None  # what a pre-4.6 stream says of itself
 
 
 @dataclass(slots=True)

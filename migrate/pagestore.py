@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,13 +99,14 @@ class PageStore:
             self._others.pop(pfn, None)
             self._tables[pfn] = self._pool.put(page)
 
-    def put_others(self, pfns: Sequence[int], contents: Sequence[bytes | None]) -> None:
-        """Pages that are not tables, on an input that cannot be read again; None for one not worth keeping."""
-        for pfn, page in zip(pfns, contents, strict=True):
-            if page is not None:
-                self._others[pfn] = page
-            else:
-                self._others.pop(pfn, None)
+    def put_others(self, pages: Mapping[int, bytes]) -> None:
+        """Pages that are not tables, by pfn, on an input that cannot be read again."""
+        self._others.update(pages)
+
+    def drop_others(self, pfns: NDArray[np.int64]) -> None:
+        """These pfns were sent again: what was kept of them is stale."""
+        for pfn in self._others.keys() & set(pfns.tolist()):
+            del self._others[pfn]
 
     def squeeze(self, keep: Iterable[int]) -> None:
         """Once too many other pages are kept, keep only these of them."""

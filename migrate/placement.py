@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from streams.wire.framing import PAGE_SHIFT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,21 +32,32 @@ def check_name(name: str) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
 class Placement:
     """Machine frame of every pfn.
 
-    Attributes
+    Parameters
     ----------
-    mfns:
-        int64, shape (capacity,); -1 where unknown.
+    frames:
+        makes them when they are first asked for: int64, shape (capacity,), -1 where unknown.
     exact:
         whether the numbers are those of a real host, so that another frame's number can be looked up in them.
     """
 
-    name: str
-    mfns: NDArray[np.int64]
-    exact: bool
+    def __init__(self, name: str, frames: Callable[[], NDArray[np.int64]], *, exact: bool) -> None:
+        self.name = name
+        self.exact = exact
+        self._frames = frames
+
+    @cached_property
+    def mfns(self) -> NDArray[np.int64]:
+        """int64, shape (capacity,); -1 where unknown."""
+        return self._frames()
+
+    @cached_property
+    def _ranking(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Pfns in the order of their frames, and the frames in that order."""
+        order = self.mfns.argsort(kind="stable")
+        return order, self.mfns[order]
 
     def mfn(self, pfn: int) -> int:
         """Machine frame of a pfn, -1 where unknown."""
@@ -58,19 +72,13 @@ class Placement:
 
         found = np.full(len(mfns), -1, np.int64)
         if self.exact:
-            order = np.argsort(self.mfns, kind="stable")
-            ranked = self.mfns[order]
+            order, ranked = self._ranking
             at = np.searchsorted(ranked, mfns)
             inside = at < len(ranked)
             hit = np.zeros(len(mfns), np.bool_)
             hit[inside] = ranked[at[inside]] == mfns[inside]
             found[hit] = order[at[hit]]
         return found
-
-    @property
-    def shared_info_is_high(self) -> bool:
-        """Whether a domain's shared_info may be expected at or above 4 GiB: on hosts that hand out high frames."""
-        return self.name == "high"
 
 
 def place(name: str, guest: PvGuest) -> Placement:
@@ -89,18 +97,17 @@ def place(name: str, guest: PvGuest) -> Placement:
     import numpy as np
 
     from migrate.guest import INVALID_MFN
-    from migrate.paging import PAE_L3_LIMIT
+    from migrate.paging import FRAME_MASK, PAE_L3_LIMIT
 
     count = len(guest.types)
-    pfns = np.arange(count, dtype=np.int64)
     if name == "source":
-        return Placement(name, guest.source_mfns(), exact=True)
+        return Placement(name, guest.source_mfns, exact=True)
     if name == "high":
-        return Placement(name, pfns + PAE_L3_LIMIT, exact=False)
+        return Placement(name, lambda: np.arange(count, dtype=np.int64) + PAE_L3_LIMIT, exact=False)
     if name == "low":
-        return Placement(name, pfns % PAE_L3_LIMIT, exact=False)
+        return Placement(name, lambda: np.arange(count, dtype=np.int64) % PAE_L3_LIMIT, exact=False)
     if name == "identity":
-        return Placement(name, pfns, exact=True)
+        return Placement(name, lambda: np.arange(count, dtype=np.int64), exact=True)
     check_name(name)
     mfns = np.full(count, INVALID_MFN, np.int64)
     for number, line in enumerate(Path(name[len(FILE_PREFIX) :]).read_text("utf-8", "replace").splitlines(), 1):
@@ -111,6 +118,8 @@ def place(name: str, guest: PvGuest) -> Placement:
             pfn, mfn = (int(word, 0) for word in words)
         except ValueError:
             raise ValueError(f"{name}: line {number}: expected 'pfn mfn', found {line.strip()[:60]!r}") from None
+        if pfn < 0 or not 0 <= mfn <= FRAME_MASK >> PAGE_SHIFT:
+            raise ValueError(f"{name}: line {number}: no host has such a frame: {line.strip()[:60]!r}")
         if 0 <= pfn < count:
             mfns[pfn] = mfn
-    return Placement(name, mfns, exact=True)
+    return Placement(name, lambda: mfns, exact=True)

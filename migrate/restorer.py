@@ -16,7 +16,7 @@ from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
 from migrate.policy import policy_objection
 from migrate.rules.catalogue import Effect
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
-from streams.records import Damage, LibxlRecord, PageData, Place, Record
+from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
 from streams.wire.framing import (
     CPUID_LEAF_SIZE,
     MSR_ENTRY_SIZE,
@@ -38,6 +38,7 @@ from streams.wire.framing import (
 if TYPE_CHECKING:
     from migrate.collector import Collector
     from migrate.hypercalls import Step
+    from streams.legacy import LegacyStream
     from streams.transports import Transport
 
 # libxc refuses longer records (REC_LENGTH_MAX), the second figure before 4.10.
@@ -139,6 +140,16 @@ class Restorer:
     def libxl_record(self, record: LibxlRecord) -> None:
         """A libxl record."""
         self.wrappers.libxl_record(record, checkpointed=bool(self.facts.checkpoints))
+
+    def xapi_block(self, block: XapiBlock) -> None:
+        """A block of a xapi suspend image."""
+        self.wrappers.xapi_block(block)
+
+    def legacy(self, stream: LegacyStream) -> None:
+        """A pre-4.6 stream: no verdict, but what it says of itself, and what became of it in its time."""
+        from migrate.legacy import tell
+
+        self.unjudged = tell(stream, self.facts, self.unjudged or "")
 
     def image_header(self, header: ImageHeader, offset: int) -> None:
         """HDR-04 to HDR-07 (`read_headers`)."""
@@ -467,9 +478,9 @@ class Restorer:
             return  # FRM-02 has told of the length
         if damage.rule in _END_OF_CHECKPOINTED and self.facts.checkpoints:
             return  # a checkpointed stream just stops
-        call = "xl" if self.facts.container == "xl" and damage.rule.startswith("CON") else "libxc"
-        if damage.rule.startswith("CON") and call == "libxc":
-            call = "libxl"
+        call = damage.reader
+        if damage.rule.startswith("CON"):
+            call = self.facts.container if self.facts.container in ("xl", "xapi") else "libxl"
         self.report(damage.rule, damage.message, damage.place, offset=damage.offset, step=step, call=call)
 
     def not_judged(self, reason: str) -> None:
@@ -478,12 +489,12 @@ class Restorer:
 
     def trailing(self, offset: int, length: int) -> None:
         """Bytes after the end."""
-        rule = "FRM-09" if self.facts.container == "libxc" else "CON-22"
+        rule = "CON-22" if self.facts.container in ("libxl", "xl") else "FRM-09"
         self.report(rule, f"{length} bytes follow the end of the stream", offset=offset)
 
     def unnoticed(self) -> None:
         """What changes no verdict: only asked where `complete` had steps to give."""
-        self.wrappers.finish(self.ended)
+        self.wrappers.finish(self.ended, cut=self.cut)
         if self._completed and self.kind is not None:
             self.kind.unnoticed()
 

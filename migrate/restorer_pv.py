@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from migrate.p2m import read_p2m_frames
 from migrate.pagestore import PageStore
 from migrate.paging import ENTRIES, FRAME_MASK, L1TF_SAFE, looks_like_gdt
 from migrate.pv_complete import complete, unnoticed
+from migrate.rules.catalogue import Effect
 from streams.pages import FRAMELESS_TYPES, LEVEL_MASK, TABLE_TYPES, PfnWords
 from streams.records import PageData, Place, Record
 from streams.wire.framing import (
@@ -55,6 +56,9 @@ _MAGIC = np.uint64(int.from_bytes(MAGIC_PREFIX, "little"))
 _IS_TABLE = np.array([t in TABLE_TYPES for t in range(16)])
 _GETS_FRAME = np.array([t not in FRAMELESS_TYPES for t in range(16)])
 
+# Releases that meant to skip vcpu records without content.
+_EMPTY_FAILS: dict[str, Any] = {"since": (4, 9, 0), "until": (4, 11, 0)}
+
 _VCPU_PARTS = {
     RecordType.X86_PV_VCPU_BASIC: "basic",
     RecordType.X86_PV_VCPU_EXTENDED: "extended",
@@ -75,6 +79,7 @@ class PvKind:
         self.ledger = Ledger(self.guest)
         self._peeks = not rereads
         self._looked_at: dict[int, bytes] = {}  # of the record that is being read: ordinal -> contents
+        self._sure: NDArray[np.bool_] = np.zeros(0, np.bool_)  # its pages that are kept whatever they hold
         self._p2m_known = False
         self._leftovers = False  # REC-29 has been told
         self.p2m_is_sound = False  # every p2m page is one that libxc can rewrite
@@ -86,6 +91,12 @@ class PvKind:
     def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
         """Page tables; everything, where nothing can be read again."""
         if self._peeks:
+            has_data = words.has_data
+            tables = _IS_TABLE[words.types[has_data]]
+            # Of the others, p2m pages are known by their pfn; what else is remarkable, by how it begins.
+            self._sure = tables
+            if not self.restorer.verifying:
+                self._sure = tables | np.isin(words.pfns[has_data], self.guest.p2m_frames)
             return ((0, words.data_pages),) if words.data_pages else ()
         if not words.has_tables:
             return ()
@@ -95,16 +106,10 @@ class PvKind:
         """Keep what was asked for; where everything goes by, copy the tables and what else the end may need."""
         if not self._peeks:
             return bytes(data)
-        tables = _IS_TABLE[words.types[words.has_data][first : first + len(data) // PAGE_SIZE]]
         pages = np.frombuffer(data, "<u8").reshape(-1, ENTRIES)
-        keep = tables.copy()
+        keep = self._sure[first : first + len(pages)]
         if not self.restorer.verifying:
-            others = np.flatnonzero(~tables)
-            pfns = words.pfns[words.has_data][first:][others]
-            marks = (
-                np.ones(len(others), np.bool_) if self.guest.store.keeps_all else self._remarkable(pfns, pages, others)
-            )
-            keep[others[marks]] = True
+            keep = keep | (True if self.guest.store.keeps_all else _remarkable(pages))
         for row in np.flatnonzero(keep).tolist():
             self._looked_at[first + row] = pages[row].tobytes()
         return None
@@ -270,22 +275,13 @@ class PvKind:
     def _keep_others(self, pfns: NDArray[np.int64], ordinals: NDArray[np.int64], contents: dict[int, bytes]) -> None:
         """On an input that cannot be read again: keep what the end may ask for."""
         store = self.guest.store
-        store.put_others(pfns[ordinals].tolist(), [contents.get(i) for i in ordinals.tolist()])
+        store.drop_others(pfns[ordinals])
+        final = set(ordinals.tolist())
+        store.put_others({int(pfns[i]): page for i, page in contents.items() if i in final})
         if store.crowded:
             kept = np.array(list(store.others), np.int64)
             pages = np.frombuffer(b"".join(store.others.values()), "<u8").reshape(-1, ENTRIES)
-            store.squeeze(kept[self._remarkable(kept, pages, np.arange(len(kept)))].tolist())
-
-    def _remarkable(
-        self, pfns: NDArray[np.int64], pages: NDArray[np.uint64], rows: NDArray[np.int64]
-    ) -> NDArray[np.bool_]:
-        """Which rows the end will ask for: p2m pages by pfn, start_info by its magic, GDTs by their looks."""
-        first = pages[rows, 0]
-        found: NDArray[np.bool_] = (first == _MAGIC) | np.isin(pfns, self.guest.p2m_frames)
-        null = np.flatnonzero(first == 0)
-        if len(null):
-            found[null] |= looks_like_gdt(pages, rows[null])
-        return found
+            store.squeeze(kept[_remarkable(pages) | np.isin(kept, self.guest.p2m_frames)].tolist())
 
     # -- other records -----------------------------------------------------------------------------
 
@@ -391,7 +387,9 @@ class PvKind:
         if header.reserved:
             self.report("REC-57", f"{place.name}: the reserved word is {header.reserved:#x}", place)
         if not content:
-            self.report("REC-51", f"{place.name} of vcpu {header.vcpu_id} is empty, and skipped", place)
+            what = f"{place.name} of vcpu {header.vcpu_id} is empty"
+            self.report("REC-51", f"{what}, and skipped", place)
+            self.report("REC-51", f"{what}, which 4.9 and 4.10 fail over", place, effect=Effect.REFUSED, **_EMPTY_FAILS)
             return
         limit = self.restorer.wrappers.vcpus
         if limit is not None and header.vcpu_id >= limit:
@@ -400,6 +398,8 @@ class PvKind:
         part = _VCPU_PARTS[RecordType(place.type)]
         if not self._content_fits(part, content, place, header.vcpu_id):
             return
+        if part == "msrs":
+            content = content[: len(content) // MSR_ENTRY_SIZE * MSR_ENTRY_SIZE]
         vcpu = self.guest.vcpus.setdefault(header.vcpu_id, Vcpu())
         if getattr(vcpu, part) is not None and not self.restorer.facts.checkpoints:
             self.report("REC-58", f"{place.name} of vcpu {header.vcpu_id} again: the last one counts", place)
@@ -432,12 +432,14 @@ class PvKind:
                 if size < XSAVE_MIN_SIZE:
                     self.restorer.refuse("REC-55", f"{size} bytes; at least {XSAVE_MIN_SIZE}", place, vcpu=vcpu)
                     return False
+                if size % XSAVE_MIN_SIZE:
+                    what = f"{place.name}: {size} bytes; before 4.14 a multiple of {XSAVE_MIN_SIZE}"
+                    self.report("REC-55", what, place, vcpu=vcpu, until=(4, 14, 0))
             case _:
                 if size % MSR_ENTRY_SIZE:
-                    self.restorer.refuse(
-                        "REC-56", f"{size} bytes; expected a multiple of {MSR_ENTRY_SIZE}", place, vcpu=vcpu
-                    )
-                    return False
+                    # Not the end of the story everywhere: before 4.14 the remainder is dropped.
+                    what = f"{place.name}: {size} bytes; expected a multiple of {MSR_ENTRY_SIZE}"
+                    self.report("REC-56", what, place, vcpu=vcpu)
         return True
 
     # -- END ---------------------------------------------------------------------------------------
@@ -459,6 +461,16 @@ def _runs(wanted: NDArray[np.int64]) -> Iterable[tuple[int, int]]:
     firsts = wanted[np.concatenate([[0], breaks])]
     lasts = wanted[np.concatenate([breaks - 1, [len(wanted) - 1]])]
     return zip(firsts.tolist(), (lasts - firsts + 1).tolist(), strict=True)
+
+
+def _remarkable(pages: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which pages the end may ask for, by how they begin: start_info by its magic, GDTs by their looks."""
+    first = pages[:, 0]
+    found: NDArray[np.bool_] = first == _MAGIC
+    null = np.flatnonzero(first == 0)
+    if len(null):
+        found[null] |= looks_like_gdt(pages, null)
+    return found
 
 
 def _last_copies(pfns: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from streams.pages import PfnWords
-from streams.records import Damage, LibxlRecord, PageData, Place, Record
+from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
 from streams.wire.framing import (
     DOMAIN_HEADER,
     EMULATOR_HEADER,
@@ -28,7 +28,9 @@ from streams.wire.framing import (
     PAGE_SIZE,
     PFN_WORD_SIZE,
     RECORD_HEADER,
+    XAPI_BLOCK_HEADER,
     XAPI_LEGACY_MAGIC,
+    XAPI_LENGTH_UNREAD,
     XAPI_MAGIC,
     XL_FLAG_LIBXL_V2,
     XL_HEADER,
@@ -39,16 +41,20 @@ from streams.wire.framing import (
     LibxlRecordType,
     PageDataHeader,
     RecordType,
+    XapiBlockId,
     XlHeader,
     padded,
 )
+from streams.wire.legacy import RECOGNISED_BY, recognise
+from streams.wire.qemu import HEAD_SIZE
 
 if TYPE_CHECKING:
+    from streams.legacy import LegacyStream
     from streams.transports import Transport
 
 # Pages asked for in one go: bounds the buffer a transport needs, however long a run is.
 PAGES_PER_GIVE = 256
-# A libxl record that could be worth keeping whole is at most this long; the device model's blob is not.
+# A libxl record or xapi block that could be worth keeping whole is at most this long; the device model's is not.
 LIBXL_BODY_LIMIT = 16 << 20
 
 # Versions whose framing is known, whatever a given release accepts.
@@ -93,6 +99,12 @@ class Consumer(Protocol):
 
     def libxl_record(self, record: LibxlRecord) -> None:
         """A complete libxl record."""
+
+    def xapi_block(self, block: XapiBlock) -> None:
+        """A block of a xapi suspend image; a libxc image that it announces follows."""
+
+    def legacy(self, stream: LegacyStream) -> None:
+        """What a pre-4.6 stream says of itself; `not_judged` has been called before."""
 
     def image_header(self, header: ImageHeader, offset: int) -> None:
         """Header of a libxc image."""
@@ -154,8 +166,8 @@ class Decoder:
         self.position += passed
         return passed
 
-    def _damaged(self, rule: str, message: str, offset: int, place: Place | None = None) -> bool:
-        self.consumer.damage(Damage(rule, message, offset, place))
+    def _damaged(self, rule: str, message: str, offset: int, place: Place | None = None, reader: str = "libxc") -> bool:
+        self.consumer.damage(Damage(rule, message, offset, place, reader))
         return False
 
     # -- containers --------------------------------------------------------------------------------
@@ -178,31 +190,70 @@ class Decoder:
         head = yield from self._take(8)
         if not head:
             return self._damaged("HDR-01", "the input is empty; expected the 24-byte image header of a stream", 0)
-        for magic, name, what in _RECOGNISED:
-            if head == magic[: len(head)] and (len(head) == 8 or len(magic) > 8):
-                rest = yield from self._take(len(magic) - len(head))
-                if head + rest == magic:
-                    self.consumer.container(name)
-                    self.consumer.not_judged(what)
-                    return False
-                head += rest
-        if head[:8] == XL_MAGIC[:8]:
+        if head == XAPI_MAGIC[:8]:
+            return (yield from self._xapi(head))
+        if head == MIGRATE_BANNER[:8] and (yield from self._take(len(MIGRATE_BANNER) - 8)) == MIGRATE_BANNER[8:]:
+            self.consumer.container("banner")
+            self.consumer.not_judged("the greeting of xl migrate-receive: this is the back direction of a migration")
+            return False
+        if head == XL_MAGIC[:8]:
             return (yield from self._xl(head))
         if head == LIBXL_IDENT:
             self.consumer.container("libxl")
             return (yield from self._libxl(head))
-        if len(head) < 12:
-            head += yield from self._take(12 - len(head))
+        if len(head) == 8:
+            head += yield from self._take(RECOGNISED_BY - 8)
         if head[:8] == b"\xff" * len(head[:8]) or head[8:12] == IMAGE_ID.to_bytes(4, "big"):
             self.consumer.container("libxc")
             return (yield from self._libxc(head))
-        self.consumer.container("legacy" if _looks_legacy(head) else "unknown")
-        self.consumer.not_judged(
-            "a pre-4.6 (legacy) libxc stream by its first bytes"
-            if _looks_legacy(head)
-            else "not a Xen stream: it begins with " + head[:8].hex(" ")
-        )
+        if recognise(head):
+            self.consumer.container("legacy")
+            return (yield from self._legacy(head))
+        self.consumer.container("unknown")
+        self.consumer.not_judged("not a Xen stream: it begins with " + head[:8].hex(" "))
         return False
+
+    def _legacy(self, head: bytes, inside: str = "") -> Decoding:
+        """A stream from before 4.6, as far as it says what it is; never complete, for it is not judged."""
+        head += yield from self._take(RECOGNISED_BY - len(head))
+        self.consumer.not_judged(f"a pre-4.6 stream{inside}")
+        kind = recognise(head)
+        if kind is not None:
+            from streams.legacy import LegacyReader
+
+            self.consumer.legacy((yield from LegacyReader(kind, head, self._take, self._pass).run()))
+        return False
+
+    def _xapi(self, head: bytes) -> Decoding:
+        head += yield from self._take(len(XAPI_MAGIC) - len(head))
+        if head == XAPI_LEGACY_MAGIC:
+            self.consumer.container("xapi-legacy")
+            return (yield from self._legacy(b"", " in a xapi suspend image"))
+        self.consumer.container("xapi")
+        if head != XAPI_MAGIC:
+            return self._damaged("CON-30", f"the signature is {head!r}; expected {XAPI_MAGIC!r}", 0)
+        index = 0
+        while True:
+            start = self.position
+            raw = yield from self._take(XAPI_BLOCK_HEADER.size)
+            if len(raw) < XAPI_BLOCK_HEADER.size:
+                what = _cut("a block header", raw, XAPI_BLOCK_HEADER.size) if raw else "no End_of_image block here"
+                return self._damaged("FRM-01" if raw else "FRM-08", what, start, reader="xapi")
+            kind, length = XAPI_BLOCK_HEADER.unpack(raw)
+            size = 0 if kind in XAPI_LENGTH_UNREAD else length
+            body = yield from self._take(min(size, HEAD_SIZE if kind == XapiBlockId.QEMU_TRAD else LIBXL_BODY_LIMIT))
+            got = len(body) + (yield from self._pass(size - len(body)))
+            if got < size:
+                what = f"the input ends in block {index} (id {kind:#x}): {got} of {size} bytes"
+                return self._damaged("FRM-03", what, start, reader="xapi")
+            self.consumer.xapi_block(XapiBlock(start, index, kind, length, body))
+            index += 1
+            if kind == XapiBlockId.END_OF_IMAGE:
+                return True
+            if kind == XapiBlockId.LIBXC_LEGACY:
+                return (yield from self._legacy(b"", " in a xapi suspend image"))
+            if kind == XapiBlockId.LIBXC and not (yield from self._libxc(b"")):
+                return False
 
     def _xl(self, head: bytes) -> Decoding:
         self.consumer.container("xl")
@@ -223,8 +274,7 @@ class Decoder:
                 self.position,
             )
         if not header.mandatory_flags & XL_FLAG_LIBXL_V2:
-            self.consumer.not_judged("an xl file with a pre-4.6 (legacy) payload")
-            return False
+            return (yield from self._legacy(b"", " in an xl file"))
         start = self.position
         head = yield from self._take(8)
         if head != LIBXL_IDENT:
@@ -254,7 +304,7 @@ class Decoder:
             kind, length = RECORD_HEADER.unpack(raw)
             keep = length
             if kind == LibxlRecordType.EMULATOR_CONTEXT or length > LIBXL_BODY_LIMIT:
-                keep = min(length, EMULATOR_HEADER.size)
+                keep = min(length, EMULATOR_HEADER.size + HEAD_SIZE)
             body = yield from self._take(keep)
             passed = yield from self._pass(padded(length) - keep)
             if len(body) + passed < padded(length):
@@ -406,22 +456,6 @@ def _nothing() -> Taking:
 
 def _cut(what: str, got: bytes, size: int) -> str:
     return f"the input ends in {what}: {len(got)} of {size} bytes"
-
-
-def _looks_legacy(head: bytes) -> bool:
-    """Whether the first 12 bytes could begin a pre-4.6 stream: p2m_size in the saver's word size, then a marker."""
-    if len(head) < 12:
-        return False
-    size32 = int.from_bytes(head[:4], "little")
-    wide = head[4:8] == b"\0\0\0\0"
-    return 0 < size32 < 1 << 28 and (wide or head[4:8] == b"\xff\xff\xff\xff" or head[6:8] == b"\0\0")
-
-
-_RECOGNISED = (
-    (XAPI_MAGIC, "xapi", "a xapi suspend image (XenSavedDomv2)"),
-    (XAPI_LEGACY_MAGIC, "xapi-legacy", "a pre-4.6 xapi suspend image (XenSavedDomain)"),
-    (MIGRATE_BANNER, "banner", "the greeting of xl migrate-receive: this is the back direction of a migration"),
-)
 
 
 def drive(

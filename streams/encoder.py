@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import singledispatch
+from typing import TYPE_CHECKING
 
 from streams.bodies import Body, Opaque, decode_body, encode_body
 from streams.decoder import Answer, Decoder, Decoding, Give, Taking, drive
 from streams.pages import PfnWords
-from streams.records import Damage, LibxlRecord, PageData, Place, Record
+from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
 from streams.transports import PIECE, BytesTransport
 from streams.wire.framing import (
     DOMAIN_HEADER,
@@ -24,6 +25,9 @@ from streams.wire.framing import (
     LIBXL_HEADER,
     PAGE_DATA_HEADER,
     RECORD_HEADER,
+    XAPI_BLOCK_HEADER,
+    XAPI_LENGTH_UNREAD,
+    XAPI_MAGIC,
     XL_HEADER,
     DomainHeader,
     ImageHeader,
@@ -33,6 +37,9 @@ from streams.wire.framing import (
     XlHeader,
     padded,
 )
+
+if TYPE_CHECKING:
+    from streams.legacy import LegacyStream
 
 # -- what a stream is made of -----------------------------------------------------------------------
 
@@ -75,6 +82,14 @@ class LibxlStart:
 
 
 @dataclass(frozen=True, slots=True)
+class XapiStart:
+    """Signature of a xapi suspend image."""
+
+    offset: int
+    signature: bytes = XAPI_MAGIC
+
+
+@dataclass(frozen=True, slots=True)
 class ImageStart:
     """Header of a libxc image."""
 
@@ -98,7 +113,9 @@ class Trailing:
     content: bytes
 
 
-Item = XlStart | LibxlStart | LibxlRecord | ImageStart | DomainStart | Body | PageData | Trailing
+Item = (
+    XlStart | LibxlStart | LibxlRecord | XapiStart | XapiBlock | ImageStart | DomainStart | Body | PageData | Trailing
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +212,9 @@ class Recorder:
     # -- streams.decoder.Consumer ------------------------------------------------------------------
 
     def container(self, name: str) -> None:
-        """Told by the headers as well."""
+        """Keep the signature of a xapi image; other containers are told by their headers."""
+        if name == "xapi":
+            self.items.append(XapiStart(0, self._take(0, len(XAPI_MAGIC))))
 
     def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
         """Wait for the libxl header: only there all of the optional data has been read."""
@@ -213,6 +232,15 @@ class Recorder:
         start = record.offset + RECORD_HEADER.size
         body = self._take(start, start + record.length)
         self.items.append(replace(record, body=body, padding=self._padding(start, record.length)))
+
+    def xapi_block(self, block: XapiBlock) -> None:
+        """Keep the block with all of its body."""
+        start = block.offset + XAPI_BLOCK_HEADER.size
+        size = 0 if block.id in XAPI_LENGTH_UNREAD else block.length
+        self.items.append(replace(block, body=self._take(start, start + size)))
+
+    def legacy(self, stream: LegacyStream) -> None:
+        """Nothing is kept of a stream that is not read."""
 
     def image_header(self, header: ImageHeader, offset: int) -> None:
         """Keep the header."""
@@ -262,7 +290,7 @@ class Recorder:
 
 
 def decode(data: bytes | bytearray | memoryview) -> Stream:
-    """All of a stream, of any container the decoder reads: libxc, libxl, xl.
+    """All of a stream, of any container the decoder reads: libxc, libxl, xl, xapi.
 
     A checkpointed stream may stop after a checkpoint; any other has to be complete.
 
@@ -305,6 +333,17 @@ def _(item: XlStart) -> bytes:
 @encode_item.register
 def _(item: LibxlStart) -> bytes:
     return LIBXL_HEADER.pack(*item.header)
+
+
+@encode_item.register
+def _(item: XapiStart) -> bytes:
+    return item.signature
+
+
+@encode_item.register
+def _(item: XapiBlock) -> bytes:
+    length = item.length if item.id in XAPI_LENGTH_UNREAD else len(item.body)
+    return XAPI_BLOCK_HEADER.pack(item.id, length) + item.body
 
 
 @encode_item.register

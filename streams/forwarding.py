@@ -6,6 +6,7 @@ where that is possible. Nothing is read that was not asked for, and nothing wait
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -16,7 +17,6 @@ from streams.transports import PIECE, Transport, TransportError
 
 # What a pipe is enlarged to where the kernel allows it: the most an unprivileged process may ask for.
 PIPE_SIZE = 1 << 20
-_F_SETPIPE_SZ = 1031
 
 
 class OutputError(Exception):
@@ -35,7 +35,7 @@ class ForwardingTransport(Transport):
     source, sink:
         descriptors of any kind.
     hold:
-        keep what was given last until the decoder asks for more; else write it at once.
+        keep what was given last until the decoder asks for more; else write it as it is read, before it is given.
     splice:
         whether to try to move bytes inside the kernel.
     """
@@ -50,45 +50,39 @@ class ForwardingTransport(Transport):
         self._source = source
         self._sink = sink
         self._hold = hold
-        self._splices = splice and hasattr(os, "splice")
+        self._splices = splice and hasattr(os, "splice")  # Linux only
         self._buffer = memoryview(bytearray(PIECE))
         self._pending: memoryview | bytes = b""
         self._ended = False
         for fd in (source, sink):
-            with suppress(OSError):
-                fcntl.fcntl(fd, _F_SETPIPE_SZ, PIPE_SIZE)
+            _enlarge(fd)
 
     # -- what the decoder asks for -----------------------------------------------------------------
 
     def give(self, n: int) -> bytes | memoryview:
         """The next n bytes; they go on at once, or when the next are asked for."""
+        if not n:
+            return b""  # nothing more is asked for: what is held stays held
         self.release()
         if n <= len(self._buffer):
-            data: bytes | memoryview = self._buffer[: self._fill(n)]
-            self._pass_on(data)
-            return data
+            return self._take(n)
         pieces = []
         while n and not self._ended:
             self.release()
-            piece = bytes(self._buffer[: self._fill(min(n, PIECE))])
-            self._pass_on(piece)
+            piece = bytes(self._take(min(n, PIECE)))
             pieces.append(piece)
             n -= len(piece)
         return b"".join(pieces)
 
     def skip(self, n: int) -> int:
         """Move n bytes on unseen; fewer only at the end of the input."""
+        if not n:
+            return 0
         self.release()
         moved = 0
         while moved < n and not self._ended:
             moved += self._move(n - moved)
         return moved
-
-    def _pass_on(self, data: bytes | memoryview) -> None:
-        if self._hold:
-            self._pending = data
-        else:
-            self._write(data)
 
     def release(self) -> None:
         """Write what is held."""
@@ -97,9 +91,8 @@ class ForwardingTransport(Transport):
             self._pending = b""
 
     def stop_holding(self) -> None:
-        """From now on bytes go on at once."""
+        """From the next request on bytes go on at once."""
         self._hold = False
-        self.release()
 
     @property
     def held(self) -> int:
@@ -121,15 +114,20 @@ class ForwardingTransport(Transport):
 
     # -- system calls ------------------------------------------------------------------------------
 
-    def _fill(self, n: int) -> int:
-        """Read n bytes into the buffer; fewer only at the end of the input."""
+    def _take(self, n: int) -> memoryview:
+        """The next n bytes, in the buffer; fewer only at the end of the input. Held, or written piece by piece."""
         at = 0
         while at < n and not self._ended:
             got = self._read_into(self._buffer[at:n])
             self._ended = not got
+            self.position += got
+            if not self._hold:
+                self._write(self._buffer[at : at + got])
             at += got
-        self.position += at
-        return at
+        data = self._buffer[:at]
+        if self._hold:
+            self._pending = data
+        return data
 
     def _read_into(self, buffer: memoryview) -> int:
         while True:
@@ -150,6 +148,8 @@ class ForwardingTransport(Transport):
                 _wait(self._sink, select.POLLOUT)
             except BrokenPipeError:
                 raise
+            except ConnectionResetError as error:  # what a socket says where a pipe breaks
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from error
             except OSError as error:
                 raise OutputError(error, self.written) from error
             else:
@@ -188,6 +188,13 @@ class ForwardingTransport(Transport):
                 self.written += moved
                 self.spliced += moved
                 return moved
+
+
+def _enlarge(fd: int) -> None:
+    """Make a pipe PIPE_SIZE large, if it is a pipe, is smaller and may grow."""
+    with suppress(OSError, AttributeError):  # no pipe, the user's limit; not Linux
+        if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < PIPE_SIZE:
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
 
 
 def _wait(fd: int, event: int) -> None:

@@ -42,11 +42,12 @@ class Damage:
     message: str
     offset: int
     place: Place | None = None
+    reader: str = "libxc"  # whose reader would have met it
 
 
 @dataclass(frozen=True, slots=True)
 class LibxlRecord:
-    """A libxl record; of a device model's blob only the emulator header is kept."""
+    """A libxl record; of a device model's blob only the beginning is kept."""
 
     offset: int
     index: int
@@ -54,6 +55,20 @@ class LibxlRecord:
     length: int
     body: bytes
     padding: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class XapiBlock:
+    """A block of a xapi suspend image; of large ones only the beginning is kept.
+
+    A libxc image that follows is not part of its block. `length` is what the block's header says.
+    """
+
+    offset: int
+    index: int
+    id: int
+    length: int
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,11 @@ COMMANDS = {
     "filter": "migrate.cli.filter",
     "trace": "migrate.cli.trace",
     "corpus": "migrate.cli.corpus",
+    "verify-stream-v2": "migrate.cli.verify_stream_v2",
+    "synth": "migrate.cli.synth",
 }
+# What this program is when it is called by these names: a link to it stands in for the original.
+LINKS = frozenset({"verify-stream-v2"})
 DEBUG = "MIGRATE_DEBUG"
 
 
@@ -102,8 +106,15 @@ class Commands(click.Group):
         """The command of that name, imported now."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name.replace("-", "_"))
         return command
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run; under a name of `LINKS`, as that command."""
+        called = os.path.basename(sys.argv[0])
+        if called in LINKS and not args and kwargs.get("args") is None:
+            kwargs |= {"args": [called, *sys.argv[1:]], "prog_name": "migrate"}
+        return super().main(*args, **kwargs)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the group's own options."""

@@ -19,9 +19,8 @@ from migrate.cli.options import placement_option, target_option, vcpus_option
 if TYPE_CHECKING:
     from migrate.filtering import Filter, Outcome
 
-STDIN, STDOUT = 0, 1
+STDIN, STDOUT, STDERR = 0, 1, 2
 OWN_FAILURE = 4
-TERMINATED = 128 + signal.SIGTERM
 
 
 class _Terminated(BaseException):
@@ -33,8 +32,9 @@ class _Terminated(BaseException):
 
 
 @click.command(
-    epilog="Exit code: as of check (0, 1, 2, 3), with --guard 1 where the stream was stopped; 4 the filter itself "
-    "failed (the stream went on, or with --guard was stopped); 141 the receiver closed the pipe."
+    epilog="Exit code: as of check (0, 1, 2, 3), with --guard 1 where the stream was stopped and 3 where the guard "
+    "stood down; 4 the filter itself failed (the stream went on, or with --guard was stopped); 130 and 143 it was told to "
+    "end; 141 the receiver closed the pipe."
 )
 @click.option(
     "--guard", is_flag=True, help="Hold the END record back until the replay has passed; stop a doomed stream."
@@ -83,9 +83,9 @@ def filter(
     from migrate.rules.catalogue import Severity
     from migrate.selection import Selection
     from migrate.targets import resolve
-    from streams.forwarding import ForwardingTransport, OutputError
-    from streams.transports import TransportError
+    from streams.forwarding import ForwardingTransport
 
+    _need_descriptors(report_fd)
     try:
         running = Filter(
             ForwardingTransport(STDIN, STDOUT, hold=guard),
@@ -95,104 +95,153 @@ def filter(
             selection=Selection(select, ignore),
             vcpus=vcpus,
             fail_on=Severity(fail_on) if fail_on else None,
+            tell=_say,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    _take_signals(running)
-    code: int | None = None
-    with _watching(running, wanted=progress):
-        try:
-            outcome = running.run()
-        except BrokenPipeError:
-            code, outcome = Ending.BROKEN_PIPE, running.outcome()
-        except (OutputError, TransportError) as error:
-            complain(str(error), error)
-            code, outcome = Ending.FAILED, running.outcome()
-        except _Terminated as ended:
-            code, outcome = ended.code, running.outcome()
-    with suppress(OSError):
+    code, why = _forward(running, progress)
+    # Closed before all that takes time: the receiver need not wait for the report.
+    try:
         os.close(STDOUT)
-    if outcome.stopped or outcome.stood_down or outcome.failure:
-        _explain(outcome)
-    _write_report(outcome, report_file, report_fd, form)
+    except OSError as error:  # what a network file system has to say of earlier writes
+        _say(f"closing standard output: {error.strerror or error}", error)
+        code = Ending.FAILED if code is None else code
+    outcome = running.outcome(why)
+    written = _write_report(outcome, report_file, report_fd, form)
     if stats_file is not None:
         from migrate.reports.as_json import dumps
 
-        _write(stats_file, dumps(asdict(outcome.stats)))
-    if outcome.report is not None and not quiet and report_file is None and report_fd is None:
-        from migrate.reports.safe import safe
+        written &= _write(stats_file, dumps(asdict(outcome.stats)))
+    if not quiet and report_file is None and report_fd is None:
         from migrate.reports.words import plain_lines
 
         for line in plain_lines(outcome.report, Severity.WARNING):
-            click.echo(f"migrate: {safe(line)}", err=True)
-    _leave(ctx, _ending(outcome, fail_on or "error") if code is None else code)
+            _say(line)
+    if code is None:
+        code = _ending(outcome, fail_on or "error")
+    _leave(ctx, code if written or code != Ending.FINE else Ending.FAILED)
+
+
+def _need_descriptors(report_fd: int | None) -> None:
+    """What is not open now is given to the next file that is opened: the stream must never be written to that."""
+    for fd, name, opened in (
+        (STDIN, "standard input", sys.stdin),
+        (STDOUT, "standard output", sys.stdout),
+        (report_fd, f"--report-fd {report_fd}", ...),
+    ):
+        if fd is not None:
+            try:
+                os.fstat(fd)
+            except OSError:
+                opened = None
+            if opened is None:
+                raise click.UsageError(f"{name} is not open")
+
+
+def _forward(running: Filter, progress: bool) -> tuple[int | None, str | None]:
+    """Forward to the end: the exit code and the reason where it comes too early, else None."""
+    from streams.forwarding import OutputError
+    from streams.transports import TransportError
+
+    try:
+        try:
+            _take_signals(running)
+            with _watching(running, wanted=progress):
+                running.forward()
+        finally:
+            _end_signals()
+    except BrokenPipeError:
+        return Ending.BROKEN_PIPE, "the receiver closed the pipe"
+    except (OutputError, TransportError) as error:
+        _say(str(error), error)
+        return Ending.FAILED, str(error)
+    except _Terminated as ended:
+        return ended.code, f"the filter was told to end ({signal.Signals(ended.code - 128).name})"
+    return None, None
 
 
 def _ending(outcome: Outcome, fail_on: str) -> int:
-    if outcome.failure is not None or outcome.report is None:
+    if outcome.failure is not None:
         return OWN_FAILURE
     if outcome.stopped is not None:
         return Ending.FOUND
     from migrate.cli.check import ending_of
 
-    return ending_of(outcome.report, fail_on)
+    ending = ending_of(outcome.report, fail_on)
+    return Ending.UNJUDGED if ending == Ending.FINE and outcome.stood_down is not None else ending
 
 
-def _explain(outcome: Outcome) -> None:
-    if outcome.failure is not None:
-        complain(f"stopped judging: {type(outcome.failure).__name__}: {outcome.failure}", outcome.failure)
-    if outcome.stood_down is not None:
-        complain(f"the guard stood down: {outcome.stood_down}")
-    if outcome.stopped is not None:
-        complain(f"stopped the stream: {outcome.stopped}")
-
-
-def _write_report(outcome: Outcome, file: str | None, fd: int | None, form: str) -> None:
+def _write_report(outcome: Outcome, file: str | None, fd: int | None, form: str) -> bool:
     if file is None and fd is None:
-        return
+        return True
     from migrate.reports.as_json import dumps
 
-    if outcome.report is not None:
-        found = outcome.report.to_dict()
-    else:
-        found = {"verdict": "unjudged", "reason": f"the filter stopped judging: {outcome.failure}"}
-    found |= {"stopped": outcome.stopped, "stood_down": outcome.stood_down}
+    found = outcome.report.to_dict() | {"stopped": outcome.stopped, "stood_down": outcome.stood_down}
     text = dumps(found, indent=2 if form == "json" else None)
+    written = True
     if file is not None:
-        _write(file, text)
+        written &= _write(file, text)
     if fd is not None:
         try:
             with os.fdopen(fd, "w", encoding="utf-8", closefd=False) as output:
                 output.write(text + "\n")
         except OSError as error:
-            complain(f"report descriptor {fd}: {error.strerror or error}", error)
+            _say(f"report descriptor {fd}: {error.strerror or error}", error)
+            written = False
+    return written
 
 
-def _write(path: str, text: str) -> None:
+def _write(path: str, text: str) -> bool:
     try:
         Path(path).write_text(text + "\n", "utf-8")
     except OSError as error:
-        complain(f"{path}: {error.strerror or error}", error)
+        _say(f"{path}: {error.strerror or error}", error)
+        return False
+    return True
+
+
+def _say(message: str, error: Exception | None = None) -> None:
+    # Whoever reads stderr may be gone, or its file system full: that must not disturb the stream.
+    with suppress(OSError, ValueError):
+        complain(message, error)
 
 
 def _leave(ctx: click.Context, code: int) -> NoReturn:
-    # stdout is closed already: Python must not find that out by flushing it.
-    with suppress(OSError, ValueError):
-        sys.stderr.flush()
+    # What is left in a buffer would fail again when Python exits, and change the exit code.
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.stderr = None
     sys.stdout = None
     ctx.exit(code)
 
 
-def _take_signals(running: Filter) -> None:
-    def tell(number: int, frame: FrameType | None) -> None:
-        click.echo(f"migrate: {_status_line(running)}", err=True)
+# -- signals and progress -------------------------------------------------------------------------------
 
+
+def _take_signals(running: Filter) -> None:
     def end(number: int, frame: FrameType | None) -> None:
+        # `timeout` sends its signal twice.
+        _end_signals()
         raise _Terminated(128 + number)
 
-    signal.signal(signal.SIGUSR1, tell)
+    signal.signal(signal.SIGUSR1, lambda number, frame: _show_status(running))
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
+
+
+def _end_signals() -> None:
+    """From now on the command ends on its own, and in order."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _show_status(running: Filter) -> None:
+    # Past sys.stderr, whose buffer the interrupted code may be in the middle of.
+    if sys.stderr is not None:
+        with suppress(OSError):
+            os.write(STDERR, f"migrate: {_status_line(running)}\n".encode())
 
 
 def _status_line(running: Filter) -> str:
@@ -227,11 +276,12 @@ class _watching:
             )
             self._live.start()
         else:
-            signal.signal(signal.SIGALRM, lambda *_: click.echo(f"migrate: {_status_line(self._running)}", err=True))
+            signal.signal(signal.SIGALRM, lambda number, frame: _show_status(self._running))
             signal.setitimer(signal.ITIMER_REAL, 1, 1)
 
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
-            self._live.stop()
+            with suppress(OSError):
+                self._live.stop()
         elif self._wanted:
             signal.setitimer(signal.ITIMER_REAL, 0)

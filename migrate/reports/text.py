@@ -86,6 +86,8 @@ def _header(report: Report) -> list[tuple[str, str]]:
         lines.append(("pinned", pins or "nothing"))
     if stream.extended_cr3 is not None:
         lines.append(("extended cr3", "yes" if stream.extended_cr3 else "no"))
+    if stream.device_model is not None:
+        lines.append(("device model", stream.device_model))
     lines.append(("placement", f"{report.placement}: {placed(report.placement)}"))
     lines.append(("target", f"Xen {release(report)}"))
     return lines

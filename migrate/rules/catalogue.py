@@ -69,15 +69,24 @@ class Rule:
 
     id: str
     slug: str
-    title: str
     effect: Effect
     severity: Severity
     enforced_by: str
     since: Release | None
     until: Release | None
     errno: str | None
-    text: str
+    doc: str  # the docstring as it stands in the source
     violation: Violation | None
+
+    @property
+    def title(self) -> str:
+        """What is wrong, in a line."""
+        return self.doc.strip().partition("\n")[0].strip().rstrip(".")
+
+    @property
+    def text(self) -> str:
+        """The explanation, below the title."""
+        return inspect.cleandoc(self.doc).partition("\n")[2].strip()
 
     @property
     def layer(self) -> Layer:
@@ -121,20 +130,18 @@ def rule(
     """
 
     def declare(build: Violation) -> Rule:
-        title, _, text = (inspect.getdoc(build) or "").partition("\n")
         if id in RULES:
             raise ValueError(f"rule {id} is declared twice")
         RULES[id] = Rule(
             id=id,
             slug=slug,
-            title=title.strip().rstrip("."),
             effect=effect,
             severity=severity or _SEVERITY[effect],
             enforced_by=enforced_by,
             since=since,
             until=until,
             errno=errno,
-            text=text.strip(),
+            doc=build.__doc__ or "",
             violation=build if violation else None,
         )
         return RULES[id]

@@ -1,4 +1,4 @@
-"""What can be wrong with the wrappers around a libxc image: `xl save` files and libxl streams."""
+"""What can be wrong with the wrappers around a libxc image: `xl save` files, libxl streams, xapi suspend images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from migrate.rules.catalogue import Effect, rule
-from streams.wire.framing import EMULATOR_HEADER, XL_CONFIG_LENGTH, LibxlRecordType
+from streams.wire.framing import EMULATOR_HEADER, XL_CONFIG_LENGTH, LibxlRecordType, XapiBlockId
 
 if TYPE_CHECKING:
     from migrate.testing.builder import StreamBuilder
@@ -15,10 +15,6 @@ NOT_RULES: dict[str, str] = {
     "CON-17": "a fault of the verifier under Python 3, which says nothing about the stream",
     "CON-24": "two number spaces share a checkpointed stream by design; the decoder switches between them",
     "CON-25": "libxl sets no limit to a record's length; what a damaged one leads to is FRM-03",
-    "CON-30": "xapi suspend images are recognised and left unjudged",
-    "CON-31": "xapi suspend images are recognised and left unjudged",
-    "CON-32": "xapi suspend images are recognised and left unjudged",
-    "CON-33": "xapi suspend images are recognised and left unjudged",
 }
 
 
@@ -342,3 +338,62 @@ def emulator_context_missing(b: StreamBuilder) -> None:
     b.become_hvm()
     b.wrap("xl")  # whose configuration says that it is no PVH guest
     b.libxl_after.pop(0)
+
+
+@rule("CON-30", "xapi-signature", Effect.REFUSED, "xapi: read_save_signature")
+def xapi_signature(b: StreamBuilder) -> None:
+    """The signature of the suspend image is damaged.
+
+    What: the file begins like a xapi suspend image, but its 15 bytes are neither XenSavedDomv2- nor
+        XenSavedDomain with a newline after it.
+    Why: xenopsd compares the whole signature before anything else and gives up at once. The newline at its end
+        catches text-mode transfers.
+    Repair: fetch the image again from its source; if only the signature is damaged, write it anew.
+    Source: suspend_image.ml, read_save_signature.
+    """
+    b.wrap("xapi")
+    b.xapi_signature = b.xapi_signature[:-1] + b"\r"
+
+
+@rule("CON-31", "xapi-block-unknown", Effect.REFUSED, "xapi: header_type_of_int64")
+def xapi_block_unknown(b: StreamBuilder) -> None:
+    """A block of the suspend image has an id that is not read.
+
+    What: the id is none that xenopsd defines, or one of the two (0xf1 and 0xf01) that it reserves and has no
+        reader for.
+    Why: xenopsd cannot tell what to do with the block, nor whether its length is to be believed, and stops.
+    Repair: remove the block, or resume with the release that wrote it. Where the id looks like data, the length of
+        the block before it is wrong.
+    Source: suspend_image.ml, header_type_of_int64.
+    """
+    b.wrap("xapi")
+    b.xapi_blocks.insert(0, (1, b""))
+
+
+@rule("CON-32", "xenops-record-malformed", Effect.REFUSED, "xapi: Xenops_record.of_string")
+def xenops_record_malformed(b: StreamBuilder) -> None:
+    """The record of xenopsd in the suspend image cannot be read.
+
+    What: the payload of the Xenops block is not one s-expression with the fields of a record, time and word_size
+        among them.
+    Why: xenopsd reads it before it restores memory, for the state of the VM that it kept, and fails the resume
+        if that cannot be had.
+    Repair: take the block from the source again.
+    Source: suspend_image.ml, Xenops_record.
+    """
+    b.wrap("xapi")
+    b.xapi_blocks[0] = (XapiBlockId.XENOPS, b"")
+
+
+@rule("CON-33", "xapi-without-image", Effect.REFUSED, "xapi: restore")
+def xapi_without_image(b: StreamBuilder) -> None:
+    """The suspend image has no libxc image in it.
+
+    What: End_of_image comes before any Libxc block.
+    Why: every block has been read well, and still there is no memory to resume from; xenopsd calls such an image
+        well formed, but useless.
+    Repair: none here: suspend the VM again.
+    Source: xenopsd, the loop over the headers of a suspend image.
+    """
+    b.wrap("xapi")
+    b.xapi_blocks = [block for block in b.xapi_blocks if block[0] != XapiBlockId.LIBXC]

@@ -151,14 +151,14 @@ def p2m_frames_single_pfn(b: StreamBuilder) -> None:
     b.insert(RecordType.X86_PV_P2M_FRAMES, body, before=RecordType.X86_PV_P2M_FRAMES)
 
 
-@rule("REC-44", "p2m-frames-late-start", Effect.CRASH, "libxc: expand_p2m, update_guest_p2m")
+@rule("REC-44", "p2m-frames-late-start", Effect.SPEC, "libxc: expand_p2m, update_guest_p2m")
 def p2m_frames_late_start(b: StreamBuilder) -> None:
     """The first X86_PV_P2M_FRAMES record leaves out the first p2m page.
 
     What: start_pfn of the first record lies beyond the pfns that p2m page 0 covers.
     Why: libxc makes room for the whole list and fills in only what the record holds. The first slots keep
-        uninitialised memory and the others are invalid. What happens at END depends on that memory; in the best
-        case the restore is refused there.
+        uninitialised memory, the others are invalid. A later record may still fill them; where none does, the
+        rewriting of the p2m at END is refused (XRC-30), or goes wherever that memory points.
     Repair: start the list at pfn 0, as every saver does.
     Source: xg_sr_restore_x86_pv.c, expand_p2m and update_guest_p2m.
     """

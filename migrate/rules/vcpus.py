@@ -104,7 +104,9 @@ def vcpu_msrs_length(b: StreamBuilder) -> None:
     Repair: cut or complete the last entry.
     Source: xg_sr_restore_x86_pv.c, handle_x86_pv_vcpu_blob.
     """
-    b.insert(RecordType.X86_PV_VCPU_MSRS, VCPU_HEADER.pack(0, 0) + bytes(24))
+    from streams.wire.vcpu import Msr
+
+    b.insert(RecordType.X86_PV_VCPU_MSRS, VCPU_HEADER.pack(0, 0) + Msr.TSC_AUX.to_bytes(4, "little").ljust(24, b"\0"))
 
 
 @rule("REC-57", "vcpu-record-reserved", Effect.SPEC, "verify-stream-v2")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import json
-import struct
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -73,6 +72,7 @@ from streams.wire.framing import (
     PV_INFO,
     SHARED_INFO_SIZE,
     TSC_INFO,
+    XAPI_BLOCK_HEADER,
     XAPI_MAGIC,
     XL_BYTEORDER,
     XL_CONFIG_LENGTH,
@@ -87,6 +87,7 @@ from streams.wire.framing import (
     LibxlRecordType,
     RecordType,
     TscBody,
+    XapiBlockId,
     XlHeader,
     record_name,
 )
@@ -127,9 +128,6 @@ SLOT3, KERNEL_SLOT = 3, 272
 FIRST_MFN = 0x2A10
 ARCHITECTURE = {4: b"x86_32p", 8: b"x86_64"}
 
-# xapi's blocks (xenopsd suspend_image.ml): u64 id, u64 length, both little-endian.
-XAPI_BLOCK = struct.Struct("<QQ")
-XAPI_XENOPS, XAPI_LIBXC, XAPI_QEMU, XAPI_END = 0x000F, 0x00F0, 0x0F00, 0xFFFF
 XENOPS_STATE = b"((time 20240101T00:00:00Z)(word_size 64))"
 
 
@@ -158,6 +156,14 @@ class StreamBuilder:
         self.libxl_before = [Rec(LibxlRecordType.LIBXC_CONTEXT, bytearray())]
         self.libxl_after = [Rec(LibxlRecordType.END, bytearray())]
         self.libxl_checkpoint = [Rec(LibxlRecordType.CHECKPOINT_END, bytearray())]
+
+        self.xapi_signature = XAPI_MAGIC
+        # id and payload; the image follows a block LIBXC
+        self.xapi_blocks: list[tuple[int, bytes]] = [
+            (XapiBlockId.XENOPS, XENOPS_STATE),
+            (XapiBlockId.LIBXC, b""),
+            (XapiBlockId.END_OF_IMAGE, b""),
+        ]
 
         self.memory: dict[int, Page] = {}
         self.max_pfn = -1
@@ -226,6 +232,7 @@ class StreamBuilder:
         b.hvm_context = bytearray(hvm_context(vcpus))
         b.libxl_after.insert(0, Rec(LibxlRecordType.EMULATOR_CONTEXT, bytearray(DEVICE_MODEL)))
         b.libxl_checkpoint.insert(0, Rec(LibxlRecordType.EMULATOR_CONTEXT, bytearray(DEVICE_MODEL)))
+        b.xapi_blocks.insert(-1, (XapiBlockId.QEMU_TRAD, DEVICE_MODEL[EMULATOR_HEADER.size :]))
         return b
 
     def become_pv64(self) -> None:
@@ -485,9 +492,9 @@ class StreamBuilder:
         return XL_HEADER.pack(*fields.values()) + optional + self._libxl()
 
     def _xapi(self) -> bytes:
-        blocks = [(XAPI_XENOPS, XENOPS_STATE), (XAPI_LIBXC, b"")]
-        out = XAPI_MAGIC + b"".join(XAPI_BLOCK.pack(id, len(body)) + body for id, body in blocks) + self._libxc()
-        if self.guest == GuestType.HVM:
-            model = DEVICE_MODEL[EMULATOR_HEADER.size :]
-            out += XAPI_BLOCK.pack(XAPI_QEMU, len(model)) + model
-        return out + XAPI_BLOCK.pack(XAPI_END, 0)
+        parts = [self.xapi_signature]
+        for id, body in self.xapi_blocks:
+            parts += [XAPI_BLOCK_HEADER.pack(id, len(body)), body]
+            if id == XapiBlockId.LIBXC:
+                parts.append(self._libxc())
+        return b"".join(parts)

@@ -261,7 +261,7 @@ class _Guest:
         children = self.levels[level - 1]
         if not children:
             return
-        for child in draw(st.lists(st.sampled_from(children), max_size=3)):
+        for child in draw(st.lists(st.sampled_from(children), min_size=1, max_size=4)):
             slot = self._free_slot(pfn)
             if slot is not None:
                 table[slot] = entry(child, draw(st.sampled_from(flags)))

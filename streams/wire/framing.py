@@ -234,10 +234,43 @@ class XlHeader(NamedTuple):
 XL_HEADER = struct.Struct("<32sIIII")
 XL_CONFIG_LENGTH = struct.Struct("<I")
 
-# -- xapi, legacy -----------------------------------------------------------------------------------
+# -- xapi -------------------------------------------------------------------------------------------
 
 XAPI_MAGIC = b"XenSavedDomv2-\n"
 XAPI_LEGACY_MAGIC = b"XenSavedDomain\n"
+
+
+class XapiBlockHeader(NamedTuple):
+    """In front of every block of a xapi suspend image; blocks follow one another without padding."""
+
+    id: int
+    length: int
+
+
+XAPI_BLOCK_HEADER = struct.Struct("<QQ")
+
+
+class XapiBlockId(IntEnum):
+    """Block ids of a xapi suspend image."""
+
+    XENOPS = 0x000F
+    LIBXC = 0x00F0
+    LIBXL = 0x00F1
+    LIBXC_LEGACY = 0x00F2
+    QEMU_TRAD = 0x0F00
+    QEMU_XEN = 0x0F01
+    DEMU = 0x0F10
+    VARSTORED = 0x0F11
+    SWTPM0 = 0x0F12
+    SWTPM = 0x0F13
+    END_OF_IMAGE = 0xFFFF
+
+
+# Blocks without a payload of their own: whatever their length field says, nobody reads it.
+XAPI_LENGTH_UNREAD = frozenset({XapiBlockId.LIBXC, XapiBlockId.LIBXC_LEGACY, XapiBlockId.END_OF_IMAGE})
+
+# -- the back direction -----------------------------------------------------------------------------
+
 MIGRATE_BANNER = b"xl migration receiver ready, send binary domain data.\n"
 
 

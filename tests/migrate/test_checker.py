@@ -7,6 +7,7 @@ import lzma
 import os
 import signal
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from migrate.rules import RULES
 from migrate.testing import parts
 from migrate.testing.builder import StreamBuilder
 from streams.pages import PageType
-from streams.wire.framing import RecordType
+from streams.wire.framing import LIBXL_HEADER, LIBXL_IDENT, LIBXL_VERSION, RecordType
+from streams.wire.vcpu import Msr
 
 SAMPLES = Path(__file__).parents[2] / "sample_streams"
 
@@ -381,11 +383,51 @@ def test_a_p2m_entry_that_linux_marked_is_no_source_frame(width, mark):
 
 def test_releases_that_know_no_policies_take_them_for_unknown_records():
     b = StreamBuilder.pv(8)
-    b.insert(RecordType.X86_CPUID_POLICY, bytes(24), after=RecordType.X86_PV_INFO)
-    b.records  # made from a version 3 image, so with all of its static data
+    assert b.record(RecordType.X86_CPUID_POLICY)  # made for a version 3 image
     b.image["version"], b.domain["xen_minor"] = 2, 13
     assert check(b.build(), target="4.14").verdict == "accept"
     assert failure(b, target="4.13")[:2] == ("FRM-05", "record")
+
+
+@pytest.mark.parametrize(
+    ("target", "verdict"), [("4.8", "accept"), ("4.9", "refuse"), ("4.10", "refuse"), ("4.11", "accept")]
+)
+def test_two_releases_fail_over_an_empty_vcpu_record(target, verdict):
+    b = StreamBuilder.pv(8)
+    b.image["version"], b.domain["xen_minor"] = 2, 8
+    b.insert(RecordType.X86_PV_VCPU_MSRS, bytes(8))
+    assert check(b.build(), target=target).verdict == verdict
+
+
+def test_an_xsave_state_was_a_multiple_of_16_bytes_before_4_14():
+    b = StreamBuilder.pv(8)
+    b.image["version"], b.domain["xen_minor"] = 2, 12
+    b.vcpus[0].xsave = bytearray(17)
+    stream = b.build()
+    stops = {target: check(stream, target=target).failure for target in ("4.13", "4.14")}
+    assert {target: stop and stop.rule for target, stop in stops.items()} == {"4.13": "REC-55", "4.14": "REC-81"}
+
+
+def test_the_rest_of_a_ragged_msrs_record_was_dropped_before_4_14():
+    b = StreamBuilder.pv(8)
+    b.image["version"], b.domain["xen_minor"] = 2, 12
+    b.vcpus[0].msrs = bytearray(Msr.TSC_AUX.to_bytes(4, "little").ljust(24, b"\0"))
+    assert check(b.build(), target="4.13").verdict == "accept"
+    assert failure(b, target="4.14")[0] == "REC-56"
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict"), [(12, "accept"), (44, "accept"), (76, "accept"), (13, "refuse"), (0, "refuse")]
+)
+def test_the_page_shift_is_taken_as_x86_takes_it(shift, verdict):
+    b = StreamBuilder.pv(4)
+    b.domain["page_shift"] = shift
+    assert check(b.build()).verdict == verdict
+
+
+def test_a_libxl_stream_without_an_image_leaves_an_empty_guest():
+    report = check(LIBXL_HEADER.pack(LIBXL_IDENT, LIBXL_VERSION, 0) + bytes(8))
+    assert (report.verdict, ids(report)) == ("accept", ["CON-21"])
 
 
 def test_the_converter_leaves_its_mark():
@@ -408,7 +450,6 @@ def test_a_checkpointed_stream_is_judged_as_of_its_last_checkpoint(container, ch
 @pytest.mark.parametrize(
     ("head", "container"),
     [
-        (b"XenSavedDomv2-\n", "xapi"),
         (b"XenSavedDomain\n", "xapi-legacy"),
         (b"xl migration receiver ready, send binary domain data.\n", "banner"),
         (b"PK\3\4 is a zip archive", "unknown"),
@@ -482,7 +523,7 @@ def fed(stream: bytes, cuts: list[int], **options) -> Report:
     """The report of a stream that is fed in pieces, cut at these offsets."""
     checker = Checker(**options)
     edges = [0, *sorted(cuts), len(stream)]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         checker.feed(stream[start:stop])
     return checker.close()
 

@@ -180,8 +180,7 @@ def test_rule_set_version_is_short_and_the_same_in_every_process():
     "change",
     [
         {"severity": None},
-        {"title": "another"},
-        {"text": "another"},
+        {"doc": "another"},
         {"errno": "EPERM"},
         {"since": (4, 7, 1)},
         {"violation": None},

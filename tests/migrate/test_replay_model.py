@@ -33,6 +33,7 @@ def budget(examples: int) -> Any:
     return settings(
         max_examples=EXAMPLES or examples,
         deadline=None,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate, *([] if EXAMPLES else [Phase.shrink])],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
     )
 
@@ -182,11 +183,17 @@ class Editor:
         flags = self.pick([PTE_RO, PTE_RO, PTE_RW])
         self.put(self.pick(self.tables_or_any(level)), self.pick(SLOTS), entry(self.pick(self.tables_or_any(level)), flags))
 
+    def map_linear_chain(self) -> None:
+        """Read-only entries among a few tables of a level, allowed or not by who comes first."""
+        tables = self.tables_or_any(self.pick(range(2, self.b.levels + 1)))
+        some = [self.pick(tables) for _ in range(3)]
+        for _ in range(self.pick([2, 3])):
+            self.put(self.pick(some), self.pick([5, 6, 200]), entry(self.pick(some), PTE_RO))
+
     def slot_3(self) -> None:
         first, second = (self.pick(self.tables_or_any(3)) for _ in range(2))
-        table = self.b.table(second)
-        value = int(table[self.pick([0, 1, 2, 3, 3])])
-        self.put(first, self.pick([0, 2, 3, 3]), self.pick([value, value, 0, value | NX, entry(self.pfn(), PTE_RO)]))
+        value = int(self.b.table(second)[self.pick([0, 1, 2, 3, 3, 3])])
+        self.put(first, self.pick([0, 2, 3, 3, 3]), self.pick([value, value, value, 0, value | NX]))
 
     def retype(self) -> None:
         self.tag(self.pick(self.tables_or_any() if self.draw(st.booleans()) else self.b.memory), self.pick(TYPES))
@@ -260,6 +267,7 @@ EDITS: list[Callable[[Editor], None]] = [
     Editor.new_entry,
     Editor.map_table_writable,
     Editor.map_linear,
+    Editor.map_linear_chain,
     Editor.slot_3,
     Editor.retype,
     Editor.pin_or_not,

@@ -437,7 +437,7 @@ def test_every_truncation_is_a_decode_error_with_an_offset_inside(data: bytes) -
         (IMAGE + rec(0x0E) + PV_INFO, 40 + 8 + 16, "FRM-08", "END"),
         (IMAGE + rec(0x0E) + b"\0", 40 + 8, "FRM-01", "1 of 8 bytes"),
         (b"\x7fELF" + bytes(60), 0, None, "not a Xen stream"),
-        (b"XenSavedDomv2-\n" + bytes(60), 0, None, "xapi"),
+        (b"XenSavedDomain\n" + bytes(60), 0, None, "xapi"),
     ],
 )
 def test_damage_is_told_with_offset_rule_and_message(data: bytes, offset: int, rule: str | None, message: str) -> None:

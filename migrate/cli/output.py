@@ -1,0 +1,96 @@
+"""Where a command writes a stream: a file that appears whole or not at all, or standard output."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO
+
+import click
+
+from migrate.cli import Ending, complain
+
+STDOUT = "-"
+
+
+@contextmanager
+def stream_output(path: str, *, force: bool) -> Iterator[IO[bytes]]:
+    """A binary file to write a stream to; "-" is standard output.
+
+    A file that is there is only replaced with `force`, and then at the end: the command may read it meanwhile.
+    What is not a regular file, such as a FIFO or /dev/null, is written to as it is.
+
+    Raises
+    ------
+    click.exceptions.Exit
+        once it has said why the stream cannot be written there.
+    OSError
+        for a file that cannot be written.
+    BrokenPipeError
+        where there is no standard output.
+    """
+    if path == STDOUT:
+        yield _stdout()
+        return
+    there = _mode(path)
+    if there is None:
+        with _new(path) as out:
+            yield out
+    elif not stat.S_ISREG(there):
+        with open(path, "wb") as out:
+            yield out
+    elif force:
+        with _replacement(path, stat.S_IMODE(there)) as out:
+            yield out
+    else:
+        _give_up(f"{path} exists; --force overwrites it")
+
+
+def _stdout() -> IO[bytes]:
+    if sys.stdout is None:
+        raise BrokenPipeError("stdout is closed")
+    if sys.stdout.isatty():
+        _give_up("a stream is not for a terminal: name a file, or redirect standard output")
+    return sys.stdout.buffer
+
+
+def _give_up(why: str) -> None:
+    complain(why)
+    raise click.exceptions.Exit(Ending.FAILED)
+
+
+def _mode(path: str) -> int | None:
+    try:
+        return os.stat(path).st_mode
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def _new(path: str) -> Iterator[IO[bytes]]:
+    with open(path, "xb") as out:
+        try:
+            yield out
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(path)
+            raise
+
+
+@contextmanager
+def _replacement(path: str, mode: int) -> Iterator[IO[bytes]]:
+    real = os.path.realpath(path)
+    fd, beside = tempfile.mkstemp(dir=os.path.dirname(real), prefix=f".{os.path.basename(real)}.")
+    try:
+        with open(fd, "wb") as out:
+            yield out
+        os.chmod(beside, mode)
+        os.replace(beside, real)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(beside)
+        raise

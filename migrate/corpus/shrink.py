@@ -1,0 +1,359 @@
+"""The smallest stream that still shows a finding.
+
+    shrunk = shrink(data, "HYP-22", placement="high")
+    Path("small.libxc").write_bytes(shrunk.stream)
+
+A stream is taken apart into its items, which are left out as long as the finding and the verdict stay, and no
+other reason comes up for which a restore would fail: the container, vcpus, records (and rounds with them), pages together with all that refers to them, pfns, and at
+last words of the pages that are left, which become zero. Every step is tried on the validator itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from migrate.checker import check
+from migrate.corpus.ddmin import ddmin
+from migrate.corpus.memory import Memory
+from migrate.rules.catalogue import Severity
+from streams.bodies import Body, P2mFrames, PvInfo, SharedInfo, VcpuBasic, VcpuExtended, VcpuMsrs, VcpuXsave
+from streams.decoder import drive
+from streams.encoder import DomainStart, ImageStart, Item, Recorder, Trailing, encode
+from streams.records import LibxlRecord, PageData
+from streams.transports import BytesTransport
+from streams.wire.framing import LibxlRecordType, PAGE_SIZE, record_name
+from streams.wire.shared_info import SHARED_INFO
+from streams.wire.views import view
+
+if TYPE_CHECKING:
+    from migrate.findings import Finding, Report
+
+Items = tuple[Item, ...]
+# Beyond so many words that are not zero, pages alone are made zero.
+WORDS_TRIED = 1 << 16
+# Where pfns cannot all go, groups of at least this share of them are tried.
+PFN_GROUPS = 32
+
+
+class NothingToShowError(ValueError):
+    """The stream does not show the finding that is to be kept."""
+
+
+class _OutOfTime(Exception):  # noqa: N818
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a stream is made of.
+
+    Attributes
+    ----------
+    records:
+        number of records by name, libxl's under their own.
+    pfns, pages:
+        pfn words in all rounds, and those of them that come with a page.
+    """
+
+    bytes: int
+    records: dict[str, int]
+    pfns: int
+    pages: int
+    vcpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shrunk:
+    """The outcome.
+
+    Attributes
+    ----------
+    finding:
+        the finding that was kept, as the small stream shows it.
+    tried:
+        how many streams were judged.
+    finished:
+        whether nothing more can be left out, rather than time having run out.
+    """
+
+    stream: bytes
+    report: Report
+    finding: Finding
+    before: Contents
+    after: Contents
+    tried: int
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What has to stay.
+
+    Attributes
+    ----------
+    kinds:
+        what the finding is, wherever it is: rule, effect, step, call and errno; one of these is enough.
+    first:
+        id of the rule that the restore has to fail of; None where the finding is not the reason of its failure.
+    allowed:
+        rules that may be broken, of those that count.
+    clean:
+        whether warnings and errors count, or only what fails a restore.
+    """
+
+    kinds: frozenset[tuple[object, ...]]
+    verdict: str
+    first: str | None
+    allowed: frozenset[str]
+    clean: bool
+
+    @classmethod
+    def of(cls, report: Report, rule: str, *, clean: bool) -> Wanted:
+        """What a report shows of a rule. Raises NothingToShowError where it shows nothing."""
+        kinds = frozenset(_kind(finding) for finding in report.findings if finding.rule.id == rule)
+        if not kinds:
+            raise NothingToShowError(
+                f"the stream shows no {rule} under Xen {report.target}, placement {report.placement}"
+            )
+        first = rule if report.failure and report.failure.rule == rule else None
+        return cls(kinds, report.verdict, first, _broken(report, clean=clean) | {rule}, clean)
+
+    def shown_by(self, report: Report) -> Finding | None:
+        """The finding, if a report has it with all that goes with it."""
+        if report.verdict != self.verdict or not _broken(report, clean=self.clean) <= self.allowed:
+            return None
+        if self.first is not None and (report.failure is None or report.failure.rule != self.first):
+            return None
+        return next((finding for finding in report.findings if _kind(finding) in self.kinds), None)
+
+
+def _kind(finding: Finding) -> tuple[object, ...]:
+    return finding.rule.id, finding.effect, finding.step, finding.call, finding.errno
+
+
+def _broken(report: Report, *, clean: bool) -> frozenset[str]:
+    serious = (f for f in report.findings if f.fatal or (clean and f.severity.rank >= Severity.WARNING.rank))
+    return frozenset(finding.rule.id for finding in serious)
+
+
+def shrink(
+    data: bytes,
+    rule: str | None = None,
+    *,
+    target: str = "newest",
+    placement: str = "source",
+    vcpus: int | None = None,
+    clean: bool = False,
+    seconds: float = 60.0,
+) -> Shrunk:
+    """Leave out of a stream what a finding does not need.
+
+    The same stream gives the same outcome, unless time runs out.
+
+    Parameters
+    ----------
+    data:
+        a whole stream, uncompressed.
+    rule:
+        id of the rule whose finding is to stay; by default the one that the restore fails of.
+    target, placement, vcpus:
+        as for `migrate.check`.
+    clean:
+        break no rule on the way that the stream does not break already, infos apart. Otherwise only what would fail
+        a restore is kept out.
+    seconds:
+        how long to try.
+
+    Raises
+    ------
+    NothingToShowError
+        for a stream without such a finding.
+    ValueError
+        for an unknown target or placement.
+    """
+
+    def judge(stream: bytes) -> Report:
+        return check(stream, target=target, placement=placement, vcpus=vcpus)
+
+    report = judge(data)
+    if rule is None and report.failure is None:
+        raise NothingToShowError("the restore does not fail: say which finding is to stay")
+    rule = rule or (report.failure.rule if report.failure else "")
+    wanted = Wanted.of(report, rule, clean=clean)
+    items = taken_apart(data)
+    work = _Shrinker(items, judge, wanted, time.monotonic() + seconds)
+    finished = work.run()
+    stream = encode(work.best)
+    final = judge(stream)
+    finding = wanted.shown_by(final)
+    assert finding is not None
+    return Shrunk(stream, final, finding, contents(items), contents(work.best), work.tried, finished)
+
+
+def taken_apart(data: bytes) -> Items:
+    """A stream in its items; what cannot be read of a damaged one is its last item, a `Trailing`."""
+    recorder = Recorder()
+    drive(recorder.run(), BytesTransport(data))
+    items = tuple(recorder.items)
+    read = len(encode(items))
+    return (*items, Trailing(read, data[read:])) if read < len(data) else items
+
+
+def contents(items: Sequence[Item]) -> Contents:
+    """What a stream is made of."""
+    records: Counter[str] = Counter()
+    for item in items:
+        if isinstance(item, LibxlRecord):
+            known = item.type in list(LibxlRecordType)
+            records[f"libxl {LibxlRecordType(item.type).name if known else hex(item.type)}"] += 1
+        elif isinstance(item, Body | PageData):
+            records[record_name(item.type)] += 1
+    pages = [item for item in items if isinstance(item, PageData)]
+    return Contents(
+        bytes=len(encode(items)),
+        records=dict(records),
+        pfns=sum(len(item.words) for item in pages),
+        pages=sum(item.words.data_pages for item in pages),
+        vcpus=len({item.vcpu_id for item in items if isinstance(item, VcpuBasic)}),
+    )
+
+
+class _Shrinker:
+    """The smallest stream found so far, and the ways to a smaller one."""
+
+    def __init__(
+        self, items: Items, judge: Callable[[bytes], Report], wanted: Wanted, deadline: float
+    ) -> None:
+        self.best = items
+        self.tried = 0
+        self._judge = judge
+        self._wanted = wanted
+        self._deadline = deadline
+
+    def run(self) -> bool:
+        """Go all ways until none leads on; returns whether there was time for that."""
+        ways = (
+            self._containers,
+            self._vcpus,
+            self._records,
+            self._pages,
+            self._pfns,
+            self._max_pfn,
+            self._joined,
+            self._contents,
+            self._tail,
+        )
+        try:
+            while True:
+                before = self.best
+                for way in ways:
+                    way()
+                if self.best is before:
+                    return True
+        except _OutOfTime:
+            return False
+
+    def _try(self, items: Items) -> bool:
+        """Whether these items will do; if so they are the best."""
+        if time.monotonic() >= self._deadline:
+            raise _OutOfTime
+        self.tried += 1
+        good = self._wanted.shown_by(self._judge(encode(items))) is not None
+        if good:
+            self.best = items
+        return good
+
+    # -- whole items -------------------------------------------------------------------------------
+
+    def _containers(self) -> None:
+        """Take the image out of its containers."""
+        bare = tuple(i for i in self.best if isinstance(i, ImageStart | DomainStart | Body | PageData | Trailing))
+        if len(bare) < len(self.best):
+            self._try(bare)
+
+    def _vcpus(self) -> None:
+        """Leave out all records of a vcpu, the last one first."""
+        ids = sorted({item.vcpu_id for item in self.best if isinstance(item, _VCPU)}, reverse=True)
+        for id in ids:
+            self._try(tuple(i for i in self.best if not (isinstance(i, _VCPU) and i.vcpu_id == id)))
+
+    def _records(self) -> None:
+        """Leave out records, of the image and around it."""
+        items = self.best
+        loose = [at for at, item in enumerate(items) if isinstance(item, Body | PageData | LibxlRecord)]
+
+        def still(kept: list[int]) -> bool:
+            gone = set(loose).difference(kept)
+            return self._try(tuple(item for at, item in enumerate(items) if at not in gone))
+
+        ddmin(loose, still)
+
+    def _tail(self) -> None:
+        """Cut short what follows the records."""
+        *items, last = self.best
+        if isinstance(last, Trailing):
+            length = 0
+            while length < len(last.content) and not self._try((*items, replace(last, content=last.content[:length]))):
+                length = length * 2 or 1
+
+    # -- memory ------------------------------------------------------------------------------------
+
+    def _pages(self) -> None:
+        """Take pages out of the guest, with every page-table entry that names them."""
+        memory = Memory(self.best)
+        ddmin(memory.data_pfns(), lambda kept: self._try(memory.without_pages_but(kept)))
+
+    def _pfns(self) -> None:
+        """Leave out pfns that come without a page; all at once, or in groups."""
+        memory = Memory(self.best)
+        empty = memory.empty_words()
+        if len(empty):
+            finest = max(1, len(empty) // PFN_GROUPS)
+            ddmin(empty, lambda kept: self._try(memory.without_words_but(kept)), finest=finest)
+
+    def _max_pfn(self) -> None:
+        """Take away the end of the guest's memory, where there is no page."""
+        width = next((item.guest_width for item in self.best if isinstance(item, PvInfo)), None)
+        lists = [item for item in self.best if isinstance(item, P2mFrames)]
+        if width not in SHARED_INFO or len(lists) != 1 or lists[0].start_pfn:
+            return
+        memory = Memory(self.best)
+        last = max(memory.data_pfns(), default=-1)
+        if not 0 <= last < lists[0].end_pfn:
+            return
+        pages = last // (PAGE_SIZE // width) + 1
+        shorter: list[Item] = []
+        for item in memory.without_pfns_beyond(last):
+            if isinstance(item, P2mFrames):
+                item = replace(item, end_pfn=last, pfns=item.pfns[:pages])
+            elif isinstance(item, SharedInfo):
+                content = bytearray(item.content)
+                view(SHARED_INFO[width], content)["arch"]["max_pfn"] = last + 1
+                item = replace(item, content=bytes(content))
+            shorter.append(item)
+        self._try(tuple(shorter))
+
+    def _joined(self) -> None:
+        """Put PAGE_DATA records that follow one another into one."""
+        joined = Memory(self.best).joined()
+        if len(joined) < len(self.best):
+            self._try(joined)
+
+    def _contents(self) -> None:
+        """Make pages zero, and then words of those that are left."""
+        memory = Memory(self.best)
+        pages = memory.pages_in_use()
+        ddmin(pages, lambda kept: self._try(memory.with_zeros_but_pages(kept)))
+        memory = Memory(self.best)
+        words = memory.words_in_use()
+        if 0 < len(words) <= WORDS_TRIED:
+            ddmin(words, lambda kept: self._try(memory.with_zeros_but_words(kept)))
+
+
+_VCPU = VcpuBasic | VcpuExtended | VcpuXsave | VcpuMsrs

@@ -1,0 +1,183 @@
+"""Is a stream well formed? What Xen's own verify-stream-v2 asks, with the answers of this validator.
+
+What only the whole of a guest tells (rules XRC, HYP and L3C) is left to `migrate check`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from migrate.checker import Judgement
+from migrate.findings import Finding
+from migrate.restorer import Restorer
+from migrate.rules.catalogue import Effect, Layer
+from migrate.selection import Selection
+from migrate.targets import resolve
+from streams.decoder import Decoder, drive
+from streams.transports import FileTransport, PipeTransport
+from streams.wire.framing import LibxlRecordType, RecordType
+
+if TYPE_CHECKING:
+    from migrate.rules.catalogue import Rule
+    from streams.records import LibxlRecord, PageData, Record
+    from streams.transports import Transport
+    from streams.wire.framing import DomainHeader, ImageHeader, LibxlHeader, XlHeader
+
+FORMATS = ("libxc", "libxl", "xl")
+VERIFIER = "verify-stream-v2"
+_TARGET = resolve("newest")
+_PLACEMENT = "low"  # where frames land is no matter of structure
+_STRUCTURE = frozenset({Layer.CON, Layer.HDR, Layer.FRM, Layer.REC, Layer.ORD})
+# Enforced by others, and in their lesser form by the verifier as well.
+_IN_THE_LESSER_FORM = frozenset({"HDR-10"})
+
+
+class WrongFormatError(Exception):
+    """The stream is of another kind than was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was found.
+
+    Attributes
+    ----------
+    objections:
+        the findings that make the stream a bad one, in stream order.
+    unread:
+        why the stream was not read, where it was not.
+    """
+
+    objections: list[Finding]
+    unread: str | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.objections and self.unread is None
+
+
+def minds(finding: Finding) -> bool:
+    """Whether a finding makes a stream a bad one: a restore fails of its structure, or the verifier objects."""
+    if finding.rule.layer not in _STRUCTURE:
+        return False
+    return finding.fatal or (finding.effect is Effect.SPEC and _verifier_minds(finding.rule))
+
+
+def _verifier_minds(rule: Rule) -> bool:
+    return VERIFIER in rule.enforced_by or rule.id in _IN_THE_LESSER_FORM
+
+
+class _Narrator(Restorer):
+    """Takes a stream of one format, and tells what is in it.
+
+    Parameters
+    ----------
+    judgement:
+        what it is part of.
+    form:
+        the format, one of `FORMATS`.
+    say:
+        takes each line.
+    """
+
+    def __init__(
+        self, judgement: Judgement, transport: Transport, form: str, say: Callable[[str], None] | None
+    ) -> None:
+        super().__init__(judgement.collector, judgement.facts, transport)
+        self._form = form
+        self._say = say or (lambda line: None)
+        self._page_records = 0
+
+    def container(self, name: str) -> None:
+        if name != self._form and name in (*FORMATS, "xapi"):
+            raise WrongFormatError(f"the stream is of format {name}, not {self._form}")
+        super().container(name)
+
+    def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
+        self._say(f"xl header: {header.optional_data_len} bytes of optional data")
+        super().xl_header(header, optional_data)
+
+    def libxl_header(self, header: LibxlHeader, offset: int) -> None:
+        self._say(f"libxl header: version {header.version}, options {header.options:#x}")
+        super().libxl_header(header, offset)
+
+    def libxl_record(self, record: LibxlRecord) -> None:
+        self._tell_pages()
+        known = record.type in LibxlRecordType.__members__.values()
+        name = LibxlRecordType(record.type).name if known else f"type {record.type:#x}"
+        self._say(f"libxl record {record.index}: {name}, {record.length} bytes")
+        super().libxl_record(record)
+
+    def image_header(self, header: ImageHeader, offset: int) -> None:
+        self._say(f"libxc image header: version {header.version}")
+        super().image_header(header, offset)
+
+    def domain_header(self, header: DomainHeader, offset: int) -> None:
+        super().domain_header(header, offset)
+        by = "the legacy converter" if self.facts.converted else f"Xen {self.facts.xen}"
+        self._say(f"libxc domain header: {(self.facts.guest or 'unknown').upper()}, from {by}")
+
+    def record(self, record: Record | PageData) -> None:
+        if record.type == RecordType.PAGE_DATA:
+            self._page_records += 1
+        else:
+            self._tell_pages()
+            place = record.place
+            self._say(f"libxc record {place.index}: {place.name}, {place.length} bytes")
+        super().record(record)
+
+    def _tell_pages(self) -> None:
+        if self._page_records:
+            self._say(f"libxc records: {self._page_records} of PAGE_DATA")
+            self._page_records = 0
+
+
+def verify(fd: int, form: str = "libxc", say: Callable[[str], None] | None = None) -> Outcome:
+    """Judge the structure of the stream that a descriptor holds, from where it stands.
+
+    Not a byte after the stream's end is read, and there the descriptor is left, be it of a file or of a pipe.
+
+    Parameters
+    ----------
+    form:
+        what the stream is: libxc, libxl or xl.
+    say:
+        takes lines that tell what is in the stream, as it is read.
+
+    Raises
+    ------
+    OSError, TransportError
+        for input that cannot be read.
+    """
+    seekable = _is_regular(fd)
+    start = os.lseek(fd, 0, os.SEEK_CUR) if seekable else 0
+    transport: Transport = FileTransport(fd) if seekable else PipeTransport(fd)
+    judgement = Judgement(transport, "-", None)
+    narrator = judgement.restorer = _Narrator(judgement, transport, form, say)
+    try:
+        complete = drive(Decoder(narrator, drain=False).run(), transport)
+        judgement.finish(transport.position)
+        report = judgement.report(_TARGET, _PLACEMENT, Selection((), ()))
+    except WrongFormatError as error:
+        return Outcome([], str(error))
+    finally:
+        if seekable:
+            os.lseek(fd, start + transport.position, os.SEEK_SET)
+        transport.close()
+    unread = None
+    if not complete and not narrator.cut:
+        unread = narrator.unjudged
+    return Outcome([finding for finding in report.findings if minds(finding)], unread)
+
+
+def _is_regular(fd: int) -> bool:
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return stat.S_ISREG(mode)

@@ -1,0 +1,225 @@
+"""Pages kept while a stream flows: the newest version wins, and what can be read again costs nothing."""
+
+import numpy as np
+import pytest
+
+from migrate import Checker, check
+from migrate.pagestore import POOL_PAGES_IN_MEMORY, PagePool, PageStore
+from migrate.reports.as_json import report_object
+from migrate.testing.builder import StreamBuilder
+from streams.pages import PageType, PfnWords
+from streams.transports import BytesTransport
+from streams.wire.framing import PAGE_SIZE, PFN_WORD_SIZE
+
+
+def page(number: int) -> bytes:
+    """A page that is told from others by its number."""
+    return number.to_bytes(8, "little") * (PAGE_SIZE // 8)
+
+
+# -- the pool ----------------------------------------------------------------------------------------
+
+
+def test_a_pool_gives_back_what_was_put():
+    pool = PagePool()
+    slots = [pool.put(page(n)) for n in range(5)]
+    assert [pool.get(slot) for slot in slots] == [page(n) for n in range(5)]
+
+
+def test_a_pool_uses_a_freed_slot_again():
+    pool = PagePool()
+    pool.put(page(0))
+    freed = pool.put(page(1))
+    pool.drop(freed)
+    assert pool.put(page(2)) == freed
+    assert pool.get(freed) == page(2)
+
+
+def test_a_pool_that_outgrows_memory_gives_back_every_page():
+    pool = PagePool()
+    count = POOL_PAGES_IN_MEMORY + 40
+    slots = [pool.put(page(n)) for n in range(count)]
+    for number in (0, POOL_PAGES_IN_MEMORY - 1, POOL_PAGES_IN_MEMORY, count - 1):
+        assert pool.get(slots[number]) == page(number)
+    pool.drop(slots[-5])
+    again = pool.put(page(7777))
+    assert again == slots[-5]
+    assert pool.get(again) == page(7777)
+    assert pool.get(slots[-4]) == page(count - 4)
+
+
+# -- a store that reads again ------------------------------------------------------------------------
+
+
+def words(*entries: tuple[int, int]) -> PfnWords:
+    pfns, types = zip(*entries, strict=True)
+    return PfnWords.build(np.array(pfns, np.int64), np.array(types, np.uint8))
+
+
+class Written:
+    """Records' words and pages, one after the other as in a file, and a store that was told of them."""
+
+    def __init__(self) -> None:
+        self.raw = bytearray(b"header")
+        self.batches: list[tuple[int, PfnWords, int]] = []
+
+    def add(self, *entries: tuple[int, int, bytes | None]) -> int:
+        """A record of (pfn, type, contents); returns the offset of its first page."""
+        at, named = len(self.raw), words(*((pfn, kind) for pfn, kind, _ in entries))
+        self.raw += named.raw
+        data = at + PFN_WORD_SIZE * len(entries)
+        self.raw += b"".join(contents for *_, contents in entries if contents is not None)
+        self.batches.append((at, named, data))
+        return data
+
+    def store(self) -> PageStore:
+        made = PageStore(BytesTransport(bytes(self.raw)), rereads=True)
+        for batch in self.batches:
+            made.note_batch(*batch)
+        return made
+
+
+NOTAB, XTAB, L1 = PageType.NOTAB, PageType.XTAB, PageType.L1TAB
+
+
+def test_a_page_is_found_behind_pages_without_contents():
+    written = Written()
+    written.add((1, NOTAB, page(10)), (2, XTAB, None), (3, NOTAB, page(30)))
+    assert written.store().find([3, 1]) == {3: page(30), 1: page(10)}
+
+
+def test_the_last_record_that_names_a_page_counts():
+    written = Written()
+    written.add((1, NOTAB, page(10)), (2, NOTAB, page(20)))
+    written.add((1, NOTAB, page(11)))
+    assert written.store().find([1, 2]) == {1: page(11), 2: page(20)}
+
+
+def test_the_last_word_of_a_record_counts():
+    written = Written()
+    written.add((1, NOTAB, page(10)), (1, NOTAB, page(11)))
+    assert written.store().find([1]) == {1: page(11)}
+
+
+def test_a_later_word_without_contents_leaves_the_page_as_it_was():
+    written = Written()
+    written.add((1, NOTAB, page(10)))
+    written.add((1, XTAB, None))
+    assert written.store().find([1]) == {1: page(10)}
+
+
+def test_a_page_that_was_never_sent_is_not_found():
+    written = Written()
+    written.add((1, NOTAB, page(10)))
+    assert written.store().find([5]) == {5: None}
+
+
+def test_pages_are_found_over_many_records():
+    written = Written()
+    for number in range(200):
+        written.add((number, NOTAB, page(number)), (number + 1, NOTAB, page(number + 1000)))
+    # Each pfn is named twice, the second time by the record that is its own.
+    assert written.store().find([0, 57, 199, 200]) == {n: page(n) for n in (0, 57, 199)} | {200: page(1199)}
+
+
+def test_what_comes_later_is_found_after_an_earlier_search():
+    written = Written()
+    written.add((1, NOTAB, page(10)))
+    written.add((1, NOTAB, page(11)))
+    store = PageStore(BytesTransport(bytes(written.raw)), rereads=True)
+    store.note_batch(*written.batches[0])
+    assert store.find([1, 2]) == {1: page(10), 2: None}
+    store.note_batch(*written.batches[1])
+    assert store.find([1]) == {1: page(11)}
+
+
+@pytest.mark.parametrize("rereads", [True, False])
+def test_the_newest_version_of_a_table_counts(rereads):
+    written = Written()
+    offsets = [written.add((1, L1, page(10))), written.add((1, L1, page(11)))]
+    store = PageStore(BytesTransport(bytes(written.raw)), rereads=rereads)
+    for offset, contents in zip(offsets, (page(10), page(11)), strict=True):
+        store.put_tables([1], [contents], [offset])
+    assert store.table(1) == store.find([1])[1] == page(11)
+    assert (store.tables, store.is_table(1), store.is_table(2)) == ({1}, True, False)
+
+
+@pytest.mark.parametrize("rereads", [True, False])
+def test_a_table_sent_as_data_is_a_table_no_more(rereads):
+    written = Written()
+    offset = written.add((1, L1, page(10)))
+    written.add((1, NOTAB, page(11)))
+    store = PageStore(BytesTransport(bytes(written.raw)), rereads=rereads)
+    store.put_tables([1], [page(10)], [offset])
+    assert store.tables_among(np.array([1, 2], np.int64)) == [1]
+    store.drop_tables([1])
+    assert store.tables == set()
+    store.note_batch(*written.batches[1])
+    assert store.find([1]) == {1: page(11)}
+
+
+@pytest.mark.parametrize("rereads", [True, False])
+def test_tables_come_in_batches_with_their_entries(rereads):
+    written = Written()
+    offsets = [written.add((pfn, L1, page(pfn))) for pfn in range(10)]
+    store = PageStore(BytesTransport(bytes(written.raw)), rereads=rereads)
+    store.put_tables(range(10), [page(pfn) for pfn in range(10)], offsets)
+    seen = {}
+    for pfns, entries in store.table_batches(4):
+        assert entries.shape == (len(pfns), 512)
+        seen.update(zip(pfns, entries[:, 511].tolist(), strict=True))
+    assert seen == {pfn: pfn for pfn in range(10)}
+
+
+def test_on_a_pipe_other_pages_are_kept_until_there_are_too_many():
+    store = PageStore(None, rereads=False)
+    count = PageStore.KEPT_PAGES
+    store.put_others({n: page(n) for n in range(count)})
+    assert not store.crowded
+    store.put_others({count: page(count)})
+    assert store.crowded
+    store.squeeze([3, 5])
+    assert store.others == {3: page(3), 5: page(5)}
+    assert (store.crowded, store.keeps_all) == (False, False)
+    assert store.find([3, 4]) == {3: page(3), 4: None}
+
+
+def test_a_page_sent_again_and_not_kept_leaves_no_stale_version():
+    store = PageStore(None, rereads=False)
+    store.put_others({1: page(1), 2: page(2)})
+    store.drop_others(np.array([1, 3], np.int64))
+    assert store.find([1, 2]) == {1: None, 2: page(2)}
+
+
+# -- a guest with more pages than are kept -----------------------------------------------------------
+
+
+def large(width: int, *, resend: bool) -> StreamBuilder:
+    """A guest of more pages than a pipe's store keeps; with what the end asks for sent first, or last again."""
+    b = StreamBuilder.pv(width, vcpus=2, roots=2)
+    for number in range(PageStore.KEPT_PAGES + 300):
+        b.new_page(content=number.to_bytes(8, "little"))
+    if resend:
+        b.rounds = [sorted([b.start_info_pfn, b.gdt_pfn, *b.p2m_frames, *b.roots, *b.chain(b.roots[1])[1:]])]
+    return b
+
+
+@pytest.mark.parametrize("resend", [False, True])
+@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize("damage", ["none", "start_info", "gdt", "p2m"])
+def test_a_large_guest_is_judged_alike_on_a_pipe_and_in_a_file(width, damage, resend):
+    b = large(width, resend=resend)
+    if damage == "start_info":
+        b.start_info.store_mfn = b.max_pfn + 1
+    elif damage == "gdt":
+        b.table(b.gdt_pfn)[3] = 0x0000_8900_0000_0067  # a task state segment
+    elif damage == "p2m":
+        b.place(b.roots[1], 0x12_3456)
+    stream = b.build()
+    in_file = check(stream, target="4.20")
+    checker = Checker(target="4.20")
+    for start in range(0, len(stream), 1 << 20):
+        checker.feed(stream[start : start + (1 << 20)])
+    assert report_object(checker.close()) == report_object(in_file)
+    stopped_by = {"none": None, "start_info": "XRC-04", "gdt": "HYP-05", "p2m": "HYP-22" if width == 4 else None}
+    assert (in_file.failure.rule if in_file.failure else None) == stopped_by[damage]
