@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from migrate.findings import Finding
     from migrate.selection import Selection
     from migrate.targets import Target
+    from streams.decoder import Answer, Decoding, Request
     from streams.forwarding import ForwardingTransport
 
 
@@ -127,6 +128,8 @@ class Filter:
         self._stood_down: str | None = None
         self._stopped: str | None = None
         self._failure: Exception | None = None
+        self._judging = False
+        self._interruption: BaseException | None = None
         self._held: float | None = None
         self.started = clock()
 
@@ -144,24 +147,41 @@ class Filter:
         ------
         BrokenPipeError, OutputError, TransportError
             where the reader is gone, or reading or writing fails; `outcome` judges what was read until then.
+        BaseException
+            what `interrupt` was given.
         """
         transport = self._transport
         decoding = self._decoder.run()
-        request = next(decoding)  # it has not looked at anything yet
-        while not self._over and self._stopped is None:
-            # The only lines that touch the descriptors are outside of the try: whatever is raised inside is ours.
+        request: Request | None = next(decoding)  # it has not looked at anything yet
+        while request is not None:
             answer = transport.give(request.n) if request.__class__ is Give else transport.skip(request.n)
-            try:
-                try:
-                    request = decoding.send(answer)
-                except StopIteration:
-                    self._over = True
-                self._heed()
-            except Exception as error:
-                self._fail(error)
-                break
+            request = self._judge_on(decoding, answer)
         if self._stopped is None:
             transport.drain()
+
+    def _judge_on(self, decoding: Decoding, answer: Answer) -> Request | None:
+        """Let the decoder have an answer; its next request, or None where it has none, or shall have no more."""
+        request = None
+        self._judging = True
+        # No descriptor of the pipe is touched in here: whatever is raised is a fault of ours.
+        try:
+            try:
+                request = decoding.send(answer)
+            except StopIteration:
+                self._over = True
+            self._heed()
+        except Exception as error:
+            self._fail(error)
+        self._judging = False
+        if self._interruption is not None:
+            raise self._interruption
+        return request if self._failure is None and self._stopped is None else None
+
+    def interrupt(self, error: BaseException) -> None:
+        """For signal handlers: have `forward` raise this, at once where it waits, and else after what it is judging."""
+        if not self._judging:
+            raise error
+        self._interruption = error
 
     def _fail(self, error: Exception) -> None:
         self._failed(error)

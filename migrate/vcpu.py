@@ -21,15 +21,13 @@ from streams.wire.vcpu import (
     MIN_EXTENDED_SIZE,
     MSR_ENTRY,
     VM_ASSIST_VALID,
-    XSAVE_AVX_SIZE,
     XSAVE_HEADER,
-    XSAVE_LEGACY_SIZE,
     XSAVE_MIN_SIZE,
     XSAVE_WORDS,
     ContextFlag,
-    XState,
 )
 from streams.wire.views import dtype_of, offset_of, view
+from streams.wire.xstate import XSAVE_AVX_SIZE, XSAVE_LEGACY_SIZE, XState, valid_xcr0
 
 if TYPE_CHECKING:
     from migrate.targets import Target
@@ -167,7 +165,7 @@ def xsave_objections(content: bytes, vcpu: int) -> Iterator[Objection]:
         return
     header = view(XSAVE_HEADER, content)
     bv = int(header["xstate_bv"])
-    if bv & ~accum or xcr0 & ~accum or not _valid_xcr0(xcr0) or not _valid_xcr0(accum):
+    if bv & ~accum or xcr0 & ~accum or not valid_xcr0(xcr0) or not valid_xcr0(accum):
         yield Objection("REC-83", "EINVAL", f"{what}, xstate_bv {bv:#x}: not a state a CPU can have")
         return
     if int(header["xcomp_bv"]):
@@ -185,20 +183,6 @@ def xsave_objections(content: bytes, vcpu: int) -> Iterator[Objection]:
         yield Objection("REC-82", "EINVAL", f"{what}: {len(content)} bytes are too few")
     else:
         yield Objection("REC-80", "EINVAL", what, certain=False)
-
-
-def _valid_xcr0(value: int) -> bool:
-    """valid_xcr0: which components may be enabled together."""
-    avx512 = XState.OPMASK | XState.ZMM | XState.HI_ZMM
-    mpx = XState.BNDREGS | XState.BNDCSR
-    amx = XState.TILECFG | XState.TILEDATA
-    return bool(
-        value & XState.X87
-        and (not value & XState.AVX or value & XState.SSE)
-        and (not value & avx512 or (value & XState.AVX and value & avx512 == avx512))
-        and value & mpx in (0, mpx)
-        and value & amx in (0, amx)
-    )
 
 
 def msrs_objections(content: bytes, vcpu: int, target: Target) -> Iterator[Objection]:

@@ -224,7 +224,7 @@ def _take_signals(running: Filter) -> None:
     def end(number: int, frame: FrameType | None) -> None:
         # `timeout` sends its signal twice.
         _end_signals()
-        raise _Terminated(128 + number)
+        running.interrupt(_Terminated(128 + number))
 
     signal.signal(signal.SIGUSR1, lambda number, frame: _show_status(running))
     signal.signal(signal.SIGTERM, end)

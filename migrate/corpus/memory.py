@@ -42,10 +42,10 @@ class Memory:
 
     def __init__(self, items: Items) -> None:
         self._items = items
-        self._records = [item for item in items if isinstance(item, PageData)]
-        raw = b"".join(record.words.raw for record in self._records)
+        records = [item for item in items if isinstance(item, PageData)]
+        raw = b"".join(record.words.raw for record in records)
         self.words: NDArray[np.uint64] = np.frombuffer(raw, "<u8")
-        data = b"".join(content for record in self._records for _, content in record.runs)
+        data = b"".join(map(_content, records))
         self.pages: NDArray[np.uint64] = np.frombuffer(data, "<u8").reshape(-1, ENTRIES)
         self._pfns = (self.words & np.uint64(PFN_MASK)).astype(np.int64)
         kinds = (self.words >> np.uint64(TYPE_SHIFT)).astype(np.intp)
@@ -64,6 +64,13 @@ class Memory:
     def empty_words(self) -> list[int]:
         """Indices of the words without a page."""
         found: list[int] = np.flatnonzero(~self._has_data).tolist()
+        return found
+
+    def repeated_words(self) -> list[int]:
+        """Indices of the words that come with a page, as others of the same pfn do."""
+        with_page = np.flatnonzero(self._has_data)
+        _, which, counts = np.unique(self._pfns[with_page], return_inverse=True, return_counts=True)
+        found: list[int] = with_page[counts[which] > 1].tolist()
         return found
 
     def pages_in_use(self) -> list[int]:
@@ -101,11 +108,11 @@ class Memory:
             self._named = np.where(none, len(self._unique), at)
         return self._named
 
-    def without_words_but(self, indices: Sequence[int]) -> Items:
-        """Of the words without a page only these are left; and no record without any word."""
-        kept = self._has_data.copy()
-        kept[np.array(indices, np.intp)] = True
-        return self._with(self.words, kept, self.pages, np.ones(len(self.pages), np.bool_))
+    def without_words(self, indices: Iterable[int]) -> Items:
+        """These words are gone, with their pages; and every record that loses its last word."""
+        kept = np.ones(len(self.words), np.bool_)
+        kept[list(indices)] = False
+        return self._with(self.words, kept, self.pages, kept[self._has_data])
 
     def without_pfns_beyond(self, last: int) -> Items:
         """No word of a pfn beyond this one."""
@@ -125,7 +132,7 @@ class Memory:
         return self._with(self.words, np.ones(len(self.words), np.bool_), pages, np.ones(len(pages), np.bool_))
 
     def joined(self) -> Items:
-        """PAGE_DATA records that follow one another as one, while a saver's batch holds them."""
+        """PAGE_DATA records that follow one another as one, if a saver's batch holds them and no pfn comes twice."""
         out: list[Item] = []
         for is_pages, some in groupby(self._items, lambda item: isinstance(item, PageData)):
             if not is_pages:
@@ -134,7 +141,7 @@ class Memory:
             for item in some:
                 last = out[-1] if out else None
                 assert isinstance(item, PageData)
-                if isinstance(last, PageData) and len(last.words) + len(item.words) <= MOST_WORDS:
+                if isinstance(last, PageData) and _fit(last.words, item.words):
                     out[-1] = _record(last, last.words.raw + item.words.raw, _content(last) + _content(item))
                 else:
                     out.append(item)
@@ -165,9 +172,9 @@ def _record(like: PageData, words: bytes, contents: bytes) -> PageData:
     return replace(like, count=len(built), words=built, runs=((0, contents),) if contents else (), padding=b"")
 
 
+def _fit(first: PfnWords, second: PfnWords) -> bool:
+    return len(first) + len(second) <= MOST_WORDS and not np.isin(first.pfns, second.pfns).any()
+
+
 def _content(record: PageData) -> bytes:
-    return b"".join(_contents(record.runs))
-
-
-def _contents(runs: Iterable[tuple[int, bytes]]) -> Iterable[bytes]:
-    return (content for _, content in runs)
+    return b"".join(content for _, content in record.runs)

@@ -4,8 +4,9 @@
     Path("small.libxc").write_bytes(shrunk.stream)
 
 A stream is taken apart into its items, which are left out as long as the finding and the verdict stay, and no
-other reason comes up for which a restore would fail: the container, vcpus, records (and rounds with them), pages together with all that refers to them, pfns, and at
-last words of the pages that are left, which become zero. Every step is tried on the validator itself.
+other reason comes up for which a restore would fail: the container, vcpus, records and rounds, pages together with
+all that refers to them, pfns; at last words of the pages that are left become zero. Every step is tried on the
+validator itself.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from migrate.checker import check
 from migrate.corpus.ddmin import ddmin
 from migrate.corpus.memory import Memory
@@ -25,9 +24,9 @@ from migrate.rules.catalogue import Severity
 from streams.bodies import Body, P2mFrames, PvInfo, SharedInfo, VcpuBasic, VcpuExtended, VcpuMsrs, VcpuXsave
 from streams.decoder import drive
 from streams.encoder import DomainStart, ImageStart, Item, Recorder, Trailing, encode
-from streams.records import LibxlRecord, PageData
+from streams.records import LibxlRecord, PageData, XapiBlock
 from streams.transports import BytesTransport
-from streams.wire.framing import LibxlRecordType, PAGE_SIZE, record_name
+from streams.wire.framing import PAGE_SIZE, LibxlRecordType, record_name
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.views import view
 
@@ -45,7 +44,7 @@ class NothingToShowError(ValueError):
     """The stream does not show the finding that is to be kept."""
 
 
-class _OutOfTime(Exception):  # noqa: N818
+class _OutOfTime(Exception):
     pass
 
 
@@ -227,9 +226,7 @@ def contents(items: Sequence[Item]) -> Contents:
 class _Shrinker:
     """The smallest stream found so far, and the ways to a smaller one."""
 
-    def __init__(
-        self, items: Items, judge: Callable[[bytes], Report], wanted: Wanted, deadline: float
-    ) -> None:
+    def __init__(self, items: Items, judge: Callable[[bytes], Report], wanted: Wanted, deadline: float) -> None:
         self.best = items
         self.tried = 0
         self._judge = judge
@@ -243,6 +240,7 @@ class _Shrinker:
             self._vcpus,
             self._records,
             self._pages,
+            self._versions,
             self._pfns,
             self._max_pfn,
             self._joined,
@@ -286,7 +284,7 @@ class _Shrinker:
     def _records(self) -> None:
         """Leave out records, of the image and around it."""
         items = self.best
-        loose = [at for at, item in enumerate(items) if isinstance(item, Body | PageData | LibxlRecord)]
+        loose = [at for at, item in enumerate(items) if isinstance(item, Body | PageData | LibxlRecord | XapiBlock)]
 
         def still(kept: list[int]) -> bool:
             gone = set(loose).difference(kept)
@@ -315,7 +313,13 @@ class _Shrinker:
         empty = memory.empty_words()
         if len(empty):
             finest = max(1, len(empty) // PFN_GROUPS)
-            ddmin(empty, lambda kept: self._try(memory.without_words_but(kept)), finest=finest)
+            ddmin(empty, lambda kept: self._try(memory.without_words(set(empty).difference(kept))), finest=finest)
+
+    def _versions(self) -> None:
+        """Send a page once, where it is sent in several rounds."""
+        memory = Memory(self.best)
+        again = memory.repeated_words()
+        ddmin(again, lambda kept: self._try(memory.without_words(set(again).difference(kept))))
 
     def _max_pfn(self) -> None:
         """Take away the end of the guest's memory, where there is no page."""

@@ -46,7 +46,7 @@ from streams.pages import LEVEL_MASK, PIN_BIT, PageType
 from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE
 from streams.wire.vcpu import GDT_ENTRIES_PER_FRAME, START_INFO_REGISTER, ContextFlag
 
-__all__ = ["damaged_streams", "descriptors", "guests", "older_pages", "streams"]
+__all__ = ["damaged_streams", "descriptors", "guests", "live_tables", "older_pages", "streams"]
 
 CONTAINERS = ("libxc", "libxl", "xl")
 
@@ -254,7 +254,7 @@ class _Guest:
 
     def _fill_upper(self, pfn: int, level: int) -> None:
         table, draw = self.b.table(pfn), self.draw
-        flags = _TABLE_FLAGS
+        flags: tuple[int, ...] = _TABLE_FLAGS
         if self.pae and level == 3:
             table[SLOT3] = entry(self.slot3[pfn], PAE_ROOT)
             flags = _PAE_ROOT_FLAGS
@@ -292,12 +292,12 @@ class _Guest:
 
     def _linear(self) -> None:
         """Entries that name a table of their own level: the very table, or one that Xen validates before it."""
-        order = self._validated_in_order()
+        order = live_tables(self.b)
         naming: set[int] = set()  # tables with such an entry of another table
         named: set[int] = set()
         for _ in range(self.draw(st.integers(0, 3))):
             level = self.draw(st.just(2) if self.pae else st.integers(2, 4))
-            tables = [pfn for pfn in order if self._level(pfn) == level]
+            tables = [pfn for pfn in order if self.b.memory[pfn].type & LEVEL_MASK == level]
             if not tables:
                 continue
             table = self.draw(st.sampled_from(tables))
@@ -311,33 +311,6 @@ class _Guest:
                 naming.add(table)
                 named.add(target)
 
-    def _level(self, pfn: int) -> int:
-        return self.b.memory[pfn].type & LEVEL_MASK
-
-    def _validated_in_order(self) -> list[int]:
-        """Live tables as Xen comes by them: vcpu for vcpu, then pins by pfn; below a table in order of its slots."""
-        b = self.b
-        order: dict[int, None] = {}
-
-        def visit(pfn: int) -> None:
-            if pfn in order:
-                return
-            if self._level(pfn) > 1:
-                table = b.table(pfn)
-                for slot in table.nonzero()[0].tolist():
-                    if table[slot] & P:
-                        visit((int(table[slot]) & FRAME_MASK) >> PAGE_SHIFT)
-            order[pfn] = None
-
-        for vcpu in b.vcpus:
-            visit(vcpu.root)
-            if vcpu.user_root is not None:
-                visit(vcpu.user_root)
-        for pfn, page in sorted(b.memory.items()):
-            if page.is_table and page.type & PIN_BIT:
-                visit(pfn)
-        return list(order)
-
     def _place(self, extended: bool) -> None:
         """Source frames below 4 GiB, above, or both, with PAE roots below unless the guest may have them above."""
         b = self.b
@@ -349,6 +322,37 @@ class _Guest:
             b.place(pfn, FIRST_MFN + pfn + (0 if low else PAE_L3_LIMIT) if page.has_data else None)
 
 
+def live_tables(b: StreamBuilder) -> list[int]:
+    """The page tables of a guest that Xen validates, in the order in which it is through with them.
+
+    Vcpu for vcpu, then pins by pfn, below a table in order of its slots. Tables that nothing leads to are not among
+    them: whatever they hold, no restore fails for it.
+    """
+    seen: set[int] = set()
+    done: list[int] = []
+
+    def visit(pfn: int) -> None:
+        page = b.memory.get(pfn)
+        if page is None or not page.is_table or pfn in seen:
+            return
+        seen.add(pfn)
+        if page.type & LEVEL_MASK > 1:
+            table = b.table(pfn)
+            for slot in table.nonzero()[0].tolist():
+                if table[slot] & P:
+                    visit((int(table[slot]) & FRAME_MASK) >> PAGE_SHIFT)
+        done.append(pfn)
+
+    for vcpu in b.vcpus:
+        visit(vcpu.root)
+        if vcpu.user_root is not None:
+            visit(vcpu.user_root)
+    for pfn, page in sorted(b.memory.items()):
+        if page.type & PIN_BIT:
+            visit(pfn)
+    return done
+
+
 def descriptors(width: int) -> st.SearchStrategy[int]:
     """Segment descriptors that Xen lets a guest of this width have in its GDT, as u64."""
     anything = st.integers(0, (1 << 64) - 1)
@@ -356,12 +360,13 @@ def descriptors(width: int) -> st.SearchStrategy[int]:
     segment = anything.map(lambda value: (value | _DESC_P | _DESC_S) & ~(_DESC_L if width == 4 else 0))
     second_half = anything.map(lambda value: (value | _DESC_P) & ~(_DESC_S | _DESC_TYPE))
     gate = st.builds(
-        lambda selector, low, high: _DESC_P | _CALL_GATE | high << 48 | selector << 16 | low,
+        lambda selector, low, high, count: _DESC_P | _CALL_GATE | high << 48 | count << 32 | selector << 16 | low,
         st.integers(0, 0xDFFF)
         | st.just(0xE019 if width == 4 else 0xE033)
         | st.integers(0, 0x1FFF).map(lambda n: n << 3 | 4),
         st.integers(0, 0xFFFF),
         st.integers(0, 0xFFFF),
+        st.integers(0, 31 if width == 4 else 0),
     )
     return absent | segment | second_half | gate
 

@@ -257,27 +257,6 @@ XSAVE_HEADER = Struct(
 """The 592 bytes before the extended components, which lie where CPUID leaf 0xd puts them."""
 
 XSAVE_MIN_SIZE = XSAVE_WORDS.sizeof()
-XSAVE_LEGACY_SIZE = 576
-"""Uncompressed area of x87 and SSE alone, without the two leading words."""
-XSAVE_AVX_SIZE = 832
-"""Uncompressed area up to the end of AVX, the last component in the same place on every CPU."""
-
-
-class XState(IntFlag):
-    """Components of an XSAVE area: the bits of xcr0, xcr0_accum and xstate_bv."""
-
-    X87 = 1 << 0
-    SSE = 1 << 1
-    AVX = 1 << 2
-    BNDREGS = 1 << 3
-    BNDCSR = 1 << 4
-    OPMASK = 1 << 5
-    ZMM = 1 << 6
-    HI_ZMM = 1 << 7
-    PKRU = 1 << 9
-    TILECFG = 1 << 17
-    TILEDATA = 1 << 18
-
 
 # -- MSRS: xen_domctl_vcpu_msr ----------------------------------------------------------------------
 

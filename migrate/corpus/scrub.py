@@ -1,0 +1,493 @@
+"""A stream without the guest's memory in it, and with the same findings: for bug reports.
+
+    with open("scrubbed.xl", "wb") as out:
+        scrubbed = scrub("guest.xl", out)
+
+Zeros take the place of whatever neither the toolstack nor Xen looks at when it restores the guest. Nothing
+moves: every record, every pfn and every finding stays where it was. What is left is told, as a report's reader
+may learn from it where pages are, what the vcpus were about, and how the domain is configured.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from migrate.checker import judge
+from migrate.paging import ENTRIES, FRAME_MASK, P
+from migrate.placement import NAMES as PLACEMENTS
+from migrate.restorer import MAX_RECORD
+from migrate.restorer_hvm import save_entries
+from streams.decoder import Consumer, Decoder, drive
+from streams.pages import LEVEL_MASK, TABLE_TYPES, PfnWords
+from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
+from streams.transports import open_transport
+from streams.wire.framing import (
+    HVM_SAVE_HEADER,
+    P2M_ENTRY_SIZE,
+    P2M_HEADER,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    PV_INFO,
+    RECORD_HEADER,
+    SHARED_INFO_SIZE,
+    VCPU_HEADER,
+    XAPI_BLOCK_HEADER,
+    XAPI_LENGTH_UNREAD,
+    DomainHeader,
+    GuestType,
+    LibxlRecordType,
+    PvInfoBody,
+    RecordType,
+    VcpuHeader,
+    XapiBlockId,
+    XlHeader,
+    record_name,
+)
+from streams.wire.hvm_names import XSAVE_WORDS_SIZE, SaveType
+from streams.wire.shared_info import SHARED_INFO
+from streams.wire.start_info import CMD_LINE_SIZE, START_INFO
+from streams.wire.vcpu import (
+    CONTEXT,
+    FXSAVE,
+    GDT_ENTRIES_PER_FRAME,
+    GDT_FRAMES,
+    START_INFO_REGISTER,
+    USER_ROOT_VALID,
+    XSAVE_HEADER,
+    XSAVE_MIN_SIZE,
+)
+from streams.wire.views import offset_of, view
+from streams.wire.xstate import XSAVE_LEGACY_SIZE
+
+if TYPE_CHECKING:
+    from migrate.checker import Judgement, Source
+    from migrate.findings import Report
+
+PIECE = 1 << 20
+_ZEROS = bytes(PIECE)
+_FPU_SIZE = FXSAVE.sizeof()
+_IS_TABLE = np.array([kind in TABLE_TYPES for kind in range(16)])
+_CONTEXT_WIDTH = {CONTEXT[width].sizeof(): width for width in CONTEXT}
+# A page that is no table, but is named as one, may name further such pages: from L4 to L1.
+_LEVELS = 4
+
+Pfns = NDArray[np.int64]
+Range = tuple[int, int]  # offset and length, in bytes
+
+
+class ScrubError(ValueError):
+    """The stream cannot be scrubbed; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scrubbed:
+    """What became of a stream.
+
+    Attributes
+    ----------
+    size:
+        of the stream, before and after.
+    zeroed, left:
+        how often each kind of content was made zero, and was left as it is.
+    """
+
+    size: int
+    zeroed: dict[str, int]
+    left: dict[str, int]
+
+
+def scrub(source: Source, out: IO[bytes]) -> Scrubbed:
+    """Write a stream with zeros for all that its judgement does not need; uncompressed, whatever it was.
+
+    Parameters
+    ----------
+    source:
+        a path, or the stream's bytes: it is read twice.
+    out:
+        takes as many bytes as the stream has.
+
+    Raises
+    ------
+    ScrubError
+        for an input that cannot be read twice, and for a kind of stream that is not read.
+    OSError, TransportError
+        for one that cannot be read at all.
+    """
+    if isinstance(source, str | os.PathLike) and not os.path.isfile(source):
+        if os.path.exists(source):
+            raise ScrubError("not a regular file; the stream is read twice")
+    look = _Look()
+    with open_transport(source) as transport:
+        drive(Decoder(look).run(), transport)
+        if look.unread is not None:
+            raise ScrubError(look.unread)
+        if look.rest is not None:
+            look.rest = max(look.rest, 0)
+        elif look.broken:
+            look.rest = transport.position
+        needed = _Needed(look, source)
+    ranges = sorted([*look.ranges, *needed.ranges()])
+    with open_transport(source) as transport:
+        size = _copy(transport, out, ranges, look.rest)
+    return Scrubbed(size, dict(look.zeroed), dict(look.left))
+
+
+def _copy(transport: Any, out: IO[bytes], ranges: Sequence[Range], rest: int | None) -> int:
+    """Copy all that is in no range, zeros in place of what is; and zeros from `rest` on."""
+    for offset, length in ranges:
+        _pass_on(transport, out, offset - transport.position)
+        done = transport.skip(length)
+        _write_zeros(out, done)
+    _pass_on(transport, out, None if rest is None else rest - transport.position)
+    if rest is not None:
+        while done := transport.skip(PIECE):
+            _write_zeros(out, done)
+    return int(transport.position)
+
+
+def _pass_on(transport: Any, out: IO[bytes], count: int | None) -> None:
+    while count is None or count > 0:
+        data = transport.give(PIECE if count is None else min(count, PIECE))
+        if not len(data):
+            return
+        out.write(data)
+        if count is not None:
+            count -= len(data)
+
+
+def _write_zeros(out: IO[bytes], count: int) -> None:
+    while count > 0:
+        count -= out.write(_ZEROS[:count])
+
+
+def changed(before: Source, after: Source, *, target: str = "newest", vcpus: int | None = None) -> str | None:
+    """How the judgement of a scrubbed stream differs from the original's; None where it is the same.
+
+    Verdicts and findings are compared under every placement, findings with their places.
+    """
+    from migrate.selection import Selection
+    from migrate.targets import resolve
+
+    def reports(judgement: Judgement) -> list[Report]:
+        return [judgement.report(resolve(target), placement, Selection()) for placement in PLACEMENTS]
+
+    pairs = zip(judge(before, vcpus=vcpus, then=reports), judge(after, vcpus=vcpus, then=reports), strict=True)
+    for placement, (was, now) in zip(PLACEMENTS, pairs, strict=True):
+        if (was.verdict, was.failure, was.reason) != (now.verdict, now.failure, now.reason):
+            return f"under placement {placement}, the verdict was {was.verdict} and is {now.verdict}"
+        lost = [f.rule.id for f in was.findings if f not in now.findings]
+        new = [f.rule.id for f in now.findings if f not in was.findings]
+        if lost or new:
+            return f"under placement {placement}, findings are lost ({', '.join(lost)}) or new ({', '.join(new)})"
+    return None
+
+
+# -- the first reading ------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A PAGE_DATA record, in the checkpoint that it belongs to."""
+
+    words: PfnWords
+    data_offset: int
+    checkpoint: int
+
+    @property
+    def pfns(self) -> Pfns:
+        """Of the pages it carries."""
+        return self.words.pfns[self.words.has_data]
+
+    @property
+    def tables(self) -> NDArray[np.bool_]:
+        """Which of those pages are page tables."""
+        return _IS_TABLE[self.words.types[self.words.has_data]]
+
+
+@dataclass(slots=True)
+class _Vcpus:
+    """What the contexts name."""
+
+    start_infos: set[int] = field(default_factory=set)
+    gdts: set[int] = field(default_factory=set)
+    user_mfns: set[int] = field(default_factory=set)
+
+
+class _Look(Consumer):
+    """Looks a stream through: what can go at once, and what tells which pages are needed."""
+
+    def __init__(self) -> None:
+        self.ranges: list[Range] = []
+        self.rest: int | None = None  # from here on nobody reads
+        self.broken = False
+        self.unread: str | None = None
+        self.zeroed: Counter[str] = Counter()
+        self.left: Counter[str] = Counter()
+        self.pv = False
+        self.width: int | None = None
+        self.batches: list[_Batch] = []
+        self.named: list[Pfns] = []  # by tables of level 2 and up
+        self.p2m: set[int] = set()
+        self.vcpus = _Vcpus()
+        self._checkpoint = 0
+
+    def _zero(self, what: str, offset: int, length: int, count: int = 1) -> None:
+        if length > 0:
+            self.ranges.append((offset, length))
+            self.zeroed[what] += count
+
+    # -- streams.decoder.Consumer ------------------------------------------------------------------
+
+    def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
+        """The configuration stays."""
+        if optional_data:
+            self.left["xl's configuration of the domain"] += 1
+
+    def libxl_record(self, record: LibxlRecord) -> None:
+        """Of a device model's state only what is looked at stays."""
+        body = record.offset + RECORD_HEADER.size
+        if record.type == LibxlRecordType.EMULATOR_CONTEXT:
+            kept = len(record.body)
+            self._zero("device models' states", body + kept, record.length - kept)
+        elif record.length:
+            self.left[f"libxl records of type {record.type:#x}"] += 1
+
+    def xapi_block(self, block: XapiBlock) -> None:
+        """Of all blocks but xenopsd's own only what is looked at stays."""
+        if block.id in XAPI_LENGTH_UNREAD:
+            return
+        if block.id == XapiBlockId.XENOPS:
+            self.left["xenopsd's state of the domain"] += 1
+            return
+        kept = len(block.body)
+        self._zero("xapi blocks", block.offset + XAPI_BLOCK_HEADER.size + kept, block.length - kept)
+
+    def domain_header(self, header: DomainHeader, offset: int) -> None:
+        """Of what kind the guest is."""
+        self.pv = header.type == GuestType.PV
+
+    def wants_body(self, place: Place) -> bool:
+        """Bodies that are looked into."""
+        return place.type in _LOOKED_INTO and place.length <= MAX_RECORD
+
+    def wants_pages(self, place: Place, words: PfnWords) -> Iterable[Range]:
+        """Tables of level 2 and up of a PV guest: what they name is read as a table."""
+        if not self.pv or not words.has_tables:
+            return ()
+        kinds = words.types[words.has_data]
+        upper = _IS_TABLE[kinds] & (kinds & LEVEL_MASK >= 2)
+        return ((int(ordinal), 1) for ordinal in np.flatnonzero(upper))
+
+    def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
+        """What the table names."""
+        self.named.append(_frames(np.frombuffer(data, "<u8")))
+        return None
+
+    def record(self, record: Record | PageData) -> None:
+        """A record."""
+        place = record.place
+        if isinstance(record, PageData):
+            self._page_data(record)
+            return
+        if place.type == RecordType.CHECKPOINT:
+            self._checkpoint += 1
+        if place.type in _UNREAD or record_name(place.type) not in RecordType.__members__:
+            self._zero("records that no restore reads", place.body, place.length)
+            return
+        if record.body is not None:
+            look = getattr(self, _LOOKED_INTO[RecordType(place.type)])
+            look(place, record.body)
+        elif place.length:
+            self.left[place.name] += 1
+
+    def damage(self, damage: Damage) -> None:
+        """The grammar broke; of a record that the input ends in nothing is used."""
+        self.broken = True
+        if damage.rule in ("FRM-01", "FRM-03", "FRM-08"):
+            self.rest = damage.offset + RECORD_HEADER.size
+
+    def not_judged(self, reason: str) -> None:
+        """There is nothing to look at."""
+        self.unread = reason
+
+    def trailing(self, offset: int, length: int) -> None:
+        """Nobody reads what follows."""
+        self._zero("bytes after the end", offset, length, length)
+
+    # -- records -----------------------------------------------------------------------------------
+
+    def _page_data(self, record: PageData) -> None:
+        place, words = record.place, record.words
+        end = place.body + place.length
+        if record.data_offset + words.data_pages * PAGE_SIZE != end or len(words) != record.count:
+            self._zero("PAGE_DATA records of a wrong length", record.data_offset, end - record.data_offset)
+        elif self.pv:
+            self.batches.append(_Batch(words, record.data_offset, self._checkpoint))
+        else:
+            self._zero("pages", record.data_offset, end - record.data_offset, words.data_pages)
+
+    def _pv_info(self, place: Place, body: bytes) -> None:
+        if len(body) >= PV_INFO.size:
+            width = PvInfoBody._make(PV_INFO.unpack_from(body)).guest_width
+            self.width = width if width in CONTEXT else None
+
+    def _p2m_frames(self, place: Place, body: bytes) -> None:
+        listed = body[P2M_HEADER.size :]
+        whole = len(listed) // P2M_ENTRY_SIZE * P2M_ENTRY_SIZE
+        self.p2m |= set(np.frombuffer(listed[:whole], "<i8").tolist())
+        self.left[place.name] += 1
+
+    def _shared_info(self, place: Place, body: bytes) -> None:
+        if self.width is not None and len(body) == SHARED_INFO_SIZE:
+            used = SHARED_INFO[self.width].sizeof()
+            self._zero("ends of shared_info, which belong to nobody", place.body + used, len(body) - used)
+        self.left[place.name] += 1
+
+    def _basic(self, place: Place, body: bytes) -> None:
+        content = body[VCPU_HEADER.size :]
+        width = _CONTEXT_WIDTH.get(len(content))
+        self.left["vcpus' registers, their FPU's apart"] += 1
+        if width is None:
+            return
+        start = place.body + VCPU_HEADER.size + offset_of(CONTEXT[width], "fpu_ctxt")
+        self._zero("vcpus' FPU registers", start, _FPU_SIZE)
+        context = view(CONTEXT[width], content)
+        if VcpuHeader._make(VCPU_HEADER.unpack_from(body)).vcpu_id == 0:
+            self.vcpus.start_infos.add(int(context["user_regs"][START_INFO_REGISTER[width]]))
+        count = min(-(-int(context["gdt_ents"]) // GDT_ENTRIES_PER_FRAME), GDT_FRAMES)
+        self.vcpus.gdts.update(context["gdt_frames"][:count].tolist())
+        user = int(context["ctrlreg"][1])
+        if width == max(CONTEXT) and user and not user & USER_ROOT_VALID:
+            self.vcpus.user_mfns.add(user >> PAGE_SHIFT)
+
+    def _xsave(self, place: Place, body: bytes) -> None:
+        start, length = place.body + VCPU_HEADER.size, len(body) - VCPU_HEADER.size
+        self._xsave_area(start + XSAVE_MIN_SIZE, length - XSAVE_MIN_SIZE)
+
+    def _xsave_area(self, offset: int, length: int) -> None:
+        """The legacy image and the extended components; the header between them is looked at."""
+        if length < XSAVE_LEGACY_SIZE:
+            return
+        self._zero("vcpus' extended states", offset, _FPU_SIZE)
+        self._zero("vcpus' extended states", offset + XSAVE_LEGACY_SIZE, length - XSAVE_LEGACY_SIZE, 0)
+
+    def _hvm_context(self, place: Place, body: bytes) -> None:
+        self.left["HVM_CONTEXT, the FPUs' registers apart"] += 1
+        for at, header in save_entries(body):
+            start = at + HVM_SAVE_HEADER.size
+            length = min(header.length, len(body) - start)
+            if header.typecode == SaveType.CPU:
+                self._zero("vcpus' FPU registers", place.body + start, min(length, _FPU_SIZE))
+            elif header.typecode == SaveType.CPU_XSAVE:
+                self._xsave_area(place.body + start + XSAVE_WORDS_SIZE, length - XSAVE_WORDS_SIZE)
+
+
+_LOOKED_INTO = {
+    RecordType.X86_PV_INFO: "_pv_info",
+    RecordType.X86_PV_P2M_FRAMES: "_p2m_frames",
+    RecordType.SHARED_INFO: "_shared_info",
+    RecordType.X86_PV_VCPU_BASIC: "_basic",
+    RecordType.X86_PV_VCPU_XSAVE: "_xsave",
+    RecordType.HVM_CONTEXT: "_hvm_context",
+}
+_UNREAD = (RecordType.TOOLSTACK,)
+
+
+def _frames(entries: NDArray[np.uint64]) -> Pfns:
+    """What present entries name, each once."""
+    present = entries[entries & np.uint64(P) != 0]
+    return np.unique((present & np.uint64(FRAME_MASK)) >> np.uint64(PAGE_SHIFT)).astype(np.int64)
+
+
+# -- which pages stay -------------------------------------------------------------------------------
+
+
+class _Needed:
+    """The pages of a PV guest that its restore looks into."""
+
+    def __init__(self, look: _Look, source: Source) -> None:
+        self._look = look
+        named = np.unique(np.concatenate(look.named)) if look.named else np.zeros(0, np.int64)
+        suspects = set(named[np.isin(named, self._not_tables())].tolist()) if len(named) else set()
+        if suspects or look.vcpus.user_mfns:
+            suspects = judge(source, then=lambda judgement: self._followed(judgement, suspects))
+        self._whole = look.p2m | look.vcpus.gdts | suspects
+        self._suspects = suspects
+
+    def _not_tables(self) -> Pfns:
+        """Pfns that are no page table by the end of some checkpoint, or of the stream."""
+        look = self._look
+        found: list[Pfns] = []
+        last = max((batch.checkpoint for batch in look.batches), default=0)
+        for checkpoint in range(last + 1):
+            past = [batch for batch in look.batches if batch.checkpoint <= checkpoint]
+            pfns = np.concatenate([batch.pfns for batch in past] or [np.zeros(0, np.int64)])[::-1]
+            tables = np.concatenate([batch.tables for batch in past] or [np.zeros(0, np.bool_)])[::-1]
+            pfns, newest = np.unique(pfns, return_index=True)
+            found.append(pfns[~tables[newest]])
+        return np.unique(np.concatenate(found))
+
+    def _followed(self, judgement: Judgement, suspects: set[int]) -> set[int]:
+        """The suspects, and what they name by machine frame, as Xen would if it took them for tables."""
+        from migrate.pv_facts import pv_guest
+
+        guest = pv_guest(judgement)
+        mfns = guest.source_mfns()
+        order = np.argsort(mfns, kind="stable")
+
+        def pfns_of(frames: Pfns) -> set[int]:
+            at = np.minimum(np.searchsorted(mfns[order], frames), max(len(order) - 1, 0))
+            hit = order[at][mfns[order[at]] == frames] if len(order) else frames[:0]
+            return {*hit.tolist(), *frames.tolist()}  # as on the source, and mfn = pfn
+
+        user = pfns_of(np.array(sorted(self._look.vcpus.user_mfns), np.int64))
+        every, new = suspects | user, suspects | user
+        for _ in range(_LEVELS):
+            pages = [page for page in guest.store.find(sorted(new)).values() if page is not None]
+            if not pages:
+                break
+            new = pfns_of(_frames(np.frombuffer(b"".join(pages), "<u8"))) - every
+            every |= new
+        return every
+
+    def ranges(self) -> Iterator[Range]:
+        """What to make zero of the pages, and of those that stay."""
+        look = self._look
+        whole = np.array(sorted(pfn for pfn in self._whole if pfn < 1 << 52), np.int64)
+        starts = look.vcpus.start_infos - self._whole
+        for batch in look.batches:
+            pfns, tables = batch.pfns, batch.tables
+            stays = tables | np.isin(pfns, whole)
+            is_start = ~stays & np.isin(pfns, np.array(sorted(starts), np.uint64).astype(np.int64))
+            for ordinal in np.flatnonzero(is_start).tolist():
+                yield from self._in_start_info(batch.data_offset + ordinal * PAGE_SIZE)
+            gone = np.flatnonzero(~stays & ~is_start)
+            look.zeroed["pages"] += len(gone)
+            for run in np.split(gone, np.flatnonzero(np.diff(gone) != 1) + 1) if len(gone) else ():
+                yield batch.data_offset + int(run[0]) * PAGE_SIZE, len(run) * PAGE_SIZE
+            look.left["page tables"] += int(tables.sum())
+            for what, some in (
+                ("p2m pages", look.p2m),
+                ("GDT pages", look.vcpus.gdts),
+                ("pages that tables name as tables", self._suspects),
+            ):
+                count = int((~tables & np.isin(pfns, np.array(sorted(some), np.int64))).sum())
+                if count:
+                    look.left[what] += count
+
+    def _in_start_info(self, offset: int) -> Iterator[Range]:
+        width = self._look.width
+        if width is None:
+            return
+        layout = START_INFO[width]
+        self._look.left["start_info pages, their command lines apart"] += 1
+        self._look.zeroed["command lines, and ends of start_info pages"] += 1
+        yield offset + offset_of(layout, "cmd_line"), CMD_LINE_SIZE
+        yield offset + layout.sizeof(), PAGE_SIZE - layout.sizeof()

@@ -1,0 +1,43 @@
+"""Components of an XSAVE area and how much room the common ones take, with the standard library alone.
+
+Source: the XSAVE chapter of the processor manuals; every PV and HVM guest's extended state speaks of them.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+XSAVE_LEGACY_SIZE = 576
+"""Uncompressed area of x87 and SSE alone: the FXSAVE image and the header, without any words before it."""
+XSAVE_AVX_SIZE = 832
+"""Uncompressed area up to the end of AVX, the last component in the same place on every CPU."""
+
+
+class XState(IntFlag):
+    """Components of an XSAVE area: the bits of xcr0, xcr0_accum and xstate_bv."""
+
+    X87 = 1 << 0
+    SSE = 1 << 1
+    AVX = 1 << 2
+    BNDREGS = 1 << 3
+    BNDCSR = 1 << 4
+    OPMASK = 1 << 5
+    ZMM = 1 << 6
+    HI_ZMM = 1 << 7
+    PKRU = 1 << 9
+    TILECFG = 1 << 17
+    TILEDATA = 1 << 18
+
+
+def valid_xcr0(value: int) -> bool:
+    """Whether these components may be enabled together on any CPU (`valid_xcr0`)."""
+    avx512 = XState.OPMASK | XState.ZMM | XState.HI_ZMM
+    mpx = XState.BNDREGS | XState.BNDCSR
+    amx = XState.TILECFG | XState.TILEDATA
+    return bool(
+        value & XState.X87
+        and (not value & XState.AVX or value & XState.SSE)
+        and (not value & avx512 or (value & XState.AVX and value & avx512 == avx512))
+        and value & mpx in (0, mpx)
+        and value & amx in (0, amx)
+    )
