@@ -1,16 +1,35 @@
-"""CPU policies, as far as a stream alone can tell whether Xen takes them.
+"""CPU policies: what a stream promises its guest, and as far as it can tell whether Xen takes that.
 
-Sources: `x86_cpuid_copy_from_buffer` (`xen/lib/x86/cpuid.c`), `x86_msr_copy_from_buffer` (`xen/lib/x86/msr.c`).
-Whether a well-formed policy asks for more than the destination has only the destination can tell.
+Sources: `x86_cpuid_copy_from_buffer` (`xen/lib/x86/cpuid.c`), `x86_msr_copy_from_buffer` (`xen/lib/x86/msr.c`),
+`x86_cpu_policies_are_compatible` (`xen/lib/x86/policy.c`). Whether a well-formed policy asks for more than the
+destination has only the destination can tell, or a policy that was made there.
 """
 
 from __future__ import annotations
 
-from streams.wire.framing import CPUID_LEAF, POLICY_MSR
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from migrate.cpu_features import (
+    FEATURES,
+    HOME,
+    MSR_NAMES,
+    REGISTERS,
+    Word,
+    msr_features,
+    set_bits,
+    word_features,
+)
+from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
+from streams.wire.xstate import XSAVE_LEGACY_SIZE, XState
 
 # Leaves that some release stores: basic, the hypervisor's two, extended.
 _LEAF_RANGES = ((0x0, 0x1F), (0x4000_0000, 0x4000_0000), (0x4000_0100, 0x4000_0100), (0x8000_0000, 0x8000_0021))
-_MSRS = {0xCE: "PLATFORM_INFO", 0x10A: "ARCH_CAPABILITIES"}
+
+BASIC, FEATURE_LEAF, XSTATE_LEAF, EXTENDED = 0x0, 0x7, 0xD, 0x8000_0000
+_BRAND = (0x8000_0002, 0x8000_0003, 0x8000_0004)
+
+Registers = tuple[int, int, int, int]
 
 
 def policy_objection(body: bytes, *, cpuid: bool) -> tuple[str, str, int] | None:
@@ -27,6 +46,164 @@ def policy_objection(body: bytes, *, cpuid: bool) -> tuple[str, str, int] | None
     for number, (index, flags, _) in enumerate(POLICY_MSR.iter_unpack(body)):
         if flags:
             return f"MSR {index:#x} has flags {flags:#x}; they must be 0", "EINVAL", number * POLICY_MSR.size
-        if index not in _MSRS:
+        if index not in MSR_NAMES:
             return f"MSR {index:#x} is not part of a policy", "ERANGE", number * POLICY_MSR.size
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a guest sees of its processor.
+
+    Attributes
+    ----------
+    leaves:
+        (leaf, subleaf) to eax, ebx, ecx, edx; the subleaf is None where the leaf has none.
+    msrs:
+        index to value; None where nothing is known of any.
+    """
+
+    leaves: Mapping[tuple[int, int | None], Registers]
+    msrs: Mapping[int, int] | None = field(default=None)
+
+    def leaf(self, leaf: int, subleaf: int | None = None) -> Registers:
+        """The four registers; zeros for a leaf that the policy does not have."""
+        found = self.leaves.get((leaf, subleaf))
+        if found is None and subleaf in (None, 0):
+            # Not every source distinguishes a leaf without subleaves from the first one.
+            found = self.leaves.get((leaf, 0 if subleaf is None else None))
+        return found or (0, 0, 0, 0)
+
+    def word(self, word: Word) -> int:
+        """One register."""
+        return self.leaf(word.leaf, word.subleaf)[REGISTERS.index(word.register)]
+
+    def has(self, feature: str) -> bool:
+        """Whether a feature is promised, by its name. Raises KeyError for a name that nobody knows."""
+        word, bit = HOME[feature]
+        return bool(self.word(word) >> bit & 1)
+
+    @property
+    def vendor(self) -> str:
+        """The vendor's twelve characters: GenuineIntel, AuthenticAMD."""
+        _, b, c, d = self.leaf(BASIC)
+        return _text(b, d, c)
+
+    @property
+    def brand(self) -> str:
+        """The name that the processor gives itself; empty where it has none."""
+        return " ".join(_text(*(register for leaf in _BRAND for register in self.leaf(leaf))).split())
+
+    @property
+    def signature(self) -> tuple[int, int, int]:
+        """Family, model and stepping."""
+        eax = self.leaf(0x1)[0]
+        family, model = eax >> 8 & 0xF, eax >> 4 & 0xF
+        if family in (0x6, 0xF):
+            model |= eax >> 12 & 0xF0
+        if family == 0xF:
+            family += eax >> 20 & 0xFF
+        return family, model, eax & 0xF
+
+    @property
+    def max_leaves(self) -> dict[str, int]:
+        """The last basic and extended leaf, and the last subleaf of leaf 7."""
+        return {
+            "basic": self.leaf(BASIC)[0],
+            "leaf 7": self.leaf(FEATURE_LEAF, 0)[0],
+            "extended": self.leaf(EXTENDED)[0],
+        }
+
+    @property
+    def xcr0(self) -> int:
+        """Components that the guest may enable."""
+        eax, _, _, edx = self.leaf(XSTATE_LEAF, 0)
+        return edx << 32 | eax
+
+    def xsave_size(self, components: int) -> int | None:
+        """Bytes of an uncompressed XSAVE area with these components; None where leaf 0xd does not tell."""
+        size = XSAVE_LEGACY_SIZE
+        for bit in set_bits(components & ~(XState.X87 | XState.SSE)):
+            length, offset, *_ = self.leaf(XSTATE_LEAF, bit)
+            if not length:
+                return None
+            size = max(size, offset + length)
+        return size
+
+    def features_by_word(self) -> Iterator[tuple[Word, tuple[str, ...]]]:
+        """Names of the promised features, register by register, empty ones left out."""
+        for word in FEATURES:
+            names = tuple(word_features(word, self.word(word)))
+            if names:
+                yield word, names
+
+    @property
+    def features(self) -> frozenset[str]:
+        """All promised features by name."""
+        return frozenset(name for _, names in self.features_by_word() for name in names)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the XSAVE components."""
+        return tuple(component_name(bit) for bit in set_bits(self.xcr0))
+
+    def msr_features(self, index: int) -> tuple[str, ...]:
+        """Names of what is set in one MSR."""
+        return tuple(msr_features(index, (self.msrs or {}).get(index, 0)))
+
+
+def component_name(bit: int) -> str:
+    """Name of an XSAVE component by its number, or xcr0[n]."""
+    names = {component.bit_length() - 1: component.name or "" for component in XState}
+    return names.get(bit, f"xcr0[{bit}]").lower()
+
+
+def read_policy(cpuid: bytes = b"", msr: bytes | None = None) -> Policy:
+    """The policy in the bodies of X86_CPUID_POLICY and X86_MSR_POLICY; bytes that make no whole entry are left out."""
+    entries = CPUID_LEAF.iter_unpack(cpuid[: len(cpuid) - len(cpuid) % CPUID_LEAF.size])
+    leaves = {(leaf, None if sub == NO_SUBLEAF else sub): (a, b, c, d) for leaf, sub, a, b, c, d in entries}
+    if msr is None:
+        return Policy(leaves)
+    values = POLICY_MSR.iter_unpack(msr[: len(msr) - len(msr) % POLICY_MSR.size])
+    return Policy(leaves, {index: value for index, _, value in values})
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """Something that one policy promises and another does not.
+
+    `kind` is vendor, leaves, feature, xcr0 or msr. `refused`: Xen refuses such a policy; what else is lacking it
+    silently takes away.
+    """
+
+    kind: str
+    name: str
+    where: str
+    refused: bool = False
+
+
+def lacking(promised: Policy, other: Policy) -> Iterator[Lack]:
+    """What `other` lacks of all that is promised, in the order of the leaves."""
+    if promised.vendor != other.vendor:
+        yield Lack("vendor", promised.vendor, f"the other is {other.vendor or 'nameless'}")
+    theirs = other.max_leaves
+    for name, last in promised.max_leaves.items():
+        if last > theirs[name]:
+            yield Lack("leaves", f"{name} to {last:#x}", f"the other ends at {theirs[name]:#x}", refused=True)
+    for word, names in promised.features_by_word():
+        have = set(word_features(word, other.word(word)))
+        yield from (Lack("feature", name, str(word)) for name in names if name not in have)
+    for bit in set_bits(promised.xcr0 & ~other.xcr0):
+        yield Lack("xcr0", component_name(bit), f"xcr0 bit {bit}")
+    if promised.msrs is None or other.msrs is None:
+        return
+    for index in promised.msrs:
+        missing = promised.msrs[index] & ~other.msrs.get(index, 0)
+        where = MSR_NAMES.get(index, hex(index))
+        yield from (Lack("msr", name, where, refused=True) for name in msr_features(index, missing))
+
+
+def _text(*registers: int) -> str:
+    """Characters that registers spell, up to the first NUL."""
+    raw = b"".join(register.to_bytes(4, "little") for register in registers)
+    return raw.split(b"\0")[0].decode("latin-1").strip()

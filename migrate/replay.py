@@ -22,7 +22,7 @@ from migrate.hypercalls import (
     Step,
 )
 from migrate.hypervisor import FrameType, Hypervisor, L3Rule, Refused
-from migrate.paging import PAE_L3_LIMIT, bad_descriptors
+from migrate.paging import FRAME_MASK, PAE_L3_LIMIT, RW, P, bad_descriptors
 from migrate.rules import RULES
 from migrate.rules.catalogue import Effect, Severity
 from migrate.rules.extended_cr3 import VARIANTS
@@ -34,6 +34,7 @@ from migrate.vcpu import (
     xsave_objections,
 )
 from streams.pages import LEVEL_MASK, PIN_BIT
+from streams.wire.framing import PAGE_SHIFT
 from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3
 from streams.wire.views import view
 
@@ -103,6 +104,7 @@ class PvReplay:
         self.placement = placement
         self.vcpus = vcpus
         self._cleared = False
+        self._mappers: dict[int, str] = {}  # which entry maps a frame writable, where that was asked
         self.xen = Hypervisor(guest, placement, l3_rule(variant or target.l3_variant))
 
     def run(self, steps: Sequence[Step], ledger: Ledger | None = None) -> Trace:
@@ -243,30 +245,30 @@ class PvReplay:
         try:
             self.xen.pin(step.pfn, step.level)
         except Refused as refused:
-            what = f"pin L{step.level} pfn {step.pfn:#x}"
+            what = "pin" if refused.pfn == step.pfn else f"pin L{step.level} pfn {step.pfn:#x}"
             return Outcome(step, self._refusal(refused, what, "pin", "mmuext_op", step))
         return Outcome(step)
 
     def _map_p2m(self, step: MapP2m) -> Outcome:
         """A p2m page that Xen holds as a page table cannot be mapped writable."""
-        types = self.xen.types
-        for pfn in step.frames:
-            kind = FrameType(int(types[pfn]))
-            if kind not in (FrameType.NONE, FrameType.WRITABLE):
-                rule = RULES["XRC-30"]
-                return Outcome(
-                    step,
-                    Finding(
-                        rule,
-                        f"p2m page pfn {pfn:#x} is in use as {kind}: libxc cannot map it to rewrite it",
-                        rule.severity,
-                        rule.effect,
-                        pfn=pfn,
-                        errno="EBUSY",
-                        step="p2m",
-                        call="mmap",
-                    ),
-                )
+        frames = np.array(step.frames, np.int64)
+        held = self.xen.types[frames]
+        for at in np.flatnonzero((held != np.uint8(FrameType.NONE)) & (held != np.uint8(FrameType.WRITABLE)))[:1]:
+            pfn, kind = int(frames[at]), FrameType(int(held[at]))
+            rule = RULES["XRC-30"]
+            return Outcome(
+                step,
+                Finding(
+                    rule,
+                    f"p2m page pfn {pfn:#x} is in use as {kind}: libxc cannot map it to rewrite it",
+                    rule.severity,
+                    rule.effect,
+                    pfn=pfn,
+                    errno="EBUSY",
+                    step="p2m",
+                    call="mmap",
+                ),
+            )
         return Outcome(step)
 
     # -- findings ----------------------------------------------------------------------------------
@@ -295,6 +297,24 @@ class PvReplay:
         fatal = next((f for f in findings if f.fatal), None)
         return Outcome(step, fatal, tuple(f for f in findings if f is not fatal))
 
+    def _mapped_by(self, pfn: int) -> str:
+        """Which entry of an L1 maps a frame writable, in words."""
+        if pfn not in self._mappers:
+            self._mappers[pfn] = self._first_mapper(pfn)
+        return self._mappers[pfn]
+
+    def _first_mapper(self, pfn: int) -> str:
+        entry = np.uint64(pfn << PAGE_SHIFT | P | RW)
+        wanted = np.uint64(FRAME_MASK | P | RW)
+        for tables, entries in self.guest.store.table_batches():
+            # By tag: what the failed call itself had taken has been given back.
+            first_level = self.guest.types[tables] & LEVEL_MASK == 1
+            hits = (entries & wanted == entry) & first_level[:, None]
+            if hits.any():
+                row, slot = (int(x) for x in np.argwhere(hits)[0])
+                return f" (by L1 pfn {tables[row]:#x}, entry {slot})"
+        return ""
+
     def _refusal(self, refused: Refused, what: str, step_name: str, call: str, step: SetContext | Pin) -> Finding:
         rule = RULES[refused.rule]
         place = step.place if isinstance(step, SetContext) else None
@@ -307,9 +327,10 @@ class PvReplay:
             chain += (refused.target,)
         if len(chain) < 2:
             chain = ()
+        mapped_by = self._mapped_by(refused.pfn) if refused.rule == "HYP-03" and refused.pfn is not None else ""
         return Finding(
             rule,
-            f"{what}: {refused.message}: {call} → -{refused.errno}",
+            f"{what}: {refused.message}{mapped_by}: {call} → -{refused.errno}",
             Severity.ERROR,
             Effect.HYPERCALL,
             offset=place.offset if place else None,

@@ -108,6 +108,7 @@ class Restorer:
         self.guests = Guests.NONE
         self.version = 0
         self.seen: dict[int, int] = {}
+        self.policies: dict[int, bytes] = {}  # bodies of the CPU policy records that count, by type
         self.calls: list[Asked] = []
         self.static_data_end = False
         self.verifying = False
@@ -391,6 +392,7 @@ class Restorer:
         if self.static_data_end:
             self.report("ORD-07", f"{place.name} after STATIC_DATA_END: stored and never applied", place)
             return
+        self.policies[place.type] = record.body or b""
         objection = policy_objection(record.body or b"", cpuid=cpuid)
         refusal = None
         if objection:

@@ -1,26 +1,27 @@
 """What libxc's restore does for an HVM guest (PVH guests are saved as HVM).
 
-Sources: `xg_sr_restore_x86_hvm.c`; `xen/common/hvm/save.c` (hvm_load); `xen/arch/x86/hvm/hvm.c` (hvm_set_param).
+Source: `xg_sr_restore_x86_hvm.c`. What Xen says to the params is in `hvm_params`, to the context in `hvm_state`.
 Nothing here imports numpy or construct: a filter in front of an HVM guest stays small.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
+from migrate.hvm_params import ONCE, param_objection
+from migrate.hvm_state import context_objections, saved_vcpus
 from migrate.hypercalls import Asked, SetHvmContext, Step
+from migrate.policy import Policy, read_policy
 from streams.pages import TABLE_TYPES, PfnWords
 from streams.records import PageData, Place, Record
 from streams.wire.framing import (
     HVM_PARAM_SIZE,
-    HVM_SAVE_HEADER,
     PARAMS_HEADER,
-    HvmSaveHeader,
     ParamsHeader,
     RecordType,
 )
-from streams.wire.hvm_names import SAVE_MAGIC, HvmParam, SaveType
+from streams.wire.hvm_names import HvmParam
 
 if TYPE_CHECKING:
     from migrate.restorer import Restorer
@@ -91,6 +92,7 @@ class HvmKind:
             self.restorer.refuse("REC-110", "an empty context", record.place)
             return
         self.context = record
+        self.restorer.facts.vcpus = saved_vcpus(record.body)
 
     def _hvm_params(self, record: Record) -> None:
         """`handle_hvm_params`."""
@@ -109,21 +111,29 @@ class HvmKind:
             return
         for at in range(PARAMS_HEADER.size, expected, HVM_PARAM_SIZE):
             index = int.from_bytes(body[at : at + 8], "little")
-            # The index is cut to 32 bits on its way to Xen.
-            refusal = None
-            if index & 0xFFFF_FFFF > max(HvmParam):
-                refusal = self.report(
-                    "REC-109",
-                    f"HVM param {index}; Xen knows 0 to {max(HvmParam)}: hvm_set_param → -EINVAL",
-                    place,
-                    offset=place.body + at,
-                    errno="EINVAL",
-                    call="hvm_set_param",
-                )
             value = int.from_bytes(body[at + 8 : at + 16], "little")
-            if refusal is None:
-                self.params[index & 0xFFFF_FFFF] = value
-            self.restorer.calls.append(Asked("hvm_set_param", f"{param_name(index)} = {value:#x}", place, refusal))
+            self._param(index, value, place, place.body + at)
+
+    def _param(self, index: int, value: int, place: Place, offset: int) -> None:
+        """One pair of HVM_PARAMS: REC-109 and HVM-14."""
+        if index == HvmParam.PAE_ENABLED:
+            return  # libxc drops it: PAE is always on
+        known = index & 0xFFFF_FFFF  # all that is left of it on its way to Xen
+        objection = param_objection(known, value, self.params.get(known, 0) if known in ONCE else 0)
+        refusal = None
+        if objection:
+            refusal = self.report(
+                objection.rule,
+                f"HVM param {objection.message}: hvm_set_param → -{objection.errno}",
+                place,
+                offset=offset,
+                errno=objection.errno,
+                call="hvm_set_param",
+                since=objection.since,
+            )
+        if refusal is None or refusal.since:
+            self.params[known] = value
+        self.restorer.calls.append(Asked("hvm_set_param", f"{param_name(index)} = {value:#x}", place, refusal))
 
     def complete(self) -> list[Step]:
         """`x86_hvm_stream_complete`."""
@@ -144,18 +154,29 @@ class HvmKind:
             )
             return [SetHvmContext(None, None)]
         assert context.body is not None
-        problem = hvm_context_problem(context.body)
-        if problem:
+        place = context.place
+        for objection in context_objections(context.body, self.restorer.wrappers.vcpus, self._policy()):
+            fails = f": sethvmcontext → -{objection.errno}" if objection.errno else ""
             report(
-                "REC-111",
-                f"HVM_CONTEXT: {problem.message}: sethvmcontext → -{problem.errno}",
-                context.place,
-                offset=context.place.body + problem.offset,
-                errno=problem.errno,
+                objection.rule,
+                f"HVM_CONTEXT: {objection.message}{fails}",
+                place,
+                offset=place.body + objection.offset,
+                errno=objection.errno,
+                vcpu=objection.vcpu,
+                effect=objection.effect,
+                severity=objection.severity,
+                since=objection.since,
+                until=objection.until,
                 step="context",
                 call="sethvmcontext",
             )
         return [SetHvmContext(context.body, context.place)]
+
+    def _policy(self) -> Policy | None:
+        """What the stream promises of the guest's processor."""
+        body = self.restorer.policies.get(RecordType.X86_CPUID_POLICY)
+        return None if body is None else read_policy(body)
 
     def unnoticed(self) -> None:
         """Nothing is left to look at."""
@@ -164,44 +185,3 @@ class HvmKind:
 def param_name(index: int) -> str:
     """Name of an HVM param, or its number."""
     return HvmParam(index).name if index in list(HvmParam) else str(index)
-
-
-class Problem(NamedTuple):
-    """What hvm_load would stop at, and where in the context."""
-
-    message: str
-    errno: str
-    offset: int
-
-
-def save_entries(body: bytes) -> Iterator[tuple[int, HvmSaveHeader]]:
-    """Entries of an HVM context up to END or to where the bytes run out: offset and header of each."""
-    at = 0
-    while at + HVM_SAVE_HEADER.size <= len(body):
-        header = HvmSaveHeader._make(HVM_SAVE_HEADER.unpack_from(body, at))
-        yield at, header
-        if header.typecode == SaveType.END:
-            return
-        at += HVM_SAVE_HEADER.size + header.length
-
-
-def hvm_context_problem(body: bytes) -> Problem | None:
-    """The first thing about a context's entries that hvm_load refuses whatever the host; None for a good one."""
-    entries = list(save_entries(body))
-    if not entries or entries[0][1].typecode != SaveType.HEADER:
-        return Problem("the first entry is not HEADER", "ENODATA", 0)
-    at, header = entries[0]
-    start = at + HVM_SAVE_HEADER.size
-    magic = int.from_bytes(body[start : start + 4], "little")
-    if magic != SAVE_MAGIC:
-        return Problem(f"magic {magic:#x}; expected {SAVE_MAGIC:#x}", "EINVAL", start)
-    for at, header in entries:
-        if header.typecode > max(SaveType):
-            return Problem(f"unknown typecode {header.typecode}", "EINVAL", at)
-        if at + HVM_SAVE_HEADER.size + header.length > len(body):
-            return Problem(
-                f"{SaveType(header.typecode).name} of {header.length} bytes runs past the end", "ENODATA", at
-            )
-    if entries[-1][1].typecode != SaveType.END:
-        return Problem("the last entry is not END", "ENODATA", len(body))
-    return None

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from streams.encoder import DecodeError, Recorder, Stream, decode, encode, encode_item
     from streams.feeder import Feeder
     from streams.pages import PageType, PfnWords
-    from streams.records import Damage, LibxlRecord, PageData, Place, Record
+    from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
     from streams.transports import Transport, TransportError, open_transport
     from streams.wire.framing import GuestType, LibxlRecordType, RecordType
 
@@ -35,6 +35,7 @@ __all__ = [
     "Stream",
     "Transport",
     "TransportError",
+    "XapiBlock",
     "decode",
     "decode_body",
     "drive",
@@ -51,7 +52,7 @@ _HOMES = {
     "encoder": ("DecodeError", "Recorder", "Stream", "decode", "encode", "encode_item"),
     "feeder": ("Feeder",),
     "pages": ("PageType", "PfnWords"),
-    "records": ("Damage", "LibxlRecord", "PageData", "Place", "Record"),
+    "records": ("Damage", "LibxlRecord", "PageData", "Place", "Record", "XapiBlock"),
     "transports": ("Transport", "TransportError", "open_transport"),
     "wire.framing": ("GuestType", "LibxlRecordType", "RecordType"),
 }

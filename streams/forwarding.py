@@ -17,6 +17,8 @@ from streams.transports import PIECE, Transport, TransportError
 
 # What a pipe is enlarged to where the kernel allows it: the most an unprivileged process may ask for.
 PIPE_SIZE = 1 << 20
+# Only answers up to this long are ever held: whatever is longer is page contents, which decide nothing alone.
+HELD = 1 << 16
 
 
 class OutputError(Exception):
@@ -117,15 +119,16 @@ class ForwardingTransport(Transport):
     def _take(self, n: int) -> memoryview:
         """The next n bytes, in the buffer; fewer only at the end of the input. Held, or written piece by piece."""
         at = 0
+        hold = self._hold and n <= HELD
         while at < n and not self._ended:
             got = self._read_into(self._buffer[at:n])
             self._ended = not got
             self.position += got
-            if not self._hold:
+            if not hold:
                 self._write(self._buffer[at : at + got])
             at += got
         data = self._buffer[:at]
-        if self._hold:
+        if hold:
             self._pending = data
         return data
 

@@ -32,7 +32,6 @@ from streams.wire.legacy import (
     UINT32,
     VCPU_INFO,
     VCPUS_PER_MAP_WORD,
-    XSAVE_WORDS,
     Chunk,
     LegacyKind,
 )
@@ -108,7 +107,7 @@ class LegacyReader:
         self._skip = skip
         self._context_size = 0
         self._extended = False
-        self._xsave = False
+        self._xsave_size = 0
         self._online = 1
 
     def run(self) -> Generator[Request, Answer, LegacyStream]:
@@ -154,14 +153,14 @@ class LegacyReader:
                 if size not in _WIDTHS:
                     raise _StoppedError(f"a vcpu context of {size} bytes is of no known guest")
                 self._vcpu((yield from self._exact(size, what)))
-                continue
-            yield from self._over(size, what)
-            if name == INFO_EXTENDED:
+            elif name == INFO_EXTENDED:
                 self._extended = True
-            elif name == INFO_XSAVE:
-                self._xsave = True
+                yield from self._over(size, what)
+            elif name == INFO_XSAVE and size >= UINT32.size:
+                self._xsave_size = yield from self._uint32(what)
+                yield from self._over(size - UINT32.size, what)
             else:
-                raise _StoppedError(f"unknown block {name!r} in the extended info")
+                raise _StoppedError(f"unknown block {name!r} of {size} bytes in the extended info")
         if left:
             raise _StoppedError(f"the blocks of the extended info are {-left} bytes longer than it is")
         if not self._context_size:
@@ -236,7 +235,5 @@ class LegacyReader:
             yield from self._over(self._context_size, what)
             if self._extended:
                 yield from self._over(EXTENDED_CONTEXT_SIZE, what)
-            if self._xsave:
-                _, size = XSAVE_WORDS.unpack((yield from self._exact(XSAVE_WORDS.size, what)))
-                yield from self._over(size, what)
+            yield from self._over(self._xsave_size, what)
         yield from self._over(SHARED_INFO_SIZE, "shared_info")

@@ -20,6 +20,7 @@ COMMANDS = {
     "filter": "migrate.cli.filter",
     "trace": "migrate.cli.trace",
     "corpus": "migrate.cli.corpus",
+    "policy": "migrate.cli.policy",
     "verify-stream-v2": "migrate.cli.verify_stream_v2",
     "synth": "migrate.cli.synth",
 }

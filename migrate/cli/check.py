@@ -100,6 +100,13 @@ class TableOutput:
         """Print the table."""
         from migrate.reports.tables import print_table
 
+        names = {row["stream"] for row in self.rows}
+        if len(names) == 1:
+            # One stream needs no column of its own, which leaves the others room on a narrow terminal.
+            from migrate.reports.safe import safe
+
+            echo(safe(*names))
+            self.rows = [{key: value for key, value in row.items() if key != "stream"} for row in self.rows]
         if self.rows:
             print_table(self.rows)
 
@@ -153,7 +160,9 @@ def ending_of(report: Report, fail_on: str) -> Ending:
     "it; 2 wrong usage, or a stream that cannot be read; 3 not judged. With several streams each is judged "
     "whatever becomes of the others, and the worst counts: 2, then 1, then 3, then 0."
 )
-@click.argument("streams", metavar="STREAM...", nargs=-1, required=True, type=click.Path(allow_dash=True))
+@click.argument(
+    "streams", metavar="STREAM...", nargs=-1, required=True, type=click.Path(allow_dash=True, readable=False)
+)
 @target_option(all_too=True)
 @placement_option
 @vcpus_option

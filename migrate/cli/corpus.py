@@ -12,6 +12,8 @@ import click
 
 from migrate.cli import Ending, complain
 from migrate.cli.progress import PATIENCE, wanted
+from migrate.cli.scrub import scrub
+from migrate.cli.shrink import shrink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 @click.group()
 def corpus() -> None:
     """Work with many streams and what is expected of them."""
+
+
+corpus.add_command(shrink)
+corpus.add_command(scrub)
 
 
 @corpus.command(

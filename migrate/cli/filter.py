@@ -33,8 +33,8 @@ class _Terminated(BaseException):
 
 @click.command(
     epilog="Exit code: as of check (0, 1, 2, 3), with --guard 1 where the stream was stopped and 3 where the guard "
-    "stood down; 4 the filter itself failed (the stream went on, or with --guard was stopped); 130 and 143 it was told to "
-    "end; 141 the receiver closed the pipe."
+    "stood down; 4 the filter itself failed (the stream went on, or with --guard was stopped); 130 and 143 it was "
+    "told to end; 141 the receiver closed the pipe."
 )
 @click.option(
     "--guard", is_flag=True, help="Hold the END record back until the replay has passed; stop a doomed stream."
@@ -97,6 +97,7 @@ def filter(
             fail_on=Severity(fail_on) if fail_on else None,
             tell=_say,
         )
+        _need_map(placement)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     code, why = _forward(running, progress)
@@ -136,6 +137,20 @@ def _need_descriptors(report_fd: int | None) -> None:
                 opened = None
             if opened is None:
                 raise click.UsageError(f"{name} is not open")
+
+
+def _need_map(placement: str) -> None:
+    """Read a map of frames before the stream flows: at its end it is too late to say that there is none."""
+    from migrate.placement import FILE_PREFIX, place
+
+    if placement.startswith(FILE_PREFIX):
+        from migrate.guest import PvGuest
+        from migrate.pagestore import PageStore
+
+        try:
+            place(placement, PvGuest(PageStore(None, rereads=False)))
+        except OSError as error:
+            raise click.UsageError(f"{placement}: {error.strerror or error}") from error
 
 
 def _forward(running: Filter, progress: bool) -> tuple[int | None, str | None]:

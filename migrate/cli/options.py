@@ -12,6 +12,21 @@ ALL = "all"
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
+def one_rule(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
+    """Callback of an option that names one rule: the id that an id or a slug means."""
+    if asked is None:
+        return None
+    from migrate.selection import matching
+
+    try:
+        found = matching(asked)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if len(found) > 1:
+        raise click.BadParameter(f"{asked.strip()} begins the ids of {len(found)} rules: {', '.join(found)}")
+    return found[0]
+
+
 def target_option(*, all_too: bool = False) -> Decorator:
     """`--target`; with `all_too` also `all`."""
 
@@ -65,7 +80,8 @@ placement_option = click.option(
     metavar="source|high|low|identity|file:MAP",
     default="source",
     show_default=True,
-    help="Where the guest's frames would lie: as on the source, above or below 4 GiB, mfn = pfn, or by a map.",
+    help="Where the guest's frames would lie: as on the source, above or below 4 GiB, mfn = pfn, or by a map, a text "
+    "file of lines 'pfn mfn'.",
 )
 
 vcpus_option = click.option(

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from migrate.cli import Ending, complain, echo
+from migrate.cli.options import one_rule
 from migrate.cli.output import STDOUT, stream_output
 
 if TYPE_CHECKING:
@@ -36,21 +37,6 @@ def _size(ctx: click.Context, param: click.Parameter, asked: str | None) -> int:
     if not (digits.isascii() and digits.isdigit()):
         raise click.BadParameter(f"{asked!r} is not a size such as 512K, 8M or 4G")
     return int(digits) << shift
-
-
-def _rule(ctx: click.Context, param: click.Parameter, asked: str | None) -> Rule | None:
-    if asked is None:
-        return None
-    from migrate.rules import RULES
-    from migrate.selection import matching
-
-    try:
-        found = matching(asked)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-    if len(found) > 1:
-        raise click.BadParameter(f"{asked.strip()} begins the ids of {len(found)} rules: {', '.join(found)}")
-    return RULES[found[0]]
 
 
 @click.command(epilog="Exit code: 0; 2 for wrong usage, or where the stream cannot be written.")
@@ -78,7 +64,7 @@ def _rule(ctx: click.Context, param: click.Parameter, asked: str | None) -> Rule
 @click.option(
     "--damage",
     metavar="RULE",
-    callback=_rule,
+    callback=one_rule,
     help="The smallest stream that breaks this rule (an id or a slug), and nothing else.",
 )
 @click.option("--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True)
@@ -94,7 +80,7 @@ def synth(ctx: click.Context, /, out: str, force: bool, **asked: Any) -> None:
     """
     given = {name for name in asked if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
     _check_usage(given, asked)
-    rule: Rule | None = asked["damage"]
+    rule = _named(asked["damage"])
     try:
         if rule is None and asked["size"] >= BIG:
             with stream_output(out, force=force) as file:
@@ -126,6 +112,14 @@ def _check_usage(given: set[str], asked: dict[str, Any]) -> None:
         refuse({"l3_placement"}, "is about guests of width 4: others have no L3 roots")
     if asked["size"] >= BIG:
         refuse({"roots", "l3_placement"}, f"is for guests below {BIG >> 20}M")
+
+
+def _named(id: str | None) -> Rule | None:
+    if id is None:
+        return None
+    from migrate.rules import RULES
+
+    return RULES[id]
 
 
 def _small(asked: dict[str, Any]) -> StreamBuilder:

@@ -17,7 +17,7 @@ ORDERS = ("restore", "build", "bottom-up", "top-down")
 
 
 @click.command(epilog="Exit code: 0 every call succeeds; 1 one fails; 2 wrong usage or unreadable input; 3 not judged.")
-@click.argument("stream", metavar="STREAM", type=click.Path(allow_dash=True))
+@click.argument("stream", metavar="STREAM", type=click.Path(allow_dash=True, readable=False))
 @target_option()
 @placement_option
 @vcpus_option
@@ -30,7 +30,13 @@ ORDERS = ("restore", "build", "bottom-up", "top-down")
     help="restore: contexts, then pins by pfn, as libxc does. build: pins first, as the domain builder. bottom-up: "
     "pins from L1 to L4 first. top-down: contexts, then pins from the roots down.",
 )
-@click.option("--cost", is_flag=True, help="Count what each order makes Xen do, side by side, instead of the trace.")
+@click.option(
+    "--cost",
+    is_flag=True,
+    help="Instead of the trace, count what each order makes Xen do, side by side: hypercalls, batches of pins, types "
+    "taken because a table names the frame, deepest such chain, table entries validated, calls that found their "
+    "table validated, calls that fail.",
+)
 @click.option("--only", type=click.Choice(["failed"]), help="Only the calls that fail.")
 @click.option("--format", "form", type=click.Choice(["text", "jsonl"]), default="text", show_default=True)
 @click.pass_context
@@ -48,12 +54,17 @@ def trace(
 ) -> None:
     """Show the restore of a stream as hypercalls, with Xen's answer to each.
 
+    A real restore ends at the first call that fails; the trace goes on, to show what else would.
+
     Example: migrate trace guest.xl --target 4.20 --placement high --only failed
     """
     from migrate.checker import judge
     from migrate.placement import check_name
     from migrate.targets import resolve
     from streams.transports import TransportError
+
+    if cost and (only or order != "restore"):
+        raise click.UsageError("--cost compares all orders over the whole restore: it takes neither --order nor --only")
 
     def then(judgement: Judgement) -> Ending:
         if cost:
@@ -63,6 +74,8 @@ def trace(
     try:
         check_name(placement)
         ending = judge(0 if stream == "-" else stream, vcpus=vcpus, then=then)
+    except BrokenPipeError:
+        raise
     except (OSError, TransportError) as error:
         complain(f"{stream}: {getattr(error, 'strerror', None) or error}", error)
         ending = Ending.FAILED
@@ -94,6 +107,14 @@ def _trace(
         outcomes += replay.outcomes
     else:
         outcomes += judgement.plain_outcomes(target, placement)
+    reason = judgement.unjudged_because()
+    stopped = next((f for f in judgement.collector.findings if f.fatal and f.in_force(target, placement)), None)
+    if stopped is not None and stopped.step != "context":
+        complain(f"the restore stops while reading: {stopped.message} ({stopped.rule.id})")
+        complain("what follows is how it would go on if it did not")
+    elif reason:
+        complain(f"not judged: {reason}")
+        return Ending.UNJUDGED
     where = replay.hypervisor.placement if replay is not None and replay.hypervisor is not None else None
     if form == "jsonl":
         for item in report.objects(outcomes, where, only_failed=only_failed):
@@ -101,13 +122,6 @@ def _trace(
     else:
         for line in report.lines(outcomes, where, only_failed=only_failed):
             echo(safe(line))
-    reason = judgement.unjudged_because()
-    stopped = next((f for f in judgement.collector.findings if f.fatal and f.in_force(target, placement)), None)
-    if stopped is not None and stopped.step != "context":
-        complain(f"the restore stops while reading: {stopped.message} ({stopped.rule.id})")
-    elif reason:
-        complain(f"not judged: {reason}")
-        return Ending.UNJUDGED
     return Ending.FOUND if stopped or any(outcome.finding for outcome in outcomes) else Ending.FINE
 
 
@@ -143,4 +157,4 @@ def _cost(judgement: Judgement, target: Target, placement: str, variant: str | N
         from migrate.reports.tables import print_table
 
         print_table(rows)
-    return Ending.FINE
+    return Ending.FOUND if any(row["failed"] for row in rows) else Ending.FINE

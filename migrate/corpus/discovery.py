@@ -1,25 +1,57 @@
-"""Which streams: from paths, directories and patterns to files, each with what is expected of it."""
+"""Which streams: from paths, directories, patterns and URLs to files, each with what is expected of it."""
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import date
+from hashlib import blake2b
 
+from migrate.corpus.deviations import KNOWN_NAME, Deviation, load_known
 from migrate.corpus.expectations import SUFFIX, Entry, Shelf, bare_name, is_expectation
+from migrate.corpus.places import File, Files, Folder, files_of
 
 # What may lie beside streams in a corpus; a file of such a name counts as a stream only if an entry names it.
-NOT_STREAMS = frozenset({".toml", ".md", ".rst", ".txt", ".json", ".jsonl", ".log"})
+NOT_STREAMS = frozenset(
+    ".toml .md .rst .txt .json .jsonl .log .xml .xsd .html .sarif .yaml .yml .csv .py .sh .sha256 .asc .sig".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Part `index` (from 1) of `count` equal ones."""
+
+    index: int
+    count: int
+
+    def has(self, key: str) -> bool:
+        """Whether a stream, known by its path below the given root, belongs to this part."""
+        return int.from_bytes(blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()) % self.count == (
+            self.index - 1
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One stream and what is expected of it; None where that is not known yet."""
+    """One stream and what is expected of it; None where that is not known yet.
+
+    Attributes
+    ----------
+    number:
+        its place among all streams that were asked for, those of other shards included.
+    size, stamp:
+        as in `File`.
+    known:
+        deviations that speak of it.
+    """
 
     path: str
     entry: Entry | None
+    number: int = 0
+    size: int | None = None
+    stamp: str | None = None
+    known: tuple[Deviation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +68,21 @@ class Corpus:
     missing: tuple[str, ...]
 
 
-def discover(paths: Iterable[str]) -> Corpus:
+def discover(
+    paths: Iterable[str], *, known: Iterable[str] = (), shard: Shard | None = None, today: date | None = None
+) -> Corpus:
     """Find the streams of files, of directories and all below them, and of patterns such as "corpus/**/pv32*".
+
+    Parameters
+    ----------
+    paths:
+        local ones, or URLs that fsspec opens.
+    known:
+        lists of known deviations that hold for all streams, beside those in the directories.
+    shard:
+        leave out what belongs to others.
+    today:
+        the day on which known deviations may have expired; by default that of the clock.
 
     Raises
     ------
@@ -45,51 +90,100 @@ def discover(paths: Iterable[str]) -> Corpus:
         for a path or a pattern that nothing answers to.
     ExpectationError
         for expectations that cannot be used.
+    OSError, PlaceError
+        for a URL that cannot be opened.
     """
-    shelf = Shelf()
-    cases: dict[str, Case] = {}
-    missing: dict[str, None] = {}
+    finder = _Finder(known, shard, today or date.today())
     for path in paths:
-        for place in _places(path):
-            if os.path.isdir(place):
-                files, lost = _below(place, shelf)
-                missing |= dict.fromkeys(lost)
-            else:
-                files = [place]
-            for file in files:
-                entry = shelf.entry(Path(file))
-                if entry is not None or _may_be_stream(file):
-                    cases.setdefault(os.path.realpath(file), Case(file, entry))
-    return Corpus(tuple(cases.values()), tuple(missing))
+        finder.look(path)
+    return Corpus(tuple(finder.cases.values()), tuple(finder.missing))
 
 
-def _places(path: str) -> list[str]:
-    if os.path.lexists(path):
-        return [path]
-    matches = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) else []
+class _Finder:
+    """Streams found so far, by identity."""
+
+    def __init__(self, known: Iterable[str], shard: Shard | None, today: date) -> None:
+        self.cases: dict[str, Case] = {}
+        self.missing: dict[str, None] = {}
+        self._shelf = Shelf()
+        self._shard = shard
+        self._today = today
+        self._everywhere = tuple(deviation for file in known for deviation in load_known(file, today))
+        self._here: dict[str, tuple[Deviation, ...]] = {}
+        self._seen: set[str] = set()
+
+    def look(self, path: str) -> None:
+        files = files_of(path)
+        for root, place in _places(files, path):
+            if not files.is_folder(place):
+                folder, name = files.split(place)
+                self._take(files, files.file(place), name if root is None else _below(root, place), (folder,))
+                continue
+            above: list[str] = []
+            for folder in files.folders(place):
+                # Folders come sorted, so that those above the present one are what is left of the last.
+                above = [one for one in above if _lies_in(folder.path, one)] + [folder.path]
+                self._walk(files, place, folder, tuple(above))
+
+    def _walk(self, files: Files, root: str, folder: Folder, above: tuple[str, ...]) -> None:
+        for file in folder.files.values():
+            self._take(files, file, _below(root, file.path), above)
+        for name in _lacking(folder, self._shelf):
+            path = files.join(folder.path, name)
+            if self._shard is None or self._shard.has(_below(root, path)):
+                self.missing[path] = None
+
+    def _take(self, files: Files, file: File, key: str, above: tuple[str, ...]) -> None:
+        identity = files.identity(file.path)
+        if identity in self._seen:
+            return
+        entry = self._shelf.entry(file.path)
+        if entry is None and not _may_be_stream(files.split(file.path)[1]):
+            return
+        number = len(self._seen)
+        self._seen.add(identity)
+        if self._shard is not None and not self._shard.has(key):
+            return
+        deviations = (*self._everywhere, *(one for folder in above for one in self._of(files, folder)))
+        known = tuple(one for one in deviations if one.concerns(file.path))
+        self.cases[identity] = Case(file.path, entry, number, file.size, file.stamp, known)
+
+    def _of(self, files: Files, folder: str) -> tuple[Deviation, ...]:
+        if folder not in self._here:
+            file = files.join(folder, KNOWN_NAME)
+            self._here[folder] = load_known(file, self._today) if files.is_file(file) else ()
+        return self._here[folder]
+
+
+def _places(files: Files, path: str) -> list[tuple[str | None, str]]:
+    """Files and directories, each with the directory that a pattern starts from."""
+    if files.exists(path):
+        return [(None, path)]
+    matches = files.matches(path) if files.is_pattern(path) else []
     if not matches:
         raise FileNotFoundError(path)
-    return matches
+    fixed = path.partition("::")[0]
+    while files.is_pattern(fixed):
+        fixed = os.path.dirname(fixed)
+    return [(fixed, match) for match in matches]
 
 
-def _below(folder: str, shelf: Shelf) -> tuple[list[str], list[str]]:
-    """Files of a directory and all below it, sorted, and the streams it lacks."""
-    files: list[str] = []
-    missing: list[str] = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        visible = (os.path.join(parent, name) for name in sorted(names) if not name.startswith("."))
-        files += (file for file in visible if os.path.isfile(file))  # a FIFO would be waited for
-        missing += (os.path.join(parent, name) for name in _lacking(Path(parent), set(names), shelf))
-    return files, missing
+def _below(root: str, path: str) -> str:
+    """The path of a file below a root, the same wherever the root lies."""
+    root, path = (one.partition("::")[0].rpartition("://")[2].strip("/") for one in (root, path))
+    return os.path.relpath(f"/{path}", f"/{root}")
 
 
-def _lacking(folder: Path, names: set[str], shelf: Shelf) -> Iterator[str]:
-    yield from (name for name in shelf.shared(folder) if name not in names)
-    streams = {bare_name(name) for name in names}
-    own = (name.removesuffix(SUFFIX) for name in sorted(names) if name.endswith(SUFFIX))
+def _lies_in(path: str, folder: str) -> bool:
+    return path == folder or _below(folder, path).partition("/")[0] != ".."
+
+
+def _lacking(folder: Folder, shelf: Shelf) -> Iterator[str]:
+    yield from (name for name in shelf.shared(folder.path) if name not in folder.files)
+    streams = {bare_name(name) for name in folder.files}
+    own = (name.removesuffix(SUFFIX) for name in folder.files if name.endswith(SUFFIX))
     yield from (name for name in own if name not in streams)
 
 
-def _may_be_stream(file: str) -> bool:
-    return not is_expectation(file) and os.path.splitext(file)[1].lower() not in NOT_STREAMS
+def _may_be_stream(name: str) -> bool:
+    return not is_expectation(name) and os.path.splitext(name)[1].lower() not in NOT_STREAMS

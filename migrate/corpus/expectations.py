@@ -23,14 +23,14 @@ it is this validator's own opinion, and then that is what is expected of it.
 
 from __future__ import annotations
 
-import difflib
-import tomllib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from migrate.corpus.outcomes import REFUSE, STEPS, UNJUDGED, VERDICTS, Difference, Observation, Outcome
+from migrate.corpus.places import files_of
+from migrate.corpus.tables import ExpectationError, Table, hint, parse_table, read_table
 from migrate.placement import NAMES as PLACEMENTS
 from migrate.rules import RULES
 from migrate.targets import resolve
@@ -40,12 +40,6 @@ SUFFIX = ".expect.toml"
 DEFAULTS = "defaults"
 COMPRESSED = (".zst", ".gz", ".xz")
 FAILURE_KEYS = tuple(f.name for f in fields(Outcome) if f.name != "verdict")
-
-T = TypeVar("T")
-
-
-class ExpectationError(ValueError):
-    """An expectation file that cannot be read, or does not say what it should. The text names the place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +84,7 @@ class Expectation:
 class Entry:
     """All that is known and expected of one stream."""
 
-    file: Path
+    file: str
     expect: tuple[Expectation, ...]
     vcpus: int | None = None
     host_dependent: bool = False
@@ -120,9 +114,9 @@ class Shelf:
     """The expectation files of directories, each read once."""
 
     def __init__(self) -> None:
-        self._shared: dict[Path, dict[str, Entry]] = {}
+        self._shared: dict[str, dict[str, Entry]] = {}
 
-    def entry(self, stream: Path) -> Entry | None:
+    def entry(self, stream: str | os.PathLike[str]) -> Entry | None:
         """What is expected of a stream; None where nothing is.
 
         Raises
@@ -130,52 +124,61 @@ class Shelf:
         ExpectationError
             for a file that is not as it should be, and where two files speak of the same stream.
         """
-        own = stream.with_name(bare_name(stream.name) + SUFFIX)
-        shared = self.shared(stream.parent).get(stream.name)
-        if not own.is_file():
+        path = os.fspath(stream)
+        files = files_of(path)
+        folder, name = files.split(path)
+        own = files.join(folder, bare_name(name) + SUFFIX)
+        shared = self.shared(folder).get(name)
+        if not files.is_file(own):
             return shared
         if shared is not None:
             raise ExpectationError(f"{own}: {shared.file} speaks of the same stream; only one of them may")
         return load_own(own)
 
-    def shared(self, folder: Path) -> dict[str, Entry]:
+    def shared(self, folder: str | os.PathLike[str]) -> dict[str, Entry]:
         """The entries of a directory's `expect.toml` by file name; none where it has no such file."""
+        folder = os.fspath(folder)
         if folder not in self._shared:
-            file = folder / SHARED_NAME
-            self._shared[folder] = load_shared(file) if file.is_file() else {}
+            files = files_of(folder)
+            file = files.join(folder, SHARED_NAME)
+            self._shared[folder] = load_shared(file) if files.is_file(file) else {}
         return self._shared[folder]
 
 
 # -- reading ----------------------------------------------------------------------------------------
 
 
-def load_own(file: Path) -> Entry:
-    """Read a file about one stream.
+def load_own(file: str | os.PathLike[str], data: bytes | None = None) -> Entry:
+    """Read a file about one stream; `data` stands in for its bytes.
 
     Raises
     ------
     ExpectationError
         for a file that cannot be read, or is not as it should be.
     """
-    return _entry(file, _Table(file, "", _parse(file)))
+    file = os.fspath(file)
+    return _entry(file, read_table(file) if data is None else parse_table(file, data))
 
 
-def load_shared(file: Path) -> dict[str, Entry]:
+def load_shared(file: str | os.PathLike[str], data: bytes | None = None) -> dict[str, Entry]:
     """Read a file about the streams of a directory: entries by file name, in the order of the file.
 
+    `data` stands in for its bytes.
+
     Raises
     ------
     ExpectationError
         for a file that cannot be read, or is not as it should be.
     """
-    tables = _Table(file, "", _parse(file))
+    file = os.fspath(file)
+    tables = read_table(file) if data is None else parse_table(file, data)
     defaults: dict[str, Any] = tables.take(DEFAULTS, dict, {})
     entries = {}
     for name in list(tables.left):
         if "/" in name:
             raise tables.error(name, "a stream is named as its file is, without a directory")
         own: dict[str, Any] = tables.take(name, dict, {})
-        entries[name] = _entry(file, _Table(file, f"{name!r}: ", _with_defaults(own, defaults)))
+        entries[name] = _entry(file, Table(file, f"{name!r}: ", _with_defaults(own, defaults)))
     return entries
 
 
@@ -187,20 +190,7 @@ def _with_defaults(own: dict[str, Any], defaults: dict[str, Any]) -> dict[str, A
     return merged
 
 
-def _parse(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise ExpectationError(f"{file}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ExpectationError(f"{file}: not UTF-8 at byte {error.start}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ExpectationError(f"{file}: not TOML: {error}") from error
-    except RecursionError as error:
-        raise ExpectationError(f"{file}: nested too deeply") from error
-
-
-def _entry(file: Path, table: _Table) -> Entry:
+def _entry(file: str, table: Table) -> Entry:
     options = table.table("options")
     entry = Entry(
         file=file,
@@ -223,7 +213,7 @@ def _entry(file: Path, table: _Table) -> Entry:
     return entry
 
 
-def _expectation(table: _Table) -> Expectation:
+def _expectation(table: Table) -> Expectation:
     target = table.text("target")
     try:
         release = resolve(target)
@@ -240,7 +230,7 @@ def _expectation(table: _Table) -> Expectation:
     return Expectation(release.short, placement, outcome, rules, measured)
 
 
-def _measured(table: _Table) -> Measured:
+def _measured(table: Table) -> Measured:
     measured = Measured(
         outcome=_outcome(table, [verdict for verdict in VERDICTS if verdict != UNJUDGED]),
         error=table.take("error", str, None),
@@ -255,7 +245,7 @@ def _measured(table: _Table) -> Measured:
     return measured
 
 
-def _outcome(table: _Table, verdicts: Iterable[str]) -> Outcome:
+def _outcome(table: Table, verdicts: Iterable[str]) -> Outcome:
     verdict = table.word("verdict", verdicts)
     for key in FAILURE_KEYS:
         if verdict != REFUSE and table.has(key):
@@ -270,93 +260,13 @@ def _outcome(table: _Table, verdicts: Iterable[str]) -> Outcome:
     )
 
 
-def _rules(table: _Table) -> dict[str, int] | None:
+def _rules(table: Table) -> dict[str, int] | None:
     if not table.has("rules"):
         return None
     counts = table.table("rules")
     rules = {}
     for rule in list(counts.left):
         if rule not in RULES:
-            raise counts.error(rule, f"no such rule{_hint(rule, RULES)}")
+            raise counts.error(rule, f"no such rule{hint(rule, RULES)}")
         rules[rule] = counts.number(rule, least=1) or 0
     return rules
-
-
-_KINDS: dict[type, str] = {str: "a string", int: "a number", bool: "true or false", dict: "a table", list: "an array"}
-
-
-class _Table:
-    """A TOML table that is taken apart key by key, so that what is left is what nobody knows."""
-
-    def __init__(self, file: Path, place: str, table: dict[str, Any]) -> None:
-        self.file = file
-        self.place = place
-        self.left = dict(table)
-        self._known: list[str] = []
-
-    def error(self, key: str, what: str) -> ExpectationError:
-        """The complaint about a key."""
-        return ExpectationError(f"{self.file}: {self.place}{key}: {what}")
-
-    def has(self, key: str) -> bool:
-        """Whether a key is there that may be."""
-        self._known.append(key)
-        return key in self.left
-
-    def take(self, key: str, kind: type, default: T) -> Any | T:
-        """A value of that kind; the default where the key is not there."""
-        if not self.has(key):
-            return default
-        value = self.left.pop(key)
-        if type(value) is not kind:  # a bool is not a number here
-            raise self.error(key, f"expected {_KINDS[kind]}, found {_shown(value)}")
-        return value
-
-    def text(self, key: str) -> str:
-        """A string that has to be there."""
-        value: str | None = self.take(key, str, None)
-        if value is None:
-            raise self.error(key, "missing")
-        return value
-
-    def word(self, key: str, among: Iterable[str]) -> str:
-        """A string that has to be there and to be one of these."""
-        value, words = self.text(key), list(among)
-        if value not in words:
-            raise self.error(key, f"expected {', '.join(words[:-1])} or {words[-1]}, found {_shown(value)}")
-        return value
-
-    def number(self, key: str, least: int = 0) -> int | None:
-        """A number, where it is there."""
-        value: int | None = self.take(key, int, None)
-        if value is not None and value < least:
-            raise self.error(key, f"expected at least {least}, found {value}")
-        return value
-
-    def table(self, key: str) -> _Table:
-        """A table within this one; empty where it is not there."""
-        return _Table(self.file, f"{self.place}{key}.", self.take(key, dict, {}))
-
-    def tables(self, key: str) -> list[_Table]:
-        """The tables of an array."""
-        found = []
-        for number, value in enumerate(self.take(key, list, []), 1):
-            if not isinstance(value, dict):
-                raise self.error(f"{key} {number}", f"expected a table, found {_shown(value)}")
-            found.append(_Table(self.file, f"{self.place}{key} {number}: ", value))
-        return found
-
-    def done(self) -> None:
-        """Nothing more is known: what is left is a mistake."""
-        for key in self.left:
-            raise self.error(key, f"unknown key{_hint(key, self._known)}")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"
-
-
-def _hint(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -1,75 +1,36 @@
-"""Streams through the validator, by whatever executor: each is read once, and the order is that of the cases."""
+"""Streams through the validator, by whatever executor: the order is that of the cases, and every one gets an answer.
+
+Of concurrent.futures' executors nothing is asked but `submit`. One that breaks, as a pool of processes does when a
+worker dies, is replaced; the streams that were in work are then tried alone, so that only the culprit is lost.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future
-from dataclasses import dataclass
-from enum import Enum
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from typing import ParamSpec, TypeVar
 
+from migrate.corpus.cache import Cache
 from migrate.corpus.discovery import Case
-from migrate.corpus.expectations import Expectation
-from migrate.corpus.outcomes import UNJUDGED, Difference, Observation, observe
+from migrate.corpus.examining import Task, examine_all
+from migrate.corpus.results import Answer, Comparison, Result, Status, compared
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 # What a stream is asked of which nothing is expected yet: target, placement.
 UNEXPECTED = (("newest", "source"),)
+# Seconds between two looks at the clock.
+TICK = 0.25
+# Streams are handed out together while they have not more bytes than this, and are not more than that.
+BATCH_BYTES = 1 << 20
+BATCH_STREAMS = 16
+# With fewer batches per place in the window, the last ones would leave workers idle.
+BATCHES_PER_PLACE = 8
+DIED = "the worker process died: killed, out of memory, or crashed"
 
-
-class Status(Enum):
-    """What came of a stream."""
-
-    FINE = "as expected"
-    NEW = "new: nothing is expected of it yet"
-    HOST = "differs, but depends on the destination host"
-    UNJUDGED = "not judged"
-    FAILED = "cannot be judged"
-    DIFFERS = "differs"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a worker hands back: an observation per question, or why there are none."""
-
-    observations: tuple[Observation, ...] = ()
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """An expectation, what was observed, and how they differ; the measurement's own differences beside it."""
-
-    expectation: Expectation
-    observation: Observation
-    differences: tuple[Difference, ...]
-    from_real: tuple[Difference, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One stream's outcome."""
-
-    case: Case
-    answer: Answer
-    comparisons: tuple[Comparison, ...]
-
-    @property
-    def status(self) -> Status:
-        """What came of the stream."""
-        if self.answer.error is not None:
-            return Status.FAILED
-        if self.case.entry is None:
-            return Status.NEW
-        differing = [comparison for comparison in self.comparisons if comparison.differences]
-        if not differing:
-            return Status.FINE
-        if self.case.entry.host_dependent:
-            return Status.HOST
-        unjudged = all(comparison.observation.outcome.verdict == UNJUDGED for comparison in differing)
-        return Status.UNJUDGED if unjudged else Status.DIFFERS
+Batch = list[int]
 
 
 class InProcess(Executor):
@@ -85,28 +46,17 @@ class InProcess(Executor):
         return future
 
 
-def examine(path: str, vcpus: int | None, questions: Sequence[tuple[str, str]]) -> Answer:
-    """Read a stream once and judge it under each (target, placement). Runs in a worker; raises nothing."""
-    from migrate.checker import Judgement, judge
-    from migrate.selection import Selection
-    from migrate.targets import resolve
-    from streams.transports import TransportError
-
-    def answer(judgement: Judgement) -> tuple[Observation, ...]:
-        everything = Selection()
-        return tuple(observe(judgement.report(resolve(t), placement, everything)) for t, placement in questions)
-
-    try:
-        return Answer(judge(path, vcpus=vcpus, then=answer))
-    except OSError as error:
-        return Answer(error=error.strerror or str(error))
-    except TransportError as error:
-        return Answer(error=str(error))
-    except Exception as error:
-        return Answer(error=f"internal error: {type(error).__name__}: {error}")
-
-
-def run(cases: Sequence[Case], executor: Executor, done: Callable[[], object] = lambda: None) -> list[Result]:
+def run(
+    cases: Sequence[Case],
+    executor: Executor,
+    done: Callable[[Result], object] = lambda result: None,
+    *,
+    renew: Callable[[int], Executor] | None = None,
+    window: int = 1,
+    cache: Cache | None = None,
+    tick: Callable[[], object] = lambda: None,
+    unexpected: Sequence[tuple[str, str]] = UNEXPECTED,
+) -> list[Result]:
     """Judge all cases and compare.
 
     Parameters
@@ -114,61 +64,148 @@ def run(cases: Sequence[Case], executor: Executor, done: Callable[[], object] = 
     executor:
         where the work is done. Functions and values that it is given can be pickled.
     done:
-        called once per finished stream, from any thread.
+        called with each result as soon as it is there, in the thread of the caller.
+    renew:
+        makes another executor with so many workers, 0 for as many as the first had; asked for once one has
+        broken. Without it all that is left then counts as lost. Who makes executors also ends them.
+    window:
+        calls that are handed out at a time.
+    cache:
+        answers of earlier runs.
+    tick:
+        called now and then while nothing else happens.
+    unexpected:
+        targets and placements that a stream is asked about of which nothing is expected.
 
     Returns
     -------
     list of Result
         in the order of the cases, however many workers there are.
     """
-    futures: list[Future[Answer]] = []
-    try:
-        for case in cases:
-            future = _submitted(executor, case)
-            future.add_done_callback(lambda _: done())
-            futures.append(future)
-        return [_result(case, _answer(future)) for case, future in zip(cases, futures, strict=True)]
-    except BaseException:
-        for future in futures:
-            future.cancel()
-        raise
+    work = _Work(cases, done, cache, tuple(unexpected))
+    work.run(executor, renew, window, tick)
+    return [work.results[index] for index in range(len(cases))]
 
 
-def _submitted(executor: Executor, case: Case) -> Future[Answer]:
-    vcpus = case.entry.vcpus if case.entry else None
-    try:
-        return executor.submit(examine, case.path, vcpus, _questions(case))
-    except BrokenExecutor as error:
-        future: Future[Answer] = Future()
-        future.set_exception(error)
-        return future
+class _Work:
+    """Cases, and what is known of them so far."""
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        done: Callable[[Result], object],
+        cache: Cache | None,
+        unexpected: tuple[tuple[str, str], ...],
+    ) -> None:
+        self.cases = cases
+        self.results: dict[int, Result] = {}
+        self._done = done
+        self._cache = cache
+        self._unexpected = unexpected
+
+    def run(
+        self, executor: Executor, renew: Callable[[int], Executor] | None, window: int, tick: Callable[[], object]
+    ) -> None:
+        queue = deque(_batches(self.cases, window))
+        running: dict[Future[list[Answer]], Batch] = {}
+        try:
+            while queue or running:
+                while queue and len(running) < window:
+                    batch = queue.popleft()
+                    running[self._submitted(executor, batch)] = batch
+                finished, _ = wait(running, TICK, FIRST_COMPLETED)
+                suspects, alone = self._taken({future: running.pop(future) for future in finished})
+                queue.extendleft([index] for index in reversed(alone))
+                if suspects:
+                    more, alone = self._taken(running)  # the others are broken as well, or come to an end
+                    running.clear()
+                    queue.extendleft([index] for index in reversed(alone))
+                    self._tried_alone(sorted(suspects + more), renew)
+                    if renew is not None:
+                        executor = renew(0)
+                tick()
+        except BaseException:
+            for future in running:
+                future.cancel()
+            raise
+
+    def _tried_alone(self, suspects: Batch, renew: Callable[[int], Executor] | None) -> None:
+        """One after another in a worker of their own; who breaks it again is the culprit."""
+        executor: Executor | None = None
+        for index in suspects:
+            executor = executor or (renew(1) if renew else None)
+            broken = executor is None
+            if executor is not None:
+                again, failed = self._taken({self._submitted(executor, [index]): [index]})
+                broken = bool(again or failed)
+            if broken:
+                self._settle(index, Answer(error=DIED))
+                executor = None
+
+    def _taken(self, futures: dict[Future[list[Answer]], Batch]) -> tuple[Batch, Batch]:
+        """Settle what these calls answer, waiting for it.
+
+        Returns the streams in whose company an executor broke, and those to be tried again one by one: of a batch
+        that failed as a whole.
+        """
+        suspects: Batch = []
+        alone: Batch = []
+        for future, batch in sorted(futures.items(), key=lambda item: item[1]):
+            try:
+                answers = future.result()
+            except BrokenExecutor:
+                suspects += batch
+            except Exception as error:
+                if len(batch) > 1:
+                    alone += batch
+                else:
+                    self._settle(batch[0], Answer(error=_lost(error)))
+            else:
+                for index, answer in zip(batch, answers, strict=True):
+                    self._settle(index, answer)
+        return suspects, alone
+
+    def _settle(self, index: int, answer: Answer) -> None:
+        result = compared(self.cases[index], answer)
+        self.results[index] = result
+        self._done(result)
+
+    def _submitted(self, executor: Executor, batch: Batch) -> Future[list[Answer]]:
+        tasks = [task_of(self.cases[index], self._unexpected) for index in batch]
+        try:
+            return executor.submit(examine_all, tasks, self._cache)
+        except BrokenExecutor as error:
+            future: Future[list[Answer]] = Future()
+            future.set_exception(error)
+            return future
 
 
-def _questions(case: Case) -> tuple[tuple[str, str], ...]:
+def task_of(case: Case, unexpected: tuple[tuple[str, str], ...] = UNEXPECTED) -> Task:
+    """What a worker is told of a case."""
     if case.entry is None:
-        return UNEXPECTED
-    return tuple((one.target, one.placement) for one in case.entry.expect)
+        return Task(case.path, None, unexpected)
+    return Task(case.path, case.entry.vcpus, tuple((one.target, one.placement) for one in case.entry.expect))
 
 
-def _answer(future: Future[Answer]) -> Answer:
-    try:
-        return future.result()
-    except BrokenExecutor:
-        return Answer(error="the worker process died")
+def _lost(error: Exception) -> str:
+    # Schedulers of their own tell that a worker died in their own way.
+    died = type(error).__name__ == "KilledWorker"
+    return DIED if died else f"the worker failed: {type(error).__name__}: {error}"
 
 
-def _result(case: Case, answer: Answer) -> Result:
-    if case.entry is None or answer.error is not None:
-        return Result(case, answer, ())
-    pairs = zip(case.entry.expect, answer.observations, strict=True)
-    return Result(case, answer, tuple(_comparison(*pair) for pair in pairs))
+def _batches(cases: Sequence[Case], window: int) -> list[Batch]:
+    """Neighbours that are handed out together: small streams, and not so many that workers would go idle."""
+    most = min(BATCH_STREAMS, len(cases) // (window * BATCHES_PER_PLACE))
+    batches: list[Batch] = []
+    room = 0
+    for index, case in enumerate(cases):
+        size = BATCH_BYTES if case.size is None else case.size
+        if not batches or len(batches[-1]) >= most or size > room:
+            batches.append([])
+            room = BATCH_BYTES
+        batches[-1].append(index)
+        room -= size
+    return batches
 
 
-def _comparison(expectation: Expectation, observation: Observation) -> Comparison:
-    measured = expectation.measured
-    return Comparison(
-        expectation,
-        observation,
-        expectation.compare(observation),
-        measured.outcome.differences(observation.outcome) if measured else (),
-    )
+__all__ = ["UNEXPECTED", "Answer", "Comparison", "InProcess", "Result", "Status", "run", "task_of"]

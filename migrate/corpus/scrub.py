@@ -12,27 +12,26 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from migrate.checker import judge
-from migrate.paging import ENTRIES, FRAME_MASK, P
+from migrate.corpus.needed import Batch, Needed, as_array, frames, levels
 from migrate.placement import NAMES as PLACEMENTS
 from migrate.restorer import MAX_RECORD
-from migrate.restorer_hvm import save_entries
 from streams.decoder import Consumer, Decoder, drive
-from streams.pages import LEVEL_MASK, TABLE_TYPES, PfnWords
+from streams.hvm_context import entries
+from streams.pages import PfnWords
 from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
 from streams.transports import open_transport
 from streams.wire.framing import (
     HVM_SAVE_HEADER,
     P2M_ENTRY_SIZE,
     P2M_HEADER,
-    PAGE_SHIFT,
     PAGE_SIZE,
     PV_INFO,
     RECORD_HEADER,
@@ -42,6 +41,8 @@ from streams.wire.framing import (
     XAPI_LENGTH_UNREAD,
     DomainHeader,
     GuestType,
+    ImageHeader,
+    LibxlHeader,
     LibxlRecordType,
     PvInfoBody,
     RecordType,
@@ -56,11 +57,6 @@ from streams.wire.start_info import CMD_LINE_SIZE, START_INFO
 from streams.wire.vcpu import (
     CONTEXT,
     FXSAVE,
-    GDT_ENTRIES_PER_FRAME,
-    GDT_FRAMES,
-    START_INFO_REGISTER,
-    USER_ROOT_VALID,
-    XSAVE_HEADER,
     XSAVE_MIN_SIZE,
 )
 from streams.wire.views import offset_of, view
@@ -69,15 +65,12 @@ from streams.wire.xstate import XSAVE_LEGACY_SIZE
 if TYPE_CHECKING:
     from migrate.checker import Judgement, Source
     from migrate.findings import Report
+    from streams.legacy import LegacyStream
 
 PIECE = 1 << 20
 _ZEROS = bytes(PIECE)
 _FPU_SIZE = FXSAVE.sizeof()
-_IS_TABLE = np.array([kind in TABLE_TYPES for kind in range(16)])
 _CONTEXT_WIDTH = {CONTEXT[width].sizeof(): width for width in CONTEXT}
-# A page that is no table, but is named as one, may name further such pages: from L4 to L1.
-_LEVELS = 4
-
 Pfns = NDArray[np.int64]
 Range = tuple[int, int]  # offset and length, in bytes
 
@@ -120,23 +113,19 @@ def scrub(source: Source, out: IO[bytes]) -> Scrubbed:
     OSError, TransportError
         for one that cannot be read at all.
     """
-    if isinstance(source, str | os.PathLike) and not os.path.isfile(source):
-        if os.path.exists(source):
-            raise ScrubError("not a regular file; the stream is read twice")
+    if isinstance(source, str | os.PathLike) and os.path.exists(source) and not os.path.isfile(source):
+        raise ScrubError("not a regular file; the stream is read twice")
     look = _Look()
     with open_transport(source) as transport:
         drive(Decoder(look).run(), transport)
         if look.unread is not None:
             raise ScrubError(look.unread)
-        if look.rest is not None:
-            look.rest = max(look.rest, 0)
-        elif look.broken:
+        if look.broken and look.rest is None:
             look.rest = transport.position
-        needed = _Needed(look, source)
-    ranges = sorted([*look.ranges, *needed.ranges()])
+        look.finish(source)
     with open_transport(source) as transport:
-        size = _copy(transport, out, ranges, look.rest)
-    return Scrubbed(size, dict(look.zeroed), dict(look.left))
+        size = _copy(transport, out, sorted(look.ranges), look.rest)
+    return Scrubbed(size, dict(+look.zeroed), dict(+look.left))
 
 
 def _copy(transport: Any, out: IO[bytes], ranges: Sequence[Range], rest: int | None) -> int:
@@ -192,34 +181,6 @@ def changed(before: Source, after: Source, *, target: str = "newest", vcpus: int
 # -- the first reading ------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Batch:
-    """A PAGE_DATA record, in the checkpoint that it belongs to."""
-
-    words: PfnWords
-    data_offset: int
-    checkpoint: int
-
-    @property
-    def pfns(self) -> Pfns:
-        """Of the pages it carries."""
-        return self.words.pfns[self.words.has_data]
-
-    @property
-    def tables(self) -> NDArray[np.bool_]:
-        """Which of those pages are page tables."""
-        return _IS_TABLE[self.words.types[self.words.has_data]]
-
-
-@dataclass(slots=True)
-class _Vcpus:
-    """What the contexts name."""
-
-    start_infos: set[int] = field(default_factory=set)
-    gdts: set[int] = field(default_factory=set)
-    user_mfns: set[int] = field(default_factory=set)
-
-
 class _Look(Consumer):
     """Looks a stream through: what can go at once, and what tells which pages are needed."""
 
@@ -232,11 +193,10 @@ class _Look(Consumer):
         self.left: Counter[str] = Counter()
         self.pv = False
         self.width: int | None = None
-        self.batches: list[_Batch] = []
-        self.named: list[Pfns] = []  # by tables of level 2 and up
-        self.p2m: set[int] = set()
-        self.vcpus = _Vcpus()
-        self._checkpoint = 0
+        self.batches: list[Batch] = []
+        self.needed = Needed()
+        self._names: dict[int, Pfns] = {}  # by tables of the record that is being read
+        self._verifying = False
 
     def _zero(self, what: str, offset: int, length: int, count: int = 1) -> None:
         if length > 0:
@@ -244,6 +204,22 @@ class _Look(Consumer):
             self.zeroed[what] += count
 
     # -- streams.decoder.Consumer ------------------------------------------------------------------
+
+    def container(self, name: str) -> None:
+        """Told by the headers as well."""
+        return
+
+    def legacy(self, stream: LegacyStream) -> None:
+        """`not_judged` has told."""
+        return
+
+    def libxl_header(self, header: LibxlHeader, offset: int) -> None:
+        """It stays."""
+        return
+
+    def image_header(self, header: ImageHeader, offset: int) -> None:
+        """It stays."""
+        return
 
     def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
         """The configuration stays."""
@@ -279,15 +255,15 @@ class _Look(Consumer):
 
     def wants_pages(self, place: Place, words: PfnWords) -> Iterable[Range]:
         """Tables of level 2 and up of a PV guest: what they name is read as a table."""
+        self._names = {}
         if not self.pv or not words.has_tables:
             return ()
-        kinds = words.types[words.has_data]
-        upper = _IS_TABLE[kinds] & (kinds & LEVEL_MASK >= 2)
+        upper = levels(words) >= 2
         return ((int(ordinal), 1) for ordinal in np.flatnonzero(upper))
 
     def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
         """What the table names."""
-        self.named.append(_frames(np.frombuffer(data, "<u8")))
+        self._names[first] = frames(np.frombuffer(data, "<u8"))
         return None
 
     def record(self, record: Record | PageData) -> None:
@@ -297,7 +273,8 @@ class _Look(Consumer):
             self._page_data(record)
             return
         if place.type == RecordType.CHECKPOINT:
-            self._checkpoint += 1
+            self.needed.settle()
+        self._verifying |= place.type == RecordType.VERIFY
         if place.type in _UNREAD or record_name(place.type) not in RecordType.__members__:
             self._zero("records that no restore reads", place.body, place.length)
             return
@@ -329,7 +306,10 @@ class _Look(Consumer):
         if record.data_offset + words.data_pages * PAGE_SIZE != end or len(words) != record.count:
             self._zero("PAGE_DATA records of a wrong length", record.data_offset, end - record.data_offset)
         elif self.pv:
-            self.batches.append(_Batch(words, record.data_offset, self._checkpoint))
+            batch = Batch(words.pfns[words.has_data], levels(words), record.data_offset)
+            self.batches.append(batch)
+            if not self._verifying:  # what comes to be compared is not kept
+                self.needed.batch(batch, self._names)
         else:
             self._zero("pages", record.data_offset, end - record.data_offset, words.data_pages)
 
@@ -341,7 +321,7 @@ class _Look(Consumer):
     def _p2m_frames(self, place: Place, body: bytes) -> None:
         listed = body[P2M_HEADER.size :]
         whole = len(listed) // P2M_ENTRY_SIZE * P2M_ENTRY_SIZE
-        self.p2m |= set(np.frombuffer(listed[:whole], "<i8").tolist())
+        self.needed.p2m |= set(np.frombuffer(listed[:whole], "<i8").tolist())
         self.left[place.name] += 1
 
     def _shared_info(self, place: Place, body: bytes) -> None:
@@ -358,14 +338,8 @@ class _Look(Consumer):
             return
         start = place.body + VCPU_HEADER.size + offset_of(CONTEXT[width], "fpu_ctxt")
         self._zero("vcpus' FPU registers", start, _FPU_SIZE)
-        context = view(CONTEXT[width], content)
-        if VcpuHeader._make(VCPU_HEADER.unpack_from(body)).vcpu_id == 0:
-            self.vcpus.start_infos.add(int(context["user_regs"][START_INFO_REGISTER[width]]))
-        count = min(-(-int(context["gdt_ents"]) // GDT_ENTRIES_PER_FRAME), GDT_FRAMES)
-        self.vcpus.gdts.update(context["gdt_frames"][:count].tolist())
-        user = int(context["ctrlreg"][1])
-        if width == max(CONTEXT) and user and not user & USER_ROOT_VALID:
-            self.vcpus.user_mfns.add(user >> PAGE_SHIFT)
+        vcpu = VcpuHeader._make(VCPU_HEADER.unpack_from(body)).vcpu_id
+        self.needed.context(vcpu, view(CONTEXT[width], content), width)
 
     def _xsave(self, place: Place, body: bytes) -> None:
         start, length = place.body + VCPU_HEADER.size, len(body) - VCPU_HEADER.size
@@ -380,13 +354,46 @@ class _Look(Consumer):
 
     def _hvm_context(self, place: Place, body: bytes) -> None:
         self.left["HVM_CONTEXT, the FPUs' registers apart"] += 1
-        for at, header in save_entries(body):
-            start = at + HVM_SAVE_HEADER.size
-            length = min(header.length, len(body) - start)
-            if header.typecode == SaveType.CPU:
-                self._zero("vcpus' FPU registers", place.body + start, min(length, _FPU_SIZE))
-            elif header.typecode == SaveType.CPU_XSAVE:
-                self._xsave_area(place.body + start + XSAVE_WORDS_SIZE, length - XSAVE_WORDS_SIZE)
+        for entry in entries(body):
+            start = place.body + entry.offset + HVM_SAVE_HEADER.size
+            if entry.typecode == SaveType.CPU:
+                self._zero("vcpus' FPU registers", start, min(len(entry.body), _FPU_SIZE))
+            elif entry.typecode == SaveType.CPU_XSAVE:
+                self._xsave_area(start + XSAVE_WORDS_SIZE, len(entry.body) - XSAVE_WORDS_SIZE)
+
+    # -- pages -------------------------------------------------------------------------------------
+
+    def finish(self, source: Source) -> None:
+        """The stream is over: of a PV guest's pages, keep those that are needed."""
+        needed = self.needed
+        if self.batches:
+            needed.finish(source)
+        kept = {
+            "p2m pages": as_array(needed.p2m),
+            "GDT pages": as_array(needed.gdts),
+            "pages that tables name as tables": as_array(needed.suspects),
+        }
+        whole = np.concatenate(list(kept.values()))
+        starts = np.setdiff1d(as_array(needed.start_infos), whole)
+        for batch in self.batches:
+            pfns, others = batch.pfns, batch.levels == 0
+            is_start = others & np.isin(pfns, starts)
+            gone = np.flatnonzero(others & ~is_start & ~np.isin(pfns, whole))
+            for ordinal in np.flatnonzero(is_start).tolist():
+                self._start_info(batch.data_offset + ordinal * PAGE_SIZE)
+            for run in np.split(gone, np.flatnonzero(np.diff(gone) != 1) + 1) if len(gone) else ():
+                self._zero("pages", batch.data_offset + int(run[0]) * PAGE_SIZE, len(run) * PAGE_SIZE, len(run))
+            self.left["page tables"] += len(pfns) - int(others.sum())
+            for what, some in kept.items():
+                self.left[what] += int((others & np.isin(pfns, some)).sum())
+
+    def _start_info(self, offset: int) -> None:
+        if self.width is None:
+            return
+        layout = START_INFO[self.width]
+        self.left["start_info pages, their command lines apart"] += 1
+        self._zero("command lines", offset + offset_of(layout, "cmd_line"), CMD_LINE_SIZE)
+        self._zero("ends of start_info pages", offset + layout.sizeof(), PAGE_SIZE - layout.sizeof())
 
 
 _LOOKED_INTO = {
@@ -398,96 +405,3 @@ _LOOKED_INTO = {
     RecordType.HVM_CONTEXT: "_hvm_context",
 }
 _UNREAD = (RecordType.TOOLSTACK,)
-
-
-def _frames(entries: NDArray[np.uint64]) -> Pfns:
-    """What present entries name, each once."""
-    present = entries[entries & np.uint64(P) != 0]
-    return np.unique((present & np.uint64(FRAME_MASK)) >> np.uint64(PAGE_SHIFT)).astype(np.int64)
-
-
-# -- which pages stay -------------------------------------------------------------------------------
-
-
-class _Needed:
-    """The pages of a PV guest that its restore looks into."""
-
-    def __init__(self, look: _Look, source: Source) -> None:
-        self._look = look
-        named = np.unique(np.concatenate(look.named)) if look.named else np.zeros(0, np.int64)
-        suspects = set(named[np.isin(named, self._not_tables())].tolist()) if len(named) else set()
-        if suspects or look.vcpus.user_mfns:
-            suspects = judge(source, then=lambda judgement: self._followed(judgement, suspects))
-        self._whole = look.p2m | look.vcpus.gdts | suspects
-        self._suspects = suspects
-
-    def _not_tables(self) -> Pfns:
-        """Pfns that are no page table by the end of some checkpoint, or of the stream."""
-        look = self._look
-        found: list[Pfns] = []
-        last = max((batch.checkpoint for batch in look.batches), default=0)
-        for checkpoint in range(last + 1):
-            past = [batch for batch in look.batches if batch.checkpoint <= checkpoint]
-            pfns = np.concatenate([batch.pfns for batch in past] or [np.zeros(0, np.int64)])[::-1]
-            tables = np.concatenate([batch.tables for batch in past] or [np.zeros(0, np.bool_)])[::-1]
-            pfns, newest = np.unique(pfns, return_index=True)
-            found.append(pfns[~tables[newest]])
-        return np.unique(np.concatenate(found))
-
-    def _followed(self, judgement: Judgement, suspects: set[int]) -> set[int]:
-        """The suspects, and what they name by machine frame, as Xen would if it took them for tables."""
-        from migrate.pv_facts import pv_guest
-
-        guest = pv_guest(judgement)
-        mfns = guest.source_mfns()
-        order = np.argsort(mfns, kind="stable")
-
-        def pfns_of(frames: Pfns) -> set[int]:
-            at = np.minimum(np.searchsorted(mfns[order], frames), max(len(order) - 1, 0))
-            hit = order[at][mfns[order[at]] == frames] if len(order) else frames[:0]
-            return {*hit.tolist(), *frames.tolist()}  # as on the source, and mfn = pfn
-
-        user = pfns_of(np.array(sorted(self._look.vcpus.user_mfns), np.int64))
-        every, new = suspects | user, suspects | user
-        for _ in range(_LEVELS):
-            pages = [page for page in guest.store.find(sorted(new)).values() if page is not None]
-            if not pages:
-                break
-            new = pfns_of(_frames(np.frombuffer(b"".join(pages), "<u8"))) - every
-            every |= new
-        return every
-
-    def ranges(self) -> Iterator[Range]:
-        """What to make zero of the pages, and of those that stay."""
-        look = self._look
-        whole = np.array(sorted(pfn for pfn in self._whole if pfn < 1 << 52), np.int64)
-        starts = look.vcpus.start_infos - self._whole
-        for batch in look.batches:
-            pfns, tables = batch.pfns, batch.tables
-            stays = tables | np.isin(pfns, whole)
-            is_start = ~stays & np.isin(pfns, np.array(sorted(starts), np.uint64).astype(np.int64))
-            for ordinal in np.flatnonzero(is_start).tolist():
-                yield from self._in_start_info(batch.data_offset + ordinal * PAGE_SIZE)
-            gone = np.flatnonzero(~stays & ~is_start)
-            look.zeroed["pages"] += len(gone)
-            for run in np.split(gone, np.flatnonzero(np.diff(gone) != 1) + 1) if len(gone) else ():
-                yield batch.data_offset + int(run[0]) * PAGE_SIZE, len(run) * PAGE_SIZE
-            look.left["page tables"] += int(tables.sum())
-            for what, some in (
-                ("p2m pages", look.p2m),
-                ("GDT pages", look.vcpus.gdts),
-                ("pages that tables name as tables", self._suspects),
-            ):
-                count = int((~tables & np.isin(pfns, np.array(sorted(some), np.int64))).sum())
-                if count:
-                    look.left[what] += count
-
-    def _in_start_info(self, offset: int) -> Iterator[Range]:
-        width = self._look.width
-        if width is None:
-            return
-        layout = START_INFO[width]
-        self._look.left["start_info pages, their command lines apart"] += 1
-        self._look.zeroed["command lines, and ends of start_info pages"] += 1
-        yield offset + offset_of(layout, "cmd_line"), CMD_LINE_SIZE
-        yield offset + layout.sizeof(), PAGE_SIZE - layout.sizeof()

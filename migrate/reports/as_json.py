@@ -31,6 +31,7 @@ def report_object(report: Report) -> dict[str, Any]:
         "stream": {**asdict(report.stream), "name": well_formed(report.stream.name)},
         "target": report.target,
         "placement": well_formed(report.placement),
+        "l3_rule": report.l3_rule,
         "verdict": report.verdict,
         "checkpoints": [asdict(checkpoint) for checkpoint in report.checkpoints],
         "reason": None if report.reason is None else well_formed(report.reason),

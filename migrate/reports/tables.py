@@ -17,7 +17,9 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     console = console_for()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for key, value in rows[0].items():
-        table.add_column(safe(key), justify="right" if isinstance(value, int) else "left", no_wrap=True)
+        # Text may be folded where the window is narrow; numbers may not.
+        number = isinstance(value, int)
+        table.add_column(safe(key), justify="right" if number else "left", no_wrap=number, overflow="fold")
     for row in rows:
         table.add_row(*(Text(safe(str(value))) for value in row.values()))
     console.print(table)

@@ -84,6 +84,8 @@ def _header(report: Report) -> list[tuple[str, str]]:
     if stream.pinned is not None:
         pins = ", ".join(f"{level} {number}" for level, number in stream.pinned.items())
         lines.append(("pinned", pins or "nothing"))
+    if stream.cr3:
+        lines.append(("cr3", ", ".join(_root(root) for root in stream.cr3)))
     if stream.extended_cr3 is not None:
         lines.append(("extended cr3", "yes" if stream.extended_cr3 else "no"))
     if stream.device_model is not None:
@@ -91,6 +93,11 @@ def _header(report: Report) -> list[tuple[str, str]]:
     lines.append(("placement", f"{report.placement}: {placed(report.placement)}"))
     lines.append(("target", f"Xen {release(report)}"))
     return lines
+
+
+def _root(root: dict[str, int | None]) -> str:
+    mfn = "" if root["mfn"] is None else f" (source mfn {root['mfn']:#x})"
+    return f"vcpu {root['vcpu']} pfn {root['pfn']:#x}{mfn}"
 
 
 def _container(stream: StreamFacts) -> str:

@@ -59,6 +59,7 @@ class Layer(Enum):
     REC = "record contents"
     ORD = "order and multiplicity"
     XRC = "across records, at END"
+    HVM = "HVM context"
     HYP = "hypervisor replay"
     L3C = "the 4 GiB rule"
 

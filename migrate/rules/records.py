@@ -320,11 +320,13 @@ def hvm_params_length(b: StreamBuilder) -> None:
 def hvm_param_refused(b: StreamBuilder) -> None:
     """An HVM parameter is one that Xen does not let the toolstack set.
 
-    What: an index in HVM_PARAMS is 39 or more, or belongs to a parameter that is deprecated or read-only.
-    Why: libxc sets each parameter as it reads the record, and Xen answers EINVAL. Parameters that may change
-        only once answer EEXIST to a second, different value. Of the index only the lower 32 bits arrive.
+    What: an index in HVM_PARAMS is 39 or more (EINVAL), or deprecated: DM_DOMAIN, BUFIOREQ_EVTCHN (EPERM),
+        MEMORY_EVENT_* (EOPNOTSUPP); or the stream changes one that keeps its first value: VIRIDIAN, IOREQ_PFN,
+        BUFIOREQ_PFN, IOREQ_SERVER_PFN, NR_IOREQ_SERVER_PAGES, MCA_CAP (EEXIST).
+    Why: libxc sets each parameter as it reads the record, and Xen refuses. Of the index only the lower 32 bits
+        arrive; index 4, PAE_ENABLED, libxc itself leaves out.
     Repair: drop the parameter; savers send the handful that they know by name, and those only when not zero.
-    Source: xen, hvm_set_param and hvm_allow_set_param.
+    Source: xen, hvm_set_param and hvm_allow_set_param; the last two since 4.14 at least.
     """
     b.become_hvm()
     b.hvm_params[39] = 1  # one more than there are
@@ -348,12 +350,12 @@ def hvm_context_empty(b: StreamBuilder) -> None:
 def hvm_context_malformed(b: StreamBuilder) -> None:
     """The HVM context is not a chain of entries from HEADER to END.
 
-    What: HVM_CONTEXT does not begin with a HEADER entry, has an entry of unknown type or one that runs past the
-        end, or stops without an END entry.
+    What: HVM_CONTEXT does not begin with a HEADER entry of magic 0x54381286 and version 1, has an entry of unknown
+        type or one that runs past the end, or stops without an END entry.
     Why: Xen walks the chain when libxc hands it over at END. It answers ENODATA where an entry is missing or
-        cut, and EINVAL to a type that it does not know or a device that does not like its state.
+        cut, and EINVAL to a type that it does not know. What is in the entries is told by the HVM rules.
     Repair: fetch the record again. An unknown type from a newer source means that this release is too old.
-    Source: xen, hvm_load and hvm_load_entry; public/hvm/save.h.
+    Source: xen, hvm_load, hvm_load_entry and arch_hvm_load; public/hvm/save.h.
     """
     b.become_hvm()
     b.hvm_context[:] = bytes(HVM_SAVE_HEADER.size)  # END alone

@@ -402,7 +402,7 @@ def streams(
     Parameters
     ----------
     containers:
-        those to choose from: libxc, libxl, xl, and if asked for xapi, which is recognised but not judged.
+        those to choose from: libxc, libxl, xl, and if asked for xapi.
     vcpus, max_tables:
         as for `guests`.
     """

@@ -139,6 +139,7 @@ P2M_ENTRY_SIZE = 8
 CPUID_LEAF = struct.Struct("<6I")
 POLICY_MSR = struct.Struct("<IIQ")
 CPUID_LEAF_SIZE = CPUID_LEAF.size
+NO_SUBLEAF = 0xFFFF_FFFF  # subleaf of a leaf that has none
 MSR_ENTRY_SIZE = POLICY_MSR.size
 HVM_PARAM_SIZE = 16
 SHARED_INFO_SIZE = PAGE_SIZE

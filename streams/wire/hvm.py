@@ -30,11 +30,17 @@ SAVE_HEADER = Struct(
 
 # -- processors -------------------------------------------------------------------------------------
 
-_REGISTERS = "rax rbx rcx rdx rbp rsi rdi rsp r8 r9 r10 r11 r12 r13 r14 r15 rip rflags".split()
-_CONTROL = "cr0 cr2 cr3 cr4 dr0 dr1 dr2 dr3 dr6 dr7".split()
-_SEGMENTS = "cs ds es fs gs ss tr ldtr".split()
-_TABLES = ["idtr", "gdtr"]
-_MSRS = "sysenter_cs sysenter_esp sysenter_eip shadow_gs msr_flags msr_lstar msr_star msr_cstar".split()
+_REGISTERS = (
+    *("rax", "rbx", "rcx", "rdx", "rbp", "rsi", "rdi", "rsp"),
+    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip", "rflags"),
+    *("cr0", "cr2", "cr3", "cr4", "dr0", "dr1", "dr2", "dr3", "dr6", "dr7"),
+)
+_SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldtr")
+_SEGMENTS_AND_TABLES = (*_SEGMENTS, "idtr", "gdtr")
+_MSRS = (
+    *("sysenter_cs", "sysenter_esp", "sysenter_eip", "shadow_gs", "msr_flags"),
+    *("msr_lstar", "msr_star", "msr_cstar", "msr_syscall_mask", "msr_efer"),
+)
 
 
 def _fields(kind: Construct, *names: str) -> tuple[Construct, ...]:
@@ -44,12 +50,12 @@ def _fields(kind: Construct, *names: str) -> tuple[Construct, ...]:
 def _cpu(*last: Construct) -> Struct:
     return Struct(
         "fpu_regs" / FXSAVE,
-        *_fields(Int64ul, *_REGISTERS, *_CONTROL),
+        *_fields(Int64ul, *_REGISTERS),
         *_fields(Int32ul, *(f"{name}_sel" for name in _SEGMENTS)),
-        *_fields(Int32ul, *(f"{name}_limit" for name in _SEGMENTS + _TABLES)),
-        *_fields(Int64ul, *(f"{name}_base" for name in _SEGMENTS + _TABLES)),
+        *_fields(Int32ul, *(f"{name}_limit" for name in _SEGMENTS_AND_TABLES)),
+        *_fields(Int64ul, *(f"{name}_base" for name in _SEGMENTS_AND_TABLES)),
         *_fields(Int32ul, *(f"{name}_arbytes" for name in _SEGMENTS)),
-        *_fields(Int64ul, *_MSRS, "msr_syscall_mask", "msr_efer"),
+        *_fields(Int64ul, *_MSRS),
         *last,
     )
 
@@ -85,9 +91,7 @@ CPU_MSR = Struct(
 )
 """hvm_msr: as many MSRs as were not zero."""
 
-VMCE_VCPU = Struct(
-    "caps" / Int64ul, "mci_ctl2_bank0" / Int64ul, "mci_ctl2_bank1" / Int64ul, "mcg_ext_ctl" / Int64ul
-)
+VMCE_VCPU = Struct("caps" / Int64ul, "mci_ctl2_bank0" / Int64ul, "mci_ctl2_bank1" / Int64ul, "mcg_ext_ctl" / Int64ul)
 """hvm_vmce_vcpu, 32 bytes; older forms end at 8 or 24."""
 
 TSC_ADJUST = Struct("tsc_adjust" / Int64ul)
@@ -176,8 +180,7 @@ HPET = Struct(
     "reserved2" / Bytes(25 * 8),
     "mc64" / Int64ul,
     "reserved3" / Int64ul,
-    "timers"
-    / Array(HPET_TIMERS, Struct("config" / Int64ul, "cmp" / Int64ul, "fsb" / Int64ul, "reserved4" / Int64ul)),
+    "timers" / Array(HPET_TIMERS, Struct("config" / Int64ul, "cmp" / Int64ul, "fsb" / Int64ul, "reserved4" / Int64ul)),
     "reserved5" / Bytes(4 * (24 - HPET_TIMERS) * 8),
     "period" / Array(HPET_TIMERS, Int64ul),
 )

@@ -94,6 +94,16 @@ SAVE_VERSION = 1
 """`version` of the HEADER entry; there has only been one."""
 
 
+class SaveStart(NamedTuple):
+    """What of the HEADER entry Xen looks at first."""
+
+    magic: int
+    version: int
+
+
+SAVE_START = struct.Struct("<II")
+
+
 class Entry(NamedTuple):
     """How Xen takes one type of entry: its length, and what its instance counts."""
 

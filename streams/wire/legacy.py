@@ -31,11 +31,11 @@ VCPU_INFO = struct.Struct("<i")
 """Start of VCPU_INFO: the highest vcpu id, before the map of online vcpus in 64-bit words."""
 VCPUS_PER_MAP_WORD = 64
 MAP_WORD_SIZE = 8
-XSAVE_WORDS = struct.Struct("<QQ")
-"""In front of a vcpu's XSAVE data in the tail: mask and length of the data."""
 EXTENDED_CONTEXT_SIZE = 128
 
 INFO_VCPU, INFO_EXTENDED, INFO_XSAVE = b"vcpu", b"extv", b"xcnt"
+"""Blocks of extended info: a context; that extended contexts come; how long each vcpu's XSAVE state is, as a u32."""
+
 LOW_MFN_LIMIT = 1 << 20
 """First frame above 4 GiB: from there on the restore moved PAE roots."""
 

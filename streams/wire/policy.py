@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from construct import Int32ul, Int64ul, Struct
 
+from streams.wire.framing import NO_SUBLEAF as NO_SUBLEAF
+
 CPUID_LEAF = Struct(
     "leaf" / Int32ul,
     "subleaf" / Int32ul,
@@ -15,8 +17,5 @@ CPUID_LEAF = Struct(
     "c" / Int32ul,
     "d" / Int32ul,
 )
-
-NO_SUBLEAF = 0xFFFF_FFFF
-"""`subleaf` of a leaf that has none."""
 
 MSR_ENTRY = Struct("index" / Int32ul, "flags" / Int32ul, "value" / Int64ul)

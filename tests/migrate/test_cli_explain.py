@@ -142,7 +142,7 @@ def test_page_is_set_for_reading_where_no_terminal_gives_a_width():
 
 
 def test_an_empty_line_in_an_explanation_starts_a_paragraph():
-    rule = replace(RULES["HYP-12"], text="What: one\n    thing.\n\n    And another.\nWhy: because.")
+    rule = replace(RULES["HYP-12"], doc="Title.\n\nWhat: one\n    thing.\n\n    And another.\nWhy: because.")
     assert sections(rule) == {"What": "one thing.\n\nAnd another.", "Why": "because."}
 
 

@@ -128,6 +128,8 @@ def test_it_is_silent_if_asked_to_be():
     [
         (["--target", "3.0"], "3.0"),
         (["--placement", "nowhere"], "nowhere"),
+        (["--placement", "file:/no/such/map"], "file:/no/such/map: No such file or directory"),
+        (["--placement", f"file:{__file__}"], "line 1: expected 'pfn mfn'"),
         (["--select", "HYP-999"], "HYP-999"),
         (["--report-fd", "77"], "--report-fd 77 is not open"),
         (["--report-fd", "1"], "--report-fd"),

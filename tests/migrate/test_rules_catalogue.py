@@ -35,6 +35,7 @@ KNOWN: dict[str, list[tuple[int, int]]] = {
     ],
     "ORD": [(1, 25)],
     "XRC": [(1, 16), (20, 20), (30, 34), (40, 45)],
+    "HVM": [(1, 14)],
     "HYP": [(1, 27)],
 }
 KNOWN_IDS = [

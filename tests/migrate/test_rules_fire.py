@@ -194,7 +194,7 @@ def test_only_the_32_bit_guests_with_several_roots_are_at_risk_from_high_frames(
 
 # -- declarations and code ---------------------------------------------------------------------------
 
-AN_ID = re.compile(r'"((?:CON|HDR|FRM|REC|ORD|XRC|HYP|L3C)-\d+)"')
+AN_ID = re.compile(r'"((?:CON|HDR|FRM|REC|ORD|XRC|HVM|HYP|L3C)-\d+)"')
 
 
 def named_in(folders: Iterable[str]) -> set[str]:

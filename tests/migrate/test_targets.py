@@ -12,7 +12,7 @@ MIB = 1024 * 1024
 
 
 def rule(id, since):
-    return Rule(id, "x", "x", Effect.REFUSED, Severity.ERROR, "xen", since, None, None, "", None)
+    return Rule(id, "x", Effect.REFUSED, Severity.ERROR, "xen", since, None, None, "", None)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+"""`migrate policy`: what was the guest promised of its processor?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from migrate.cli import Ending, complain, echo
+
+if TYPE_CHECKING:
+    from migrate.policy_source import Found
+
+STDIN = "-"
+
+
+@click.command(
+    epilog="Exit code: 0; 1 the other lacks something that was promised; 2 wrong usage, or a file that cannot be "
+    "read; 3 there is no CPU policy in it."
+)
+@click.argument("stream", metavar="STREAM", type=click.Path(allow_dash=True))
+@click.option(
+    "--against",
+    metavar="STREAM|JSON",
+    type=click.Path(),
+    help="Compare with the policy of another stream, or in a JSON dump: what this command writes with --format "
+    "json, or {leaf: {subleaf: [eax, ebx, ecx, edx]}}.",
+)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.pass_context
+def policy(ctx: click.Context, stream: str, against: str | None, form: str) -> None:
+    """Show the CPU policy that a stream carries.
+
+    A guest keeps using what it once saw of its processor. With --against: would it still find all of it there?
+    The other policy is best one that was made on the destination, as in a stream of a guest started there.
+    """
+    from migrate.policy import lacking
+
+    promised = _load(ctx, stream)
+    other = None if against is None else _load(ctx, against, dump_too=True)
+    missing = [] if other is None else list(lacking(promised.policy, other.policy))
+    extra = [] if other is None else list(lacking(other.policy, promised.policy))
+    if form == "json":
+        from migrate.reports.as_json import dumps
+        from migrate.reports.policy_text import comparison_object, policy_object
+
+        told = policy_object(promised.policy, stream, promised.xen)
+        if against is not None:
+            told["against"] = comparison_object(against, missing, extra)
+        echo(dumps(told, indent=2))
+    else:
+        from migrate.reports.policy_text import render_comparison, render_policy
+        from migrate.reports.text import console_for
+
+        console = console_for()
+        render_policy(promised.policy, stream, promised.xen, console)
+        if against is not None:
+            render_comparison(stream, against, missing, extra, console)
+    ctx.exit(Ending.FOUND if missing else Ending.FINE)
+
+
+def _load(ctx: click.Context, name: str, *, dump_too: bool = False) -> Found:
+    """The policy of a stream, or of a file that may be a dump; ends the command where there is none."""
+    from migrate.policy_source import NoPolicyError, any_policy, stream_policy
+    from streams.transports import TransportError
+
+    try:
+        return any_policy(name) if dump_too else stream_policy(0 if name == STDIN else name)
+    except NoPolicyError as error:
+        complain(f"{name}: {error}", error)
+        ctx.exit(Ending.UNJUDGED)
+    except (OSError, TransportError) as error:
+        complain(f"{name}: {getattr(error, 'strerror', None) or error}", error)
+        ctx.exit(Ending.FAILED)

@@ -1,0 +1,77 @@
+"""`migrate corpus scrub`: a stream for a bug report, without the guest's memory in it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from migrate.cli import Ending, complain, echo
+from migrate.cli.options import target_option, vcpus_option
+from migrate.cli.output import STDOUT, stream_output
+
+if TYPE_CHECKING:
+    from migrate.corpus.scrub import Scrubbed
+
+
+@click.command(
+    epilog="Exit code: 0; 2 for wrong usage, a stream that cannot be read, one whose findings would change, or a "
+    "file that cannot be written."
+)
+@click.argument("stream", metavar="STREAM", type=click.Path())
+@click.option(
+    "-o", "--output", "out", metavar="FILE", type=click.Path(allow_dash=True), required=True, help="Where to write it."
+)
+@target_option()
+@vcpus_option
+@click.option("--force", is_flag=True, help="Overwrite a file.")
+@click.pass_context
+def scrub(ctx: click.Context, stream: str, out: str, target: str, vcpus: int | None, force: bool) -> None:
+    """Put zeros in the place of all that a judgement does not need, and say what is left.
+
+    Page tables, the p2m, start_info without the command line, GDTs and the vcpus' registers stay, FPUs apart; all
+    other pages become zero. Nothing moves. Verdict and findings stay the same: that is checked under every placement
+    before FILE appears (not if it is standard output).
+
+    Example: migrate corpus scrub guest.xl -o guest.scrubbed.xl
+    """
+    from migrate.corpus.scrub import ScrubError, changed
+    from migrate.corpus.scrub import scrub as make_zero
+    from streams.transports import TransportError
+
+    try:
+        with stream_output(out, force=force) as file:
+            scrubbed = make_zero(stream, file)
+            file.flush()
+            if out != STDOUT and os.path.isfile(file.name):
+                difference = changed(stream, file.name, target=target, vcpus=vcpus)
+                if difference is not None:
+                    raise ScrubError(f"would not be judged the same without the guest's memory: {difference}")
+    except (TransportError, ScrubError) as error:
+        complain(f"{stream}: {error}", error)
+        ctx.exit(Ending.FAILED)
+    _tell(scrubbed, out)
+
+
+def _tell(scrubbed: Scrubbed, out: str) -> None:
+    from migrate.reports.safe import safe
+
+    def say(text: str) -> None:
+        if out == STDOUT:
+            click.echo(text, err=True)
+        else:
+            echo(text)
+
+    def listed(what: dict[str, Any]) -> None:
+        width = max(len(str(count)) for count in what.values()) if what else 0
+        for name, count in sorted(what.items()):
+            say(safe(f"    {count:>{width}}  {name}"))
+
+    say("now zero:")
+    listed(scrubbed.zeroed)
+    say("left as it is:")
+    listed(scrubbed.left)
+    say("")
+    if out != STDOUT:
+        say(safe(f"{out}: {scrubbed.size} bytes; verdict and findings are those of the original"))

@@ -1,0 +1,136 @@
+"""`migrate corpus shrink`: the smallest stream that still shows a finding."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from migrate.cli import Ending, complain, echo
+from migrate.cli.options import one_rule, placement_option, target_option, vcpus_option
+from migrate.cli.output import STDOUT, stream_output
+
+if TYPE_CHECKING:
+    from migrate.corpus.shrink import Contents, Shrunk
+
+STDIN = "-"
+PIECE = 1 << 20
+
+
+@click.command(
+    epilog="Exit code: 0; 2 for wrong usage, a stream that cannot be read or does not show the finding, or a file "
+    "that cannot be written."
+)
+@click.argument("stream", metavar="STREAM", type=click.Path(allow_dash=True))
+@click.option(
+    "--rule", metavar="RULE", callback=one_rule, help="Whose finding is to stay; by default what the restore fails of."
+)
+@click.option("-o", "--output", "out", metavar="FILE", type=click.Path(allow_dash=True), help="By default STREAM.min.")
+@target_option()
+@placement_option
+@vcpus_option
+@click.option(
+    "--clean",
+    is_flag=True,
+    help="Break no rule that the stream does not break already: what is left is sound but for the finding. Without "
+    "it only what would fail a restore is kept out.",
+)
+@click.option(
+    "--seconds", metavar="N", type=click.FloatRange(min=0), default=60.0, show_default=True, help="How long to try."
+)
+@click.option("--force", is_flag=True, help="Overwrite a file.")
+@click.pass_context
+def shrink(
+    ctx: click.Context,
+    stream: str,
+    rule: str | None,
+    out: str | None,
+    target: str,
+    placement: str,
+    vcpus: int | None,
+    clean: bool,
+    seconds: float,
+    force: bool,
+) -> None:
+    """Leave out of a stream all that a finding does not need.
+
+    The verdict stays, too, and if the finding is why the restore fails, it still is. What goes is tried on the
+    validator itself: containers, vcpus, records, rounds, pages and whatever refers to them, pfns, contents.
+
+    Example: migrate corpus shrink guest.xl --rule HYP-22 --placement high -o small.libxc
+    """
+    from migrate.corpus.shrink import NothingToShowError
+    from migrate.corpus.shrink import shrink as leave_out
+    from streams.transports import TransportError
+
+    started = time.monotonic()
+    out = out or _default_name(stream)
+    try:
+        with stream_output(out, force=force) as file:
+            shrunk = leave_out(
+                _read(stream),
+                rule,
+                target=target,
+                placement=placement,
+                vcpus=vcpus,
+                clean=clean,
+                seconds=seconds,
+            )
+            file.write(shrunk.stream)
+    except (TransportError, NothingToShowError) as error:
+        complain(f"{stream}: {error}", error)
+        ctx.exit(Ending.FAILED)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if out != STDOUT:
+        _tell(shrunk, out, time.monotonic() - started, target, placement, vcpus)
+
+
+def _read(stream: str) -> bytes:
+    from streams.transports import open_transport
+
+    data = bytearray()
+    with open_transport(0 if stream == STDIN else stream) as transport:
+        while piece := transport.give(PIECE):
+            data += piece
+    return bytes(data)
+
+
+def _default_name(stream: str) -> str:
+    from migrate.corpus.expectations import bare_name
+
+    return ("stdin" if stream == STDIN else bare_name(stream)) + ".min"
+
+
+def _tell(shrunk: Shrunk, out: str, seconds: float, target: str, placement: str, vcpus: int | None) -> None:
+    from migrate.reports.safe import safe
+    from migrate.reports.tables import print_table
+
+    print_table(_rows(shrunk.before, shrunk.after))
+    finding = shrunk.finding
+    echo("")
+    echo(safe(f"{finding.rule.id} {finding.rule.slug}: {finding.message}"))
+    others = dict.fromkeys(f.rule.id for f in shrunk.report.findings if f.rule is not finding.rule)
+    if others:
+        echo(f"also found in it: {', '.join(others)}")
+    echo("")
+    tried = f"{shrunk.tried} streams judged in {seconds:.1f} s"
+    if not shrunk.finished:
+        tried += "; time is up, and it may become smaller: --seconds gives more"
+    echo(tried)
+    name = f"./{out}" if out.startswith("-") else out
+    command = ["migrate", "check", name, "--target", target, "--placement", placement]
+    command += ["--vcpus", str(vcpus)] if vcpus else []
+    echo(safe(f"{out}: see it: {shlex.join(command)}"))
+
+
+def _rows(before: Contents, after: Contents) -> list[dict[str, str | int]]:
+    rows: list[dict[str, str | int]] = [
+        {"": what, "before": getattr(before, what), "after": getattr(after, what)}
+        for what in ("bytes", "vcpus", "pfns", "pages")
+    ]
+    for name, count in before.records.items():
+        rows.append({"": name, "before": count, "after": after.records.get(name, 0)})
+    return rows

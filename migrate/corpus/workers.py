@@ -1,0 +1,144 @@
+"""Who does the work: this process, processes of this machine, or a dask scheduler's workers."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+from concurrent.futures import Executor, ProcessPoolExecutor
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from migrate.corpus.runner import InProcess
+
+# Calls handed out per worker: one in work, and the next ones where it need not ask for them.
+CALLS_PER_WORKER = 2
+DASK_CALLS_PER_WORKER = 4
+LOCAL = "local"
+
+
+class WorkersError(Exception):
+    """Workers that cannot be had: a missing package, a scheduler that does not answer."""
+
+
+class Workers(Protocol):
+    """A context in which there are workers.
+
+    Attributes
+    ----------
+    window:
+        calls worth handing out at a time.
+    """
+
+    window: int
+
+    def start(self, number: int = 0) -> Executor:
+        """An executor with so many workers, by default all."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+
+class Alone(Workers):
+    """No workers: the work is done here."""
+
+    window = 1
+
+    def start(self, number: int = 0) -> Executor:
+        """The executor that works in this process."""
+        return InProcess()
+
+
+class Processes(Workers):
+    """Processes of this machine. Left by an exception, they are ended in the middle of their work."""
+
+    def __init__(self, number: int) -> None:
+        self.window = CALLS_PER_WORKER * number
+        self._number = number
+        self._pools: list[ProcessPoolExecutor] = []
+        self._strangers = frozenset(process.pid for process in multiprocessing.active_children())
+
+    def start(self, number: int = 0) -> Executor:
+        """A pool of processes."""
+        # Where processes are forked, each has then what it would else have to load.
+        import migrate.checker  # noqa: F401
+
+        pool = ProcessPoolExecutor(number or self._number, initializer=_leave_interrupts_to_the_parent)
+        self._pools.append(pool)
+        return pool
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            for process in multiprocessing.active_children():
+                if process.pid not in self._strangers:
+                    process.kill()
+        for pool in self._pools:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class Dask(Workers):
+    """Workers of a dask scheduler, which have this package installed and see the streams under the same paths.
+
+    Parameters
+    ----------
+    address:
+        of the scheduler (tcp://host:8786), or "local" for a scheduler and workers of this machine.
+    number:
+        how many workers to start where they are local.
+
+    Raises
+    ------
+    WorkersError
+        where the package is missing, or no scheduler answers.
+    """
+
+    def __init__(self, address: str, number: int) -> None:
+        try:
+            import distributed
+        except ImportError:
+            raise WorkersError("dask workers need the package distributed (pip install 'xen-migrate[dask]')") from None
+        self._cluster: Any = None
+        try:
+            if address == LOCAL:
+                self._cluster = distributed.LocalCluster(
+                    n_workers=number,
+                    threads_per_worker=1,
+                    dashboard_address=None,
+                    host="127.0.0.1",
+                    silence_logs=logging.CRITICAL,  # how workers come and go is nothing for the user
+                )
+            self._client: Any = distributed.Client(self._cluster or address, timeout="10s")
+        except (OSError, ValueError) as error:
+            if self._cluster is not None:
+                self._cluster.close()
+            raise WorkersError(f"no dask scheduler at {address}: {error}") from error
+        threads = sum(self._client.nthreads().values())
+        self.window = DASK_CALLS_PER_WORKER * max(threads, number if self._cluster else 1)
+
+    def start(self, number: int = 0) -> Executor:
+        """The scheduler, as an executor."""
+        executor: Executor = self._client.get_executor(pure=False, retries=0)
+        return executor
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

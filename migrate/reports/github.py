@@ -1,0 +1,45 @@
+"""Findings as GitHub workflow commands: lines that a job prints, and that become annotations of a commit.
+
+Source: GitHub's documentation, "Workflow commands for GitHub Actions". A file's annotations hang on its lines;
+a stream has none, so the byte offset stands in the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from migrate.reports.safe import safe
+from migrate.reports.words import verdict_sentence
+from migrate.rules.catalogue import Severity
+
+if TYPE_CHECKING:
+    from migrate.findings import Report
+
+COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
+
+
+def annotations(report: Report) -> Iterator[str]:
+    """A line per finding, and one for a stream that was not judged."""
+    name = report.stream.name
+    for finding in report.findings:
+        where = f" (at {finding.offset:#x})" if finding.offset is not None else ""
+        more = f" (and {finding.count - 1} more like it)" if finding.count > 1 else ""
+        title = f"{finding.rule.id} {finding.rule.slug}"
+        yield annotation(COMMANDS[finding.severity], name, title, f"{finding.message}{where}{more}")
+    if report.verdict == "unjudged":
+        yield annotation("warning", name, "not judged", verdict_sentence(report))
+
+
+def annotation(command: str, name: str, title: str, message: str) -> str:
+    """One workflow command."""
+    return f"::{command} file={_property(name)},title={_property(title)}::{_data(message)}"
+
+
+def _data(text: str) -> str:
+    # What is not printable has become an escape; a percent sign begins one of GitHub's own.
+    return safe(text).replace("%", "%25")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

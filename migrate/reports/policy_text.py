@@ -1,0 +1,107 @@
+"""A CPU policy for people and for programs, and what one lacks of another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from migrate.cpu_features import MSR_NAMES
+from migrate.findings import SCHEMA
+from migrate.policy import Lack, Policy
+from migrate.reports.safe import safe, well_formed
+from migrate.reports.text import hanging
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_KEY_WIDTH = 18
+_REFUSED_WIDTH = 9
+
+
+def policy_object(policy: Policy, name: str, xen: str | None) -> dict[str, Any]:
+    """The JSON object of `migrate policy`; it is also what `--against` takes."""
+    family, model, stepping = policy.signature
+    return {
+        "schema": SCHEMA,
+        "stream": well_formed(name),
+        "xen": xen,
+        "vendor": policy.vendor,
+        "family": family,
+        "model": model,
+        "stepping": stepping,
+        "brand": policy.brand,
+        "max_leaves": policy.max_leaves,
+        "features": {str(word): list(names) for word, names in policy.features_by_word()},
+        "xcr0": list(policy.components),
+        "msr_features": {name: list(policy.msr_features(index)) for index, name in MSR_NAMES.items()},
+        "leaves": _leaves(policy),
+        "msrs": None if policy.msrs is None else {f"{index:#x}": f"{value:#x}" for index, value in policy.msrs.items()},
+    }
+
+
+def _leaves(policy: Policy) -> dict[str, dict[str, list[str]]]:
+    told: dict[str, dict[str, list[str]]] = {}
+    for (leaf, subleaf), registers in policy.leaves.items():
+        key = "-" if subleaf is None else f"{subleaf:#x}"
+        told.setdefault(f"{leaf:#x}", {})[key] = [f"{register:#x}" for register in registers]
+    return told
+
+
+def comparison_object(against: str, lacking: Sequence[Lack], extra: Sequence[Lack]) -> dict[str, Any]:
+    """The "against" object of `migrate policy --against`."""
+    return {"name": well_formed(against), "lacking": list(map(_lack, lacking)), "extra": list(map(_lack, extra))}
+
+
+def _lack(lack: Lack) -> dict[str, Any]:
+    return {"kind": lack.kind, "name": well_formed(lack.name), "where": lack.where, "refused": lack.refused}
+
+
+def render_policy(policy: Policy, name: str, xen: str | None, console: Console) -> None:
+    """Print a policy: who the processor is, how far its leaves go, and what it can do, register by register."""
+
+    def line(key: str, value: str) -> None:
+        hanging(console, Text(f"    {key:<{_KEY_WIDTH}}"), safe(value))
+
+    family, model, stepping = policy.signature
+    console.print(Text(safe(name), "bold"), soft_wrap=True)
+    if xen is not None:
+        line("saved by", f"Xen {xen}")
+    line("processor", f"{policy.vendor or 'nameless'}, family {family:#x}, model {model:#x}, stepping {stepping:#x}")
+    if policy.brand:
+        line("brand", policy.brand)
+    line("last leaves", ", ".join(f"{which} {last:#x}" for which, last in policy.max_leaves.items()))
+    for word, names in policy.features_by_word():
+        line(str(word), " ".join(names))
+    line("xcr0", " ".join(policy.components) or "none")
+    for index, msr in MSR_NAMES.items():
+        if policy.msrs is not None and index in policy.msrs:
+            line(msr, f"{' '.join(policy.msr_features(index)) or 'none'} ({policy.msrs[index]:#x})")
+
+
+def render_comparison(
+    name: str, against: str, lacking: Sequence[Lack], extra: Sequence[Lack], console: Console
+) -> None:
+    """Print what each of two policies has that the other lacks, and a sentence that says whether it matters."""
+    for title, found in (
+        (f"promised by {name}, and lacking in {against}", lacking),
+        (f"in {against}, and not promised by {name}", extra),
+    ):
+        console.print()
+        console.print(Text(safe(f"{title}: {len(found) or 'nothing'}")), soft_wrap=True)
+        for lack in found:
+            told = "refused" if lack.refused and found is lacking else ""
+            head = Text.assemble(f"    {safe(lack.name):<{_KEY_WIDTH}}", (f"{told:<{_REFUSED_WIDTH}}", "bold red"))
+            hanging(console, head, safe(lack.where), "dim")
+    console.print()
+    if lacking:
+        kinds = sum(lack.refused for lack in lacking)
+        refused = f"; {kinds} of it Xen refuses" if kinds else ""
+        verdict = Text.assemble(
+            ("lacks    ", "bold red"), safe(f"{against} lacks something that the guest was promised")
+        )
+        console.print(verdict, refused, sep="", soft_wrap=True)
+    else:
+        verdict = Text.assemble(("keeps    ", "bold green"), safe(f"{against} has all that the guest was promised"))
+        console.print(verdict, soft_wrap=True)

@@ -1,0 +1,138 @@
+"""Findings as SARIF 2.1.0, for code scanning and other viewers.
+
+Source: OASIS, Static Analysis Results Interchange Format (SARIF) Version 2.1.0; the sections named are of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Any
+from urllib.parse import quote
+
+from migrate.corpus.places import is_url
+from migrate.findings import Finding, Report
+from migrate.reports import tool
+from migrate.reports.safe import well_formed
+from migrate.reports.words import verdict_sentence
+from migrate.rules import RULES, Rule
+from migrate.rules.catalogue import Severity
+
+VERSION = "2.1.0"
+SCHEMA_URI = "https://json.schemastore.org/sarif-2.1.0.json"
+LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
+# By it a viewer knows a result again in the next run.
+FINGERPRINT = "streamFinding/v1"
+_OPTIONAL = ("pfn", "mfn", "vcpu", "slot", "errno", "signal")
+
+Json = dict[str, Any]
+
+
+def document(reports: Sequence[Report], unreadable: Sequence[tuple[str, str]] = ()) -> Json:
+    """The log file of some reports: one result per finding, and a notification for what has no verdict.
+
+    Parameters
+    ----------
+    unreadable:
+        streams that could not be read, each with the reason.
+    """
+    results = [_finding(report, finding) for report in reports for finding in report.findings]
+    broken = {finding.rule.id for report in reports for finding in report.findings}
+    notes = [notification(r.stream.name, verdict_sentence(r)) for r in reports if r.verdict == "unjudged"]
+    notes += [notification(name, why, "error") for name, why in unreadable]
+    return log(results, [rule_object(RULES[id]) for id in sorted(broken)], notes, successful=not unreadable)
+
+
+def log(results: Iterable[Json], rules: Sequence[Json], notifications: Sequence[Json], *, successful: bool) -> Json:
+    """A log file with one run (3.13, 3.14); results get the index of their rule.
+
+    Byte offsets are those of the uncompressed stream, as everywhere.
+    """
+    index = {rule["id"]: number for number, rule in enumerate(rules)}
+    invocation: Json = {"executionSuccessful": successful}
+    if notifications:
+        invocation["toolExecutionNotifications"] = list(notifications)
+    return {
+        "$schema": SCHEMA_URI,
+        "version": VERSION,
+        "runs": [
+            {
+                "tool": {"driver": {"name": tool.NAME, "version": tool.version(), "rules": list(rules)}},
+                "invocations": [invocation],
+                "results": [{**result, "ruleIndex": index[result["ruleId"]]} for result in results],
+                "properties": {"byteOffsetsOf": "the uncompressed stream"},
+            }
+        ],
+    }
+
+
+def rule_object(rule: Rule) -> Json:
+    """The reportingDescriptor (3.49) of a rule of the catalogue, with its text as help."""
+    explained = rule.text or rule.title
+    return {
+        "id": rule.id,
+        "name": "".join(part.capitalize() for part in rule.slug.split("-")),
+        "shortDescription": {"text": f"{rule.title}."},
+        "fullDescription": {"text": explained},
+        "help": {"text": f"{rule.title}.\n\n{explained}\n\nEnforced by {rule.enforced_by}: {rule.effect.value}."},
+        "defaultConfiguration": {"level": LEVELS[rule.severity]},
+        "properties": {"tags": [rule.layer.name.lower(), rule.layer.value], "slug": rule.slug},
+    }
+
+
+def location(name: str, finding: Finding | None = None) -> Json:
+    """Where something was found (3.28): a stream, and the byte and record in it where they are known."""
+    physical: Json = {"artifactLocation": {"uri": uri(name)}}
+    place: Json = {"physicalLocation": physical}
+    if finding is not None and finding.offset is not None:
+        physical["region"] = {"byteOffset": finding.offset}
+    if finding is not None and finding.record is not None:
+        told = f"record {finding.record} {finding.record_type or ''}".rstrip()
+        place["logicalLocations"] = [{"fullyQualifiedName": told, "kind": "record"}]
+    return place
+
+
+def uri(name: str) -> str:
+    """A path or URL as a URI reference (3.4.3)."""
+    name = well_formed(name)
+    if is_url(name):
+        return quote(name, safe="/:?#[]@!$&'()*+,;=%~")
+    # A colon in the first part of a relative path would pass for a scheme.
+    quoted = quote(name, safe="/:~+,=@")
+    if name.startswith("/"):
+        return f"file://{quoted}"
+    return quoted if ":" not in quoted.partition("/")[0] else f"./{quoted}"
+
+
+def notification(name: str, text: str, level: str = "warning") -> Json:
+    """A notification (3.58) about a stream that there is no verdict of."""
+    return {"level": level, "message": {"text": well_formed(text)}, "locations": [location(name)]}
+
+
+def fingerprint(*parts: object) -> Json:
+    """What makes a result the same as one of another run: not its byte offset."""
+    return {FINGERPRINT: blake2b(repr(parts).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()}
+
+
+def _finding(report: Report, finding: Finding) -> Json:
+    known = {name: value for name in _OPTIONAL if (value := getattr(finding, name)) is not None}
+    name = report.stream.name
+    return {
+        "ruleId": finding.rule.id,
+        "level": LEVELS[finding.severity],
+        "message": {"text": well_formed(finding.message)},
+        "locations": [location(name, finding)],
+        "occurrenceCount": finding.count,
+        "partialFingerprints": fingerprint(
+            name, report.target, report.placement, report.l3_rule, finding.rule.id, finding.message
+        ),
+        "properties": {
+            "target": report.target,
+            "placement": well_formed(report.placement),
+            "verdict": report.verdict,
+            "effect": finding.effect.name.lower(),
+            "step": finding.step,
+            "call": finding.call,
+            **known,
+        },
+    }
