@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from migrate.policy import Policy
 
 # The forms of entries are known up to the release before this one; a later one may know longer ones.
-FORMS_KNOWN_UNTIL: Release = (4, 21, 0)
+FORMS_KNOWN_UNTIL: Release = (4, 20, 0)
 # Since when Xen looks at these; earlier releases may have, too.
 WIDTHS_CHECKED_SINCE: Release = (4, 14, 0)
 
@@ -147,6 +147,7 @@ def context_objections(body: bytes, vcpus: int | None = None, policy: Policy | N
         what the guest was promised of its processor, if the stream says.
     """
     seen: set[tuple[int, int]] = set()
+    strangers: set[int] = set()
     end = 0
     last: HvmEntry | None = None
     for entry in entries(body):
@@ -160,7 +161,12 @@ def context_objections(body: bytes, vcpus: int | None = None, policy: Policy | N
         if (entry.typecode, entry.instance) in seen:
             yield Objection("HVM-12", f"{_what(entry)} again: the last one counts", entry.offset)
         seen.add((entry.typecode, entry.instance))
-        yield from _entry(entry, vcpus, policy)
+        if _exists(entry, vcpus):
+            yield from _entry(entry, policy)
+        elif entry.instance not in strangers:
+            # What else there is of the same vcpu is no news.
+            strangers.add(entry.instance)
+            yield _stranger(entry, vcpus)
     if last is None:
         yield Objection("REC-111", "the first entry is not HEADER", 0, "ENODATA")
     elif last.typecode != SaveType.END:
@@ -198,17 +204,23 @@ def _what(entry: HvmEntry) -> str:
     return f"{entry.name} of vcpu {entry.instance}" if known.per_vcpu else f"{entry.name} {entry.instance}"
 
 
-def _entry(entry: HvmEntry, vcpus: int | None, policy: Policy | None) -> Iterator[Objection]:
+def _exists(entry: HvmEntry, vcpus: int | None) -> bool:
+    """Whether the domain has what an entry is about."""
+    if entry.typecode == SaveType.PIC:
+        return entry.instance < PICS
+    return vcpus is None or entry.instance < vcpus or not ENTRIES[SaveType(entry.typecode)].per_vcpu
+
+
+def _stranger(entry: HvmEntry, vcpus: int | None) -> Objection:
+    """HVM-02."""
+    if entry.typecode == SaveType.PIC:
+        return Objection("HVM-02", f"{_what(entry)}; there are {PICS}", entry.offset, "EINVAL")
+    have = "the domain has 1 vcpu" if vcpus == 1 else f"the domain has {vcpus} vcpus"
+    return Objection("HVM-02", f"{_what(entry)}; {have}", entry.offset, "EINVAL", entry.instance)
+
+
+def _entry(entry: HvmEntry, policy: Policy | None) -> Iterator[Objection]:
     """What one entry's own handler has to say."""
-    known = ENTRIES[SaveType(entry.typecode)]
-    at = entry.offset
-    if known.per_vcpu and vcpus is not None and entry.instance >= vcpus:
-        there_are = "there is 1" if vcpus == 1 else f"there are {vcpus}"
-        yield Objection("HVM-02", f"{_what(entry)}; {there_are}", at, "EINVAL", entry.instance)
-        return
-    if entry.typecode == SaveType.PIC and entry.instance >= PICS:
-        yield Objection("HVM-02", f"{_what(entry)}; there are {PICS}", at, "EINVAL")
-        return
     problem = _length(entry)
     if problem:
         yield from problem

@@ -52,7 +52,7 @@ class HvmEntry:
 
         if self.typecode == SaveType.CPU and self.length in OLD_CPU:
             return OLD_CPU[self.length]
-        return LAYOUTS.get(self.typecode)  # type: ignore[call-overload, no-any-return]
+        return LAYOUTS.get(self.typecode)  # type: ignore[call-overload]
 
     def parse(self) -> Any:
         """The body as a construct Container.

@@ -2,152 +2,281 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import time
-from concurrent.futures import Executor
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextlib import ExitStack
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from migrate.cli import Ending, complain
-from migrate.cli.progress import PATIENCE, wanted
-from migrate.cli.scrub import scrub
-from migrate.cli.shrink import shrink
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import TracebackType
+    from migrate.corpus.cache import Cache
+    from migrate.corpus.discovery import Corpus, Shard
+    from migrate.corpus.journal import Written
+    from migrate.corpus.results import Result, Run
+    from migrate.corpus.workers import Workers
 
-    from rich.progress import Progress
+# The rest of the group; only the command that runs is imported.
+COMMANDS = {"accept": "migrate.cli.corpus_accept", "merge": "migrate.cli.corpus_merge"}
+EXIT_CODES = (
+    "Exit code: 0 all as expected, known to differ, or new; 1 something differs, or a stream is missing; 2 wrong "
+    "usage, or a file of expectations or results that cannot be used; 3 nothing differs, but not all could be judged."
+)
 
-    from migrate.corpus.runner import Result
+
+class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        return command
 
 
-@click.group()
+@click.group(cls=_Group)
 def corpus() -> None:
     """Work with many streams and what is expected of them."""
 
 
-corpus.add_command(shrink)
-corpus.add_command(scrub)
+def _shard(ctx: click.Context, param: click.Parameter, asked: str | None) -> Shard | None:
+    if asked is None:
+        return None
+    from migrate.corpus.discovery import Shard
+
+    index, _, count = asked.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise click.BadParameter(f"{asked!r} is not I/N with I from 1 to N")
+    return Shard(int(index), int(count))
 
 
-@corpus.command(
-    epilog="Exit code: 0 all as expected, or new; 1 something differs, or a stream is missing; 2 wrong usage, or "
-    "an expectation file that cannot be used; 3 nothing differs, but a stream could not be judged."
-)
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
+def jobs_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--jobs`."""
+    return click.option(
+        "--jobs",
+        "-j",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Streams judged at a time; by default, one per core.",
+    )(command)
+
+
+def cache_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--no-cache`."""
+    return click.option("--no-cache", is_flag=True, help="Judge again what an earlier run has judged.")(command)
+
+
+def known_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--known`."""
+    return click.option(
+        "--known",
+        metavar="FILE",
+        multiple=True,
+        help="A list of known deviations, beside the known.toml of the directories.",
+    )(command)
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--junit`, `--sarif`, `--markdown`."""
+    for option, what in (
+        ("--markdown", "a comment for a pull request"),
+        ("--sarif", "SARIF 2.1.0, a result per difference"),
+        ("--junit", "JUnit XML, a test case per stream"),
+    ):
+        command = click.option(option, metavar="FILE", type=click.Path(dir_okay=False), help=f"Write {what}.")(command)
+    return command
+
+
+@corpus.command(epilog=EXIT_CODES)
+@click.argument("paths", metavar="PATH|URL...", nargs=-1, required=True)
+@jobs_option
 @click.option(
-    "--jobs", "-j", metavar="N", type=click.IntRange(min=1), help="Streams judged at a time; by default, one per core."
+    "--dask",
+    metavar="ADDRESS|local",
+    help="Let workers of a dask scheduler do it, which see the streams under the same paths; or start some here.",
 )
+@click.option("--shard", metavar="I/N", callback=_shard, help="Judge the I-th of N parts only; `merge` joins them.")
+@known_option
+@cache_option
+@click.option(
+    "--resume",
+    metavar="RESULTS.jsonl",
+    type=click.Path(dir_okay=False),
+    help="Take over what an interrupted run has judged; --jsonl may name the same file.",
+)
+@click.option(
+    "--jsonl", metavar="FILE", type=click.Path(dir_okay=False), help="Write a JSON object per stream, each at once."
+)
+@output_options
+@click.option("--quiet", "-q", is_flag=True, help="No live table.")
 @click.pass_context
-def run(ctx: click.Context, paths: tuple[str, ...], jobs: int | None) -> None:
+def run(
+    ctx: click.Context,
+    paths: tuple[str, ...],
+    jobs: int | None,
+    dask: str | None,
+    shard: Shard | None,
+    known: tuple[str, ...],
+    no_cache: bool,
+    resume: str | None,
+    jsonl: str | None,
+    junit: str | None,
+    sarif: str | None,
+    markdown: str | None,
+    quiet: bool,
+) -> None:
     """Judge streams, and compare with what is expected of them and with what real Xen did.
 
-    PATH is a stream, a directory (with all below it) or a pattern. What is expected stands beside a stream in
-    NAME.expect.toml, or in one expect.toml for all streams of a directory.
+    PATH is a stream, a directory (with all below it) or a pattern; URL is what fsspec opens, such as
+    s3://bucket/corpus or zip://::corpus.zip. What is expected stands beside a stream in NAME.expect.toml, or in one
+    expect.toml for all streams of a directory.
     """
-    from migrate.corpus.discovery import discover
-    from migrate.corpus.expectations import ExpectationError
-    from migrate.corpus.runner import run as run_cases
+    from migrate.cli.corpus_live import LiveTable
+    from migrate.corpus.journal import Journal
+    from migrate.corpus.results import Run
     from migrate.reports.corpus_text import render
     from migrate.reports.text import console_for
 
+    found = discovered(ctx, paths, known, shard)
+    before = journal_of(ctx, resume) if resume else None
+    with Journal(jsonl) as journal, LiveTable(len(found.cases), quiet) as live:
+
+        def done(result: Result) -> None:
+            journal.add(result)
+            live.add(result)
+
+        results = judged(ctx, found, done, live.tick, jobs=jobs, dask=dask, cache=not no_cache, before=before)
+        outcome = Run(results, found.missing)
+        journal.finish(outcome, shard)
+    write_outputs(outcome, junit, sarif, markdown)
+    render(outcome, console_for())
+    ctx.exit(ending_of(outcome))
+
+
+def discovered(
+    ctx: click.Context, paths: tuple[str, ...], known: tuple[str, ...] = (), shard: Shard | None = None
+) -> Corpus:
+    """The streams of these paths; wrong usage where there are none."""
+    from migrate.corpus.discovery import discover
+    from migrate.corpus.places import PlaceError
+    from migrate.corpus.tables import ExpectationError
+
     try:
-        found = discover(paths)
+        found = discover(paths, known=known, shard=shard)
     except FileNotFoundError as error:
         raise click.UsageError(f"no such file or directory: {error}") from None
-    except ExpectationError as error:
+    except (ExpectationError, PlaceError) as error:
         complain(str(error), error)
         ctx.exit(Ending.FAILED)
-    if not found.cases and not found.missing:
+    if not found.cases and not found.missing and shard is None:
         raise click.UsageError("there is no stream in " + ", ".join(paths))
-
-    with _executor(min(jobs or _cores(), len(found.cases))) as executor, _Bar(len(found.cases)) as bar:
-        results = run_cases(found.cases, executor, bar.advance)
-    render(results, found.missing, console_for())
-    ctx.exit(ending_of(results, found.missing))
+    return found
 
 
-def ending_of(results: Sequence[Result], missing: Sequence[str]) -> Ending:
-    """The exit code that the results make."""
-    from migrate.corpus.runner import Status
+def journal_of(ctx: click.Context, path: str) -> Written:
+    """The results in a file."""
+    from migrate.corpus.journal import JournalError, read_journal
 
-    statuses = {result.status for result in results}
-    if missing or Status.DIFFERS in statuses:
+    try:
+        return read_journal(path)
+    except JournalError as error:
+        complain(str(error), error)
+        ctx.exit(Ending.FAILED)
+
+
+def judged(
+    ctx: click.Context,
+    found: Corpus,
+    done: Callable[[Result], object] = lambda result: None,
+    tick: Callable[[], object] = lambda: None,
+    *,
+    jobs: int | None = None,
+    dask: str | None = None,
+    cache: bool = True,
+    before: Written | None = None,
+    unexpected: tuple[tuple[str, str], ...] | None = None,
+) -> list[Result]:
+    """Results in the order of the cases, those of an earlier run taken over."""
+    from migrate.corpus.journal import answered
+    from migrate.corpus.results import compared
+    from migrate.corpus.runner import UNEXPECTED, task_of
+    from migrate.corpus.runner import run as run_cases
+    from migrate.corpus.workers import WorkersError
+
+    results: dict[str, Result] = {}
+    for case in found.cases if before else ():
+        assert before is not None
+        answer = answered(before, case, task_of(case))
+        if answer is not None:
+            results[case.path] = compared(case, answer)
+            done(results[case.path])
+    left = [case for case in found.cases if case.path not in results]
+    try:
+        with ExitStack() as stack:
+            workers = stack.enter_context(_workers(jobs, dask, len(left)))
+            fresh = run_cases(
+                left,
+                workers.start(),
+                done,
+                renew=workers.start,
+                window=workers.window,
+                cache=_cache() if cache else None,
+                tick=tick,
+                unexpected=unexpected or UNEXPECTED,
+            )
+    except WorkersError as error:
+        complain(str(error), error)
+        ctx.exit(Ending.FAILED)
+    results |= {result.case.path: result for result in fresh}
+    return [results[case.path] for case in found.cases]
+
+
+def _cache() -> Cache:
+    from migrate.corpus.cache import Cache, default_folder, validator
+
+    cache = Cache(default_folder(), validator())
+    cache.tidy()
+    return cache
+
+
+def _workers(jobs: int | None, dask: str | None, streams: int) -> Workers:
+    from migrate.corpus.workers import Alone, Dask, Processes, cores
+
+    if dask is not None:
+        return Dask(dask, jobs or cores())
+    number = min(jobs or cores(), streams)
+    return Processes(number) if number > 1 else Alone()
+
+
+def write_outputs(outcome: Run, junit: str | None, sarif: str | None, markdown: str | None) -> None:
+    """Write the documents asked for."""
+    if junit is not None:
+        from migrate.reports.corpus_junit import corpus_junit
+
+        _write(junit, corpus_junit(outcome))
+    if sarif is not None:
+        from migrate.reports.as_json import dumps
+        from migrate.reports.corpus_sarif import corpus_sarif
+
+        _write(sarif, dumps(corpus_sarif(outcome), indent=2) + "\n")
+    if markdown is not None:
+        from migrate.reports.corpus_markdown import corpus_markdown
+
+        _write(markdown, corpus_markdown(outcome))
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+
+
+def ending_of(outcome: Run) -> Ending:
+    """The exit code that a run makes."""
+    if outcome.differs:
         return Ending.FOUND
-    return Ending.UNJUDGED if statuses & {Status.UNJUDGED, Status.FAILED} else Ending.FINE
+    return Ending.UNJUDGED if outcome.undecided else Ending.FINE
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _executor(workers: int) -> Executor:
-    if workers <= 1:
-        from migrate.corpus.runner import InProcess
-
-        return InProcess()
-    from concurrent.futures import ProcessPoolExecutor
-
-    return ProcessPoolExecutor(workers, initializer=_leave_interrupts_to_the_parent)
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-class _Bar:
-    """Streams done, on a terminal.
-
-    Comes up once the work has taken a while, and so after all workers are there: forking with a refreshing
-    thread about is asking for trouble.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._done = 0
-        self._show_from = time.monotonic() + PATIENCE if wanted() else float("inf")
-        self._bar: Progress | None = None
-        self._lock = threading.Lock()
-
-    def advance(self) -> None:
-        """One stream more is done. May be called from any thread."""
-        with self._lock:
-            self._done += 1
-            if self._bar is None and time.monotonic() >= self._show_from:
-                self._bar = self._shown()
-            if self._bar is not None:
-                self._bar.update(self._bar.task_ids[0], completed=self._done)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        with self._lock:
-            self._show_from = float("inf")
-            if self._bar is not None:
-                self._bar.stop()
-
-    def _shown(self) -> Progress:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        bar.add_task("streams", total=self._count)
-        bar.start()
-        return bar

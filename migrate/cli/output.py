@@ -86,7 +86,8 @@ def _replacement(path: str, mode: int) -> Iterator[IO[bytes]]:
     real = os.path.realpath(path)
     fd, beside = tempfile.mkstemp(dir=os.path.dirname(real), prefix=f".{os.path.basename(real)}.")
     try:
-        with open(fd, "wb") as out:
+        os.close(fd)
+        with open(beside, "wb") as out:
             yield out
         os.chmod(beside, mode)
         os.replace(beside, real)

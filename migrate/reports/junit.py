@@ -30,7 +30,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class TestCase:
+class Trial:
     """A stream, or a stream under one question; at most one of skipped, error and failure is there."""
 
     classname: str
@@ -44,17 +44,17 @@ class TestCase:
 
 def from_reports(
     reports: Sequence[Report], fail_on: Severity, unreadable: Sequence[tuple[str, str]] = ()
-) -> list[TestCase]:
+) -> list[Trial]:
     """A test case per report: it fails of a refusal, or of a finding of at least that severity.
 
     What has no verdict was not tested: it is skipped. `unreadable` are streams with the reason, and errors.
     """
     cases = [_case(report, fail_on) for report in reports]
-    cases += [TestCase(*placed(name), error=Outcome("unreadable", why)) for name, why in unreadable]
+    cases += [Trial(*placed(name), error=Outcome("unreadable", why)) for name, why in unreadable]
     return cases
 
 
-def _case(report: Report, fail_on: Severity) -> TestCase:
+def _case(report: Report, fail_on: Severity) -> Trial:
     folder, name = placed(report.stream.name)
     asked = f"{report.target}, {report.placement}" + (f", {report.l3_rule}" if report.l3_rule else "")
     told = "\n".join(plain_lines(report, Severity.INFO))
@@ -69,7 +69,7 @@ def _case(report: Report, fail_on: Severity) -> TestCase:
     elif report.verdict == "unjudged":
         skipped = sentence
     output = told if failure is None and report.findings else ""
-    return TestCase(folder, f"{name} ({asked})", None, skipped, None, failure, output)
+    return Trial(folder, f"{name} ({asked})", None, skipped, None, failure, output)
 
 
 def placed(path: str) -> tuple[str, str]:
@@ -78,7 +78,7 @@ def placed(path: str) -> tuple[str, str]:
     return folder or ".", name
 
 
-def document(suite: str, cases: Iterable[TestCase]) -> str:
+def document(suite: str, cases: Iterable[Trial]) -> str:
     """The XML document of one suite."""
     cases = list(cases)
     numbers = {
@@ -95,7 +95,7 @@ def document(suite: str, cases: Iterable[TestCase]) -> str:
     return "\n".join([*lines, "</testsuite>", "</testsuites>"]) + "\n"
 
 
-def _element(case: TestCase) -> str:
+def _element(case: Trial) -> str:
     time = "" if case.seconds is None else f' time="{case.seconds:.3f}"'
     children = ""
     if case.skipped is not None:

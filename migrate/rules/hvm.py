@@ -53,7 +53,7 @@ def hvm_entry_length(b: StreamBuilder) -> None:
         LAPIC, LAPIC_REGS, VIRIDIAN_* and VMCE_VCPU. CPU_XSAVE and CPU_MSR have a least length.
     Why: Xen copies each entry into a structure of its own, and reads zeros for what a short one lacks. It refuses
         any other length; which errno it gives differs by type and release, mostly EINVAL. A longer entry of
-        those that have grown before may be fine for a release newer than 4.20.
+        those that have grown before may be fine for a release from 4.20 on.
     Repair: fetch the context again. If a newer Xen saved it, this release is too old for it.
     Source: xen, _hvm_check_entry and the load handler of each type; public/arch-x86/hvm/save.h.
     """

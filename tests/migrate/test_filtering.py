@@ -173,7 +173,7 @@ def inputs(draw):
     if kind == "random":
         return draw(st.binary(max_size=200))
     if kind == "valid":
-        data = bytes(draw(streams(vcpus=2, max_tables=4)))
+        data = bytes(draw(streams(containers=("libxc", "libxl", "xl", "xapi"), vcpus=2, max_tables=4)))
     elif kind == "damaged":
         data = bytes(draw(damaged_streams(vcpus=2, max_tables=4))[0])
     else:

@@ -194,11 +194,13 @@ class Editor:
 
     def map_linear_chain(self) -> None:
         """Read-only entries among a few tables of a level, allowed or not by who comes first."""
-        tables = self.tables(self.pick(range(2, self.b.levels + 1)))
-        some = sorted({self.pick(tables) for _ in range(3)}, key=tables.index)
+        memory, linear = self.b.memory, (2,) if self.b.width == 4 else (2, 3, 4)
+        tables = [[pfn for pfn in self.live if memory[pfn].type & 7 == level] for level in linear]
+        several = self.pick([pfns for pfns in tables if len(pfns) > 1] or [self.tables()])
+        some = self.draw(st.lists(st.sampled_from(several), min_size=2, max_size=3, unique=len(several) > 1))
+        if self.draw(st.integers(0, 4)):
+            some.sort(key=several.index)
         for earlier, later in pairwise(some):
-            if self.draw(st.integers(0, 4)) == 0:
-                earlier, later = later, earlier
             self.put(later, self.pick([5, 6, 200]), entry(earlier, PTE_RO))
 
     def slot_3(self) -> None:

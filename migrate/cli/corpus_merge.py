@@ -1,0 +1,28 @@
+"""`migrate corpus merge`: the results of several runs as those of one."""
+
+from __future__ import annotations
+
+import click
+
+from migrate.cli.corpus import EXIT_CODES, ending_of, journal_of, output_options, write_outputs
+
+
+@click.command(epilog=EXIT_CODES + " An interrupted run, or a shard that is not there, counts as not judged.")
+@click.argument("files", metavar="RESULTS.jsonl...", nargs=-1, required=True, type=click.Path(dir_okay=False))
+@output_options
+@click.pass_context
+def merge(
+    ctx: click.Context, files: tuple[str, ...], junit: str | None, sarif: str | None, markdown: str | None
+) -> None:
+    """Join what `run --jsonl` wrote, shard by shard, into one summary.
+
+    Neither the streams nor their expectations are needed. Of two results about one stream the later file's counts.
+    """
+    from migrate.corpus.journal import joined
+    from migrate.reports.corpus_text import render
+    from migrate.reports.text import console_for
+
+    outcome = joined([journal_of(ctx, file) for file in files])
+    write_outputs(outcome, junit, sarif, markdown)
+    render(outcome, console_for())
+    ctx.exit(ending_of(outcome))

@@ -1,0 +1,95 @@
+"""The outcome of a corpus as SARIF: a result per stream and question that is not as expected, and nothing else.
+
+What the streams of a corpus are damaged by is not of interest there: it is what they are kept for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from migrate.corpus.results import Result, Run, Status
+from migrate.reports import sarif
+from migrate.reports.corpus_words import MISSING, asked, in_a_line, observed, reason, told
+from migrate.reports.safe import well_formed
+
+if TYPE_CHECKING:
+    from migrate.corpus.results import Comparison
+    from migrate.findings import Finding, Report
+
+Json = dict[str, Any]
+
+# What may be the matter with a stream, by what a result is called then: title, explanation, level.
+_RULES = {
+    Status.DIFFERS: ("corpus-differs", "A stream is not judged as expected", "error"),
+    Status.DEVIATES: ("corpus-deviates", "A stream is not judged as expected, which is known", "note"),
+    Status.HOST: ("corpus-host", "A stream is not judged as expected, but that depends on the destination host", "note"),
+    Status.UNJUDGED: ("corpus-unjudged", "A stream is not judged, though a verdict is expected", "error"),
+    Status.FAILED: ("corpus-failed", "A stream cannot be judged", "error"),
+}
+_MISSING_RULE = ("corpus-missing", "A stream is expected, but not there", "error")
+
+
+def corpus_sarif(run: Run) -> Json:
+    """The log file."""
+    results = [one for result in run.results for one in _results(result)]
+    results += [_object(_MISSING_RULE, path, f"{path}: {MISSING}", "") for path in run.missing]
+    failed = [(r.case.path, r.answer.error) for r in run.results if r.answer.error is not None]
+    notes = [sarif.notification(path, why, "error") for path, why in failed]
+    return sarif.log(results, [_rule(*one) for one in (*_RULES.values(), _MISSING_RULE)], notes, successful=not failed)
+
+
+def _rule(id: str, title: str, level: str) -> Json:
+    name = "".join(part.capitalize() for part in id.split("-"))
+    return {
+        "id": id,
+        "name": name,
+        "shortDescription": {"text": f"{title}."},
+        "defaultConfiguration": {"level": level},
+    }
+
+
+def _results(result: Result) -> list[Json]:
+    if result.status not in _RULES:
+        return []
+    rule, path = _RULES[result.status], result.case.path
+    if result.answer.error is not None:
+        return [_object(rule, path, f"{path}: {in_a_line(result)}", "")]
+    pairs = zip(result.comparisons, result.answer.reports, strict=True)
+    return [_difference(rule, result, comparison, report) for comparison, report in pairs if comparison.differences]
+
+
+def _difference(rule: tuple[str, str, str], result: Result, comparison: Comparison, report: Report) -> Json:
+    differences = "; ".join(map(told, comparison.differences))
+    text = f"{result.case.path}: {asked(comparison)}: {differences}; this validator: {observed(comparison.observation)}"
+    made = _object(rule, result.case.path, text, asked(comparison), _decisive(report))
+    made["properties"] = {
+        "target": comparison.expectation.target,
+        "placement": comparison.expectation.placement,
+        "expected": str(comparison.expectation.outcome),
+        "observed": str(comparison.observation.outcome),
+        "rule": comparison.observation.rule,
+    }
+    known = [one for one in result.deviations(comparison) if not one.expired]
+    if known:
+        made["suppressions"] = [{"kind": "external", "justification": well_formed(reason(known[0]))}]
+    return made
+
+
+def _decisive(report: Report) -> Finding | None:
+    """The finding that the verdict is of, where there is one."""
+    failure = report.failure
+    return failure and next(
+        (f for f in report.findings if f.rule.id == failure.rule and f.message == failure.message), None
+    )
+
+
+def _object(
+    rule: tuple[str, str, str], path: str, text: str, question: str, finding: Finding | None = None
+) -> Json:
+    return {
+        "ruleId": rule[0],
+        "level": rule[2],
+        "message": {"text": well_formed(text)},
+        "locations": [sarif.location(path, finding)],
+        "partialFingerprints": sarif.fingerprint(path, question, rule[0]),
+    }
