@@ -40,6 +40,11 @@ class Judgement:
         self._questions: tuple[Question, ...] = ()
         self._at_checkpoints: dict[Question, list[CheckpointVerdict]] = {}
 
+    def prepare(self) -> None:
+        """Import what the end will need, while there is time."""
+        if self.facts.guest == "pv":
+            from migrate import outlook, pv_facts, replay, schedules  # noqa: F401
+
     def complete(self) -> None:
         """END has come, or never will: what libxc would do now."""
         self.completed = True

@@ -124,6 +124,7 @@ class Filter:
         self._decoder = Decoder(self.judgement.restorer, drain=False)
         self._found = 0  # findings so far
         self._judged_at_end = False
+        self._prepared = False  # to judge without a pause for imports
         self._over = False  # the decoder has nothing more to ask for
         self._stood_down: str | None = None
         self._stopped: str | None = None
@@ -204,6 +205,9 @@ class Filter:
         heeded, self._found = self._found, len(findings)
         if not self._guards or self._stood_down is not None:
             return
+        if not self._prepared and self.judgement.facts.records:
+            self._prepared = True
+            self.judgement.prepare()
         restorer = self.judgement.restorer
         if restorer.facts.checkpoints:
             self._stand_down(_CHECKPOINTED)
@@ -238,14 +242,13 @@ class Filter:
         """END is here and held: let it go only if the replay passes."""
         judgement = self.judgement
         judgement.complete()
-        report = judgement.report(self._target, self._placement, self._selection)
-        if report.verdict == "refuse":
-            assert report.failure is not None
-            self._stop(f"{report.failure.message} ({report.failure.rule})")
-        elif report.verdict == "unjudged":
-            self._stand_down(report.reason or "it cannot be judged")
+        refusal = judgement.refusal(self._target, self._placement)
+        if refusal is not None:
+            self._stop(f"{refusal.message} ({refusal.rule.id})")
+        elif reason := judgement.unjudged_because():
+            self._stand_down(reason)
         elif self._fail_on is not None:
-            self._stops_for(report.findings)
+            self._stops_for(judgement.report(self._target, self._placement, self._selection).findings)
 
     def _look_closer(self) -> None:
         """What changes no verdict is told last of all; whether there is any must be known while END is held."""

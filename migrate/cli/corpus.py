@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from migrate.corpus.workers import Workers
 
 # The rest of the group; only the command that runs is imported.
-COMMANDS = {"accept": "migrate.cli.corpus_accept", "merge": "migrate.cli.corpus_merge"}
+COMMANDS = {
+    "accept": "migrate.cli.corpus_accept",
+    "merge": "migrate.cli.corpus_merge",
+    "shrink": "migrate.cli.shrink",
+    "scrub": "migrate.cli.scrub",
+}
 EXIT_CODES = (
     "Exit code: 0 all as expected, known to differ, or new; 1 something differs, or a stream is missing; 2 wrong "
     "usage, or a file of expectations or results that cannot be used; 3 nothing differs, but not all could be judged."

@@ -47,7 +47,8 @@ class _Terminated(BaseException):
 @click.option(
     "--fail-on",
     type=click.Choice(["error", "warning"]),
-    help="Least severity that makes the exit code 1 (default error); with --guard, that also stops the stream.",
+    help="Least severity that makes the exit code 1 (default error). With --guard, findings of the severity named here "
+    "also stop the stream; unless it is named, only a refusal does.",
 )
 @click.option("--report", "report_file", metavar="FILE", type=click.Path(dir_okay=False), help="Write the report here.")
 @click.option("--report-fd", metavar="N", type=click.IntRange(min=2), help="Write the report to this descriptor.")
@@ -56,7 +57,7 @@ class _Terminated(BaseException):
     "--stats", "stats_file", metavar="FILE", type=click.Path(dir_okay=False), help="Write figures here, as JSON."
 )
 @click.option("--progress", is_flag=True, help="Show on stderr where the stream is; SIGUSR1 shows it once.")
-@click.option("--quiet", "-q", is_flag=True, help="Say nothing on stderr but what goes wrong.")
+@click.option("--quiet", "-q", is_flag=True, help="No findings and no verdict on stderr: only what stopped, or failed.")
 @click.pass_context
 def filter(
     ctx: click.Context,

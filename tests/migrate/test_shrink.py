@@ -97,7 +97,7 @@ def test_containers_vcpus_rounds_and_pages_go(small):
     # vcpu 0's own root may lie high: what fails is the context of a second vcpu.
     assert (small.before.vcpus, small.after.vcpus) == (4, 2)
     assert (small.before.records["PAGE_DATA"], small.after.records["PAGE_DATA"]) == (4, 1)
-    # start_info, p2m, both rings, and two roots; the L2s in their third slots come to be empty frames.
+    # start_info, the p2m, the GDT, vcpu 0's root with the L2 in its slot 3, and vcpu 1's root.
     assert small.after.pages <= 6
 
 
