@@ -154,6 +154,12 @@ class Judgement:
             return "a COLO stream: the secondary runs from the first checkpoint on"
         return None
 
+    def compare_verify_phase(self) -> None:
+        """Compare pages sent after VERIFY with what came before: every page is read, and a digest kept of each."""
+        from migrate.verify_phase import VerifyPhase
+
+        self.restorer.verify = VerifyPhase(self.collector, self.restorer.transport)
+
     def watch_checkpoints(self, questions: Sequence[Question]) -> None:
         """At each checkpoint of a checkpointed stream, judge what the secondary would have in hand.
 
@@ -248,6 +254,7 @@ def judge(
     vcpus: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
     questions: Sequence[Question] = (),
+    verify: bool = False,
     then: Callable[[Judgement], Any],
 ) -> Any:
     """Read a stream once, and do something with the judgement while its bytes can still be read again.
@@ -256,6 +263,8 @@ def judge(
     ----------
     questions:
         what to judge each checkpoint of a checkpointed stream by.
+    verify:
+        compare the pages of a VERIFY phase.
     then:
         gets the judgement; what it returns is returned.
     Others as for `check`.
@@ -269,6 +278,8 @@ def judge(
     with open_transport(source) as transport:
         judgement = Judgement(transport, name, vcpus)
         judgement.watch_checkpoints(questions)
+        if verify:
+            judgement.compare_verify_phase()
         drive(Decoder(judgement.restorer).run(), transport, progress)
         judgement.finish(transport.position)
         return then(judgement)
@@ -283,6 +294,7 @@ def survey(
     vcpus: int | None = None,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
+    verify: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> list[Report]:
     """Reports of one stream for several releases and forms of the 4 GiB rule, from one reading.
@@ -300,6 +312,7 @@ def survey(
         source,
         vcpus=vcpus,
         progress=progress,
+        verify=verify,
         questions=[(release, placement, variant) for release in releases for variant in variants],
         then=lambda judgement: [
             judgement.report(release, placement, selection, variant) for release in releases for variant in variants
@@ -317,6 +330,7 @@ def check(
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
     l3_rule: str | None = None,
+    verify: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Report:
     """Would this stream be restored?
@@ -335,6 +349,8 @@ def check(
         rules to tell of, by id, prefix or slug; the verdict always heeds all.
     l3_rule:
         a form of the 4 GiB rule to try instead of the target's own: L3V-1 … (`migrate.rules.extended_cr3`).
+    verify:
+        compare the pages of a VERIFY phase with those sent before it (XRC-46): every page is read.
     progress:
         called now and then with the position and the total size in bytes, where known.
 
@@ -353,6 +369,7 @@ def check(
         vcpus=vcpus,
         select=select,
         ignore=ignore,
+        verify=verify,
         progress=progress,
     )[0]
 

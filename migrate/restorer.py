@@ -38,6 +38,7 @@ from streams.wire.framing import (
 if TYPE_CHECKING:
     from migrate.collector import Collector
     from migrate.hypercalls import Step
+    from migrate.verify_phase import VerifyPhase
     from streams.legacy import LegacyStream
     from streams.transports import Transport
 
@@ -110,6 +111,7 @@ class Restorer:
         self.seen: dict[int, int] = {}
         self.policies: dict[int, bytes] = {}  # bodies of the CPU policy records that count, by type
         self.calls: list[Asked] = []
+        self.verify: VerifyPhase | None = None  # compares, where that was asked for
         self.static_data_end = False
         self.verifying = False
         self.met_pages = False
@@ -222,11 +224,16 @@ class Restorer:
         return place.type in LAW and place.length <= MAX_RECORD
 
     def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
-        """The pages the kind of guest needs."""
+        """The pages the kind of guest needs; all, where a VERIFY phase is to be compared."""
+        if self.verify is not None and self.kind is not None:
+            self.kind.wants_pages(place, words)
+            return ((0, words.data_pages),) if words.data_pages else ()
         return self.kind.wants_pages(place, words) if self.kind else ()
 
     def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
         """Their contents."""
+        if self.verify is not None:
+            self.verify.look(first, data)
         return self.kind.pages(words, first, data) if self.kind else None
 
     def record(self, record: Record | PageData) -> None:
@@ -449,6 +456,8 @@ class Restorer:
             self.report("REC-13", f"pfn {words.pfn(index):#x} has type XALLOC", place, pfn=words.pfn(index))
         self._count_round(words, place.length)
         self.kind.page_data(record, verifying=self.verifying)
+        if self.verify is not None:
+            self.verify.record(record, verifying=self.verifying)
 
     def _count_round(self, words: PfnWords, length: int) -> None:
         """Savers send ascending pfns within a pass over memory: a step back begins the next round."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import click
 
-from migrate.cli import Ending, complain, echo, internal_error
+from migrate.cli import Ending, complain, internal_error
+from migrate.cli.check_outputs import FORMATS, output_for
 from migrate.cli.options import ALL, l3_rule_option, placement_option, target_option, vcpus_option
 
 if TYPE_CHECKING:
@@ -27,122 +28,6 @@ def _rules(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -
         return resolve_rules(asked)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
-
-
-class Output(Protocol):
-    """One of the formats."""
-
-    def show(self, report: Report, ending: Ending) -> None:
-        """Take the report of one stream, and what it makes the exit code."""
-
-    def close(self) -> None:
-        """All streams have been judged."""
-
-
-class TextOutput:
-    """For people: each stream as soon as it is judged, a blank line between two."""
-
-    def __init__(self) -> None:
-        from migrate.reports.text import console_for
-
-        self.console = console_for()
-        self.first = True
-
-    def show(self, report: Report, ending: Ending) -> None:
-        """Print the report."""
-        from migrate.reports.text import render
-
-        if not self.first:
-            self.console.print()
-        self.first = False
-        render(report, self.console)
-
-    def close(self) -> None:
-        """Nothing is left to print."""
-
-
-class QuietOutput:
-    """For people in a hurry: verdict lines, and only of streams that are not fine."""
-
-    def show(self, report: Report, ending: Ending) -> None:
-        """Print the verdict line."""
-        if ending != Ending.FINE:
-            from migrate.reports.text import console_for, render_verdict
-
-            render_verdict(report, console_for())
-
-    def close(self) -> None:
-        """Nothing is left to print."""
-
-
-class TableOutput:
-    """For people who compare: a table of verdicts per stream, a row per release and form of the 4 GiB rule."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, str]] = []
-
-    def show(self, report: Report, ending: Ending) -> None:
-        """Keep a row."""
-        failure = report.failure
-        where = ""
-        if failure:
-            who = f"vcpu {failure.vcpu} " if failure.vcpu is not None else ""
-            page = f"pfn {failure.pfn:#x} " if failure.pfn is not None else ""
-            where = f"{failure.step}: {who}{page}{failure.call} {failure.errno or ''}".rstrip()
-        row = {"stream": report.stream.name, "target": report.target, "verdict": report.verdict}
-        if report.l3_rule is not None:
-            from migrate.rules.extended_cr3 import VARIANTS
-
-            row["4 GiB rule"] = f"{report.l3_rule} {VARIANTS[report.l3_rule].name}"
-        self.rows.append(row | {"rule": failure.rule if failure else "", "where": where or (report.reason or "")})
-
-    def close(self) -> None:
-        """Print the table."""
-        from migrate.reports.tables import print_table
-
-        names = {row["stream"] for row in self.rows}
-        if len(names) == 1:
-            # One stream needs no column of its own, which leaves the others room on a narrow terminal.
-            from migrate.reports.safe import safe
-
-            echo(safe(*names))
-            self.rows = [{key: value for key, value in row.items() if key != "stream"} for row in self.rows]
-        if self.rows:
-            print_table(self.rows)
-
-
-class JsonLinesOutput:
-    """For programs: one object per line, as soon as the stream is judged."""
-
-    def show(self, report: Report, ending: Ending) -> None:
-        """Print the object."""
-        from migrate.reports.as_json import dumps
-
-        echo(dumps(report.to_dict()))
-
-    def close(self) -> None:
-        """Nothing is left to print."""
-
-
-class JsonOutput:
-    """For programs: one document at the end, an array if more than one stream was asked for."""
-
-    def __init__(self, several: bool) -> None:
-        self.several = several
-        self.objects: list[dict[str, Any]] = []
-
-    def show(self, report: Report, ending: Ending) -> None:
-        """Keep the object."""
-        self.objects.append(report.to_dict())
-
-    def close(self) -> None:
-        """Print the document."""
-        from migrate.reports.as_json import dumps
-
-        if self.several:
-            echo(dumps(self.objects, indent=2))
-        elif self.objects:
-            echo(dumps(self.objects[0], indent=2))
 
 
 def ending_of(report: Report, fail_on: str) -> Ending:
@@ -176,6 +61,11 @@ def ending_of(report: Report, fail_on: str) -> Ending:
 )
 @click.option("--ignore", metavar="RULES", multiple=True, callback=_rules, help="Do not report these rules.")
 @click.option(
+    "--verify",
+    is_flag=True,
+    help="Compare the pages of a VERIFY phase with those sent before it. Every page is read.",
+)
+@click.option(
     "--fail-on",
     type=click.Choice(["error", "warning"]),
     default="error",
@@ -185,10 +75,11 @@ def ending_of(report: Report, fail_on: str) -> Ending:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "json", "jsonl"]),
+    type=click.Choice(FORMATS),
     default="text",
     show_default=True,
-    help="json: an object, or an array of them for several streams. jsonl: one object per line.",
+    help="json: an object, or an array of them for several streams. jsonl: one object per line. sarif, junit: one "
+    "document. github: annotations for a workflow.",
 )
 @click.option(
     "--quiet", "-q", is_flag=True, help="No progress; as text, verdict lines only, and none for what exits with 0."
@@ -203,6 +94,7 @@ def check(
     l3_rule: str | None,
     select: tuple[str, ...],
     ignore: tuple[str, ...],
+    verify: bool,
     fail_on: str,
     form: str,
     quiet: bool,
@@ -223,12 +115,7 @@ def check(
     targets = [release.name for release in RELEASES] if target == ALL else [target]
     variants = list(VARIANTS) if l3_rule == ALL else [l3_rule]
     many = ALL in (target, l3_rule)
-    outputs = {
-        "text": QuietOutput if quiet else TableOutput if many else TextOutput,
-        "json": lambda: JsonOutput(several=many or len(streams) > 1),
-        "jsonl": JsonLinesOutput,
-    }
-    output: Output = outputs[form]()
+    output = output_for(form, quiet=quiet, many=many, several=many or len(streams) > 1, fail_on=fail_on)
     watched = not quiet and progress.wanted()
     worst = Ending.FINE
     for name in streams:
@@ -240,17 +127,20 @@ def check(
                     variants=variants,
                     placement=placement,
                     vcpus=vcpus,
+                    verify=verify,
                     select=select,
                     ignore=ignore,
                     progress=bar,
                 )
         except (OSError, TransportError) as error:
             complain(f"{name}: {_reason(error, name)}", error)
+            output.lost(name, _reason(error, name))
             ending = Ending.FAILED
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         except Exception as error:
             internal_error(error, f"{name}: ")
+            output.lost(name, f"internal error: {type(error).__name__}")
             ending = Ending.FAILED
         else:
             ending = Ending.FINE

@@ -153,7 +153,12 @@ def run(
             journal.add(result)
             live.add(result)
 
-        results = judged(ctx, found, done, live.tick, jobs=jobs, dask=dask, cache=not no_cache, before=before)
+        try:
+            results = judged(ctx, found, done, live.tick, jobs=jobs, dask=dask, cache=not no_cache, before=before)
+        except KeyboardInterrupt:
+            more = f"; --resume {jsonl} goes on from there" if jsonl else ""
+            complain(f"interrupted: {live.done} of {len(found.cases)} streams judged{more}")
+            raise
         outcome = Run(results, found.missing)
         journal.finish(outcome, shard)
     write_outputs(outcome, junit, sarif, markdown)
@@ -283,5 +288,3 @@ def ending_of(outcome: Run) -> Ending:
     if outcome.differs:
         return Ending.FOUND
     return Ending.UNJUDGED if outcome.undecided else Ending.FINE
-
-

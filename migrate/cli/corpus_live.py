@@ -30,16 +30,19 @@ class LiveTable:
     def __init__(self, count: int, quiet: bool) -> None:
         self._count = count
         self._statuses: Counter[Status] = Counter()
-        self._judged = 0
         self._slowest: list[Result] = []
         self._started = time.monotonic()
         self._next = self._started + PATIENCE if wanted() and not quiet else float("inf")
         self._live: Live | None = None
 
+    @property
+    def done(self) -> int:
+        """How many streams are done."""
+        return self._statuses.total()
+
     def add(self, result: Result) -> None:
         """One stream more is done."""
         self._statuses[result.status] += 1
-        self._judged += not result.answer.cached
         self._slowest = slowest([*self._slowest, result], SLOWEST)
         self.tick()
 
@@ -59,12 +62,14 @@ class LiveTable:
         from rich.table import Table
         from rich.text import Text
 
-        done = self._statuses.total()
+        done = self.done
         failing = sum(number for status, number in self._statuses.items() if not status.well)
         rate = done / elapsed if elapsed > 0 else 0.0
         left = (self._count - done) / rate if rate else None
         table = Table.grid(padding=(0, 2))
-        table.add_row("streams", ProgressBar(total=max(self._count, 1), completed=done, width=30), f"{done}/{self._count}")
+        table.add_row(
+            "streams", ProgressBar(total=max(self._count, 1), completed=done, width=30), f"{done}/{self._count}"
+        )
         table.add_row("failing", Text(str(failing), "bold red" if failing else "green"), "")
         table.add_row("rate", f"{rate:.1f}/s", f"{_clock(elapsed)} gone, {_clock(left)} left")
         for number, result in enumerate(self._slowest):

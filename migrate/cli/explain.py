@@ -108,8 +108,7 @@ def show(rule: Rule) -> Shown:
     from migrate import check
     from migrate.reports.rule_pages import Shown, conditions
 
-    target, placement = conditions(rule)
-    return Shown(rule, check(violating_stream(rule), target=target, placement=placement))
+    return Shown(rule, check(violating_stream(rule), **conditions(rule)._asdict()))
 
 
 def _write(rule: Rule, file: str, force: bool) -> Ending:

@@ -16,8 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b, file_digest
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 KEY_BYTES = 24
 # Seconds. What no run has used for so long is forgotten.
@@ -58,7 +58,7 @@ class Cache:
     folder: str
     validator: str
 
-    def key(self, file: BinaryIO, questions: Sequence[tuple[str, str]], vcpus: int | None) -> str:
+    def key(self, file: BufferedReader, questions: Sequence[tuple[str, str]], vcpus: int | None) -> str:
         """The name of an answer: of a file's bytes as they are, compressed or not, read to their end."""
         digest = file_digest(file, lambda: blake2b(digest_size=KEY_BYTES))
         digest.update(repr((list(questions), vcpus)).encode())

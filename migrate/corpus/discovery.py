@@ -13,9 +13,10 @@ from migrate.corpus.expectations import SUFFIX, Entry, Shelf, bare_name, is_expe
 from migrate.corpus.places import File, Files, Folder, files_of
 
 # What may lie beside streams in a corpus; a file of such a name counts as a stream only if an entry names it.
-NOT_STREAMS = frozenset(
-    ".toml .md .rst .txt .json .jsonl .log .xml .xsd .html .sarif .yaml .yml .csv .py .sh .sha256 .asc .sig".split()
-)
+_DOCUMENTS = {".md", ".rst", ".txt", ".html", ".log", ".csv"}
+_DATA = {".toml", ".json", ".jsonl", ".sarif", ".xml", ".xsd", ".yaml", ".yml"}
+_TOOLS = {".py", ".sh", ".sha256", ".asc", ".sig"}
+NOT_STREAMS = frozenset(_DOCUMENTS | _DATA | _TOOLS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +121,10 @@ class _Finder:
                 self._take(files, files.file(place), name if root is None else _below(root, place), (folder,))
                 continue
             above: list[str] = []
-            for folder in files.folders(place):
+            for inner in files.folders(place):
                 # Folders come sorted, so that those above the present one are what is left of the last.
-                above = [one for one in above if _lies_in(folder.path, one)] + [folder.path]
-                self._walk(files, place, folder, tuple(above))
+                above = [*(one for one in above if _lies_in(inner.path, one)), inner.path]
+                self._walk(files, place, inner, tuple(above))
 
     def _walk(self, files: Files, root: str, folder: Folder, above: tuple[str, ...]) -> None:
         for file in folder.files.values():

@@ -185,7 +185,9 @@ class Remote(Files):
         try:
             from fsspec.core import url_to_fs
         except ImportError:
-            raise PlaceError(f"{url}: URLs need the Python package fsspec (pip install 'xen-migrate[remote]')") from None
+            raise PlaceError(
+                f"{url}: URLs need the Python package fsspec (pip install 'xen-migrate[remote]')"
+            ) from None
         head, _, rest = url.partition("::")
         self._scheme, slashes, where = head.partition("://")
         if not slashes:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from concurrent.futures import Executor, ProcessPoolExecutor
+from importlib import import_module
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -41,7 +42,9 @@ class Workers(Protocol):
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        """Let the workers go."""
+        return
 
 
 class Alone(Workers):
@@ -105,7 +108,7 @@ class Dask(Workers):
 
     def __init__(self, address: str, number: int) -> None:
         try:
-            import distributed
+            distributed: Any = import_module("distributed")
         except ImportError:
             raise WorkersError("dask workers need the package distributed (pip install 'xen-migrate[dask]')") from None
         self._cluster: Any = None

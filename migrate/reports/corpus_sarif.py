@@ -22,7 +22,11 @@ Json = dict[str, Any]
 _RULES = {
     Status.DIFFERS: ("corpus-differs", "A stream is not judged as expected", "error"),
     Status.DEVIATES: ("corpus-deviates", "A stream is not judged as expected, which is known", "note"),
-    Status.HOST: ("corpus-host", "A stream is not judged as expected, but that depends on the destination host", "note"),
+    Status.HOST: (
+        "corpus-host",
+        "A stream is not judged as expected, but that depends on the destination host",
+        "note",
+    ),
     Status.UNJUDGED: ("corpus-unjudged", "A stream is not judged, though a verdict is expected", "error"),
     Status.FAILED: ("corpus-failed", "A stream cannot be judged", "error"),
 }
@@ -77,15 +81,12 @@ def _difference(rule: tuple[str, str, str], result: Result, comparison: Comparis
 
 def _decisive(report: Report) -> Finding | None:
     """The finding that the verdict is of, where there is one."""
-    failure = report.failure
-    return failure and next(
-        (f for f in report.findings if f.rule.id == failure.rule and f.message == failure.message), None
-    )
+    if (failure := report.failure) is None:
+        return None
+    return next((f for f in report.findings if f.rule.id == failure.rule and f.message == failure.message), None)
 
 
-def _object(
-    rule: tuple[str, str, str], path: str, text: str, question: str, finding: Finding | None = None
-) -> Json:
+def _object(rule: tuple[str, str, str], path: str, text: str, question: str, finding: Finding | None = None) -> Json:
     return {
         "ruleId": rule[0],
         "level": rule[2],

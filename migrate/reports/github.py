@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
 
 
-def annotations(report: Report) -> Iterator[str]:
+def workflow_commands(report: Report) -> Iterator[str]:
     """A line per finding, and one for a stream that was not judged."""
     name = report.stream.name
     for finding in report.findings:
         where = f" (at {finding.offset:#x})" if finding.offset is not None else ""
         more = f" (and {finding.count - 1} more like it)" if finding.count > 1 else ""
         title = f"{finding.rule.id} {finding.rule.slug}"
-        yield annotation(COMMANDS[finding.severity], name, title, f"{finding.message}{where}{more}")
+        yield workflow_command(COMMANDS[finding.severity], name, title, f"{finding.message}{where}{more}")
     if report.verdict == "unjudged":
-        yield annotation("warning", name, "not judged", verdict_sentence(report))
+        yield workflow_command("warning", name, "not judged", verdict_sentence(report))
 
 
-def annotation(command: str, name: str, title: str, message: str) -> str:
+def workflow_command(command: str, name: str, title: str, message: str) -> str:
     """One workflow command."""
     return f"::{command} file={_property(name)},title={_property(title)}::{_data(message)}"
 

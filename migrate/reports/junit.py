@@ -90,7 +90,11 @@ def document(suite: str, cases: Iterable[Trial]) -> str:
     timed = [case.seconds for case in cases if case.seconds is not None]
     counts = "".join(f" {name}={quoteattr(str(number))}" for name, number in numbers.items())
     time = f' time="{sum(timed):.3f}"' if timed else ""
-    lines = ['<?xml version="1.0" encoding="UTF-8"?>', "<testsuites>", f"<testsuite name={_attribute(suite)}{counts}{time}>"]
+    lines = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        "<testsuites>",
+        f"<testsuite name={_attribute(suite)}{counts}{time}>",
+    ]
     lines += map(_element, cases)
     return "\n".join([*lines, "</testsuite>", "</testsuites>"]) + "\n"
 

@@ -12,6 +12,7 @@ from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests
 from migrate.reports import tool
 from migrate.rules import NOT_RULES, RULES, Rule, rule_set_version
 from migrate.rules.catalogue import Effect, Layer, Release
+from migrate.rules.cross import NEEDS_VERIFY
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.targets import NEWEST, RELEASES, Target
 
@@ -183,6 +184,7 @@ class Conditions(NamedTuple):
 
     target: str = "newest"
     placement: str = "source"
+    verify: bool = False
 
 
 def conditions(rule: Rule) -> Conditions:
@@ -190,14 +192,17 @@ def conditions(rule: Rule) -> Conditions:
     newest = [target for target in RELEASES if target.enforces(rule)][-1]
     default = Conditions()
     return Conditions(
-        default.target if newest == NEWEST else newest.short, NEEDS_PLACEMENT.get(rule.id, default.placement)
+        default.target if newest == NEWEST else newest.short,
+        NEEDS_PLACEMENT.get(rule.id, default.placement),
+        rule.id in NEEDS_VERIFY,
     )
 
 
 def check_command(rule: Rule, file: str = STREAM_NAME) -> tuple[str, ...]:
     """The command line that judges that stream, with the options it needs."""
-    needed = conditions(rule)._asdict().items() - Conditions()._asdict().items()
-    return "migrate", "check", file, *(word for name, value in sorted(needed) for word in (f"--{name}", value))
+    needed = sorted(conditions(rule)._asdict().items() - Conditions()._asdict().items())
+    options = (word for name, value in needed for word in (f"--{name}", value) if word is not True)
+    return "migrate", "check", file, *map(str, options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,9 @@ from streams.wire.framing import RecordType
 if TYPE_CHECKING:
     from migrate.testing.builder import StreamBuilder
 
+NEEDS_VERIFY: frozenset[str] = frozenset({"XRC-46"})
+"""Rules that are looked for only where the pages of a VERIFY phase are to be compared."""
+
 NOT_RULES: dict[str, str] = {
     "XRC-06": "the bound on gdt_ents, which is REC-61",
     "XRC-11": "says what is allowed: a root need not be pinned",
@@ -283,3 +286,24 @@ def special_pages_coincide(b: StreamBuilder) -> None:
     Source: libxc process_start_info
     """
     b.start_info.console_mfn = b.store_pfn
+
+
+@rule("XRC-46", "verify-mismatch", Effect.TOLERATED, "libxc: process_page_data", severity=Severity.WARNING)
+def verify_mismatch(b: StreamBuilder) -> None:
+    """A page sent again after VERIFY differs from what was sent before.
+
+    What: the sender's debug option resends all memory after VERIFY, and a page has other contents now. It is
+        looked for only where that is asked for (--verify): every page has to be read.
+    Why: libxc compares each such page with the guest's memory and logs a difference; it restores all the same.
+        The guest was suspended, so nothing should differ: dirty tracking missed a write, or something wrote
+        to guest memory behind the log. Without the debug option the guest would come back with old contents.
+    Repair: look for the fault on the source; the stream is what it is.
+    Source: libxc process_page_data
+    """
+    from migrate.testing.parts import page_data
+
+    b.insert(RecordType.VERIFY, before=RecordType.X86_TSC_INFO)
+    changed = bytearray(b.memory[b.store_pfn].data())
+    changed[7] ^= 1
+    body = page_data([(b.store_pfn, PageType.NOTAB, bytes(changed))])
+    b.insert(RecordType.PAGE_DATA, body, before=RecordType.X86_TSC_INFO)

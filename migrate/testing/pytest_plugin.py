@@ -7,7 +7,8 @@
 What is expected stands beside the streams, as for `migrate corpus run`; each pair of a release and a placement
 in it is one test. A failing one shows what differs, the findings it comes from, the hypercalls that fail, and
 the command that shows the same at a prompt. A stream of which nothing is expected is skipped once it has been
-judged; one whose answer depends on the destination host fails as expected. Several `--streams` may be given.
+judged; one whose answer depends on the destination host, or that is known to differ, fails as expected
+(xfail). Several `--streams` may be given.
 
 Without the option this module does nothing, and imports nothing of the validator.
 """
@@ -24,7 +25,7 @@ import pytest
 
 if TYPE_CHECKING:
     from migrate.corpus.discovery import Case
-    from migrate.corpus.runner import Comparison, Result
+    from migrate.corpus.results import Comparison, Result
 
 MARKER = "stream"
 # By real path: the streams that are there, and of every expectation file the streams that are not.
@@ -92,16 +93,20 @@ class StreamItem(_Item):
         if result.case.entry is None:
             outcome = result.answer.observations[0].outcome
             pytest.skip(f"nothing is expected of it yet; found {outcome}")
-        self._compare(result.case, result.comparisons[self.index])
+        self._compare(result, result.comparisons[self.index])
 
-    def _compare(self, case: Case, comparison: Comparison) -> None:
+    def _compare(self, result: Result, comparison: Comparison) -> None:
         if not comparison.differences:
             return
+        case = result.case
         from migrate.reports.mismatch import differences, mismatch
 
         assert case.entry is not None
         if case.entry.host_dependent:
             pytest.xfail(f"depends on the destination host; {'; '.join(differences(comparison))}")
+        for known in result.deviations(comparison):
+            if not known.expired:
+                pytest.xfail(f"known: {known.reason}; {'; '.join(differences(comparison))}")
         name = os.path.relpath(case.path, self.config.invocation_params.dir)
         raise NotAsExpectedError(mismatch(case.path, name, case.entry.vcpus, comparison))
 
@@ -162,7 +167,7 @@ def pytest_collection(session: pytest.Session) -> None:
     if not folders:
         return
     from migrate.corpus.discovery import discover
-    from migrate.corpus.expectations import ExpectationError
+    from migrate.corpus.tables import ExpectationError
 
     start = session.config.invocation_params.dir
     try:

@@ -275,7 +275,7 @@ class _Guest:
         if first:
             vcpu.basic.user_regs[START_INFO_REGISTER[b.width]] = b.start_info_pfn
         if not self.pae and draw(st.booleans()):
-            vcpu.user_root = draw(st.sampled_from(b.roots))
+            vcpu.user_root = draw(st.sampled_from([root for root in b.roots if root != vcpu.root] or b.roots))
             if draw(st.booleans()):
                 vcpu.basic.flags &= ~ContextFlag.IN_KERNEL
         self._gdt(vcpu)

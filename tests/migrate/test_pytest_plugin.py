@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+# pytester forgets whatever a run within this process imports: what is imported here is not imported each time.
+import migrate.corpus.runner
+import migrate.reports.from_json
+import migrate.reports.mismatch  # noqa: F401
 from migrate.testing.builder import StreamBuilder
 
 pytest_plugins = ["pytester"]
@@ -15,7 +19,7 @@ pytest_plugins = ["pytester"]
 PLUGIN = "migrate.testing.pytest_plugin"
 # Where the package is installed with its entry point, pytest loads the plugin by itself.
 INSTALLED = any(point.value == PLUGIN for point in entry_points(group="pytest11"))
-LOADED = () if INSTALLED else ("-p", PLUGIN)
+LOADED = ("-p", "no:hypothesispytest", *(() if INSTALLED else ("-p", PLUGIN)))
 
 ACCEPTED = '[[expect]]\ntarget = "4.20"\nplacement = "low"\nverdict = "accept"\n'
 HIGH = '[[expect]]\ntarget = "4.20"\nplacement = "high"\nverdict = "accept"\n'
@@ -130,6 +134,13 @@ def test_a_stream_of_which_nothing_is_expected_is_judged_and_skipped(pytester, s
 def test_a_difference_that_depends_on_the_host_fails_as_expected(pytester, streams):
     put(streams, "host", "host_dependent = true\n" + HIGH, vcpus=2, roots=2)
     run(pytester).assert_outcomes(xfailed=1)
+
+
+@pytest.mark.parametrize(("expires", "outcome"), [("2999-01-01", {"xfailed": 1}), ("2001-01-01", {"failed": 1})])
+def test_a_known_deviation_fails_as_expected_until_it_expires(pytester, streams, expires, outcome):
+    put(streams, "bad", HIGH, vcpus=2, roots=2)
+    (streams / "known.toml").write_text(f'[[known]]\nstream = "bad"\nreason = "we know"\nexpires = {expires}\n')
+    run(pytester).assert_outcomes(**outcome)
 
 
 def test_a_stream_that_is_missing_fails(pytester, streams):

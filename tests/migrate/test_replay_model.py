@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from reference_model import Placement, Received, Step, restore
 
-from migrate.checker import check, judge
+from migrate.checker import Checker, Judgement, check, judge
+from migrate.findings import Finding
 from migrate.hypercalls import MapP2m, Pin, Refusal, SetContext
 from migrate.replay import Trace
 from migrate.rules import RULES
@@ -376,6 +377,41 @@ def test_replay_of_a_consistent_guest_is_the_models(b: StreamBuilder) -> None:
 def test_guest_that_no_frame_can_harm_passes_the_model_everywhere(b: StreamBuilder) -> None:
     for placement in PLACEMENTS.values():
         assert {step.answer for step in restore(b, placement, l3_rule=True)} == {0}
+
+
+def first_fatal(trace: Trace | None) -> Finding | None:
+    assert trace is not None
+    return next((finding for finding in trace.findings if finding.fatal), None)
+
+
+@given(edited_guests() | live_guests())
+@budget(100)
+def test_leaving_out_what_cannot_fail_changes_no_answer(b: StreamBuilder) -> None:
+    def both(j: Judgement) -> list[list[Finding | None]]:
+        if not j.steps:
+            return []
+        return [
+            [first_fatal(j.replay(resolve(target), placement, exact=exact)) for exact in (True, False)]
+            for target, placement in CASES
+        ]
+
+    for exact, quick in judge(b.build(), then=both):
+        assert quick == exact
+
+
+@given(edited_guests())
+@budget(60)
+def test_pipe_is_replayed_as_a_file_is(b: StreamBuilder) -> None:
+    stream = b.build()
+    checker = Checker()
+    for start in range(0, len(stream), 50_000):
+        checker.feed(stream[start : start + 50_000])
+    checker.close()
+    for target, placement in CASES:
+        piped = checker.judgement.replay(resolve(target), placement)
+        filed = judge(stream, then=lambda j: j.replay(resolve(target), placement))  # noqa: B023 - called at once
+        assert (piped is None) == (filed is None)
+        assert piped is None or answers(piped) == answers(filed)
 
 
 # -- edited guests -----------------------------------------------------------------------------------

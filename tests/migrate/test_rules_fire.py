@@ -11,6 +11,7 @@ from migrate import check
 from migrate.findings import Report
 from migrate.rules import RULES
 from migrate.rules.catalogue import Rule, Severity
+from migrate.rules.cross import NEEDS_VERIFY
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.targets import RELEASES, Target
 from migrate.testing.builder import StreamBuilder
@@ -51,7 +52,12 @@ def violate(rule: Rule) -> bytes:
 
 @cache
 def checked(rule: Rule, target: str = "newest") -> Report:
-    return check(violate(rule), target=target, placement=NEEDS_PLACEMENT.get(rule.id, "source"))
+    return check(
+        violate(rule),
+        target=target,
+        placement=NEEDS_PLACEMENT.get(rule.id, "source"),
+        verify=rule.id in NEEDS_VERIFY,
+    )
 
 
 def ids(report: Report) -> set[str]:

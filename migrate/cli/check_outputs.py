@@ -1,0 +1,226 @@
+"""What `migrate check` prints: one class per format."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from migrate.cli import Ending, echo
+
+if TYPE_CHECKING:
+    from migrate.findings import Report
+
+FORMATS = ("text", "json", "jsonl", "sarif", "junit", "github")
+
+
+class Output:
+    """One of the formats."""
+
+    def show(self, report: Report, ending: Ending) -> None:
+        """Take the report of one stream, and what it makes the exit code."""
+        raise NotImplementedError
+
+    def lost(self, name: str, why: str) -> None:
+        """A stream could not be read; stderr tells it anyway."""
+
+    def close(self) -> None:
+        """All streams have been judged."""
+
+
+class TextOutput(Output):
+    """For people: each stream as soon as it is judged, a blank line between two."""
+
+    def __init__(self) -> None:
+        from migrate.reports.text import console_for
+
+        self.console = console_for()
+        self.first = True
+
+    def show(self, report: Report, ending: Ending) -> None:
+        """Print the report."""
+        from migrate.reports.text import render
+
+        if not self.first:
+            self.console.print()
+        self.first = False
+        render(report, self.console)
+
+
+class QuietOutput(Output):
+    """For people in a hurry: verdict lines, and only of streams that are not fine."""
+
+    def show(self, report: Report, ending: Ending) -> None:
+        """Print the verdict line."""
+        if ending != Ending.FINE:
+            from migrate.reports.text import console_for, render_verdict
+
+            render_verdict(report, console_for())
+
+
+class TableOutput(Output):
+    """For people who compare: a table of verdicts per stream, a row per release and form of the 4 GiB rule."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, str]] = []
+
+    def show(self, report: Report, ending: Ending) -> None:
+        """Keep a row."""
+        failure = report.failure
+        where = ""
+        if failure:
+            who = f"vcpu {failure.vcpu} " if failure.vcpu is not None else ""
+            page = f"pfn {failure.pfn:#x} " if failure.pfn is not None else ""
+            where = f"{failure.step}: {who}{page}{failure.call} {failure.errno or ''}".rstrip()
+        row = {"stream": report.stream.name, "target": report.target, "verdict": report.verdict}
+        if report.l3_rule is not None:
+            from migrate.rules.extended_cr3 import VARIANTS
+
+            row["4 GiB rule"] = f"{report.l3_rule} {VARIANTS[report.l3_rule].name}"
+        self.rows.append(row | {"rule": failure.rule if failure else "", "where": where or (report.reason or "")})
+
+    def close(self) -> None:
+        """Print the table."""
+        from migrate.reports.tables import print_table
+
+        names = {row["stream"] for row in self.rows}
+        if len(names) == 1:
+            # One stream needs no column of its own, which leaves the others room on a narrow terminal.
+            from migrate.reports.safe import safe
+
+            echo(safe(*names))
+            self.rows = [{key: value for key, value in row.items() if key != "stream"} for row in self.rows]
+        if self.rows:
+            print_table(self.rows)
+
+
+class JsonLinesOutput(Output):
+    """For programs: one object per line, as soon as the stream is judged."""
+
+    def show(self, report: Report, ending: Ending) -> None:
+        """Print the object."""
+        from migrate.reports.as_json import dumps
+
+        echo(dumps(report.to_dict()))
+
+
+class JsonOutput(Output):
+    """For programs: one document at the end, an array if more than one stream was asked for."""
+
+    def __init__(self, several: bool) -> None:
+        self.several = several
+        self.objects: list[dict[str, Any]] = []
+
+    def show(self, report: Report, ending: Ending) -> None:
+        """Keep the object."""
+        self.objects.append(report.to_dict())
+
+    def close(self) -> None:
+        """Print the document."""
+        from migrate.reports.as_json import dumps
+
+        if self.several:
+            echo(dumps(self.objects, indent=2))
+        elif self.objects:
+            echo(dumps(self.objects[0], indent=2))
+
+
+class DocumentOutput(Output):
+    """For programs: one document at the end, of all reports and of the streams that could not be read."""
+
+    def __init__(self) -> None:
+        self.reports: list[Report] = []
+        self.unreadable: list[tuple[str, str]] = []
+
+    def show(self, report: Report, ending: Ending) -> None:
+        """Keep the report."""
+        self.reports.append(report)
+
+    def lost(self, name: str, why: str) -> None:
+        """Keep what is the matter."""
+        self.unreadable.append((name, why))
+
+    def close(self) -> None:
+        """Print the document."""
+        echo(self.document())
+
+    def document(self) -> str:
+        """The document, without the end of its last line."""
+        raise NotImplementedError
+
+
+class SarifOutput(DocumentOutput):
+    """For code scanning."""
+
+    def document(self) -> str:
+        """The SARIF log file."""
+        from migrate.reports import sarif
+        from migrate.reports.as_json import dumps
+
+        return dumps(sarif.document(self.reports, self.unreadable), indent=2)
+
+
+class JunitOutput(DocumentOutput):
+    """For CI servers: a test case per stream and question.
+
+    Parameters
+    ----------
+    fail_on:
+        least severity of a finding that fails a test case.
+    """
+
+    def __init__(self, fail_on: str) -> None:
+        super().__init__()
+        self.fail_on = fail_on
+
+    def document(self) -> str:
+        """The XML document."""
+        from migrate.reports import junit
+        from migrate.rules.catalogue import Severity
+
+        cases = junit.from_reports(self.reports, Severity(self.fail_on), self.unreadable)
+        return junit.document("migrate check", cases).rstrip()
+
+
+class GithubOutput(Output):
+    """For GitHub Actions: annotations, as soon as the stream is judged."""
+
+    def show(self, report: Report, ending: Ending) -> None:
+        """Print a line per finding."""
+        from migrate.reports.github import workflow_commands
+
+        for line in workflow_commands(report):
+            echo(line)
+
+    def lost(self, name: str, why: str) -> None:
+        """Print a line about a stream that cannot be read."""
+        from migrate.reports.github import workflow_command
+
+        echo(workflow_command("error", name, "cannot be read", why))
+
+
+def output_for(form: str, *, quiet: bool, many: bool, several: bool, fail_on: str) -> Output:
+    """The output of that format.
+
+    Parameters
+    ----------
+    quiet:
+        as text, verdict lines only.
+    many:
+        several targets or forms of a rule are asked about: as text, a table.
+    several:
+        there will be more than one report.
+    fail_on:
+        least severity of a finding that is a failure.
+    """
+    match form:
+        case "json":
+            return JsonOutput(several)
+        case "jsonl":
+            return JsonLinesOutput()
+        case "sarif":
+            return SarifOutput()
+        case "junit":
+            return JunitOutput(fail_on)
+        case "github":
+            return GithubOutput()
+        case _:
+            return QuietOutput() if quiet else TableOutput() if many else TextOutput()

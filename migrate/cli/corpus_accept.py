@@ -1,0 +1,99 @@
+"""`migrate corpus accept`: what this validator says becomes what is expected of it."""
+
+from __future__ import annotations
+
+import click
+
+from migrate.cli import Ending, complain, echo
+from migrate.cli.corpus import cache_option, discovered, jobs_option, judged, known_option
+from migrate.placement import NAMES as PLACEMENTS
+
+
+def _targets(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -> tuple[str, ...]:
+    from migrate.targets import resolve
+
+    try:
+        return tuple(dict.fromkeys(resolve(one).short for one in asked))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command(
+    epilog="Exit code: 0 written, or nothing to write; 1 there is something to write, and it was not; 2 wrong usage, "
+    "or a file that cannot be used; 3 written, but a stream could not be judged."
+)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Write without asking.")
+@click.option("--new-only", is_flag=True, help="Only of streams that nothing is expected of yet.")
+@click.option(
+    "--target",
+    "targets",
+    metavar="VERSION",
+    multiple=True,
+    default=("newest",),
+    callback=_targets,
+    help="For new streams: what they are judged under; may be repeated. By default the newest release.",
+)
+@click.option(
+    "--placement",
+    "placements",
+    multiple=True,
+    type=click.Choice(PLACEMENTS),
+    default=("source",),
+    help="For new streams: where the frames would lie; may be repeated. By default source.",
+)
+@jobs_option
+@known_option
+@cache_option
+@click.pass_context
+def accept(
+    ctx: click.Context,
+    paths: tuple[str, ...],
+    yes: bool,
+    new_only: bool,
+    targets: tuple[str, ...],
+    placements: tuple[str, ...],
+    jobs: int | None,
+    known: tuple[str, ...],
+    no_cache: bool,
+) -> None:
+    """Judge streams, and write what comes out as what is expected of them.
+
+    Shows what would change, and asks. New expectations go into the directory's expect.toml where there is one, else
+    into NAME.expect.toml beside the stream. What real Xen did stays as it is, and so do known deviations and streams
+    whose answer depends on the destination host.
+    """
+    from migrate.corpus.accepting import AcceptError, plan
+    from migrate.corpus.results import Status
+    from migrate.reports.safe import safe
+
+    found = discovered(ctx, paths, known)
+    unexpected = tuple((target, placement) for target in targets for placement in dict.fromkeys(placements))
+    results = judged(ctx, found, jobs=jobs, cache=not no_cache, unexpected=unexpected)
+    try:
+        planned = plan(results, new_only=new_only)
+    except AcceptError as error:
+        complain(str(error), error)
+        ctx.exit(Ending.FAILED)
+    for line in planned.diff():
+        echo(safe(line))
+    for path, why in planned.kept:
+        echo(safe(f"kept      {path}: {why}"))
+    failed = any(result.status is Status.FAILED for result in results)
+    streams, files = len(planned.accepted), len(planned.after)
+    if not files:
+        echo("nothing to write")
+    elif yes or _agreed(f"Write {files} file{'s' * (files != 1)}, about {streams} stream{'s' * (streams != 1)}?"):
+        planned.write()
+        echo(f"{files} file{'s' * (files != 1)} written")
+    else:
+        echo("nothing written")
+        ctx.exit(Ending.FOUND)
+    ctx.exit(Ending.UNJUDGED if failed else Ending.FINE)
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return click.confirm(question)
+    except click.Abort:  # nobody is there to answer
+        return False
