@@ -31,6 +31,7 @@ PIECE = 1 << 20
 @target_option()
 @placement_option
 @vcpus_option
+@click.option("--verify", is_flag=True, help="Compare the pages after a VERIFY record, as for `migrate check`.")
 @click.option(
     "--clean",
     is_flag=True,
@@ -50,6 +51,7 @@ def shrink(
     target: str,
     placement: str,
     vcpus: int | None,
+    verify: bool,
     clean: bool,
     seconds: float,
     force: bool,
@@ -75,6 +77,7 @@ def shrink(
                 target=target,
                 placement=placement,
                 vcpus=vcpus,
+                verify=verify,
                 clean=clean,
                 seconds=seconds,
             )
@@ -85,7 +88,10 @@ def shrink(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if out != STDOUT:
-        _tell(shrunk, out, time.monotonic() - started, target, placement, vcpus)
+        asked = ["--target", target, "--placement", placement]
+        asked += ["--vcpus", str(vcpus)] if vcpus else []
+        asked += ["--verify"] if verify else []
+        _tell(shrunk, out, time.monotonic() - started, asked)
 
 
 def _read(stream: str) -> bytes:
@@ -104,7 +110,7 @@ def _default_name(stream: str) -> str:
     return ("stdin" if stream == STDIN else bare_name(stream)) + ".min"
 
 
-def _tell(shrunk: Shrunk, out: str, seconds: float, target: str, placement: str, vcpus: int | None) -> None:
+def _tell(shrunk: Shrunk, out: str, seconds: float, asked: list[str]) -> None:
     from migrate.reports.safe import safe
     from migrate.reports.tables import print_table
 
@@ -121,9 +127,7 @@ def _tell(shrunk: Shrunk, out: str, seconds: float, target: str, placement: str,
         tried += "; time is up, and it may become smaller: --seconds gives more"
     echo(tried)
     name = f"./{out}" if out.startswith("-") else out
-    command = ["migrate", "check", name, "--target", target, "--placement", placement]
-    command += ["--vcpus", str(vcpus)] if vcpus else []
-    echo(safe(f"{out}: see it: {shlex.join(command)}"))
+    echo(safe(f"{out}: see it: {shlex.join(['migrate', 'check', name, *asked])}"))
 
 
 def _rows(before: Contents, after: Contents) -> list[dict[str, str | int]]:

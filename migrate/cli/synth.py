@@ -192,8 +192,8 @@ def _damaged(rule: Rule, container: str, given: set[str]) -> bytes:
     rule.violation(b)
     if "container" in given and b.container != container:
         b.wrap(container)
-        target, placement = conditions(rule)
-        if rule.id not in {found.rule.id for found in check(b.build(), target=target, placement=placement).findings}:
+        found = check(b.build(), **conditions(rule)._asdict()).findings
+        if rule.id not in {finding.rule.id for finding in found}:
             raise ValueError(f"{rule.id} does not show in a container of {container}")
     return b.build()
 

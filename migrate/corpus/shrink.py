@@ -148,6 +148,7 @@ def shrink(
     target: str = "newest",
     placement: str = "source",
     vcpus: int | None = None,
+    verify: bool = False,
     clean: bool = False,
     seconds: float = 60.0,
 ) -> Shrunk:
@@ -161,7 +162,7 @@ def shrink(
         a whole stream, uncompressed.
     rule:
         id of the rule whose finding is to stay; by default the one that the restore fails of.
-    target, placement, vcpus:
+    target, placement, vcpus, verify:
         as for `migrate.check`.
     clean:
         break no rule on the way that the stream does not break already, infos apart. Otherwise only what would fail
@@ -178,7 +179,7 @@ def shrink(
     """
 
     def judge(stream: bytes) -> Report:
-        return check(stream, target=target, placement=placement, vcpus=vcpus)
+        return check(stream, target=target, placement=placement, vcpus=vcpus, verify=verify)
 
     report = judge(data)
     if rule is None and report.failure is None:

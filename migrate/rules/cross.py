@@ -303,7 +303,7 @@ def verify_mismatch(b: StreamBuilder) -> None:
     from migrate.testing.parts import page_data
 
     b.insert(RecordType.VERIFY, before=RecordType.X86_TSC_INFO)
-    changed = bytearray(b.memory[b.store_pfn].data())
+    changed = bytearray(b.memory[b.store_pfn].data() or b"")
     changed[7] ^= 1
     body = page_data([(b.store_pfn, PageType.NOTAB, bytes(changed))])
     b.insert(RecordType.PAGE_DATA, body, before=RecordType.X86_TSC_INFO)

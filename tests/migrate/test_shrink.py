@@ -162,9 +162,8 @@ def test_the_tail_of_a_stream_that_breaks_off_is_cut_short():
 
 
 def shrunk_violation(id):
-    target, placement = conditions(RULES[id])
     stream = violating_stream(RULES[id])
-    return stream, shrink(stream, id, target=target, placement=placement)
+    return stream, shrink(stream, id, **conditions(RULES[id])._asdict())
 
 
 @pytest.mark.parametrize("id", QUICK)
