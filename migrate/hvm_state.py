@@ -8,7 +8,7 @@ small.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.cpu_features import set_bits
@@ -22,6 +22,7 @@ from streams.wire.hvm_names import (
     HVM_MSR,
     HVM_MSR_HEADER,
     LAPIC_CONTROL,
+    LAST_SAVE_TYPE,
     MTRR_CONTROL,
     PICS,
     SAVE_MAGIC,
@@ -146,7 +147,7 @@ def context_objections(body: bytes, vcpus: int | None = None, policy: Policy | N
     policy:
         what the guest was promised of its processor, if the stream says.
     """
-    seen: set[tuple[int, int]] = set()
+    seen: dict[tuple[int, int], int] = {}
     strangers: set[int] = set()
     end = 0
     last: HvmEntry | None = None
@@ -158,9 +159,10 @@ def context_objections(body: bytes, vcpus: int | None = None, policy: Policy | N
         last, end = entry, entry.offset + HVM_SAVE_HEADER.size + entry.length
         if entry.typecode in (SaveType.HEADER, SaveType.END):
             continue
-        if (entry.typecode, entry.instance) in seen:
+        key = entry.typecode, entry.instance
+        if seen.get(key) == 1:
             yield Objection("HVM-12", f"{_what(entry)} again: the last one counts", entry.offset)
-        seen.add((entry.typecode, entry.instance))
+        seen[key] = seen.get(key, 0) + 1
         if _exists(entry, vcpus):
             yield from _entry(entry, policy)
         elif entry.instance not in strangers:
@@ -189,7 +191,7 @@ def _chain(entry: HvmEntry, *, first: bool) -> Objection | None:
             return Objection("REC-111", f"magic {start.magic:#x}; expected {SAVE_MAGIC:#x}", where, "EINVAL")
         if start.version != SAVE_VERSION:
             return Objection("REC-111", f"version {start.version}; expected {SAVE_VERSION}", where, "EINVAL")
-    elif entry.typecode > max(SaveType):
+    elif entry.typecode > LAST_SAVE_TYPE:
         return Objection("REC-111", f"unknown typecode {entry.typecode}", at, "EINVAL")
     elif entry.typecode == SaveType.HEADER:
         return Objection("REC-111", "a second HEADER, which Xen takes for an unknown type", at, "EINVAL")
@@ -200,7 +202,7 @@ def _chain(entry: HvmEntry, *, first: bool) -> Objection | None:
 
 
 def _what(entry: HvmEntry) -> str:
-    known = ENTRIES[SaveType(entry.typecode)]
+    known = ENTRIES[entry.typecode]
     return f"{entry.name} of vcpu {entry.instance}" if known.per_vcpu else f"{entry.name} {entry.instance}"
 
 
@@ -208,7 +210,7 @@ def _exists(entry: HvmEntry, vcpus: int | None) -> bool:
     """Whether the domain has what an entry is about."""
     if entry.typecode == SaveType.PIC:
         return entry.instance < PICS
-    return vcpus is None or entry.instance < vcpus or not ENTRIES[SaveType(entry.typecode)].per_vcpu
+    return vcpus is None or entry.instance < vcpus or not ENTRIES[entry.typecode].per_vcpu
 
 
 def _stranger(entry: HvmEntry, vcpus: int | None) -> Objection:
@@ -250,7 +252,7 @@ def _objection(entry: HvmEntry, rule: str, message: str, errno: str = "EINVAL") 
 
 def _length(entry: HvmEntry) -> tuple[Objection, ...]:
     """HVM-01: _hvm_check_entry, and the same for entries that say themselves how long they are."""
-    known = ENTRIES[SaveType(entry.typecode)]
+    known = ENTRIES[entry.typecode]
     length = entry.length
     if length == known.length or (known.shorter and length < known.length) or (known.longer and length > known.length):
         return ()
@@ -372,7 +374,7 @@ def _msrs(entry: HvmEntry) -> Iterator[Objection]:
         yield _objection(entry, "HVM-11", message, "ENXIO")
 
 
-def _at_the_end(seen: set[tuple[int, int]]) -> Iterator[Objection]:
+def _at_the_end(seen: Iterable[tuple[int, int]]) -> Iterator[Objection]:
     """HVM-03: vcpus without a CPU entry stay down."""
     running = {instance for typecode, instance in seen if typecode == SaveType.CPU}
     if not running:

@@ -13,6 +13,7 @@ from migrate.hvm_params import ONCE, param_objection
 from migrate.hvm_state import context_objections, saved_vcpus
 from migrate.hypercalls import Asked, SetHvmContext, Step
 from migrate.policy import Policy, read_policy
+from migrate.rules import RULES
 from streams.pages import TABLE_TYPES, PfnWords
 from streams.records import PageData, Place, Record
 from streams.wire.framing import (
@@ -156,7 +157,9 @@ class HvmKind:
         assert context.body is not None
         place = context.place
         for objection in context_objections(context.body, self.restorer.wrappers.vcpus, self._policy()):
-            fails = f": sethvmcontext → -{objection.errno}" if objection.errno else ""
+            certain = (objection.effect or RULES[objection.rule].effect).fatal
+            answer = f"→ -{objection.errno}" if certain else f"may answer -{objection.errno}"
+            fails = f": sethvmcontext {answer}" if objection.errno else ""
             report(
                 objection.rule,
                 f"HVM_CONTEXT: {objection.message}{fails}",

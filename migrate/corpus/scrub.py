@@ -4,9 +4,9 @@
         scrubbed = scrub("guest.xl", out)
 
 Zeros take the place of whatever neither the toolstack nor Xen looks at when it restores the guest. Nothing
-moves: every record, every pfn and every finding stays where it was (but for what a comparison of pages after a
-VERIFY record finds). What is left is told, as a report's reader
-may learn from it where pages are, what the vcpus were about, and how the domain is configured.
+moves: every record, every pfn and every finding stays where it was, but for those of a comparison of pages after
+a VERIFY record. What is left is told, as a report's reader may learn from it where pages are, what the vcpus were
+about, and how the domain is configured.
 """
 
 from __future__ import annotations

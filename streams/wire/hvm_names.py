@@ -83,9 +83,12 @@ class SaveType(IntEnum):
     CPU_MSR = 20
 
 
+LAST_SAVE_TYPE = int(max(SaveType))
+
+
 def save_name(typecode: int) -> str:
     """Name of a type of entry, or its number where none is defined."""
-    return SaveType(typecode).name if typecode <= max(SaveType) else str(typecode)
+    return SaveType(typecode).name if typecode <= LAST_SAVE_TYPE else str(typecode)
 
 
 SAVE_MAGIC = 0x5438_1286
@@ -116,7 +119,7 @@ class Entry(NamedTuple):
     """The instance is a vcpu id."""
 
 
-ENTRIES: dict[SaveType, Entry] = {
+ENTRIES: dict[int, Entry] = {
     SaveType.END: Entry(0),
     SaveType.HEADER: Entry(24),
     SaveType.CPU: Entry(1032, shorter=True, per_vcpu=True),

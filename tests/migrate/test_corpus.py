@@ -5,19 +5,15 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from corpora import ACCEPTED, REFUSED, bad, corpus_run, expect, good
 
 from migrate.checker import check
-from migrate.cli import main
 from migrate.corpus.agreement import agreement, total
 from migrate.corpus.discovery import discover
 from migrate.corpus.expectations import ExpectationError, load_own, load_shared
 from migrate.corpus.outcomes import Outcome, serious
 from migrate.corpus.runner import InProcess, Status, run
-from migrate.testing.builder import StreamBuilder
 
-ACCEPTED = '[[expect]]\ntarget = "4.20"\nplacement = "low"\nverdict = "accept"\n'
-REFUSED = '[[expect]]\ntarget = "4.20"\nplacement = "low"\nverdict = "refuse"\n'
 MEASURED_REFUSAL = (
     '[[expect]]\ntarget = "4.20"\nplacement = "low"\nmeasured.verdict = "refuse"\nmeasured.step = "pin"\n'
     'measured.errno = "EINVAL"\nmeasured.error = "Failed to pin"\nmeasured.xen_log = ["mm.c: Bad L3 flags"]\n'
@@ -26,32 +22,12 @@ MEASURED_REFUSAL = (
 WITHOUT_CONTEXT = 'step = "context"\ncall = "libxc"\nvcpu = 0\n'
 
 
-def corpus_run(*args):
-    return CliRunner().invoke(main, ["corpus", "run", *map(str, args)])
-
-
-def good():
-    return StreamBuilder.pv(4).build()
-
-
-def bad():
-    builder = StreamBuilder.pv(4)
-    builder.drop("X86_PV_VCPU_BASIC")
-    return builder.build()
-
-
 @pytest.fixture
 def folder(tmp_path):
     """A directory with one stream that comes back, and one that does not."""
     (tmp_path / "good").write_bytes(good())
     (tmp_path / "bad").write_bytes(bad())
     return tmp_path
-
-
-def expect(folder, name, text):
-    file = folder / f"{name}.expect.toml"
-    file.write_text(text)
-    return file
 
 
 # -- what a file says ---------------------------------------------------------------------------------
@@ -190,7 +166,7 @@ def test_expectations_are_found_beside_a_compressed_stream(folder):
     (folder / "good").rename(folder / "good.zst")
     expect(folder, "good", ACCEPTED)
     (case,) = discover([str(folder / "good.zst")]).cases
-    assert case.entry.file == folder / "good.expect.toml"
+    assert case.entry.file == str(folder / "good.expect.toml")
 
 
 def test_two_files_about_one_stream_are_an_error(folder):
@@ -313,8 +289,8 @@ def test_results_are_the_same_and_in_the_same_order_however_many_workers(folder)
 
 def test_every_finished_stream_is_told(folder):
     finished = []
-    run(discover([str(folder)]).cases, InProcess(), lambda: finished.append(1))
-    assert len(finished) == 2
+    run(discover([str(folder)]).cases, InProcess(), finished.append)
+    assert [Path(result.case.path).name for result in finished] == ["bad", "good"]
 
 
 def test_a_worker_that_dies_is_told_as_a_failure(folder):

@@ -1,0 +1,381 @@
+"""A run over many streams: workers that die, interruptions, shards, and what an earlier run knows already."""
+
+import json
+import os
+import signal
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+from corpora import ACCEPTED, REFUSED, bad, corpus, corpus_run, expect, good, lines, started, streams
+
+from migrate.corpus.cache import Cache, validator
+from migrate.corpus.deviations import load_known
+from migrate.corpus.discovery import Shard, discover
+from migrate.corpus.runner import InProcess, Status, run
+from migrate.testing.builder import StreamBuilder
+
+SMALL_CORPUS = 2000
+# Seconds. Far more than anything here takes.
+PATIENCE = 30
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A corpus with streams of one name in two directories, one of them with a wrong expectation."""
+    root = tmp_path / "corpus"
+    for part in ("a", "b"):
+        (root / part).mkdir(parents=True)
+        (root / part / "same").write_bytes(good() if part == "a" else bad())
+        expect(root / part, "same", ACCEPTED)
+    for number in range(4):
+        (root / f"more{number}").write_bytes(good() if number % 2 else bad())
+        expect(root, f"more{number}", ACCEPTED if number % 2 else REFUSED)
+    return root
+
+
+def known(folder, text):
+    (folder / "known.toml").write_text(text)
+
+
+def within(seconds, question):
+    end = time.monotonic() + seconds
+    while not (answer := question()):
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.01)
+    return answer
+
+
+def opened_by_a_worker(fifo):
+    """Wait until a worker has begun to read; returns the end to write to, and the worker."""
+    end = os.open(fifo, os.O_WRONLY)
+    return end, within(PATIENCE, lambda: reader_of(fifo))
+
+
+def reader_of(fifo):
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            links = [os.readlink(fd) for fd in (process / "fd").iterdir()]
+        except OSError:
+            continue
+        if str(fifo) in links and int(process.name) != os.getpid():
+            return int(process.name)
+    return None
+
+
+# -- streams of one name ------------------------------------------------------------------------------
+
+
+def test_streams_of_one_name_in_two_directories_are_two_streams(folder, tmp_path):
+    result = corpus_run(folder, "--jsonl", tmp_path / "results")
+    assert f"differs   {folder / 'b' / 'same'}\n" in result.output
+    assert str(folder / "a" / "same") not in result.output
+    told = {line["stream"]: line["status"] for line in lines(tmp_path / "results") if line["kind"] == "stream"}
+    assert (told[str(folder / "a" / "same")], told[str(folder / "b" / "same")]) == ("fine", "differs")
+
+
+# -- many workers -------------------------------------------------------------------------------------
+
+
+def without_times(text):
+    objects = [json.loads(line) for line in text.splitlines()]
+    return [{key: value for key, value in told.items() if key not in ("seconds", "cached")} for told in objects]
+
+
+def test_the_output_is_the_same_however_many_workers_ran(folder, tmp_path):
+    def outputs(jobs):
+        written = tmp_path / f"jobs{jobs}"
+        options = ("--no-cache", "--jsonl", written)
+        result = corpus_run(folder, *options, "--jobs", jobs, "--markdown", tmp_path / "md", "--sarif", tmp_path / "s")
+        documents = [(tmp_path / name).read_text() for name in ("md", "s")]
+        return result.exit_code, result.output, without_times(written.read_text()), documents
+
+    assert outputs(1) == outputs(2) == outputs(3)
+
+
+def test_two_thousand_streams_are_judged_and_told_in_their_order(tmp_path):
+    data = StreamBuilder.hvm().build()
+    (tmp_path / "streams").mkdir()
+    for number in range(SMALL_CORPUS):
+        (tmp_path / "streams" / f"{number:04}").write_bytes(data)
+    result = corpus_run(tmp_path / "streams", "--no-cache", "--jsonl", tmp_path / "results")
+    assert result.exit_code == 0
+    assert list(streams(tmp_path / "results")) == [f"{number:04}" for number in range(SMALL_CORPUS)]
+    assert f"{SMALL_CORPUS} streams, 0 expectations: {SMALL_CORPUS} new" in result.output
+
+
+def test_a_worker_that_is_killed_costs_the_stream_that_it_read_and_no_other(folder):
+    os.mkfifo(folder / "fifo")
+    process = started(folder / "fifo", folder, "--jobs", "2", "--no-cache")
+    for _ in range(2):  # in company, and then alone
+        end, worker = opened_by_a_worker(folder / "fifo")
+        os.kill(worker, signal.SIGKILL)
+        os.close(end)
+    output, complaints = process.communicate(timeout=PATIENCE)
+    assert complaints == ""
+    assert f"failed    {folder / 'fifo'}: the worker process died" in output
+    assert "7 streams, 6 expectations: 5 as expected; 1 cannot be judged; 1 differs" in output
+    assert process.returncode == 1
+
+
+def test_what_was_in_work_with_a_killed_worker_is_tried_again(folder):
+    os.mkfifo(folder / "fifo")
+    process = started(folder / "fifo", folder, "--jobs", "2", "--no-cache")
+    end, worker = opened_by_a_worker(folder / "fifo")
+    os.kill(worker, signal.SIGKILL)
+    os.close(end)
+    end, _ = opened_by_a_worker(folder / "fifo")
+    os.write(end, bad())
+    os.close(end)
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert f"new       {folder / 'fifo'}: refuse" in output
+
+
+def test_where_every_worker_dies_every_stream_is_told_as_lost(folder):
+    def dying(number):
+        return ProcessPoolExecutor(1, initializer=signal.raise_signal, initargs=(signal.SIGKILL,))
+
+    results = run(discover([str(folder)]).cases, dying(0), renew=dying)
+    assert [result.status for result in results] == [Status.FAILED] * 6
+
+
+# -- interruptions ------------------------------------------------------------------------------------
+
+
+def interrupted(folder, results):
+    """A run over six streams and a seventh that has no end, interrupted once the six are done."""
+    os.mkfifo(folder / "zz")
+    process = started(folder, folder / "zz", "--jobs", "2", "--no-cache", "--jsonl", results)
+    end, _ = opened_by_a_worker(folder / "zz")
+    within(PATIENCE, lambda: results.exists() and results.read_bytes().count(b"\n") == 6)
+    process.send_signal(signal.SIGINT)
+    _, complaints = process.communicate(timeout=PATIENCE)
+    os.close(end)
+    (folder / "zz").unlink()
+    return process.returncode, complaints
+
+
+def test_an_interrupted_run_stops_at_once_and_keeps_what_is_done(folder, tmp_path):
+    code, complaints = interrupted(folder, tmp_path / "results")
+    assert code == 130
+    assert complaints.startswith("migrate: interrupted: 6 of 7 streams judged; --resume ")
+    assert len(streams(tmp_path / "results")) == 6
+    assert lines(tmp_path / "results")[-1]["kind"] == "stream"
+
+
+def test_a_resumed_run_judges_only_what_is_left(folder, tmp_path):
+    results = tmp_path / "results"
+    interrupted(folder, results)
+    before = streams(results)
+    (folder / "zz").write_bytes(good())
+    result = corpus_run(folder, "--no-cache", "--resume", results, "--jsonl", results)
+    after = streams(results)
+    assert {name: told["seconds"] for name, told in after.items() if name in before} == {
+        name: told["seconds"] for name, told in before.items()
+    }
+    assert list(after) == ["more0", "more1", "more2", "more3", "zz", "same"]
+    assert "7 streams, 6 expectations: 5 as expected; 1 new: nothing is expected of it yet; 1 differs" in result.output
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "more1").write_bytes(good() + b"more"),
+        lambda folder: expect(folder, "more1", ACCEPTED.replace("low", "high")),
+    ],
+    ids=["stream", "question"],
+)
+def test_what_has_changed_meanwhile_is_judged_anew(folder, tmp_path, change):
+    results = tmp_path / "results"
+    corpus_run(folder, "--no-cache", "--jsonl", results)
+    before = streams(results)
+    change(folder)
+    corpus_run(folder, "--no-cache", "--resume", results, "--jsonl", results)
+    changed = [name for name, told in streams(results).items() if told["seconds"] != before[name]["seconds"]]
+    assert changed == ["more1"]
+
+
+@pytest.mark.parametrize("content", ["no json\n", "{}\n", '{"kind": "stream", "schema": 1}\n', "[]\n", "\xff\n"])
+def test_results_that_are_none_exit_with_2_and_are_named(tmp_path, content):
+    (tmp_path / "results").write_bytes(content.encode("latin-1"))
+    result = corpus("merge", tmp_path / "results")
+    assert result.exit_code == 2
+    assert result.output.startswith(f"migrate: {tmp_path / 'results'}: ")
+
+
+# -- shards -------------------------------------------------------------------------------------------
+
+
+def test_every_stream_belongs_to_one_shard_wherever_the_corpus_lies(folder, tmp_path):
+    moved = tmp_path / "elsewhere"
+    (tmp_path / "corpus").rename(moved)
+    parts = [names(moved, Shard(index, 3)) for index in (1, 2, 3)]
+    moved.rename(tmp_path / "corpus")
+    assert parts == [names(folder, Shard(index, 3)) for index in (1, 2, 3)]
+    assert sorted(sum(parts, [])) == sorted(names(folder, None))
+
+
+def names(root, shard):
+    return [os.path.relpath(case.path, root) for case in discover([str(root)], shard=shard).cases]
+
+
+def test_merged_shards_are_as_one_run(folder, tmp_path):
+    expect(folder, "gone", ACCEPTED)
+    whole = corpus_run(folder, "--no-cache", "--sarif", tmp_path / "whole")
+    parts = [tmp_path / f"part{index}" for index in (1, 2, 3)]
+    for index, part in enumerate(parts, 1):
+        corpus_run(folder, "--shard", f"{index}/3", "--jsonl", part)
+    merged = corpus("merge", *reversed(parts), "--sarif", tmp_path / "merged")
+    assert (merged.exit_code, merged.output) == (whole.exit_code, whole.output)
+    assert (tmp_path / "merged").read_text() == (tmp_path / "whole").read_text()
+
+
+def test_a_shard_that_is_not_there_is_told_and_exits_with_3(folder, tmp_path):
+    (folder / "b" / "same").write_bytes(good())
+    corpus_run(folder, "--shard", "1/2", "--jsonl", tmp_path / "part1")
+    result = corpus("merge", tmp_path / "part1")
+    assert result.exit_code == 3
+    assert "incomplete: shard 2/2 is not among the files" in result.output
+
+
+def test_a_run_that_was_cut_off_is_told_and_exits_with_3(folder, tmp_path):
+    (folder / "b" / "same").write_bytes(good())
+    results = tmp_path / "results"
+    corpus_run(folder, "--jsonl", results)
+    results.write_bytes(results.read_bytes()[:-20])
+    result = corpus("merge", results)
+    assert result.exit_code == 3
+    assert f"incomplete: {results}: the run was interrupted" in result.output
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0"])
+def test_a_shard_that_cannot_be_is_wrong_usage(folder, shard):
+    assert corpus_run(folder, "--shard", shard).exit_code == 2
+
+
+# -- the cache ----------------------------------------------------------------------------------------
+
+
+def cached(folder, tmp_path, *args):
+    corpus_run(folder, "--jsonl", tmp_path / "results", *args)
+    return [name for name, told in streams(tmp_path / "results").items() if told["cached"]]
+
+
+def test_a_second_run_takes_all_from_the_cache_and_says_the_same(folder, tmp_path):
+    (folder / "more0").write_bytes(bad() + b"found by no other test")
+    first = corpus_run(folder)
+    assert cached(folder, tmp_path) == ["more0", "more1", "more2", "more3", "same"]
+    assert corpus_run(folder).output == first.output
+
+
+def test_without_a_cache_nothing_is_taken_from_it(folder, tmp_path):
+    corpus_run(folder)
+    assert cached(folder, tmp_path, "--no-cache") == []
+
+
+def test_a_stream_that_has_changed_is_judged_anew(folder, tmp_path):
+    corpus_run(folder)
+    (folder / "more1").write_bytes(good() + b"changed")
+    assert "more1" not in cached(folder, tmp_path)
+
+
+def test_another_validator_has_another_cache(tmp_path):
+    file = tmp_path / "stream"
+    file.write_bytes(good())
+    case = discover([str(file)]).cases
+    one, other = (Cache(str(tmp_path / "cache"), name) for name in ("one", "other"))
+    asked = [run(case, InProcess(), cache=cache)[0].answer.cached for cache in (one, one, other)]
+    assert asked == [False, True, False]
+
+
+def test_a_cached_answer_is_told_of_the_stream_that_was_asked_about(tmp_path):
+    cache = Cache(str(tmp_path / "cache"), validator())
+    answers = []
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(good())
+        answers += [run(discover([str(tmp_path / name)]).cases, InProcess(), cache=cache)[0].answer]
+    assert [answer.cached for answer in answers] == [False, True]
+    assert answers[1].reports[0].stream.name == str(tmp_path / "two")
+
+
+def test_a_cache_entry_that_is_damaged_is_as_good_as_none(tmp_path):
+    (tmp_path / "stream").write_bytes(good())
+    case = discover([str(tmp_path / "stream")]).cases
+    cache = Cache(str(tmp_path / "cache"), "x")
+    (first,) = run(case, InProcess(), cache=cache)
+    (entry,) = (tmp_path / "cache").rglob("*.json")
+    entry.write_text('[{"stream": ')
+    (second,) = run(case, InProcess(), cache=cache)
+    assert not second.answer.cached
+    assert second == first
+
+
+# -- known deviations ---------------------------------------------------------------------------------
+
+WRONG = '[[known]]\nstream = "b/same"\nreason = "the reason"\n'
+
+
+def test_a_known_deviation_is_told_but_fails_nothing(folder):
+    known(folder, WRONG)
+    result = corpus_run(folder)
+    assert result.exit_code == 0
+    assert f"deviates  {folder / 'b' / 'same'}" in result.output
+    assert "known: the reason" in result.output
+
+
+def test_a_known_deviation_that_has_expired_fails_the_run(folder):
+    known(folder, WRONG + "expires = 2020-02-29\n")
+    result = corpus_run(folder)
+    assert result.exit_code == 1
+    assert "was known until 2020-02-29: the reason" in result.output
+
+
+def test_a_known_deviation_holds_on_its_last_day(tmp_path):
+    from datetime import date
+
+    file = tmp_path / "known.toml"
+    file.write_text(WRONG + "expires = 2024-05-06\n")
+    days = (date(2024, 5, 6), date(2024, 5, 7))
+    assert [load_known(str(file), day)[0].expired for day in days] == [False, True]
+
+
+def test_a_list_of_known_deviations_may_lie_elsewhere(folder, tmp_path):
+    (tmp_path / "list").write_text(WRONG)
+    assert corpus_run(folder, "--known", tmp_path / "list").exit_code == 0
+
+
+@pytest.mark.parametrize("limit", ['aspects = ["step"]', 'target = "4.19"', 'placement = "high"'])
+def test_a_known_deviation_covers_nothing_else(folder, limit):
+    known(folder, WRONG + limit + "\n")
+    assert corpus_run(folder).exit_code == 1
+
+
+def test_a_directory_s_known_deviations_hold_for_what_lies_in_it_alone(folder):
+    known(folder / "a", WRONG.replace("b/same", "same"))
+    assert corpus_run(folder).exit_code == 1
+
+
+def test_a_known_deviation_that_is_none_any_more_is_told(folder):
+    known(folder, WRONG + '[[known]]\nstream = "more1"\nreason = "long ago"\n')
+    result = corpus_run(folder)
+    assert result.exit_code == 0
+    assert f"no longer needed: {folder / 'known.toml'}: more1: long ago" in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[[known]]\nstream = 'x'\n", "known 1: reason: missing"),
+        ("[[known]]\nstream = 'x'\nreason = ' '\n", "known 1: reason: empty"),
+        (WRONG + "expires = 'soon'\n", "known 1: expires: expected a date, found 'soon'"),
+        (WRONG + "aspects = ['stpe']\n", "known 1: aspects: expected some of verdict, step, "),
+        (WRONG + "untill = 1\n", "known 1: untill: unknown key"),
+        ("known = 3\n", "known: expected an array, found 3"),
+    ],
+)
+def test_a_mistake_in_a_list_of_known_deviations_exits_with_2(folder, text, complaint):
+    known(folder, text)
+    result = corpus_run(folder)
+    assert result.exit_code == 2
+    assert f"migrate: {folder / 'known.toml'}: {complaint}" in result.output
