@@ -6,16 +6,15 @@ import re
 from typing import TYPE_CHECKING
 
 from migrate.corpus.results import Status
-from migrate.reports.corpus_words import MISSING, WORDS, in_a_line, remarks, slowest
+from migrate.reports.corpus_words import MISSING, WORDS, in_a_line, remarks
 from migrate.reports.safe import safe
 
 if TYPE_CHECKING:
-    from migrate.corpus.results import Result, Run
+    from migrate.corpus.results import Run
 
 # GitHub takes 65536 characters; what is more is told as a number.
 MOST_ROWS = 50
 LONGEST_CELL = 600
-SLOWEST = 3
 _TICKS = re.compile("`+")
 
 # What people look for first.
@@ -35,9 +34,6 @@ def corpus_markdown(run: Run) -> str:
     if len(rows) > MOST_ROWS:
         lines += [f"… and {len(rows) - MOST_ROWS} more", ""]
     lines += [f"- {_code(remark)}" for remark in remarks(run)]
-    judged = [result for result in run.results if not result.answer.cached]
-    if judged:
-        lines += [f"Slowest: {', '.join(map(_timed, slowest(judged, SLOWEST)))}"]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -46,10 +42,6 @@ def _headline(run: Run) -> str:
     if differing:
         return f"{differing} not as expected"
     return "not all could be judged" if run.undecided else "all as expected"
-
-
-def _timed(result: Result) -> str:
-    return f"{_code(result.case.path)} {result.answer.seconds:.2f} s"
 
 
 def _cell(text: str) -> str:

@@ -1,6 +1,7 @@
 """Small corpora, and `migrate corpus` over them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,6 @@ def lines(file):
     return [json.loads(line) for line in Path(file).read_text().splitlines()]
 
 
-def streams(file):
-    """The objects in it that are about streams, by name."""
-    return {Path(told["stream"]).name: told for told in lines(file) if told["kind"] == "stream"}
+def streams(file, root):
+    """The objects in it that are about streams, by path below the corpus."""
+    return {os.path.relpath(told["stream"], root): told for told in lines(file) if told["kind"] == "stream"}

@@ -101,7 +101,9 @@ def test_two_thousand_streams_are_judged_and_told_in_their_order(tmp_path):
         (tmp_path / "streams" / f"{number:04}").write_bytes(data)
     result = corpus_run(tmp_path / "streams", "--no-cache", "--jsonl", tmp_path / "results")
     assert result.exit_code == 0
-    assert list(streams(tmp_path / "results")) == [f"{number:04}" for number in range(SMALL_CORPUS)]
+    assert list(streams(tmp_path / "results", tmp_path / "streams")) == [
+        f"{number:04}" for number in range(SMALL_CORPUS)
+    ]
     assert f"{SMALL_CORPUS} streams, 0 expectations: {SMALL_CORPUS} new" in result.output
 
 
@@ -160,21 +162,21 @@ def test_an_interrupted_run_stops_at_once_and_keeps_what_is_done(folder, tmp_pat
     code, complaints = interrupted(folder, tmp_path / "results")
     assert code == 130
     assert complaints.startswith("migrate: interrupted: 6 of 7 streams judged; --resume ")
-    assert len(streams(tmp_path / "results")) == 6
+    assert len(streams(tmp_path / "results", folder)) == 6
     assert lines(tmp_path / "results")[-1]["kind"] == "stream"
 
 
 def test_a_resumed_run_judges_only_what_is_left(folder, tmp_path):
     results = tmp_path / "results"
     interrupted(folder, results)
-    before = streams(results)
+    before = streams(results, folder)
     (folder / "zz").write_bytes(good())
     result = corpus_run(folder, "--no-cache", "--resume", results, "--jsonl", results)
-    after = streams(results)
+    after = streams(results, folder)
     assert {name: told["seconds"] for name, told in after.items() if name in before} == {
         name: told["seconds"] for name, told in before.items()
     }
-    assert list(after) == ["more0", "more1", "more2", "more3", "zz", "same"]
+    assert list(after) == ["more0", "more1", "more2", "more3", "zz", "a/same", "b/same"]
     assert "7 streams, 6 expectations: 5 as expected; 1 new: nothing is expected of it yet; 1 differs" in result.output
 
 
@@ -189,10 +191,10 @@ def test_a_resumed_run_judges_only_what_is_left(folder, tmp_path):
 def test_what_has_changed_meanwhile_is_judged_anew(folder, tmp_path, change):
     results = tmp_path / "results"
     corpus_run(folder, "--no-cache", "--jsonl", results)
-    before = streams(results)
+    before = streams(results, folder)
     change(folder)
     corpus_run(folder, "--no-cache", "--resume", results, "--jsonl", results)
-    changed = [name for name, told in streams(results).items() if told["seconds"] != before[name]["seconds"]]
+    changed = [name for name, told in streams(results, folder).items() if told["seconds"] != before[name]["seconds"]]
     assert changed == ["more1"]
 
 
@@ -213,7 +215,7 @@ def test_every_stream_belongs_to_one_shard_wherever_the_corpus_lies(folder, tmp_
     parts = [names(moved, Shard(index, 3)) for index in (1, 2, 3)]
     moved.rename(tmp_path / "corpus")
     assert parts == [names(folder, Shard(index, 3)) for index in (1, 2, 3)]
-    assert sorted(sum(parts, [])) == sorted(names(folder, None))
+    assert sorted(name for part in parts for name in part) == sorted(names(folder, None))
 
 
 def names(root, shard):
@@ -259,13 +261,13 @@ def test_a_shard_that_cannot_be_is_wrong_usage(folder, shard):
 
 def cached(folder, tmp_path, *args):
     corpus_run(folder, "--jsonl", tmp_path / "results", *args)
-    return [name for name, told in streams(tmp_path / "results").items() if told["cached"]]
+    return [name for name, told in streams(tmp_path / "results", folder).items() if told["cached"]]
 
 
 def test_a_second_run_takes_all_from_the_cache_and_says_the_same(folder, tmp_path):
     (folder / "more0").write_bytes(bad() + b"found by no other test")
     first = corpus_run(folder)
-    assert cached(folder, tmp_path) == ["more0", "more1", "more2", "more3", "same"]
+    assert cached(folder, tmp_path) == ["more0", "more1", "more2", "more3", "a/same", "b/same"]
     assert corpus_run(folder).output == first.output
 
 
