@@ -13,9 +13,10 @@ import numpy as np
 from migrate.findings import Finding
 from migrate.guest import DATA, FRAMED, REFERENCED, SENT
 from migrate.hypercalls import MapP2m, Pin, Refusal, SetContext, SetExtended, SetMsrs, SetXsave, Step
+from migrate.paging import FRAME_MASK
 from migrate.rules import RULES
 from migrate.rules.catalogue import Effect, Severity
-from streams.pages import LEVEL_MASK, PageType, type_name
+from streams.pages import LEVEL_MASK, TABLE_TYPES, PageType, type_name
 from streams.wire.framing import PAGE_SIZE, RecordType
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.start_info import START_INFO
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from migrate.restorer_pv import PvKind
     from streams.records import Place
 
+_IS_TABLE = np.array([kind in TABLE_TYPES for kind in range(16)])
 DESCRIPTORS_PER_PAGE = 512
 # What a frame holds that the toolstack never wrote to: a debug hypervisor's scrub pattern, as measured.
 UNWRITTEN = b"\xc2" * PAGE_SIZE
@@ -302,19 +304,28 @@ class _Completion:
         guest = self.guest
         marked = np.zeros(len(guest.state), np.bool_)
         marked[pfns] = True
+        count = 0
+        first: tuple[int, int, int] | None = None  # table, slot, pfn: the lowest, however the tables are kept
         for tables, entries in guest.store.table_batches():
-            named = ((entries & np.uint64(0x000F_FFFF_FFFF_F000)) >> np.uint64(12)).astype(np.int64)
+            named = ((entries & np.uint64(FRAME_MASK)) >> np.uint64(12)).astype(np.int64)
             hits = (entries & np.uint64(1)).astype(bool) & (named < len(marked))
             hits[hits] = marked[named[hits]]
-            if hits.any():
-                row, slot = (int(x) for x in np.argwhere(hits)[0])
-                self.kind.report(
-                    rule,
-                    f"page table pfn {tables[row]:#x}, entry {slot}, names pfn {int(named[row, slot]):#x}, {what}",
-                    pfn=tables[row],
-                    slot=slot,
-                    count=int(hits.sum()),
-                )
+            # A table that is gone itself names nothing.
+            hits[~_IS_TABLE[guest.types[tables]]] = False
+            for row in np.flatnonzero(hits.any(axis=1)).tolist():
+                slot = int(np.argmax(hits[row]))
+                found = tables[row], slot, int(named[row, slot])
+                first = min(first, found) if first else found
+            count += int(hits.sum())
+        if first:
+            table, slot, pfn = first
+            self.kind.report(
+                rule,
+                f"page table pfn {table:#x}, entry {slot}, names pfn {pfn:#x}, {what}",
+                pfn=table,
+                slot=slot,
+                count=count,
+            )
 
     def shared_info(self) -> None:
         """XRC-44."""

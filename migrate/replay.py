@@ -133,6 +133,8 @@ class PvReplay:
         descriptor_tables = {pfn for c in contexts for pfn in c.gdt}
         if not ledger.sound(roots, list(descriptor_tables)):
             return False
+        if not all(self.guest.came_with_data(pfn) for pfn in descriptor_tables):
+            return False  # what a frame holds that was never written decides
         for page in self.guest.store.find(descriptor_tables).values():
             if page is not None and len(bad_descriptors(np.frombuffer(page, "<u8"), self.guest.width)):
                 return False
@@ -306,14 +308,13 @@ class PvReplay:
     def _first_mapper(self, pfn: int) -> str:
         entry = np.uint64(pfn << PAGE_SHIFT | P | RW)
         wanted = np.uint64(FRAME_MASK | P | RW)
+        found: list[tuple[int, int]] = []
         for tables, entries in self.guest.store.table_batches():
             # By tag: what the failed call itself had taken has been given back.
             first_level = self.guest.types[tables] & LEVEL_MASK == 1
             hits = (entries & wanted == entry) & first_level[:, None]
-            if hits.any():
-                row, slot = (int(x) for x in np.argwhere(hits)[0])
-                return f" (by L1 pfn {tables[row]:#x}, entry {slot})"
-        return ""
+            found += ((tables[row], int(np.argmax(hits[row]))) for row in np.flatnonzero(hits.any(axis=1)).tolist())
+        return " (by L1 pfn {:#x}, entry {})".format(*min(found)) if found else ""
 
     def _refusal(self, refused: Refused, what: str, step_name: str, call: str, step: SetContext | Pin) -> Finding:
         rule = RULES[refused.rule]
