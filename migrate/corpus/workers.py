@@ -17,6 +17,8 @@ from migrate.corpus.runner import InProcess
 CALLS_PER_WORKER = 2
 DASK_CALLS_PER_WORKER = 4
 LOCAL = "local"
+# How long a scheduler may take to answer.
+DASK_PATIENCE = "10s"
 
 
 class WorkersError(Exception):
@@ -121,7 +123,7 @@ class Dask(Workers):
                     host="127.0.0.1",
                     silence_logs=logging.CRITICAL,  # how workers come and go is nothing for the user
                 )
-            self._client: Any = distributed.Client(self._cluster or address, timeout="10s")
+            self._client: Any = distributed.Client(self._cluster or address, timeout=DASK_PATIENCE)
         except (OSError, ValueError) as error:
             if self._cluster is not None:
                 self._cluster.close()

@@ -53,6 +53,11 @@ def opened_by_a_worker(fifo):
     return end, within(PATIENCE, lambda: reader_of(fifo))
 
 
+def killed(worker, fifo):
+    os.kill(worker, signal.SIGKILL)
+    within(PATIENCE, lambda: reader_of(fifo) is None)
+
+
 def reader_of(fifo):
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -112,7 +117,7 @@ def test_a_worker_that_is_killed_costs_the_stream_that_it_read_and_no_other(fold
     process = started(folder / "fifo", folder, "--jobs", "2", "--no-cache")
     for _ in range(2):  # in company, and then alone
         end, worker = opened_by_a_worker(folder / "fifo")
-        os.kill(worker, signal.SIGKILL)
+        killed(worker, folder / "fifo")
         os.close(end)
     output, complaints = process.communicate(timeout=PATIENCE)
     assert complaints == ""
@@ -125,7 +130,7 @@ def test_what_was_in_work_with_a_killed_worker_is_tried_again(folder):
     os.mkfifo(folder / "fifo")
     process = started(folder / "fifo", folder, "--jobs", "2", "--no-cache")
     end, worker = opened_by_a_worker(folder / "fifo")
-    os.kill(worker, signal.SIGKILL)
+    killed(worker, folder / "fifo")
     os.close(end)
     end, _ = opened_by_a_worker(folder / "fifo")
     os.write(end, bad())
