@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://|::)")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # A directory there is what ends with a slash: asking would mean to fetch the whole file. "?" starts a query.
 _WEB = ("http", "https")
 # Bytes fetched at a time.
@@ -189,10 +189,7 @@ class Remote(Files):
                 f"{url}: URLs need the Python package fsspec (pip install 'xen-migrate[remote]')"
             ) from None
         head, _, rest = url.partition("::")
-        self._scheme, slashes, where = head.partition("://")
-        if not slashes:
-            # "zip::file.zip" is short for the whole archive.
-            url = f"{self._scheme}://{where}::{rest}"
+        self._scheme = head.partition("://")[0]
         self._around = f"::{rest}" if rest else ""
         try:
             self._fs: Any = url_to_fs(url)[0]
@@ -215,7 +212,10 @@ class Remote(Files):
 
     def matches(self, pattern: str) -> list[str]:
         """What a pattern means."""
-        return sorted(self._url(found) for found in self._asked(pattern, "glob"))
+        # Here a * does not mean hidden names; elsewhere it does.
+        hidden = "/." in self._inside(pattern)
+        found = (path for path in self._asked(pattern, "glob") if hidden or "/." not in f"/{path}")
+        return sorted(map(self._url, found))
 
     def is_pattern(self, path: str) -> bool:
         """Whether it is a pattern."""

@@ -1,4 +1,4 @@
-"""Prints the benchmark tables: python tests/bench/run.py [offline] [pipes] [replay] [--size 4G] [--json FILE].
+"""Prints the benchmark tables: python tests/bench/run.py [offline] [pipes] [replay] [corpus] [--size 4G] [--json FILE].
 
 Needs the package installed, and room for the streams in a temporary directory. Nothing is asserted: ratios
 within one run are worth comparing, seconds of two machines are not.
@@ -11,13 +11,14 @@ import json
 import tempfile
 from pathlib import Path
 
+import corpus
 import offline
 import replay
 import throughput
 from measure import floor
 from tables import MIB, Table, machine
 
-BENCHMARKS = {"offline": offline.tables, "pipes": throughput.tables, "replay": replay.tables}
+BENCHMARKS = {"offline": offline.tables, "pipes": throughput.tables, "replay": replay.tables, "corpus": corpus.tables}
 SUFFIXES = {"M": 20, "G": 30}
 LEAST = 64 << 20
 

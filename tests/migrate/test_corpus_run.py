@@ -1,7 +1,9 @@
 """A run over many streams: workers that die, interruptions, shards, and what an earlier run knows already."""
 
+import io
 import json
 import os
+import re
 import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -9,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from corpora import ACCEPTED, REFUSED, bad, corpus, corpus_run, expect, good, lines, started, streams
+from rich.console import Console
 
+from migrate.cli.corpus_live import LiveTable
 from migrate.corpus.cache import Cache, validator
 from migrate.corpus.deviations import load_known
 from migrate.corpus.discovery import Shard, discover
@@ -54,17 +58,18 @@ def opened_by_a_worker(fifo):
 
 
 def killed(worker, fifo):
+    """Kill a worker; returns the one that then reads in its place."""
     os.kill(worker, signal.SIGKILL)
-    within(PATIENCE, lambda: reader_of(fifo) is None)
+    return within(PATIENCE, lambda: reader_of(fifo, worker))
 
 
-def reader_of(fifo):
+def reader_of(fifo, *others):
     for process in Path("/proc").glob("[0-9]*"):
         try:
             links = [os.readlink(fd) for fd in (process / "fd").iterdir()]
         except OSError:
             continue
-        if str(fifo) in links and int(process.name) != os.getpid():
+        if str(fifo) in links and int(process.name) not in (os.getpid(), *others):
             return int(process.name)
     return None
 
@@ -115,11 +120,10 @@ def test_two_thousand_streams_are_judged_and_told_in_their_order(tmp_path):
 def test_a_worker_that_is_killed_costs_the_stream_that_it_read_and_no_other(folder):
     os.mkfifo(folder / "fifo")
     process = started(folder / "fifo", folder, "--jobs", "2", "--no-cache")
-    for _ in range(2):  # in company, and then alone
-        end, worker = opened_by_a_worker(folder / "fifo")
-        killed(worker, folder / "fifo")
-        os.close(end)
+    end, worker = opened_by_a_worker(folder / "fifo")
+    os.kill(killed(worker, folder / "fifo"), signal.SIGKILL)  # in company, and then alone
     output, complaints = process.communicate(timeout=PATIENCE)
+    os.close(end)
     assert complaints == ""
     assert f"failed    {folder / 'fifo'}: the worker process died" in output
     assert "7 streams, 6 expectations: 5 as expected; 1 cannot be judged; 1 differs" in output
@@ -131,8 +135,6 @@ def test_what_was_in_work_with_a_killed_worker_is_tried_again(folder):
     process = started(folder / "fifo", folder, "--jobs", "2", "--no-cache")
     end, worker = opened_by_a_worker(folder / "fifo")
     killed(worker, folder / "fifo")
-    os.close(end)
-    end, _ = opened_by_a_worker(folder / "fifo")
     os.write(end, bad())
     os.close(end)
     output, _ = process.communicate(timeout=PATIENCE)
@@ -386,3 +388,32 @@ def test_a_mistake_in_a_list_of_known_deviations_exits_with_2(folder, text, comp
     result = corpus_run(folder)
     assert result.exit_code == 2
     assert f"migrate: {folder / 'known.toml'}: {complaint}" in result.output
+
+
+# -- on a terminal ------------------------------------------------------------------------------------
+
+
+def test_the_live_table_tells_how_many_are_done_failing_left_and_slow(folder):
+    live = LiveTable(12, quiet=True)
+    for result in run(discover([str(folder)]).cases, InProcess()):
+        live.add(result)
+    console = Console(width=120, file=io.StringIO())
+    console.print(live.table(2.0))
+    shown = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    assert shown[0].endswith("6/12")
+    assert shown[1:3] == ["failing 1", "rate 3.0/s 0:00:02 gone, 0:00:02 left"]
+    assert re.match(r"slowest \d\.\d\d s /", shown[3])
+
+
+def test_a_file_whose_bytes_cannot_be_read_is_told_and_exits_with_3(tmp_path):
+    (tmp_path / "stream").symlink_to("/proc/self/mem")  # its first page is never mapped
+    result = corpus_run(tmp_path)
+    assert result.exit_code == 3
+    assert f"failed    {tmp_path / 'stream'}: Input/output error" in result.output
+
+
+@pytest.mark.parametrize("option", ["--junit", "--sarif", "--markdown", "--jsonl"])
+def test_an_output_that_cannot_be_written_exits_with_2(folder, option):
+    result = corpus_run(folder, option, folder / "nowhere" / "file")
+    assert result.exit_code == 2
+    assert "No such file or directory" in result.output

@@ -55,7 +55,7 @@ L3_RULE = {"4.17": False, "4.20": True}
 CASES = [(target, placement) for target in L3_RULE for placement in (*PLACEMENTS, "source")]
 
 
-def source_frames(b: StreamBuilder, pages: Collection[int]) -> Placement | None:
+def source_frames(b: StreamBuilder, pages: Collection[int]) -> dict[int, int] | None:
     """The frames that the guest's own p2m names for some pages; None where there is no p2m, or one frame for two."""
     mfns: dict[int, int] = {}
     for pfn in pages:
@@ -67,9 +67,14 @@ def source_frames(b: StreamBuilder, pages: Collection[int]) -> Placement | None:
         mfn = int.from_bytes(content[index * b.width : (index + 1) * b.width], "little")
         if mfn < 1 << 30:
             mfns[pfn] = mfn
-    if len(set(mfns.values())) < len(mfns):
-        return None
-    return lambda pfn: mfns.get(pfn, 0x7_0000 + pfn)
+    return mfns if len(set(mfns.values())) == len(mfns) else None
+
+
+def placement_of(name: str, b: StreamBuilder) -> Placement | None:
+    if name != "source":
+        return PLACEMENTS[name]
+    mfns = source_frames(b, Received(b, lambda pfn: pfn).with_data)
+    return None if mfns is None else lambda pfn: mfns.get(pfn, 0x7_0000 + pfn)
 
 
 def answers(trace: Trace) -> tuple[list[Step], bool]:
@@ -105,9 +110,8 @@ def agree(b: StreamBuilder) -> None:
         assert failure is not None
         assert failure.rule == "REC-20"
         return
-    sent = Received(b, lambda pfn: pfn).with_data
     for (target, placement), trace in traces.items():
-        frames = source_frames(b, sent) if placement == "source" else PLACEMENTS[placement]
+        frames = placement_of(placement, b)
         if frames is None:
             continue
         engine, libxc_refused = answers(trace)
@@ -238,14 +242,14 @@ class Editor:
 
     def untag_saved(self) -> None:
         """A table becomes data, with the very frames that the source had."""
-        frames = source_frames(self.b, [pfn for pfn, page in self.b.memory.items() if page.has_data])
+        frames = source_frames(self.b, self.b.memory) or {}
         pfn = self.pick(self.tables())
         self.tag(pfn, 0)
         table = self.b.table(pfn)
-        for slot in table.nonzero()[0].tolist() if frames else ():
+        for slot in table.nonzero()[0].tolist():
             value = int(table[slot])
-            if value & P and (value & FRAMES) >> 12 <= self.b.max_pfn:
-                table[slot] = value & ~FRAMES | frames((value & FRAMES) >> 12) << 12
+            if value & P and (value & FRAMES) >> 12 in frames:
+                table[slot] = value & ~FRAMES | frames[(value & FRAMES) >> 12] << 12
 
     def untag_as_is(self) -> None:
         self.tag(self.pick(self.tables()), 0)

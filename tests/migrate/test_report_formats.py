@@ -4,7 +4,6 @@ import re
 
 import pytest
 import schemas
-from click.testing import CliRunner
 
 from migrate import check
 from migrate.cli import main
@@ -29,9 +28,16 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def ran(*args):
-    result = CliRunner().invoke(main, ["check", *args])
-    return result.exit_code, result.stdout
+@pytest.fixture
+def ran(folder, capsys):
+    """`migrate check`, as its exit code and standard output alone."""
+
+    def run(*args):
+        with pytest.raises(SystemExit) as ended:
+            main(["check", *args])
+        return ended.value.code, capsys.readouterr().out
+
+    return run
 
 
 def broken(id):
@@ -52,7 +58,7 @@ def test_every_rule_s_finding_makes_sound_sarif_with_the_rule_s_help(id):
     assert all(RULES[rule["id"]].title in rule["help"]["text"] for rule in rules)
 
 
-def test_sarif_names_the_byte_and_the_record(folder):
+def test_sarif_names_the_byte_and_the_record(ran):
     code, output = ran("bad", "--format", "sarif")
     assert code == 1
     (run,) = schemas.sarif(output)["runs"]
@@ -63,7 +69,7 @@ def test_sarif_names_the_byte_and_the_record(folder):
     assert {one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for one in run["results"]} == {"bad"}
 
 
-def test_sarif_tells_of_a_stream_that_cannot_be_read(folder):
+def test_sarif_tells_of_a_stream_that_cannot_be_read(ran):
     code, output = ran("good", "unreadable", "--format", "sarif")
     assert code == 2
     (invocation,) = schemas.sarif(output)["runs"][0]["invocations"]
@@ -104,7 +110,7 @@ def test_a_finding_is_known_again_when_it_has_moved():
 # -- JUnit --------------------------------------------------------------------------------------------
 
 
-def test_junit_has_a_case_per_stream_and_question(folder):
+def test_junit_has_a_case_per_stream_and_question(ran):
     code, output = ran("good", "bad", "unreadable", "--format", "junit", "--target", "4.20")
     assert code == 2
     cases = schemas.junit(output)
@@ -115,7 +121,7 @@ def test_junit_has_a_case_per_stream_and_question(folder):
     }
 
 
-def test_junit_fails_by_the_threshold_of_the_exit_code(folder):
+def test_junit_fails_by_the_threshold_of_the_exit_code(folder, ran):
     builder = StreamBuilder.pv(4)  # a 32-bit guest depends on the host
     (folder / "warned").write_bytes(builder.build())
     outcomes = {}
@@ -142,7 +148,7 @@ def test_junit_skips_what_is_not_judged():
 # -- GitHub -------------------------------------------------------------------------------------------
 
 
-def test_annotations_are_one_line_per_finding(folder):
+def test_annotations_are_one_line_per_finding(ran):
     code, output = ran("bad", "--format", "github")
     report = check("bad")
     commands = {"error": "error", "warning": "warning", "info": "notice"}
@@ -157,7 +163,7 @@ def test_an_annotation_cannot_be_broken_out_of():
     assert line == "::error file=a%2Cb%3Ac%25\\x0a,title=t%3Au::m%25\\x0d\\x0a::error::x"
 
 
-def test_annotations_tell_of_a_stream_that_cannot_be_read(folder):
+def test_annotations_tell_of_a_stream_that_cannot_be_read(ran):
     code, output = ran("unreadable", "--format", "github")
     assert code == 2
     assert output.startswith("::error file=unreadable,title=cannot be read::")
