@@ -96,4 +96,5 @@ def _agreed(question: str) -> bool:
     try:
         return click.confirm(question)
     except click.Abort:  # nobody is there to answer
+        echo("")
         return False

@@ -198,7 +198,8 @@ class Remote(Files):
 
     def exists(self, path: str) -> bool:
         """Whether something is there."""
-        return not self._inside(path) or bool(self._asked(path, "exists"))
+        # Some places do not count a directory that is but the beginning of names.
+        return self.is_folder(path) or bool(self._asked(path, "exists"))
 
     def is_file(self, path: str) -> bool:
         """Whether a file is there."""

@@ -372,15 +372,14 @@ def descriptors(width: int) -> st.SearchStrategy[int]:
 
 
 @st.composite
-def older_pages(draw: st.DrawFn, b: StreamBuilder, pfns: Collection[int] | None = None) -> bytes:
+def older_pages(draw: st.DrawFn, b: StreamBuilder) -> bytes:
     """An earlier round of a live migration: the body of a PAGE_DATA record that goes before those of a guest.
 
         b.insert("PAGE_DATA", draw(older_pages(b)), before="PAGE_DATA")
 
-    Some of the pfns (by default of all of the guest's) as they were before: absent, data, or tables of any level,
-    which name any pfns.
+    Some pfns of the guest as they were before: absent, data, or tables of any level, which name any pfns.
     """
-    chosen = st.sampled_from(sorted(b.memory if pfns is None else pfns))
+    chosen = st.sampled_from(sorted(b.memory))
     entries: list[tuple[int, int, bytes | None]] = []
     for pfn in draw(st.lists(chosen, min_size=1, max_size=4, unique=True).map(sorted)):
         kind = draw(st.sampled_from([PageType.XTAB, PageType.NOTAB, *range(1, b.levels + 1)]))
@@ -410,8 +409,7 @@ def streams(
         b = draw(guests(vcpus=vcpus, max_tables=max_tables))
         b.verify = draw(st.integers(0, 7)) == 0
         if draw(st.booleans()):
-            present = [pfn for pfn, page in b.memory.items() if page.has_data]
-            b.insert("PAGE_DATA", draw(older_pages(b, present)), before="PAGE_DATA")
+            b.insert("PAGE_DATA", draw(older_pages(b)), before="PAGE_DATA")
     else:
         b = StreamBuilder.hvm(vcpus=draw(st.integers(1, vcpus)))
     b.wrap(draw(st.sampled_from(sorted(containers))))
