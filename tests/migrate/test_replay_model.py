@@ -367,7 +367,7 @@ def test_table_that_is_ballooned_out_names_nothing(sent: bool) -> None:
 
 
 @given(live_guests())
-@budget(60)
+@budget(50)
 def test_replay_of_a_consistent_guest_is_the_models(b: StreamBuilder) -> None:
     agree(b)
 
@@ -393,7 +393,7 @@ def test_descriptors_that_were_never_sent_are_refused() -> None:
 
 
 @given(edited_guests() | live_guests())
-@budget(100)
+@budget(80)
 def test_leaving_out_what_cannot_fail_changes_no_answer(b: StreamBuilder) -> None:
     def both(j: Judgement) -> list[list[Finding | None]]:
         if not j.steps:
@@ -408,7 +408,7 @@ def test_leaving_out_what_cannot_fail_changes_no_answer(b: StreamBuilder) -> Non
 
 
 @given(edited_guests())
-@budget(60)
+@budget(50)
 def test_pipe_is_replayed_as_a_file_is(b: StreamBuilder) -> None:
     stream = b.build()
     checker = Checker()
@@ -426,7 +426,7 @@ def test_pipe_is_replayed_as_a_file_is(b: StreamBuilder) -> None:
 
 
 @given(edited_guests())
-@budget(400)
+@budget(300)
 def test_replay_of_an_edited_guest_is_the_models(b: StreamBuilder) -> None:
     agree(b)
 
