@@ -523,7 +523,9 @@ def test_an_observed_stream_goes_on_where_judging_fails(send, fault, owner, name
 
 
 # What the guard asks while END is held; the report is made when END has gone on.
-GUARD_FAULTS = [(Judgement, "refusal", 0) if name == "report" else (owner, name, after) for owner, name, after in FAULTS]
+GUARD_FAULTS = [
+    (Judgement, "refusal", 0) if name == "report" else (owner, name, after) for owner, name, after in FAULTS
+]
 
 
 @pytest.mark.parametrize(("owner", "name", "after"), GUARD_FAULTS)
