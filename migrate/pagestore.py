@@ -79,7 +79,8 @@ class PageStore:
         self._pool = PagePool()
         self._batches: list[tuple[int, int, int]] = []  # offset of the words, their number, offset of the data
         self._others: dict[int, bytes] = {}
-        self._overflowed = False
+        # Compressed input can be decoded once more for the rare page that nobody saw coming.
+        self._overflowed = transport is not None and transport.reread([]) is not None
         self._places: dict[int, int | None] = {}
 
     # -- while the stream flows --------------------------------------------------------------------
