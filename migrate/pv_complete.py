@@ -41,7 +41,6 @@ class _Completion:
         self.kind = kind
         self.guest: PvGuest = kind.guest
         self.steps: list[Step] = []
-        self.ok = True
 
     def refuse(self, rule: str, message: str, place: Place | None, step: str = "context", **fields: Any) -> None:
         """One of libxc's own checks fails here."""
@@ -62,8 +61,8 @@ class _Completion:
             )
         )
 
-    def frame(self, rule: str, what: str, pfn: int, place: Place | None, **fields: Any) -> bool:
-        """The three checks of a pfn that must be an ordinary page with a frame: range, type, frame."""
+    def in_range(self, rule: str, what: str, pfn: int, place: Place | None, **fields: Any) -> bool:
+        """Whether a pfn is one the guest can have; refused if not."""
         guest = self.guest
         if not 0 <= pfn <= guest.max_pfn:
             self.refuse(rule, f"{what} {pfn:#x} lies beyond max_pfn {guest.max_pfn:#x}", place, pfn=pfn, **fields)
@@ -123,7 +122,7 @@ class _Completion:
     def start_info(self, pfn: int, place: Place) -> None:
         """`process_start_info`."""
         guest = self.guest
-        if not self.frame("XRC-01", "start_info pfn", pfn, place, vcpu=0):
+        if not self.in_range("XRC-01", "start_info pfn", pfn, place, vcpu=0):
             return
         kind = guest.type_of(pfn)
         if kind != PageType.NOTAB:
@@ -144,7 +143,7 @@ class _Completion:
         info = np.frombuffer(page, dtype_of(START_INFO[guest.width]), count=1)[0]
         store, console = int(info["store_mfn"]), int(info["console_mfn"])
         for rule, what, named in (("XRC-04", "xenstore", store), ("XRC-05", "console", console)):
-            if not self.frame(rule, f"start_info's {what} pfn", named, place, vcpu=0):
+            if not self.in_range(rule, f"start_info's {what} pfn", named, place, vcpu=0):
                 return
             if not guest.has_frame(named):
                 self.refuse(rule, f"start_info's {what} pfn {named:#x} was never sent", place, vcpu=0, pfn=named)
@@ -175,7 +174,7 @@ class _Completion:
         frames = tuple(int(pfn) for pfn in context["gdt_frames"][:count])
         for number, pfn in enumerate(frames):
             what = f"vcpu {index}: GDT frame {number}, pfn"
-            if not self.frame("XRC-07", what, pfn, place, vcpu=index):
+            if not self.in_range("XRC-07", what, pfn, place, vcpu=index):
                 return ()
             kind = guest.type_of(pfn)
             problem = (
@@ -195,7 +194,7 @@ class _Completion:
         guest = self.guest
         rules = ("XRC-08", "XRC-09", "XRC-10") if register == "cr3" else ("XRC-12",) * 3
         what = f"vcpu {index}: {register} names pfn"
-        if not self.frame(rules[0], what, pfn, place, vcpu=index):
+        if not self.in_range(rules[0], what, pfn, place, vcpu=index):
             return None
         kind = guest.type_of(pfn)
         if kind & LEVEL_MASK != guest.levels:

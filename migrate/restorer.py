@@ -15,6 +15,7 @@ from migrate.hypercalls import Asked
 from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
 from migrate.policy import policy_objection
 from migrate.rules.catalogue import Effect
+from migrate.targets import LONG_RECORD, SHORT_RECORD, Target
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
 from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
 from streams.wire.framing import (
@@ -43,9 +44,9 @@ if TYPE_CHECKING:
     from streams.transports import Transport
 
 # libxc refuses longer records (REC_LENGTH_MAX), the second figure before 4.10.
-MAX_RECORD = 128 << 20
-MAX_RECORD_OLD = 8 << 20
-OLD_LIMIT_UNTIL = (4, 10, 0)
+MAX_RECORD = LONG_RECORD
+MAX_RECORD_OLD = SHORT_RECORD
+(OLD_LIMIT_UNTIL,) = Target.long_records.firsts
 
 # Signals that kill the toolstack's process.
 # A saver's batch (MAX_BATCH_SIZE).
@@ -227,13 +228,14 @@ class Restorer:
         """The pages the kind of guest needs; all, where a VERIFY phase is to be compared."""
         if self.verify is not None and self.kind is not None:
             self.kind.wants_pages(place, words)
+            self.verify.begin()
             return ((0, words.data_pages),) if words.data_pages else ()
         return self.kind.wants_pages(place, words) if self.kind else ()
 
     def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
         """Their contents."""
         if self.verify is not None:
-            self.verify.look(first, data)
+            self.verify.look(data)
         return self.kind.pages(words, first, data) if self.kind else None
 
     def record(self, record: Record | PageData) -> None:
@@ -340,6 +342,7 @@ class Restorer:
                 for waiting in buffered:
                     self._apply(waiting)
                 self.facts.checkpoints += 1
+                self.verify = None  # records wait for their checkpoint from now on, and only plain streams have VERIFY
                 self._last_checkpoint = place
                 self.on_checkpoint(place)
             case RecordType.STATIC_DATA_END:

@@ -39,7 +39,6 @@ class HvmKind:
         self.report = restorer.report
         self.context: Record | None = None
         self.params: dict[int, int] = {}
-        self._last_place: Place | None = None
         self._typed_tables = False
 
     def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:

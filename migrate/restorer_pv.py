@@ -20,6 +20,7 @@ from migrate.p2m import read_p2m_frames
 from migrate.pagestore import PageStore
 from migrate.paging import ENTRIES, FRAME_MASK, L1TF_SAFE, looks_like_gdt
 from migrate.pv_complete import complete, unnoticed
+from migrate.restorer import SIGABRT, SIGSEGV
 from migrate.rules.catalogue import Effect
 from streams.pages import FRAMELESS_TYPES, LEVEL_MASK, TABLE_TYPES, PfnWords
 from streams.records import PageData, Place, Record
@@ -49,8 +50,6 @@ LEVELS = {4: 3, 8: 4}
 MAX_P2M_GAP = 1 << 14
 # Reading over so many pages that nobody wants costs less than asking twice.
 READ_OVER = 4
-SIGABRT = 6
-SIGSEGV = 11
 
 _MAGIC = np.uint64(int.from_bytes(MAGIC_PREFIX, "little"))
 _IS_TABLE = np.array([t in TABLE_TYPES for t in range(16)])
@@ -90,6 +89,7 @@ class PvKind:
 
     def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
         """Page tables; everything, where nothing can be read again."""
+        self._looked_at = {}  # what a record that was refused has left
         if self._peeks:
             has_data = words.has_data
             tables = _IS_TABLE[words.types[has_data]]

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, overload
 if TYPE_CHECKING:
     from migrate.rules.catalogue import Release, Rule
 
-MIB = 1 << 20
+LONG_RECORD = 128 << 20
+SHORT_RECORD = 8 << 20
 
 
 class Since:
@@ -109,7 +110,7 @@ class Target:
     @property
     def max_record_length(self) -> int:
         """Longest record body libxc reads, in bytes (REC_LENGTH_MAX)."""
-        return (128 if self.long_records else 8) * MIB
+        return LONG_RECORD if self.long_records else SHORT_RECORD
 
     @property
     def versions(self) -> tuple[int, ...]:

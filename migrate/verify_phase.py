@@ -41,24 +41,25 @@ class VerifyPhase:
         self._transport = transport
         self._digests: NDArray[np.uint64] = np.zeros(0, np.uint64)
         self._offsets: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._ordinals: list[tuple[int, NDArray[np.uint64]]] = []  # of the record being read
+        self._read: list[NDArray[np.uint64]] = []  # digests of the record being read, in order
         self._named = 0
-        self.compared = 0
-        self.differing = 0
 
-    def look(self, first: int, data: bytes | memoryview) -> None:
-        """Take contents of data pages from an ordinal on."""
+    def begin(self) -> None:
+        """The next record; one that was refused leaves nothing behind."""
+        self._read.clear()
+
+    def look(self, data: bytes | memoryview) -> None:
+        """Take contents of the record's next data pages."""
         pages = np.frombuffer(data, "<u8").reshape(-1, WORDS)
-        self._ordinals.append((first, (pages * _FACTORS).sum(axis=1, dtype=np.uint64)))
+        self._read.append((pages * _FACTORS).sum(axis=1, dtype=np.uint64))
 
     def record(self, record: PageData, *, verifying: bool) -> None:
         """A record is complete: keep its digests, or compare them with those kept."""
         words: PfnWords = record.words
-        taken, self._ordinals = self._ordinals, []
-        if not taken:
+        if not self._read:
             return
         pfns = words.pfns[words.has_data]
-        digests = np.concatenate([digest for _, digest in taken])
+        digests = np.concatenate(self._read)
         offsets = record.data_offset + PAGE_SIZE * np.arange(len(pfns))
         if verifying:
             self._compare(record, pfns, digests, offsets)
@@ -79,9 +80,7 @@ class VerifyPhase:
     ) -> None:
         known = pfns < len(self._offsets)
         known[known] = self._offsets[pfns[known]] != UNKNOWN
-        self.compared += int(known.sum())
         differs = np.flatnonzero(known)[self._digests[pfns[known]] != digests[known]]
-        self.differing += len(differs)
         if not len(differs):
             return
         at = int(differs[0])

@@ -76,3 +76,20 @@ def test_on_a_pipe_the_page_is_named_without_the_byte():
     os.close(reader)
     assert finding.pfn == builder.store_pfn
     assert "byte" not in finding.message
+
+
+@pytest.mark.parametrize("name", ["x417-pv64.remus.libxc.zst", "x417-pvh.remus.libxc.zst"])
+def test_a_checkpointed_stream_has_no_verify_phase_to_compare(name):
+    report = check(str(SAMPLES / name), verify=True)
+    assert report.verdict == "accept"
+    assert not mismatches(report)
+
+
+def test_a_refused_record_leaves_nothing_to_compare():
+    builder = StreamBuilder.pv(4)
+    beyond = page_data([(builder.max_pfn + 1, PageType.NOTAB, bytes(4096))])
+    builder.insert(RecordType.PAGE_DATA, beyond, before=RecordType.PAGE_DATA)
+    report = check(resent(builder, builder.store_pfn), verify=True)
+    assert report.failure is not None
+    assert report.failure.rule == "REC-07"
+    assert not mismatches(report)
