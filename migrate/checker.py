@@ -84,19 +84,28 @@ class Judgement:
         """
         if not self.steps or self.facts.guest != "pv":
             return None
-        from migrate.placement import place
         from migrate.pv_facts import vcpu_count
         from migrate.replay import PvReplay
         from migrate.restorer_pv import PvKind
         from migrate.schedules import SCHEDULES
 
-        kind = self.restorer.kind
+        kind, where = self.restorer.kind, self.placement(placement)
         assert isinstance(kind, PvKind)
-        guest = kind.guest
-        if placement not in self._placements:
-            self._placements[placement] = place(placement, guest)
-        replay = PvReplay(guest, target, self._placements[placement], vcpu_count(self), variant)
+        assert where is not None
+        replay = PvReplay(kind.guest, target, where, vcpu_count(self), variant)
         return replay.run(SCHEDULES[schedule](self.steps), None if exact else kind.ledger)
+
+    def placement(self, name: str) -> Placement | None:
+        """Where a placement puts the guest's frames; None unless it is a PV guest."""
+        from migrate.restorer_pv import PvKind
+
+        if not isinstance(self.restorer.kind, PvKind):
+            return None
+        if name not in self._placements:
+            from migrate.placement import place
+
+            self._placements[name] = place(name, self.restorer.kind.guest)
+        return self._placements[name]
 
     def refusal(self, target: Target, placement: str, variant: str | None = None) -> Finding | None:
         """The first thing that stops the restore, if any does: no more work than that takes."""
@@ -138,13 +147,23 @@ class Judgement:
 
         return len(pv_guest(self).store.tables)
 
-    def plain_outcomes(self, target: Target, placement: str) -> list[Outcome]:
-        """The steps of a guest that needs no replay, with the findings of the checks already made."""
+    def outcomes(
+        self, target: Target, placement: str, variant: str | None = None, schedule: str = "restore"
+    ) -> list[Outcome]:
+        """The hypercalls of the restore in the order of a schedule, from the first to the last, past refusals."""
         from migrate.replay import Outcome
 
-        failed = [f for f in self.collector.findings if f.step == "context" and f.fatal]
-        failed = [f for f in failed if f.in_force(target, placement)]
-        return [Outcome(step, failed[0] if failed else None) for step in self.steps]
+        def answered(step: Step, finding: Finding | None) -> Outcome:
+            return Outcome(step, finding if finding is not None and finding.in_force(target, placement) else None)
+
+        done = [answered(asked, asked.finding) for asked in self.restorer.calls]
+        trace = self.replay(target, placement, variant, schedule)
+        if trace is not None:
+            return done + trace.outcomes
+        # A guest that needs no replay: what is known of its last steps the checks have found already.
+        failed = (f for f in self.collector.findings if f.step == "context" and f.fatal)
+        first = next((f for f in failed if f.in_force(target, placement)), None)
+        return done + [Outcome(step, first) for step in self.steps]
 
     def unjudged_because(self) -> str | None:
         """Why no verdict can be given; None where one can."""

@@ -20,6 +20,7 @@ from migrate.rules.catalogue import Severity
 from streams.decoder import Decoder, Give
 
 if TYPE_CHECKING:
+    from migrate.rounds import Round
     from migrate.findings import Finding
     from migrate.selection import Selection
     from migrate.targets import Target
@@ -43,7 +44,7 @@ class Stats:
     bytes, spliced:
         written to the output, and how many of them inside the kernel.
     rounds:
-        per pass over the guest's memory the pfn words ("pages") and the bytes of its PAGE_DATA records.
+        the passes over the guest's memory.
     resent_pages:
         pfn words after the first pass, which named every pfn.
     page_tables:
@@ -55,7 +56,7 @@ class Stats:
     bytes: int = 0
     seconds: float = 0.0
     spliced: int = 0
-    rounds: list[dict[str, int]] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
     resent_pages: int = 0
     page_tables: int = 0
     end_held_seconds: float | None = None
@@ -319,14 +320,12 @@ class Filter:
 
     def _stats(self) -> Stats:
         facts = self.judgement.facts
-        # Where judging failed or was broken off halfway, the figures are as good as they can be.
-        rounds = [{"pages": words, "bytes": size} for words, size in zip(facts.rounds, facts.round_bytes, strict=False)]
         return Stats(
             bytes=self._transport.written,
             seconds=self._clock() - self.started,
             spliced=self._transport.spliced,
-            rounds=rounds,
-            resent_pages=sum(facts.rounds[1:]),
+            rounds=facts.rounds,
+            resent_pages=sum(done.pages for done in facts.rounds[1:]),
             page_tables=self.judgement.page_tables if self.judgement.restorer.kind is not None else 0,
             end_held_seconds=self._held,
         )
@@ -339,7 +338,7 @@ class Filter:
             "bytes": self._transport.written,
             "rate": self._transport.written / seconds,
             "round": len(facts.rounds),
-            "dirty": facts.rounds[-1] if facts.rounds else 0,
+            "dirty": facts.rounds[-1].pages if facts.rounds else 0,
             "findings": self._found,
         }
 

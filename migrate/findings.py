@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from migrate.rounds import Round
 from migrate.rules.catalogue import Effect, Release, Rule, Severity
 
 if TYPE_CHECKING:
@@ -95,8 +96,7 @@ class StreamFacts:
     extended_cr3: bool | None = None
     pinned: dict[str, int] | None = None
     cr3: list[dict[str, int | None]] | None = None
-    rounds: list[int] = field(default_factory=list)  # pfn words per pass over the guest's memory
-    round_bytes: list[int] = field(default_factory=list)  # bytes of PAGE_DATA per pass
+    rounds: list[Round] = field(default_factory=list)  # passes over the guest's memory
     checkpoints: int = 0
     converted: bool = False  # by the legacy converter
     device_model: str | None = None  # how the device model's state begins

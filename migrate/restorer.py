@@ -14,6 +14,7 @@ from migrate.findings import StreamFacts
 from migrate.hypercalls import Asked
 from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
 from migrate.policy import policy_objection
+from migrate.rounds import RoundCounter
 from migrate.rules.catalogue import Effect
 from migrate.targets import LONG_RECORD, SHORT_RECORD, Target
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
@@ -48,9 +49,9 @@ MAX_RECORD = LONG_RECORD
 MAX_RECORD_OLD = SHORT_RECORD
 (OLD_LIMIT_UNTIL,) = Target.long_records.firsts
 
-# Signals that kill the toolstack's process.
 # A saver's batch (MAX_BATCH_SIZE).
 MAX_BATCH = 1024
+# Signals that kill the toolstack's process.
 SIGABRT = 6
 SIGSEGV = 11
 
@@ -120,7 +121,7 @@ class Restorer:
         self.cut = False  # the grammar broke before END
         self.unjudged: str | None = None
         self.spoiled = False  # something the end depends on was refused
-        self._last_pfn = -1
+        self.rounds = RoundCounter(facts.rounds)
         self._last_checkpoint: Place | None = None
         self._buffered: list[Record | PageData] = []
         self.on_checkpoint: Callable[[Place], None] = lambda place: None
@@ -331,16 +332,19 @@ class Restorer:
                 self.refuse("REC-01", f"{place.length} bytes; at least {PAGE_DATA_HEADER.size}", place)
             case RecordType.END:
                 self._expect_empty(place)
+                self.rounds.take(record)
                 self.ended = True
                 self._end_after_checkpoints()
             case RecordType.VERIFY:
                 self._expect_empty(place)
+                self.rounds.take(record)
                 self.verifying = True
             case RecordType.CHECKPOINT:
                 self._expect_empty(place)
                 buffered, self._buffered = self._buffered, []
                 for waiting in buffered:
                     self._apply(waiting)
+                self.rounds.take(record)
                 self.facts.checkpoints += 1
                 self.verify = None  # records wait for their checkpoint from now on, and only plain streams have VERIFY
                 self._last_checkpoint = place
@@ -457,20 +461,10 @@ class Restorer:
         if not self.facts.converted and words.has_type(PageType.XALLOC):
             index = words.first_with(frozenset({PageType.XALLOC}))
             self.report("REC-13", f"pfn {words.pfn(index):#x} has type XALLOC", place, pfn=words.pfn(index))
-        self._count_round(words, place.length)
+        self.rounds.take(record)
         self.kind.page_data(record, verifying=self.verifying)
         if self.verify is not None:
             self.verify.record(record, verifying=self.verifying)
-
-    def _count_round(self, words: PfnWords, length: int) -> None:
-        """Savers send ascending pfns within a pass over memory: a step back begins the next round."""
-        rounds = self.facts.rounds
-        if not rounds or words.pfn(0) <= self._last_pfn:
-            rounds.append(0)
-            self.facts.round_bytes.append(0)
-        rounds[-1] += len(words)
-        self.facts.round_bytes[-1] += length
-        self._last_pfn = words.pfn(len(words) - 1)
 
     def refuse(self, rule: str, message: str, place: Place, **fields: object) -> None:
         """Report a record that libxc refuses; nothing of it is used."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -93,20 +93,11 @@ def _trace(
     only_failed: bool,
     form: str,
 ) -> Ending:
-    from migrate.replay import Outcome
     from migrate.reports import as_json
     from migrate.reports import trace as report
     from migrate.reports.safe import safe
 
-    def told(finding: Any) -> Any:
-        return finding if finding is not None and finding.in_force(target, placement) else None
-
-    outcomes = [Outcome(asked, told(asked.finding)) for asked in judgement.restorer.calls]
-    replay = judgement.replay(target, placement, variant, order)
-    if replay is not None:
-        outcomes += replay.outcomes
-    else:
-        outcomes += judgement.plain_outcomes(target, placement)
+    outcomes = judgement.outcomes(target, placement, variant, order)
     reason = judgement.unjudged_because()
     stopped = next((f for f in judgement.collector.findings if f.fatal and f.in_force(target, placement)), None)
     if stopped is not None and stopped.step != "context":
@@ -115,7 +106,7 @@ def _trace(
     elif reason:
         complain(f"not judged: {reason}")
         return Ending.UNJUDGED
-    where = replay.hypervisor.placement if replay is not None and replay.hypervisor is not None else None
+    where = judgement.placement(placement)
     if form == "jsonl":
         for item in report.objects(outcomes, where, only_failed=only_failed):
             echo(as_json.dumps(item))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from migrate.checker import Judgement, judge
 from migrate.corpus.outcomes import serious
-from migrate.replay import Outcome
 from migrate.reports import text, trace
 from migrate.reports.safe import safe
 from migrate.selection import Selection
@@ -99,11 +98,5 @@ def _differing(report: Report, expectation: Expectation) -> list[str]:
 def _failing_calls(judgement: Judgement, expectation: Expectation) -> Iterator[str]:
     """The trace's lines about calls that fail."""
     target, placement = resolve(expectation.target), expectation.placement
-    outcomes = [
-        Outcome(asked, asked.finding if asked.finding and asked.finding.in_force(target, placement) else None)
-        for asked in judgement.restorer.calls
-    ]
-    replay = judgement.replay(target, placement)
-    outcomes += replay.outcomes if replay else judgement.plain_outcomes(target, placement)
-    where = replay.hypervisor.placement if replay and replay.hypervisor else None
-    return trace.lines(outcomes, where, only_failed=True)
+    outcomes = judgement.outcomes(target, placement)
+    return trace.lines(outcomes, judgement.placement(placement), only_failed=True)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from migrate.reports.rule_pages import explain_command
 from migrate.reports.safe import safe
-from migrate.reports.words import count, placed, release, verdict_sentence
+from migrate.reports.words import count, placed, release, rounds_told, verdict_sentence
 from migrate.rules.catalogue import Severity
 from streams.wire.framing import PAGE_SIZE
 
@@ -77,7 +77,7 @@ def _header(report: Report) -> list[tuple[str, str]]:
     if stream.xen is not None:
         lines.append(("saved by", f"Xen {stream.xen}"))
     if len(stream.rounds) > 1:
-        lines.append(("live rounds", f"{len(stream.rounds)}: {', '.join(map(str, stream.rounds))} pages"))
+        lines.append(("rounds", f"{rounds_told(stream.rounds)} pages"))
     if stream.checkpoints:
         told = [f"{c.checkpoint} {c.verdict}" for c in report.checkpoints]
         lines.append(("checkpoints", f"{stream.checkpoints}" + (f": {', '.join(told)}" if told else "")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from migrate import targets
@@ -12,6 +13,7 @@ from migrate.rules.catalogue import Effect, Severity
 
 if TYPE_CHECKING:
     from migrate.findings import Failure, Finding, Report
+    from migrate.rounds import Round
 
 _PLACED = {
     "source": "frames placed as on the source",
@@ -19,6 +21,7 @@ _PLACED = {
     "low": "frames placed below 4 GiB",
     "identity": "frames placed where mfn = pfn",
 }
+_ROUNDS_TOLD = 8  # one by one, per kind
 _TOOLSTACK = ("libxc", "libxl", "xl", "xapi")
 
 
@@ -80,6 +83,16 @@ def placed(placement: str) -> str:
 def release(report: Report) -> str:
     """The target's release, in full."""
     return targets.resolve(report.target).name
+
+
+def rounds_told(rounds: list[Round]) -> str:
+    """The passes of a live migration: their kinds, and how many pages each sent."""
+    told = []
+    for kind, alike in groupby(rounds, key=lambda done: done.kind):
+        pages = [done.pages for done in alike]
+        more = f" … ({len(pages)} passes, {sum(pages)} in all)" if len(pages) > _ROUNDS_TOLD else ""
+        told.append(f"{kind} {', '.join(map(str, pages[:_ROUNDS_TOLD]))}{more}")
+    return "; ".join(told)
 
 
 def count(number: int, what: str) -> str:

@@ -276,11 +276,23 @@ MIGRATE_BANNER = b"xl migration receiver ready, send binary domain data.\n"
 
 
 _RECORD_NAMES = {int(kind): kind.name for kind in RecordType}
+_LIBXL_NAMES = {int(kind): kind.name for kind in LibxlRecordType}
+_XAPI_NAMES = {int(kind): kind.name for kind in XapiBlockId}
 
 
 def record_name(kind: int) -> str:
     """Name of a libxc record type, or its number where none is defined."""
     return _RECORD_NAMES.get(kind) or f"0x{kind:08x}"
+
+
+def libxl_record_name(kind: int) -> str:
+    """Name of a libxl record type, or its number where none is defined."""
+    return _LIBXL_NAMES.get(kind) or f"0x{kind:08x}"
+
+
+def xapi_block_name(kind: int) -> str:
+    """Name of a xapi block id, or its number where none is defined."""
+    return _XAPI_NAMES.get(kind) or f"0x{kind:08x}"
 
 
 def padded(length: int) -> int:

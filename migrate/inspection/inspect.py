@@ -1,0 +1,204 @@
+"""One reading of a stream, with everything kept that lets one look again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+
+from migrate.checker import Judgement, Source
+from migrate.inspection.logbook import Entry, Logbook
+from migrate.selection import Selection
+from migrate.targets import resolve
+from streams.decoder import Decoder, drive
+from streams.pages import PfnWords
+from streams.transports import open_transport
+from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE
+
+if TYPE_CHECKING:
+    from migrate.findings import Report
+    from migrate.guest import PvGuest
+    from migrate.pagestore import PageStore
+    from migrate.placement import Placement
+    from migrate.replay import Outcome
+    from streams.transports import Transport
+
+T = TypeVar("T")
+
+# Records whose pfn words are read in one go: each has a thousand, as savers write them.
+_WORDS_AT_ONCE = 1024
+
+
+class Inspection:
+    """A stream, read once and still open.
+
+    Attributes
+    ----------
+    log:
+        every header, block and record, in stream order.
+    judgement:
+        what judging it left; `report` is its outcome for one target and placement.
+    """
+
+    def __init__(
+        self, transport: Transport, judgement: Judgement, log: Logbook, target: str, placement: str, variant: str | None
+    ) -> None:
+        self.transport = transport
+        self.judgement = judgement
+        self.log = log
+        self._question = (resolve(target), placement, variant)
+
+    @cached_property
+    def report(self) -> Report:
+        """Verdict and findings."""
+        target, placement, variant = self._question
+        return self.judgement.report(target, placement, Selection(), variant)
+
+    @cached_property
+    def outcomes(self) -> list[Outcome]:
+        """The hypercalls of the restore, in its order, each with Xen's answer."""
+        target, placement, variant = self._question
+        return self.judgement.outcomes(target, placement, variant)
+
+    @property
+    def guest(self) -> PvGuest | None:
+        """The guest as reconstructed; None unless it is a PV guest, whose stream has got so far as to say so."""
+        from migrate.restorer_pv import PvKind
+
+        kind = self.judgement.restorer.kind
+        return kind.guest if isinstance(kind, PvKind) else None
+
+    @property
+    def placement(self) -> Placement | None:
+        """Where the guest's frames would lie; None unless it is a PV guest."""
+        return self.judgement.placement(self._question[1])
+
+    # -- bytes -------------------------------------------------------------------------------------
+
+    def read(self, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
+        """Bytes of the stream: one piece per (offset, length), shorter where the input ends in it.
+
+        Of a compressed stream this costs a decompression from its start: ask for all at once.
+        """
+        found = self.transport.reread(list(ranges))
+        assert found is not None  # what cannot be read again was copied first
+        return found
+
+    def body(self, entry: Entry, limit: int | None = None) -> bytes:
+        """The body of a record or block, or a header's bytes; at most `limit` of them."""
+        return self.read([(entry.body, entry.length if limit is None else min(limit, entry.length))])[0]
+
+    def words(self, entries: Iterable[Entry] | None = None) -> Iterator[tuple[Entry, PfnWords]]:
+        """PAGE_DATA records with their pfn words, in the order given: by default all, in stream order.
+
+        A record that claims more words than it has room for comes with none.
+        """
+        records = (entry for entry in (self.log if entries is None else entries) if entry.is_pages)
+        while some := list(islice(records, _WORDS_AT_ONCE)):
+            heads = self.read((entry.body, PAGE_DATA_HEADER.size) for entry in some)
+            counts = [PAGE_DATA_HEADER.unpack(h)[0] if len(h) == PAGE_DATA_HEADER.size else 0 for h in heads]
+            sizes = [
+                count * PFN_WORD_SIZE if PAGE_DATA_HEADER.size + count * PFN_WORD_SIZE <= entry.length else 0
+                for entry, count in zip(some, counts, strict=True)
+            ]
+            raws = self.read(
+                (entry.body + PAGE_DATA_HEADER.size, size) for entry, size in zip(some, sizes, strict=True)
+            )
+            for entry, raw in zip(some, raws, strict=True):
+                yield entry, PfnWords(raw[: len(raw) // PFN_WORD_SIZE * PFN_WORD_SIZE])
+
+    @cached_property
+    def _store(self) -> PageStore:
+        """All pages of the stream, of whatever guest, to be found by pfn."""
+        from migrate.pagestore import PageStore
+
+        store = PageStore(self.transport, rereads=self.transport.rereads)
+        for entry, words in self.words():
+            start = entry.body + PAGE_DATA_HEADER.size
+            store.note_batch(start, words, start + len(words) * PFN_WORD_SIZE)
+        return store
+
+    def pages(self, pfns: Iterable[int]) -> dict[int, bytes | None]:
+        """Newest contents of pages, pfns in the entries of page tables; None for one that came without any."""
+        wanted = list(pfns)
+        self._store.locate(wanted)
+        return self._store.find(wanted)
+
+
+def inspect(
+    source: Source,
+    *,
+    target: str = "newest",
+    placement: str = "source",
+    vcpus: int | None = None,
+    l3_rule: str | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+    then: Callable[[Inspection], T],
+) -> T:
+    """Read a stream once, and do something with it while it is open.
+
+    What cannot be read again, a pipe, is copied to a temporary file first.
+
+    Parameters
+    ----------
+    then:
+        gets the inspection; what it returns is returned.
+    Others as for `migrate.check`.
+
+    Raises
+    ------
+    OSError, TransportError
+        for input that cannot be read.
+    ValueError
+        for an unknown target or placement.
+    """
+    from migrate.placement import check_name
+
+    release, where = resolve(target), check_name(placement)
+    with _rereadable(source) as again, open_transport(again) as transport:
+        judgement = Judgement(transport, _name(source), vcpus)
+        judgement.watch_checkpoints([(release, where, l3_rule)])
+        log = Logbook(judgement.restorer)
+        drive(Decoder(log).run(), transport, progress)
+        judgement.finish(transport.position)
+        return then(Inspection(transport, judgement, log, target, placement, l3_rule))
+
+
+def _name(source: Source) -> str:
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else "-"
+
+
+@contextmanager
+def _rereadable(source: Source) -> Iterator[Source]:
+    if isinstance(source, bytes | bytearray | memoryview):
+        yield source
+        return
+    fd = 0 if source == "-" else source if isinstance(source, int) else None
+    if fd is not None:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            yield fd
+            return
+        with open(fd, "rb", closefd=False) as pipe, _copied(pipe) as copy:
+            yield copy
+        return
+    assert isinstance(source, str | os.PathLike)
+    if not stat.S_ISFIFO(os.stat(source).st_mode):
+        yield source
+        return
+    with open(source, "rb") as pipe, _copied(pipe) as copy:
+        yield copy
+
+
+@contextmanager
+def _copied(pipe: BinaryIO) -> Iterator[int]:
+    with tempfile.TemporaryFile(prefix="migrate-") as file:
+        shutil.copyfileobj(pipe, file, 1 << 20)
+        file.flush()
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        yield file.fileno()
