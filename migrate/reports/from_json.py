@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from migrate.findings import CheckpointVerdict, Failure, Finding, Report, StreamFacts
+from migrate.rounds import Round
 from migrate.rules import RULES
 from migrate.rules.catalogue import Effect, Release, Severity
 
@@ -30,7 +31,7 @@ def report_from(text: str) -> Report:
     try:
         told: dict[str, Any] = json.loads(text)
         return Report(
-            stream=StreamFacts(**{key: value for key, value in told["stream"].items() if key in _FACTS}),
+            stream=_facts(told["stream"]),
             target=told["target"],
             placement=told["placement"],
             verdict=told["verdict"],
@@ -43,6 +44,11 @@ def report_from(text: str) -> Report:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a report: {type(error).__name__}: {error}") from error
+
+
+def _facts(told: dict[str, Any]) -> StreamFacts:
+    known = {key: value for key, value in told.items() if key in _FACTS}
+    return StreamFacts(**{**known, "rounds": [Round(**one) for one in told["rounds"]]})
 
 
 def _failure(told: dict[str, Any] | None) -> Failure | None:

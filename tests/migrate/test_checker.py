@@ -354,7 +354,11 @@ def test_rounds_are_told_apart_by_a_step_back():
     b = StreamBuilder.pv(4)
     b.batch = 4
     b.rounds = [[1, 2, 3], [2]]
-    assert check(b.build()).stream.rounds == [len(b.memory), 3, 1]
+    assert [(done.kind, done.pages) for done in check(b.build()).stream.rounds] == [
+        ("first", len(b.memory)),
+        ("dirty", 3),
+        ("final", 1),
+    ]
 
 
 def test_a_source_frame_is_known_only_of_a_page_with_data():

@@ -52,7 +52,7 @@ def test_the_size_is_that_of_the_guests_memory(made):
 def test_vcpus_roots_and_rounds_are_as_many_as_asked_for(made):
     stream = made("--size", "1M", "--vcpus", 3, "--roots", 5, "--rounds", 4).stream
     assert (stream.vcpus, stream.pinned["L3"]) == (3, 5)
-    assert stream.rounds == [256, 16, 16, 16]
+    assert [done.pages for done in stream.rounds] == [256, 16, 16, 16]
 
 
 @pytest.mark.parametrize("width", [4, 8])

@@ -15,6 +15,7 @@ from migrate.checker import Judgement, check
 from migrate.filtering import Filter, Mode
 from migrate.restorer import Restorer
 from migrate.restorer_pv import PvKind
+from migrate.rounds import Round
 from migrate.rules.catalogue import Severity
 from migrate.selection import Selection
 from migrate.targets import resolve
@@ -285,7 +286,7 @@ def test_what_follows_the_end_of_a_real_migration_passes_the_guard(send):
 def test_pages_of_a_real_hvm_guest_never_leave_the_kernel(send):
     data = sample("x417-pvh.live4.libxc")
     _, outcome = send(data)
-    contents = sum(one["bytes"] for one in outcome.stats.rounds) - 8 * sum(one["pages"] for one in outcome.stats.rounds)
+    contents = sum(one.bytes - 8 * one.pages for one in outcome.stats.rounds)
     assert outcome.stats.spliced > 0.99 * contents
 
 
@@ -630,9 +631,8 @@ def test_figures_tell_of_each_pass_over_the_guests_memory(send):
     data = b.build()
     _, outcome = send(data)
     stats = outcome.stats
-    assert stats.rounds == [
-        {"pages": pages, "bytes": size} for pages, size in zip([len(b.memory), 5, 2], bodies, strict=True)
-    ]
+    kinds = ["first", "dirty", "final"]
+    assert stats.rounds == [Round(*one) for one in zip(kinds, [len(b.memory), 5, 2], bodies, strict=True)]
     assert stats.resent_pages == 7
     assert stats.page_tables == sum(page.is_table for page in b.memory.values())
     assert stats.bytes == len(data)

@@ -11,6 +11,7 @@ from migrate.findings import Failure, Finding, Report, StreamFacts
 from migrate.reports.as_json import dumps, report_object
 from migrate.reports.safe import safe, well_formed
 from migrate.reports.text import console_for, render, render_verdict, verdict_sentence
+from migrate.rounds import Round
 from migrate.rules import RULES
 from migrate.rules.catalogue import Effect, Severity
 
@@ -46,7 +47,7 @@ SAMPLE = StreamFacts(
     extended_cr3=False,
     pinned={"L1": 2, "L2": 2, "L3": 7},
     cr3=[{"vcpu": 0, "pfn": 25, "mfn": 1794647}],
-    rounds=[2048],
+    rounds=[Round("first", 2048, 8368144)],
 )
 
 
@@ -165,8 +166,15 @@ def test_only_the_verdict_is_in_the_colour_of_the_verdict(monkeypatch):
 
 
 def test_rounds_are_told_of_live_streams_only():
-    assert "live rounds" not in printed(accepted())
-    assert "3: 2048, 120, 17 pages" in printed(accepted(facts(rounds=[2048, 120, 17])))
+    assert "rounds" not in printed(accepted())
+    passes = [Round("first", 2048), Round("dirty", 120), Round("dirty", 17), Round("final", 3)]
+    assert "first 2048; dirty 120, 17; final 3 pages" in printed(accepted(facts(rounds=passes)))
+
+
+def test_many_rounds_are_summed_up():
+    passes = [Round("first", 2048), *[Round("dirty", 2)] * 30]
+    told = printed(accepted(facts(rounds=passes)))
+    assert "dirty 2, 2, 2, 2, 2, 2, 2, 2 … (30 passes, 60 in all) pages" in told
 
 
 def test_header_of_an_unknown_stream_is_short():
@@ -286,7 +294,7 @@ def test_json_has_the_stream_by_its_names():
     assert stream["pinned"] == {"L1": 2, "L2": 2, "L3": 7}
     assert stream["cr3"] == [{"vcpu": 0, "pfn": 25, "mfn": 1794647}]
     assert (stream["vcpus"], stream["max_pfn"], stream["bytes"], stream["records"]) == (2, 2047, 8383648, 16)
-    assert (stream["extended_cr3"], stream["rounds"]) == (False, [2048])
+    assert (stream["extended_cr3"], stream["rounds"]) == (False, [{"kind": "first", "pages": 2048, "bytes": 8368144}])
 
 
 def test_json_has_verdict_and_failure():

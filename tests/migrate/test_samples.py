@@ -120,6 +120,29 @@ def test_the_verdicts_are_what_real_xen_said(name, real):
     assert not [one for one in measured if one.from_real]
 
 
+# What the manifest of the samples says of how each was saved: rounds while the guest ran, then checkpoints.
+LIVE_ROUNDS = {"live4": 4, "verify": 3, "remus": 3}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_rounds_and_checkpoints_are_as_many_as_the_saver_made(name):
+    facts = check(str(SAMPLES / name)).stream
+    mode = name.split(".")[1]
+    kinds = [done.kind for done in facts.rounds]
+    if mode not in LIVE_ROUNDS:
+        assert kinds == ["first"]
+        return
+    live = ["first", *["dirty"] * (LIVE_ROUNDS[mode] - 1), "final"]
+    after = {"live4": [], "verify": ["verify"], "remus": ["checkpoint"] * 2}[mode]
+    assert kinds == live + after
+    assert facts.checkpoints == (3 if mode == "remus" else 0)
+
+
+def test_a_migration_by_xl_has_the_rounds_that_xl_made():
+    kinds = [done.kind for done in check(str(SAMPLES / "pv32.migrate.bin.zst")).stream.rounds]
+    assert kinds == ["first", *["dirty"] * 4, "final"]
+
+
 @pytest.mark.parametrize("name", REMUS)
 def test_each_checkpoint_of_a_remus_stream_is_judged(name):
     report = check(str(SAMPLES / name), target="4.20", placement="high")
