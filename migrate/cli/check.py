@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migrate.cli import Ending, complain, internal_error
+from migrate.cli import Ending, complain, internal_error, suggestions
 from migrate.cli.check_outputs import FORMATS, output_for
 from migrate.cli.options import ALL, l3_rule_option, placement_option, target_option, vcpus_option
 
@@ -57,9 +57,17 @@ def ending_of(report: Report, fail_on: str) -> Ending:
     metavar="RULES",
     multiple=True,
     callback=_rules,
+    shell_complete=suggestions.several_rules,
     help="Report these rules only: ids, beginnings of ids (HYP, HYP-2) or slugs; with commas, or repeated.",
 )
-@click.option("--ignore", metavar="RULES", multiple=True, callback=_rules, help="Do not report these rules.")
+@click.option(
+    "--ignore",
+    metavar="RULES",
+    multiple=True,
+    callback=_rules,
+    shell_complete=suggestions.several_rules,
+    help="Do not report these rules.",
+)
 @click.option(
     "--verify",
     is_flag=True,
@@ -102,6 +110,9 @@ def check(
     """Judge streams: would the receiver restore the guest, and if not, what is the reason?
 
     STREAM is a file that holds a migration stream; "-" is standard input.
+
+    \b
+    Example: migrate check guest.xl --target 4.20 --placement high
     """
     if streams.count(STDIN) > 1:
         raise click.UsageError("standard input can be read only once")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from migrate.cli import Ending, complain
+from migrate.cli import Ending, LazyGroup, complain
 
 if TYPE_CHECKING:
     from migrate.corpus.cache import Cache
@@ -31,20 +30,17 @@ EXIT_CODES = (
 )
 
 
-class _Group(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *COMMANDS]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return super().get_command(ctx, cmd_name)
-        command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
-        return command
+class _Corpus(LazyGroup):
+    modules = COMMANDS
 
 
-@click.group(cls=_Group)
+@click.group(cls=_Corpus)
 def corpus() -> None:
-    """Work with many streams and what is expected of them."""
+    """Work with many streams and what is expected of them.
+
+    \b
+    Example: migrate corpus run guests
+    """
 
 
 def _shard(ctx: click.Context, param: click.Parameter, asked: str | None) -> Shard | None:
@@ -80,6 +76,7 @@ def known_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--known",
         metavar="FILE",
         multiple=True,
+        type=click.Path(),
         help="A list of known deviations, beside the known.toml of the directories.",
     )(command)
 
@@ -96,11 +93,12 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @corpus.command(epilog=EXIT_CODES)
-@click.argument("paths", metavar="PATH|URL...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH|URL...", nargs=-1, required=True, type=click.Path())
 @jobs_option
 @click.option(
     "--dask",
     metavar="ADDRESS|local",
+    shell_complete=lambda ctx, param, word: ["local"] if "local".startswith(word) else [],
     help="Let workers of a dask scheduler do it, which see the streams under the same paths; or start some here.",
 )
 @click.option("--shard", metavar="I/N", callback=_shard, help="Judge the I-th of N parts only; `merge` joins them.")
@@ -138,6 +136,9 @@ def run(
     PATH is a stream, a directory (with all below it) or a pattern; URL is what fsspec opens, such as
     s3://bucket/corpus or zip://::corpus.zip. What is expected stands beside a stream in NAME.expect.toml, or in one
     expect.toml for all streams of a directory.
+
+    \b
+    Example: migrate corpus run guests --junit guests.xml --jsonl guests.jsonl
     """
     from migrate.cli.corpus_live import LiveTable
     from migrate.corpus.journal import Journal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from migrate.cli import Ending, complain, echo
+from migrate.cli import Ending, complain, echo, suggestions
 from migrate.cli.corpus import cache_option, discovered, jobs_option, judged, known_option
 from migrate.placement import NAMES as PLACEMENTS
 
@@ -22,7 +22,7 @@ def _targets(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...])
     epilog="Exit code: 0 written, or nothing to write; 1 there is something to write, and it was not; 2 wrong usage, "
     "or a file that cannot be used; 3 written, but a stream could not be judged."
 )
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
 @click.option("--yes", is_flag=True, help="Write without asking.")
 @click.option("--new-only", is_flag=True, help="Only of streams that nothing is expected of yet.")
 @click.option(
@@ -32,6 +32,7 @@ def _targets(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...])
     multiple=True,
     default=("newest",),
     callback=_targets,
+    shell_complete=suggestions.releases(),
     help="For new streams: what they are judged under; may be repeated. By default the newest release.",
 )
 @click.option(
@@ -62,6 +63,9 @@ def accept(
     Shows what would change, and asks. New expectations go into the directory's expect.toml where there is one, else
     into NAME.expect.toml beside the stream. What real Xen did stays as it is, and so do known deviations and streams
     whose answer depends on the destination host.
+
+    \b
+    Example: migrate corpus accept guests --target 4.20 --placement high
     """
     from migrate.corpus.accepting import AcceptError, plan
     from migrate.corpus.results import Status

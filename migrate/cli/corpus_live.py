@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from types import TracebackType
@@ -88,11 +89,12 @@ class LiveTable:
             self._live.stop()
 
     def _shown(self) -> Live:
-        from rich.console import Console
         from rich.live import Live
 
+        from migrate.reports.text import console_for
+
         live = Live(
-            console=Console(stderr=True, highlight=False, markup=False, emoji=False),
+            console=console_for(sys.stderr),
             auto_refresh=False,
             transient=True,
             redirect_stdout=False,

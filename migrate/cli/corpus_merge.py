@@ -17,6 +17,9 @@ def merge(
     """Join what `run --jsonl` wrote, shard by shard, into one summary.
 
     Neither the streams nor their expectations are needed. Of two results about one stream the later file's counts.
+
+    \b
+    Example: migrate corpus merge part1.jsonl part2.jsonl --junit guests.xml
     """
     from migrate.corpus.journal import joined
     from migrate.reports.corpus_text import render

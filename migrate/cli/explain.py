@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migrate.cli import Ending, complain, echo
+from migrate.cli import Ending, complain, echo, suggestions
 
 if TYPE_CHECKING:
     from migrate.reports.rule_pages import Shown
@@ -33,7 +33,7 @@ def _rule(ctx: click.Context, param: click.Parameter, asked: str) -> str:
 
 
 @click.command(epilog="Exit code: 0; 2 where no rule is called so, or the stream cannot be written.")
-@click.argument("rule", metavar="RULE", callback=_rule)
+@click.argument("rule", metavar="RULE", callback=_rule, shell_complete=suggestions.one_rule)
 @click.option(
     "--write",
     metavar="FILE",
@@ -47,6 +47,9 @@ def explain(ctx: click.Context, rule: str, write: str | None, force: bool, form:
     """Explain a rule, and show what breaking it looks like.
 
     RULE is an id or a slug, as findings name it: HYP-22, l3-above-4g.
+
+    \b
+    Example: migrate explain HYP-22
     """
     from migrate.rules import NOT_RULES, RULES
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from migrate.cli import Ending, complain
+from migrate.cli import Ending, complain, suggestions
 from migrate.cli.options import placement_option, target_option, vcpus_option
 
 if TYPE_CHECKING:
@@ -42,8 +42,20 @@ class _Terminated(BaseException):
 @target_option()
 @placement_option
 @vcpus_option
-@click.option("--select", metavar="RULES", multiple=True, help="Report these rules only, as in check.")
-@click.option("--ignore", metavar="RULES", multiple=True, help="Do not report these rules.")
+@click.option(
+    "--select",
+    metavar="RULES",
+    multiple=True,
+    shell_complete=suggestions.several_rules,
+    help="Report these rules only, as in check.",
+)
+@click.option(
+    "--ignore",
+    metavar="RULES",
+    multiple=True,
+    shell_complete=suggestions.several_rules,
+    help="Do not report these rules.",
+)
 @click.option(
     "--fail-on",
     type=click.Choice(["error", "warning"]),
@@ -77,7 +89,9 @@ def filter(
 ) -> None:
     """Pass a migration stream from stdin to stdout, unaltered, and judge it on the way.
 
-    Example: xl migrate -s '' DOM 'migrate filter --guard | ssh HOST xl migrate-receive'
+    \b
+    In a migration: xl migrate -s '' DOM 'migrate filter --guard | ssh HOST xl migrate-receive'
+    Example: migrate filter --guard --target 4.20 < guest.libxc > passed.libxc
     """
     from migrate.filtering import Filter, Mode
     from migrate.placement import check_name
@@ -280,13 +294,14 @@ class _watching:
         if not self._wanted:
             return
         if sys.stderr is not None and sys.stderr.isatty():
-            from rich.console import Console
             from rich.live import Live
             from rich.text import Text
 
+            from migrate.reports.text import console_for
+
             self._live = Live(
                 get_renderable=lambda: Text(_status_line(self._running)),
-                console=Console(stderr=True),
+                console=console_for(sys.stderr),
                 refresh_per_second=4,
                 transient=True,
             )

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from migrate.cli import suggestions
+
 ALL = "all"
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -47,6 +49,7 @@ def target_option(*, all_too: bool = False) -> Decorator:
         default="newest",
         show_default=True,
         callback=check,
+        shell_complete=suggestions.releases(*[ALL] * all_too),
         help="The Xen release that would restore it: 4.20 (meaning 4.20.0), 4.20.3, newest"
         + (", or all for a table." if all_too else "."),
     )
@@ -71,6 +74,7 @@ def l3_rule_option(*, all_too: bool = False) -> Decorator:
         "--l3-rule",
         metavar="VARIANT",
         callback=check,
+        shell_complete=suggestions.l3_rules(*[ALL] * all_too),
         help="Try another form of the 4 GiB rule: L3V-1 to L3V-5" + (", or all for a table." if all_too else "."),
     )
 
@@ -80,6 +84,7 @@ placement_option = click.option(
     metavar="source|high|low|identity|file:MAP",
     default="source",
     show_default=True,
+    shell_complete=suggestions.placements,
     help="Where the guest's frames would lie: as on the source, above or below 4 GiB, mfn = pfn, or by a map, a text "
     "file of lines 'pfn mfn'.",
 )

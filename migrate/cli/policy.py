@@ -33,6 +33,9 @@ def policy(ctx: click.Context, stream: str, against: str | None, form: str) -> N
 
     A guest keeps using what it once saw of its processor. With --against: would it still find all of it there?
     The other policy is best one that was made on the destination, as in a stream of a guest started there.
+
+    \b
+    Example: migrate policy guest.xl --against other.json
     """
     from migrate.policy import lacking
 

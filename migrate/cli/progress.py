@@ -42,17 +42,17 @@ class ProgressBar:
             self._bar.stop()
 
     def _show(self) -> Progress:
-        from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
         from migrate.reports.safe import safe
+        from migrate.reports.text import console_for
 
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(binary_units=True),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console_for(sys.stderr),
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,

@@ -28,7 +28,11 @@ def _layer(ctx: click.Context, param: click.Parameter, asked: str | None) -> Lay
     help="One layer alone: " + ", ".join(f"{layer.name} {layer.value}" for layer in Layer) + ".",
 )
 def rules(form: str, layer: Layer | None) -> None:
-    """List all rules."""
+    """List all rules.
+
+    \b
+    Example: migrate rules --layer HYP
+    """
     if form == "text":
         from migrate.reports.rule_text import render_rules
         from migrate.reports.text import console_for

@@ -34,6 +34,7 @@ def scrub(ctx: click.Context, stream: str, out: str, target: str, vcpus: int | N
     other pages become zero. Nothing moves. Verdict and findings stay the same: that is checked under every placement
     before FILE appears (not if it is standard output).
 
+    \b
     Example: migrate corpus scrub guest.xl -o guest.scrubbed.xl
     """
     from migrate.corpus.scrub import ScrubError, changed

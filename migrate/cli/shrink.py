@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migrate.cli import Ending, complain, echo
+from migrate.cli import Ending, complain, echo, suggestions
 from migrate.cli.options import one_rule, placement_option, target_option, vcpus_option
 from migrate.cli.output import STDOUT, stream_output
 
@@ -25,7 +25,11 @@ PIECE = 1 << 20
 )
 @click.argument("stream", metavar="STREAM", type=click.Path(allow_dash=True))
 @click.option(
-    "--rule", metavar="RULE", callback=one_rule, help="Whose finding is to stay; by default what the restore fails of."
+    "--rule",
+    metavar="RULE",
+    callback=one_rule,
+    shell_complete=suggestions.one_rule,
+    help="Whose finding is to stay; by default what the restore fails of.",
 )
 @click.option("-o", "--output", "out", metavar="FILE", type=click.Path(allow_dash=True), help="By default STREAM.min.")
 @target_option()
@@ -61,6 +65,7 @@ def shrink(
     The verdict stays, too, and if the finding is why the restore fails, it still is. What goes is tried on the
     validator itself: containers, vcpus, records, rounds, pages and whatever refers to them, pfns, contents.
 
+    \b
     Example: migrate corpus shrink guest.xl --rule HYP-22 --placement high -o small.libxc
     """
     from migrate.corpus.shrink import NothingToShowError

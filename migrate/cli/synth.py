@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from migrate.cli import Ending, complain, echo
+from migrate.cli import Ending, complain, echo, suggestions
 from migrate.cli.options import one_rule
 from migrate.cli.output import STDOUT, stream_output
 
@@ -65,6 +65,7 @@ def _size(ctx: click.Context, param: click.Parameter, asked: str | None) -> int:
     "--damage",
     metavar="RULE",
     callback=one_rule,
+    shell_complete=suggestions.one_rule,
     help="The smallest stream that breaks this rule (an id or a slug), and nothing else.",
 )
 @click.option("--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True)
@@ -76,6 +77,7 @@ def synth(ctx: click.Context, /, out: str, force: bool, **asked: Any) -> None:
 
     The guest is one that every Xen restores, unless --damage or --l3-placement say otherwise.
 
+    \b
     Example: migrate synth guest.xl --size 8M --vcpus 4 --roots 4 --l3-placement high --container xl
     """
     given = {name for name in asked if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}

@@ -56,6 +56,7 @@ def trace(
 
     A real restore ends at the first call that fails; the trace goes on, to show what else would.
 
+    \b
     Example: migrate trace guest.xl --target 4.20 --placement high --only failed
     """
     from migrate.checker import judge

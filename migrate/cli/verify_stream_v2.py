@@ -25,7 +25,13 @@ T = TypeVar("T")
     "the guest ask `migrate check`.",
 )
 @click.option(
-    "-i", "--in", "source", metavar="FD|FILE", default="0", help="The stream: a descriptor or a file (default: stdin)."
+    "-i",
+    "--in",
+    "source",
+    metavar="FD|FILE",
+    type=click.Path(),
+    default="0",
+    help="The stream: a descriptor or a file (default: stdin).",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Tell what is in the stream.")
 @click.option("-q", "--quiet", is_flag=True, help="Tell nothing at all; the exit code tells.")
@@ -44,6 +50,9 @@ def verify_stream_v2(ctx: click.Context, source: str, verbose: bool, quiet: bool
     """Is this stream well formed? Takes the command line of Xen's verify-stream-v2.
 
     Reads to the end of the stream and not a byte further, so that whoever handed over the descriptor can go on there.
+
+    \b
+    Example: migrate verify-stream-v2 -f xl -i guest.xl
     """
     from migrate.reports.safe import safe
     from migrate.verification import verify

@@ -28,6 +28,7 @@ def report_object(report: Report) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "tool": {"name": tool.NAME, "version": tool.version()},
+        "rule_set": tool.rule_set(),
         "stream": {**asdict(report.stream), "name": well_formed(report.stream.name)},
         "target": report.target,
         "placement": well_formed(report.placement),

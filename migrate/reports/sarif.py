@@ -52,12 +52,18 @@ def log(results: Iterable[Json], rules: Sequence[Json], notifications: Sequence[
     invocation: Json = {"executionSuccessful": successful}
     if notifications:
         invocation["toolExecutionNotifications"] = list(notifications)
+    driver = {
+        "name": tool.NAME,
+        "version": tool.version(),
+        "rules": list(rules),
+        "properties": {"ruleSet": tool.rule_set()},
+    }
     return {
         "$schema": SCHEMA_URI,
         "version": VERSION,
         "runs": [
             {
-                "tool": {"driver": {"name": tool.NAME, "version": tool.version(), "rules": list(rules)}},
+                "tool": {"driver": driver},
                 "invocations": [invocation],
                 "results": [{**result, "ruleIndex": index[result["ruleId"]]} for result in results],
                 "properties": {"byteOffsetsOf": "the uncompressed stream"},

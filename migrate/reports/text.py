@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, TextIO
 
@@ -10,16 +11,14 @@ from rich.text import Text
 
 from migrate.reports.rule_pages import explain_command
 from migrate.reports.safe import safe
-from migrate.reports.words import count, placed, release, rounds_told, verdict_sentence
+from migrate.reports.words import facts_told, verdict_sentence
 from migrate.rules.catalogue import Severity
-from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from migrate.findings import Finding, Report, StreamFacts
+    from migrate.findings import Finding, Report
 
 # Wider than any line: where nobody looks at a screen, nothing is broken into lines.
 UNLIMITED = 1 << 20
-MIB = 1 << 20
 
 SEVERITY_STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 _VERDICT_STYLE = {"accept": "bold green", "refuse": "bold red", "unjudged": "bold yellow"}
@@ -42,19 +41,31 @@ class _ReportConsole(Console):
 def console_for(file: TextIO | None = None) -> Console:
     """A console on a file, by default on stdout: plain and of unlimited width where it is no terminal.
 
+    With NO_COLOR set (to anything but an empty word) nothing is styled at all, not in bold either: some of those who
+    set it have a terminal that cannot, or a reader that speaks the codes. So it is on a dumb terminal (TERM).
+
     Raises BrokenPipeError where there is no stdout.
     """
     file = file or sys.stdout
     if file is None:
         raise BrokenPipeError("stdout is closed")
     width = None if file.isatty() else UNLIMITED
-    return _ReportConsole(file=file, width=width, highlight=False, markup=False, emoji=False)
+    unstyled = bool(os.environ.get("NO_COLOR"))
+    return _ReportConsole(
+        file=file,
+        width=width,
+        no_color=unstyled,
+        color_system=None if unstyled else "auto",
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
 
 
 def render(report: Report, console: Console) -> None:
     """Print the whole report of one stream, wrapped to the width of the console."""
     _print(console, Text(safe(report.stream.name), "bold"))
-    for key, value in _header(report):
+    for key, value in facts_told(report):
         hanging(console, Text(f"    {key:<{_KEY_WIDTH}}"), safe(value))
     if report.findings:
         console.print()
@@ -69,58 +80,6 @@ def render_verdict(report: Report, console: Console) -> None:
     """Print the verdict line alone."""
     head = Text(f"{safe(report.verdict):<{_VERDICT_WIDTH}}", _VERDICT_STYLE.get(report.verdict, ""))
     hanging(console, head, safe(f"{report.stream.name}: {verdict_sentence(report)}"))
-
-
-def _header(report: Report) -> list[tuple[str, str]]:
-    stream = report.stream
-    lines = [("stream", _container(stream)), ("guest", _guest(stream))]
-    if stream.xen is not None:
-        lines.append(("saved by", f"Xen {stream.xen}"))
-    if len(stream.rounds) > 1:
-        lines.append(("rounds", f"{rounds_told(stream.rounds)} pages"))
-    if stream.checkpoints:
-        told = [f"{c.checkpoint} {c.verdict}" for c in report.checkpoints]
-        lines.append(("checkpoints", f"{stream.checkpoints}" + (f": {', '.join(told)}" if told else "")))
-    if stream.pinned is not None:
-        pins = ", ".join(f"{level} {number}" for level, number in stream.pinned.items())
-        lines.append(("pinned", pins or "nothing"))
-    if stream.cr3:
-        lines.append(("cr3", ", ".join(_root(root) for root in stream.cr3)))
-    if stream.extended_cr3 is not None:
-        lines.append(("extended cr3", "yes" if stream.extended_cr3 else "no"))
-    if stream.device_model is not None:
-        lines.append(("device model", stream.device_model))
-    lines.append(("placement", f"{report.placement}: {placed(report.placement)}"))
-    lines.append(("target", f"Xen {release(report)}"))
-    return lines
-
-
-def _root(root: dict[str, int | None]) -> str:
-    mfn = "" if root["mfn"] is None else f" (source mfn {root['mfn']:#x})"
-    return f"vcpu {root['vcpu']} pfn {root['pfn']:#x}{mfn}"
-
-
-def _container(stream: StreamFacts) -> str:
-    what = stream.container if stream.version is None else f"{stream.container}, image version {stream.version}"
-    converted = ", by the legacy converter" if stream.converted else ""
-    return f"{what}{converted}, {count(stream.records, 'record')}, {count(stream.bytes, 'byte')}"
-
-
-def _guest(stream: StreamFacts) -> str:
-    known = [stream.guest or "unknown"]
-    if stream.width is not None:
-        known.append(f"{stream.width * 8}-bit")
-    if stream.levels is not None:
-        known.append(count(stream.levels, "page table level"))
-    if stream.vcpus is not None:
-        known.append(count(stream.vcpus, "vcpu"))
-    if stream.max_pfn is not None:
-        known.append(f"{_mebibytes(stream.max_pfn)} MiB (max pfn {stream.max_pfn:#x})")
-    return ", ".join(known)
-
-
-def _mebibytes(max_pfn: int) -> str:
-    return f"{(max_pfn + 1) * PAGE_SIZE / MIB:.1f}".removesuffix(".0")
 
 
 def _finding(finding: Finding, console: Console, slug_width: int) -> None:

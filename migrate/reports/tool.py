@@ -18,3 +18,11 @@ def version() -> str:
         return installed(NAME)
     except PackageNotFoundError:
         return "unknown"
+
+
+@cache
+def rule_set() -> str:
+    """The version of the rules: `migrate.rules.rule_set_version`."""
+    from migrate.rules import rule_set_version
+
+    return rule_set_version()

@@ -179,7 +179,10 @@ def test_rule_set_version_is_short_and_the_same_in_every_process():
 @pytest.mark.parametrize(
     "change",
     [
+        {"id": "CON-99"},
+        {"effect": None},
         {"severity": None},
+        {"until": (4, 7, 1)},
         {"doc": "another"},
         {"errno": "EPERM"},
         {"since": (4, 7, 1)},
@@ -207,6 +210,11 @@ def test_rule_set_version_does_not_depend_on_the_order_of_declarations(monkeypat
     monkeypatch.setitem(RULES, first, rule)
     assert next(iter(RULES)) != first
     assert rule_set_version() == before
+
+
+def test_version_names_the_rule_set():
+    told = CliRunner().invoke(main, ["--version"]).output
+    assert re.fullmatch(rf"migrate [^ ]+, rules {len(RULES)} \({rule_set_version()}\)\n", told)
 
 
 # -- Markdown -----------------------------------------------------------------------------------------

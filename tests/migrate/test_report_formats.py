@@ -10,7 +10,7 @@ from migrate.cli import main
 from migrate.reports import github, junit, sarif
 from migrate.reports.as_json import dumps
 from migrate.reports.from_json import report_from
-from migrate.rules import RULES
+from migrate.rules import RULES, rule_set_version
 from migrate.rules.catalogue import Severity
 from migrate.testing.builder import StreamBuilder
 
@@ -67,6 +67,11 @@ def test_sarif_names_the_byte_and_the_record(ran):
         finding.offset for finding in report.findings
     ]
     assert {one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for one in run["results"]} == {"bad"}
+
+
+def test_sarif_names_the_rule_set():
+    (run,) = schemas.sarif(dumps(sarif.document([broken("ORD-14")])))["runs"]
+    assert run["tool"]["driver"]["properties"] == {"ruleSet": rule_set_version()}
 
 
 def test_sarif_tells_of_a_stream_that_cannot_be_read(ran):

@@ -12,7 +12,7 @@ from migrate.reports.as_json import dumps, report_object
 from migrate.reports.safe import safe, well_formed
 from migrate.reports.text import console_for, render, render_verdict, verdict_sentence
 from migrate.rounds import Round
-from migrate.rules import RULES
+from migrate.rules import RULES, rule_set_version
 from migrate.rules.catalogue import Effect, Severity
 
 MESSAGE = (
@@ -233,16 +233,32 @@ def test_plain_output_has_no_escape_sequences():
     assert "\x1b" not in printed(refused())
 
 
-def test_terminal_output_is_coloured_unless_no_color_is_set(monkeypatch):
+@pytest.fixture
+def colourful(monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
-    for name in ("NO_COLOR", "COLORTERM"):
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM"):
         monkeypatch.delenv(name, raising=False)
-    coloured, plain = Terminal(), Terminal()
-    render(refused(), console_for(coloured))
-    monkeypatch.setenv("NO_COLOR", "1")
-    render(refused(), console_for(plain))
-    assert "31m" in coloured.getvalue()
-    assert "31m" not in plain.getvalue()
+
+
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": ""}], ids=str)
+def test_terminal_output_is_coloured(colourful, monkeypatch, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    shown = Terminal()
+    render(refused(), console_for(shown))
+    assert "31m" in shown.getvalue()
+
+
+@pytest.mark.parametrize(
+    "environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"NO_COLOR": "1", "FORCE_COLOR": "1"}], ids=str
+)
+def test_terminal_output_has_neither_colour_nor_bold_where_none_is_wanted(colourful, monkeypatch, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    shown = Terminal()
+    render(refused(), console_for(shown))
+    assert "refuse   " in shown.getvalue()
+    assert "\x1b" not in shown.getvalue()
 
 
 # -- what comes from outside --------------------------------------------------------------------------
@@ -316,6 +332,7 @@ def test_json_has_verdict_and_failure():
         "message": MESSAGE,
     }
     assert report["tool"]["name"] == "xen-migrate"
+    assert report["rule_set"] == rule_set_version()
 
 
 def test_json_finding_has_its_place():
