@@ -1,7 +1,8 @@
 """A transport that sits in a pipe: what the decoder asks for goes on to the output, byte for byte.
 
 Bytes the decoder wants to see are read and written; what it passes over goes from pipe to pipe inside the kernel
-where that is possible. Nothing is read that was not asked for, and nothing waits in here while input is awaited.
+where that is possible, and so do page contents, of which it only sees a copy. Nothing is read that was not asked for,
+and nothing waits in here while input is awaited.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import errno
 import fcntl
 import os
 import select
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from streams.transports import PIECE, Transport, TransportError
@@ -46,6 +47,7 @@ class ForwardingTransport(Transport):
     rereads = False
 
     def __init__(self, source: int, sink: int, *, hold: bool, splice: bool = True) -> None:
+        self._side: tuple[int, int] | None = None  # a pipe of our own, for copies of what goes on inside the kernel
         self.position = 0
         self.written = 0
         self.spliced = 0
@@ -56,6 +58,8 @@ class ForwardingTransport(Transport):
         self._buffer = memoryview(bytearray(PIECE))
         self._pending: memoryview | bytes = b""
         self._ended = False
+        self._tees = self._splices
+        self._tee_into: Callable[[int, int, int], int] = _no_tee
         for fd in (source, sink):
             _enlarge(fd)
 
@@ -112,7 +116,14 @@ class ForwardingTransport(Transport):
         return
 
     def close(self) -> None:
-        """The descriptors are the caller's."""
+        """Close the pipe of our own; the descriptors are the caller's."""
+        if self._side is not None:
+            for fd in self._side:
+                os.close(fd)
+            self._side = None
+
+    def __del__(self) -> None:
+        self.close()
 
     # -- system calls ------------------------------------------------------------------------------
 
@@ -121,11 +132,13 @@ class ForwardingTransport(Transport):
         at = 0
         hold = self._hold and n <= HELD
         while at < n and not self._ended:
-            got = self._read_into(self._buffer[at:n])
+            got = self._tee(self._buffer[at:n]) if self._tees and n > HELD else None
+            if got is None:
+                got = self._read_into(self._buffer[at:n])
+                self.position += got
+                if not hold:
+                    self._write(self._buffer[at : at + got])
             self._ended = not got
-            self.position += got
-            if not hold:
-                self._write(self._buffer[at : at + got])
             at += got
         data = self._buffer[:at]
         if hold:
@@ -171,6 +184,44 @@ class ForwardingTransport(Transport):
         self._write(self._buffer[:got])
         return got
 
+    def _tee(self, buffer: memoryview) -> int | None:
+        """Fill a buffer with a copy of what goes on inside the kernel; None where it does not do that here.
+
+        The bytes are on their way before they are looked at, as any that are not held.
+        """
+        while True:
+            try:
+                if self._side is None:
+                    from streams.tee import tee
+
+                    self._side, self._tee_into = os.pipe2(os.O_CLOEXEC), tee
+                    _enlarge(self._side[1])
+                there = self._tee_into(self._source, self._side[1], min(len(buffer), PIPE_SIZE))
+            except BlockingIOError:
+                _wait(self._source, select.POLLIN)
+            except OSError:
+                self._tees = False  # what comes is not from a pipe, or there are no more descriptors
+                return None
+            else:
+                break
+        moved = 0
+        while moved < there and (some := self._splice(there - moved)):
+            moved += some
+        at = 0
+        while at < there:
+            at += os.readv(self._side[0], [buffer[at:there]])
+        if moved < there:  # the output takes no splice: the rest is still in the input
+            self._tees = False
+            rest = buffer[moved:there]
+            while len(rest):
+                got = self._read_into(rest)
+                if not got:
+                    return there - len(rest)  # somebody else reads from this pipe
+                self.position += got
+                self._write(rest[:got])
+                rest = rest[got:]
+        return there
+
     def _splice(self, n: int) -> int | None:
         """Move bytes inside the kernel; None where it does not do that for these descriptors."""
         while True:
@@ -191,6 +242,10 @@ class ForwardingTransport(Transport):
                 self.written += moved
                 self.spliced += moved
                 return moved
+
+
+def _no_tee(source: int, sink: int, n: int) -> int:
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
 
 def _enlarge(fd: int) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams import forwarding
-from streams.forwarding import PIPE_SIZE, ForwardingTransport, OutputError
+from streams.forwarding import HELD, PIPE_SIZE, ForwardingTransport, OutputError
 from streams.transports import PIECE, TransportError
 
 TEXT = bytes(range(256)) * 64
@@ -155,6 +155,92 @@ def test_whatever_is_asked_for_the_output_is_the_input(source, sink, tmp_path):
                 ends.close(fd)
 
     holds()
+
+
+# Longer than what may be held: page contents.
+LONG = bytes(range(251)) * 4000
+
+
+def fed(ends, data):
+    """A thread that writes what a pipe does not take at once."""
+    thread = threading.Thread(target=lambda: (write_all(ends.feed, data), ends.close(ends.feed)))
+    thread.start()
+    return thread
+
+
+def write_all(fd, data):
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def drained(ends, into):
+    def read():
+        while piece := os.read(ends.seen, PIECE):
+            into.append(piece)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("sink", SINKS)
+@pytest.mark.parametrize("hold", [False, True])
+def test_long_answers_are_what_went_on(source, sink, hold, ends):
+    both = ends(source, sink)
+    transport = ForwardingTransport(both.source, both.sink, hold=hold)
+    writer, pieces = fed(both, LONG), []
+    reader = drained(both, pieces) if sink in ("pipe", "socket") else None
+    if source == "file":  # which has an end as soon as it is read to it
+        writer.join()
+    assert bytes(transport.give(100)) == LONG[:100]
+    at = 100
+    for n in (HELD + 1, PIECE, 7, PIECE):
+        expected = LONG[at : at + n]
+        assert bytes(transport.give(n)) == expected
+        at += len(expected)
+    assert (transport.position, transport.written + transport.held) == (len(LONG), len(LONG))
+    transport.drain()
+    writer.join()
+    both.close(both.sink)
+    if reader:
+        reader.join()
+    else:
+        pieces.append(os.read(both.seen, 2 * PIECE))
+    assert b"".join(pieces) == LONG
+
+
+def test_long_answers_go_from_pipe_to_pipe_inside_the_kernel(ends):
+    both = ends()
+    transport = ForwardingTransport(both.source, both.sink, hold=True)
+    writer, pieces = fed(both, LONG), []
+    reader = drained(both, pieces)
+    assert bytes(transport.give(PIECE)) == LONG
+    assert transport.spliced == len(LONG)
+    assert bytes(transport.give(1)) == b""
+    writer.join()
+    both.close(both.sink)
+    reader.join()
+
+
+def test_an_output_that_takes_no_splice_gets_what_the_pipe_still_holds(ends):
+    both = ends("pipe", "append")
+    transport = ForwardingTransport(both.source, both.sink, hold=False)
+    both.write(LONG[: PIPE_SIZE // 2])
+    assert bytes(transport.give(PIECE)) == LONG[: PIPE_SIZE // 2]
+    assert transport.spliced == 0
+    assert os.read(both.seen, PIECE) == LONG[: PIPE_SIZE // 2]
+
+
+def test_a_reader_that_is_gone_is_told_of_long_answers_too(ends):
+    both = ends()
+    transport = ForwardingTransport(both.source, both.sink, hold=False)
+    both.write(LONG[: PIPE_SIZE // 2])
+    both.close(both.seen)
+    with pytest.raises(BrokenPipeError):
+        transport.give(PIECE)
+    assert transport.written == 0
 
 
 def test_what_is_larger_than_the_buffer_is_given_whole(ends):
