@@ -81,6 +81,7 @@ def _small_table(directory: Path, cases: Sequence[Case], rounds: int) -> Table:
     table = Table(
         f"{len(cases)} streams of {size / 1000:.0f} kB in one process, {rounds} rounds: median (least-most)",
         ("", "streams/s", "ms per stream"),
+        key="corpus-small",
         notes=[f"goal: {GOAL} streams per second and core"],
     )
     _rates(table, results, len(cases))
@@ -103,6 +104,7 @@ def _sample_table(cases: Sequence[Case], rounds: int) -> Table:
     table = Table(
         f"{len(cases)} saved guests of {SAMPLE_BYTES >> 20} MiB, zstd, in one process, {rounds} rounds",
         ("", "streams/s", "ms per stream", "x decompression"),
+        key="corpus-samples",
     )
     _rates(table, results, len(cases), "decompressed")
     return table
@@ -129,6 +131,7 @@ def _scaling(cases: Sequence[Case], rounds: int) -> Table:
     table = Table(
         f"The same {len(cases)} streams with more workers, {rounds} rounds: median (least-most)",
         ("", "streams/s", "ms per stream", "x in process"),
+        key="corpus-workers",
         notes=["processes: their start included; dask: on a scheduler of this machine that is there already"],
     )
     _rates(table, results, len(cases), "in process")

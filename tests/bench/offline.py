@@ -14,6 +14,7 @@ from tables import MIB, Table
 
 HERE = Path(__file__).parent
 SMALL = 16 * MIB
+LIMIT = "header walk"  # the least that can be done
 CHECK, START_UP = "migrate check", f"migrate check, {SMALL / MIB:.0f} MiB"
 # Of a check of a PV guest: a share of the guest's memory, and MiB.
 PV_BUDGET = (0.005, 60)
@@ -33,21 +34,24 @@ def hvm(directory: Path, size: int, rounds: int) -> Table:
         CHECK: [*migrate(), "check", file, "--quiet"],
         incumbent: [*verifier, file],
         "cat": ["cat", file],
-        "header walk": [sys.executable, str(HERE / "header_walk.py"), file],
+        LIMIT: [sys.executable, str(HERE / "header_walk.py"), file],
         START_UP: [*migrate(), "check", small, "--quiet"],
         beside: [*verifier, small],
     }
     results = interleaved({name: partial(run, command) for name, command in commands.items()}, rounds)
     table = Table(
         f"Offline check of an HVM guest of {gib(size)}, {rounds} interleaved rounds: median (least-most)",
-        ("", "wall s", "x faster", "cpu s", "x less cpu", "peak MiB"),
+        ("", "wall s", "x faster", "cpu s", "x less cpu", f"cpu x {LIMIT}", "peak MiB"),
+        key="offline-hvm",
     )
     for name, runs in results.items():
         pairs = list(zip(results[incumbent], runs, strict=True))
         faster = Spread.of(theirs.wall / ours.wall for theirs, ours in pairs)
         less = Spread.of(theirs.cpu / ours.cpu for theirs, ours in pairs)
         wall, cpu, peak = _spreads(runs)
-        table.rows.append((name, f"{wall:.3f}", f"{faster:.1f}", f"{cpu:.3f}", f"{less:.1f}", f"{peak:.0f}"))
+        limit = Spread.of(ours.cpu / least.cpu for least, ours in zip(results[LIMIT], runs, strict=True))
+        numbers = (f"{wall:.3f}", f"{faster:.1f}", f"{cpu:.3f}", f"{less:.1f}", f"{limit:.1f}", f"{peak:.0f}")
+        table.rows.append((name, *numbers))
         table.runs[name] = [asdict(run) for run in runs]
     ours = _beyond_start_up(results[CHECK], results[START_UP])
     theirs = _beyond_start_up(results[incumbent], results[beside])
@@ -56,7 +60,7 @@ def hvm(directory: Path, size: int, rounds: int) -> Table:
         f"x: how many times less than {incumbent} takes for the {gib(size)} in the same round",
         f"beyond start-up, cpu: check {ours * per_gib:.1f} ms/GiB, {incumbent} {theirs * per_gib:.1f} ms/GiB, "
         f"{theirs / ours:.0f} times as much",
-        "goal: 20 times faster than a verifier in plain Python, below 40 MiB",
+        "goal: 30 times faster than the verifier, below 40 MiB",
     ]
     return table
 
@@ -77,6 +81,7 @@ def pv(directory: Path, sizes: tuple[int, ...], rounds: int) -> Table:
     table = Table(
         f"Offline check of PV guests with 2 % page tables, {rounds} interleaved rounds: median (least-most)",
         ("", "wall s", "cpu s", "peak MiB", "budget MiB", "of budget"),
+        key="offline-pv",
         notes=[f"budget: {share:.1%} of the guest and {extra} MiB; goal for 1 GiB: below 2 s"],
     )
     for name, runs in results.items():
@@ -101,7 +106,8 @@ def _spreads(runs: list[Usage]) -> tuple[Spread, Spread, Spread]:
 def _verifier(file: str) -> tuple[str, list[str]]:
     """Xen's own verifier where one is installed that takes this stream, else the stand-in."""
     for script in sorted(Path("/usr/lib").glob("xen-*/bin/verify-stream-v2"), reverse=True):
-        command = [str(script), "-i"]
+        # The modules that it needs lie beside it, where no interpreter looks.
+        command = ["env", f"PYTHONPATH={script.parents[1] / 'lib/python'}", str(script), "-i"]
         try:
             run([*command, file])
         except (OSError, RuntimeError, subprocess.CalledProcessError):

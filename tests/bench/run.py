@@ -1,4 +1,4 @@
-"""Prints the benchmark tables: python tests/bench/run.py [offline] [pipes] [replay] [corpus] [--size 4G] [--json FILE].
+"""Prints the benchmark tables: python tests/bench/run.py [offline] [pipes] … [--json FILE] [--against FILE].
 
 Needs the package installed, and room for the streams in a temporary directory. Nothing is asserted: ratios
 within one run are worth comparing, seconds of two machines are not.
@@ -12,13 +12,23 @@ import tempfile
 from pathlib import Path
 
 import corpus
+import growth
 import offline
 import replay
+import startup
 import throughput
+from against import compare
 from measure import floor
 from tables import MIB, Table, machine
 
-BENCHMARKS = {"offline": offline.tables, "pipes": throughput.tables, "replay": replay.tables, "corpus": corpus.tables}
+BENCHMARKS = {
+    "offline": offline.tables,
+    "pipes": throughput.tables,
+    "replay": replay.tables,
+    "corpus": corpus.tables,
+    "startup": startup.tables,
+    "growth": growth.tables,
+}
 SUFFIXES = {"M": 20, "G": 30}
 LEAST = 64 << 20
 
@@ -39,11 +49,18 @@ def main() -> None:
     parser.add_argument("--size", type=size_in_bytes, default="4G", help="memory of the largest guest (4G)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers there")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="compare with the numbers in an earlier such file")
     asked = parser.parse_args()
     if unknown := set(asked.benchmarks) - set(BENCHMARKS):
         parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     if asked.rounds < 1:
         parser.error("at least one round")
+
+    try:
+        before = None if asked.against is None else json.loads(asked.against.read_text())
+        compare(before or {"tables": [], "machine": ""}, [])
+    except (OSError, ValueError) as error:
+        parser.error(f"{asked.against}: {error}")
 
     where = machine()
     print(where)
@@ -54,6 +71,8 @@ def main() -> None:
             for table in BENCHMARKS[name](Path(directory), asked.size, asked.rounds):
                 table.show()
                 done.append(table)
+    if before is not None:
+        compare(before, done).show()
     if asked.json is not None:
         document = {"machine": where, "tables": [table.to_dict() for table in done]}
         asked.json.write_text(json.dumps(document, indent=2) + "\n")

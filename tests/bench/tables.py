@@ -15,10 +15,11 @@ MIB = 1 << 20
 
 @dataclass(slots=True)
 class Table:
-    """Rows of text under a title; `runs` holds what was measured, by row and run."""
+    """Rows of text under a title; `runs` holds what was measured, by row and run, as seconds or as usages."""
 
     title: str
     columns: Sequence[str]
+    key: str = field(kw_only=True)  # the same in every run, whatever the size
     rows: list[Sequence[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     runs: dict[str, Any] = field(default_factory=dict)

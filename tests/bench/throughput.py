@@ -51,6 +51,7 @@ def _table(directory: Path, kind: str, size: int, rounds: int) -> Table:
     table = Table(
         f"Through a pipe: {kind.upper()} guest of {gib(size)}, {rounds} interleaved rounds: median (least-most)",
         ("", "GB/s", "of the 1 MiB pipe", "cpu s/GiB", "peak MiB"),
+        key=f"pipe-{kind}",
     )
     for name, runs in results.items():
         rate = Spread.of(length / run.wall / 1e9 for run in runs)
