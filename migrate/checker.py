@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from migrate.collector import Collector
@@ -12,6 +12,7 @@ from migrate.placement import check_name
 from migrate.restorer import Restorer
 from migrate.selection import Selection
 from migrate.targets import Target, resolve
+from streams.compression import MAX_EXPANSION
 from streams.decoder import Decoder, drive
 from streams.transports import open_transport
 
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
     from migrate.hypercalls import Step
     from migrate.placement import Placement
     from migrate.replay import Outcome, Trace
+    from migrate.restorer import Kind
     from streams.records import Place
     from streams.transports import Transport
 
 # A release, a placement, and a form of the 4 GiB rule or None for the release's own.
 Question = tuple[Target, str, str | None]
+# A checkpointed stream goes on for as long as it likes: of more checkpoints than so many, those in the middle are
+# left out that fare as the one before.
+CHECKPOINTS_TOLD = 1000
 Source = str | os.PathLike[str] | int | bytes | bytearray | memoryview
 
 
@@ -39,6 +44,7 @@ class Judgement:
         self._placements: dict[str, Placement] = {}
         self._questions: tuple[Question, ...] = ()
         self._at_checkpoints: dict[Question, list[CheckpointVerdict]] = {}
+        self._judged_at = -1  # records when a checkpoint was last judged
 
     def prepare(self) -> None:
         """Import what the end will need, while there is time."""
@@ -109,11 +115,16 @@ class Judgement:
 
     def refusal(self, target: Target, placement: str, variant: str | None = None) -> Finding | None:
         """The first thing that stops the restore, if any does: no more work than that takes."""
-        fatal = (f for f in self.collector.findings if f.fatal and f.in_force(target, placement))
-        first = next(fatal, None)
+        fatal = [f for f in self.collector.findings if f.fatal and f.in_force(target, placement)]
+        first = next(filter(self._in_time, fatal), None)
         if first is None and (trace := self.replay(target, placement, variant, exact=False)) is not None:
             first = next((f for f in trace.findings if f.fatal), None)
-        return first
+        return first or next(iter(fatal), None)
+
+    def _in_time(self, finding: Finding) -> bool:
+        """Whether the restore meets a finding by END: what a container says of later bytes comes after the replay."""
+        end = self.restorer.end_offset
+        return end is None or finding.offset is None or finding.offset <= end
 
     def report(self, target: Target, placement: str, selection: Selection, variant: str | None = None) -> Report:
         """The report for one target and placement."""
@@ -124,8 +135,10 @@ class Judgement:
             from migrate.outlook import outlook
 
             findings += outlook(self, target, placement, variant)
-        fatal = next((f for f in findings if f.fatal), None)
-        reason = self.unjudged_because() if fatal is None or self.restorer.unjudged else None
+        fatal = next((f for f in findings if f.fatal and self._in_time(f)), None)
+        fatal = fatal or next((f for f in findings if f.fatal), None)
+        certain = any(f is fatal for f in self.collector.findings[: self.restorer.certain])
+        reason = self.unjudged_because() if fatal is None or (self.restorer.unjudged and not certain) else None
         verdict = "unjudged" if reason else "refuse" if fatal else "accept"
         return Report(
             stream=self.facts,
@@ -191,6 +204,20 @@ class Judgement:
         kind = self.restorer.kind
         if kind is None or self.restorer.spoiled:
             return
+        unchanged, self._judged_at = self.facts.records == self._judged_at + 1, self.facts.records
+        for question, failure in self._failures(kind, unchanged):
+            verdict = "refuse" if failure else "accept"
+            told = self._at_checkpoints.setdefault(question, [])
+            told.append(CheckpointVerdict(self.facts.checkpoints, place.offset, verdict, failure))
+            if len(told) > CHECKPOINTS_TOLD:
+                middle = range(CHECKPOINTS_TOLD // 2, CHECKPOINTS_TOLD)
+                del told[next((at for at in middle if told[at].verdict == told[at - 1].verdict), middle.start)]
+
+    def _failures(self, kind: Kind, unchanged: bool) -> Iterator[tuple[Question, Failure | None]]:
+        """For each question what would fail if the stream ended here; as last time, where nothing has come since."""
+        if unchanged:
+            yield from [(question, told[-1].failure) for question, told in self._at_checkpoints.items()]
+            return
         self._placements.clear()
         with self.collector.trial() as found:
             self.steps = kind.complete()
@@ -198,11 +225,7 @@ class Judgement:
             target, placement, variant = question
             fatal = self.refusal(target, placement, variant)
             fatal = fatal or next((f for f in found if f.fatal and f.in_force(target, placement)), None)
-            number = self.facts.checkpoints
-            verdict = CheckpointVerdict(
-                number, place.offset, "refuse" if fatal else "accept", _failure(fatal) if fatal else None
-            )
-            self._at_checkpoints.setdefault(question, []).append(verdict)
+            yield question, _failure(fatal) if fatal else None
         self.steps = []
 
 
@@ -255,16 +278,19 @@ class Checker:
         self.judgement = Judgement(None, name, vcpus)
         self.judgement.watch_checkpoints([(self._target, self._placement, None)])
         self._feeder = Feeder(Decoder(self.judgement.restorer).run())
+        self._report: Report | None = None
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes of the stream."""
+        """Take the next bytes of the stream. Raises ValueError after `close`."""
         self._feeder.feed(data)
 
     def close(self) -> Report:
-        """The stream is over: judge it."""
-        self._feeder.close()
-        self.judgement.finish(self._feeder.position)
-        return self.judgement.report(self._target, self._placement, self._selection)
+        """The stream is over: judge it. To close again gives the same report."""
+        if self._report is None:
+            self._feeder.close()
+            self.judgement.finish(self._feeder.position)
+            self._report = self.judgement.report(self._target, self._placement, self._selection)
+        return self._report
 
 
 def judge(
@@ -274,6 +300,7 @@ def judge(
     progress: Callable[[int, int | None], None] | None = None,
     questions: Sequence[Question] = (),
     verify: bool = False,
+    max_expansion: int = MAX_EXPANSION,
     then: Callable[[Judgement], Any],
 ) -> Any:
     """Read a stream once, and do something with the judgement while its bytes can still be read again.
@@ -294,7 +321,7 @@ def judge(
         for input that cannot be read.
     """
     name = source if isinstance(source, str) else os.fspath(source) if isinstance(source, os.PathLike) else "-"
-    with open_transport(source) as transport:
+    with open_transport(source, max_expansion=max_expansion) as transport:
         judgement = Judgement(transport, name, vcpus)
         judgement.watch_checkpoints(questions)
         if verify:
@@ -314,6 +341,7 @@ def survey(
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
     verify: bool = False,
+    max_expansion: int = MAX_EXPANSION,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> list[Report]:
     """Reports of one stream for several releases and forms of the 4 GiB rule, from one reading.
@@ -332,6 +360,7 @@ def survey(
         vcpus=vcpus,
         progress=progress,
         verify=verify,
+        max_expansion=max_expansion,
         questions=[(release, placement, variant) for release in releases for variant in variants],
         then=lambda judgement: [
             judgement.report(release, placement, selection, variant) for release in releases for variant in variants
@@ -350,6 +379,7 @@ def check(
     ignore: Sequence[str] = (),
     l3_rule: str | None = None,
     verify: bool = False,
+    max_expansion: int = MAX_EXPANSION,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Report:
     """Would this stream be restored?
@@ -370,6 +400,8 @@ def check(
         a form of the 4 GiB rule to try instead of the target's own: L3V-1 … (`migrate.rules.extended_cr3`).
     verify:
         compare the pages of a VERIFY phase with those sent before it (XRC-46): every page is read.
+    max_expansion:
+        how many times its length compressed input may decode to, where that is more than 4 GiB; 0 for any.
     progress:
         called now and then with the position and the total size in bytes, where known.
 
@@ -389,6 +421,7 @@ def check(
         select=select,
         ignore=ignore,
         verify=verify,
+        max_expansion=max_expansion,
         progress=progress,
     )[0]
 

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from streams.records import LibxlRecord, XapiBlock
 
 _KNOWN_EMULATORS = 2  # 0 unknown, 1 QEMU traditional, 2 QEMU upstream
+# Longer configurations and xenopsd records are not read: real ones are some KiB, and a text takes many times its
+# length once it is parsed.
+LONGEST_TEXT = 1 << 20
+_KEY_SHOWN = 40  # bytes
 
 
 class Wrappers:
@@ -79,6 +83,8 @@ class Wrappers:
 
     def _config(self, raw: bytes) -> None:
         """The vcpu count of `libxl_domain_config` JSON, where it has one."""
+        if len(raw) > LONGEST_TEXT:
+            return
         try:
             config: Any = json.loads(raw.rstrip(b"\0").decode("utf-8", "replace"))
             self._type = config["c_info"]["type"]
@@ -150,14 +156,17 @@ class Wrappers:
     def _xenstore(self, data: bytes, report: Any) -> None:
         if not data:
             return
-        parts = data.split(b"\0")
-        if parts[-1] or len(parts) % 2 == 0:
+        if data[-1] or data.count(b"\0") % 2:
             report("CON-16", "xenstore data: a key or value does not end with NUL")
             return
-        for key in parts[:-1:2]:
-            if not key or key.startswith(b"/"):
-                report("CON-16", f"xenstore data: key {key!r} is empty or absolute")
+        at = 0
+        while at < len(data):
+            end = data.index(b"\0", at)
+            if end == at or data[at] == ord("/"):
+                key = data[at : min(end, at + _KEY_SHOWN)]
+                report("CON-16", f"xenstore data: key {key!r}{'…' * (end - at > _KEY_SHOWN)} is empty or absolute")
                 return
+            at = data.index(b"\0", end + 1) + 1
 
     def _device_model(self, head: bytes) -> None:
         state = device_state(head)
@@ -173,7 +182,7 @@ class Wrappers:
         match block.id:
             case XapiBlockId.LIBXC | XapiBlockId.LIBXC_LEGACY:
                 self._images += 1
-            case XapiBlockId.XENOPS if len(block.body) == block.length:
+            case XapiBlockId.XENOPS if len(block.body) == block.length <= LONGEST_TEXT:
                 objection = _xenops_objection(block.body)
                 if objection:
                     report("CON-32", f"xenopsd's own record: {objection}")

@@ -25,7 +25,7 @@ FRAMED = 4  # libxc has allocated a frame
 REFERENCED = 8  # allocated only because a page table names it
 
 # Arrays may be this large before the stream has named many pfns; after that, so many times as large as named.
-FREE_PFNS = 1 << 23
+FREE_PFNS = 1 << 20
 PFNS_PER_NAMED = 16
 
 INVALID_MFN = -1
@@ -84,6 +84,11 @@ class PvGuest:
         """Entries of the guest's p2m in one page."""
         return PAGE_SIZE // self.width
 
+    @property
+    def room(self) -> int:
+        """How many pfns the arrays may cover by now."""
+        return max(FREE_PFNS, PFNS_PER_NAMED * self.named, len(self.types))
+
     def reach(self, pfn: int) -> None:
         """Grow the arrays so that they cover a pfn.
 
@@ -95,7 +100,7 @@ class PvGuest:
         size = len(self.types)
         if pfn < size:
             return
-        if pfn >= max(FREE_PFNS, PFNS_PER_NAMED * self.named):
+        if pfn >= self.room:
             raise TooSparseError(pfn, self.named)
         new = max(pfn + 1, min(2 * size, self.max_pfn + 1), 1024)
         self.types = np.concatenate([self.types, np.zeros(new - size, np.uint8)])

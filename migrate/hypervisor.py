@@ -2,8 +2,8 @@
 
 A frame has one type at a time. Taking a type on a frame that has none validates its contents, which takes
 types on what it names, in slot order; taking the type it has only adds a reference; any other type is refused.
-During a restore nothing is ever released, so a type once taken stays: only the L2 with Xen's own slots needs its
-references counted. A call that fails gives back what it took.
+During a restore nothing is ever released, so a type once taken stays, and references need no counting: the L2 with
+Xen's own slots has one user if the table that takes it gave it its type. A call that fails gives back what it took.
 
 Sources: `xen/arch/x86/mm.c` (_get_page_type, promote_l*_table, get_page_from_l*e, get_l*_linear_pagetable,
 pae_xen_mappings_check, do_mmuext_op), `xen/arch/x86/domain.c` (arch_set_info_guest),
@@ -38,6 +38,9 @@ SHIFT = np.uint64(12)
 FIRST_RAM_FRAME = 0x100
 LAST_RAM_FRAME = (1 << 24) - 1
 NO_FRAME = FRAME_MASK >> 12
+
+# Of a rule that Xen does not enforce so many breaches are told one by one.
+NOTES_TOLD = 1024
 
 
 class FrameType(IntEnum):
@@ -97,7 +100,6 @@ L3Rule = Callable[[bool, bool, bool, bool], str | None]
 class Cost:
     """What a replay made Xen do."""
 
-    hypercalls: int = 0
     recursive: int = 0  # types taken because a table names the frame
     deepest: int = 0
     entries: int = 0  # entries validated
@@ -125,13 +127,14 @@ class Hypervisor:
         self.extended_cr3 = False
         self.vcpu0_initialised = False
         self.cost = Cost()
-        self.notes: list[tuple[str, str, int, int | None]] = []  # tolerated: rule, message, pfn, slot
+        self.notes: dict[tuple[str, int], str] = {}  # tolerated: what was first said of a rule and a pfn
+        self.more_notes: dict[str, int] = {}  # by rule: how many more than NOTES_TOLD there were
+        self._noted: dict[str, int] = {}
         self.unseen: set[int] = set()  # frames whose contents were needed and not kept
         self.pae = guest.width == 4
         self.types: NDArray[np.uint8] = np.zeros(len(guest.types), np.uint8)
         self._type = self.types.data
         self._validated: set[int] = set()
-        self._references: dict[int, int] = {}  # of L2X frames
         self._linear: dict[int, int] = {}  # > 0 linear entries of a table, < 0 uses of it by others
         self._pinned: set[int] = set()
         self._journal: list[Callable[[], None]] = []
@@ -180,8 +183,6 @@ class Hypervisor:
         if have == NONE:
             self._type[pfn] = want
             self._journal.append(lambda: self._untype(pfn))
-            if want == L2X:
-                self._references[pfn] = 1
             self._depth += 1
             if self._depth > self.cost.deepest:
                 self.cost.deepest = self._depth
@@ -192,21 +193,10 @@ class Hypervisor:
             self._validated.add(pfn)
         elif have != want:
             raise self._clash(pfn, FrameType(have), want, clash)
-        elif want == L2X:
-            self._refer(pfn)
 
     def _untype(self, pfn: int) -> None:
         self._type[pfn] = NONE
         self._validated.discard(pfn)
-        self._references.pop(pfn, None)
-
-    def _refer(self, pfn: int) -> None:
-        self._references[pfn] += 1
-        self._journal.append(lambda: self._unrefer(pfn))
-
-    def _unrefer(self, pfn: int) -> None:
-        if pfn in self._references:
-            self._references[pfn] -= 1
 
     def _clash(self, pfn: int, have: FrameType, want: FrameType, rule: str) -> Refused:
         level = L2 if want == L2X else want
@@ -216,7 +206,7 @@ class Hypervisor:
             rule = "HYP-18"
         elif {have, want} != {L2, L2X}:
             rule = "HYP-01"
-        elif rule == "HYP-01" or (want == L2X and pfn in self._pinned):
+        elif rule == "HYP-01":
             rule = "HYP-13" if pfn in self._pinned else "HYP-11"
         how = "is mapped writable" if have == WRITABLE else f"is in use as {have}"
         refused = Refused(rule, "EINVAL", f"pfn {pfn:#x} is needed as {want}, but {how}", pfn)
@@ -363,10 +353,20 @@ class Hypervisor:
         self._note_ignored("REC-26", pfn, kind, entries[guest_slots:])
         self._walk(pfn, kind, entries, targets, np.arange(guest_slots), L1, linear=True)
 
+    def _note(self, rule: str, pfn: int, message: str) -> None:
+        """Something tolerated: told once of each pfn, and of so many pfns."""
+        if (rule, pfn) in self.notes:
+            return
+        self._noted[rule] = self._noted.get(rule, 0) + 1
+        if self._noted[rule] <= NOTES_TOLD:
+            self.notes[rule, pfn] = message
+        else:
+            self.more_notes[rule] = self.more_notes.get(rule, 0) + 1
+
     def _note_ignored(self, rule: str, pfn: int, kind: FrameType, entries: NDArray[np.uint64]) -> None:
         """Entries where Xen has its own: savers send them as zero, Xen overwrites them."""
         if entries.any() and self.guest.came_with_data(pfn):
-            self.notes.append((rule, f"{kind} pfn {pfn:#x} has entries in slots that are not the guest's", pfn, None))
+            self._note(rule, pfn, f"{kind} pfn {pfn:#x} has entries in slots that are not the guest's")
 
     def _validate_upper(self, pfn: int, kind: FrameType) -> None:
         """promote_l3_table of a 64-bit guest, promote_l4_table."""
@@ -397,8 +397,6 @@ class Hypervisor:
         named = targets[slots]
         # What has the wanted type needs no work; the rest is done in order.
         todo = bad | (named < 0) | (self.types[np.maximum(named, 0)] != np.uint8(want))
-        if want == L2X:
-            todo[:] = True
         for at in np.flatnonzero(todo).tolist():
             slot, target, entry = int(slots[at]), int(named[at]), int(some[at])
             if bad[at]:
@@ -450,15 +448,11 @@ class Hypervisor:
         self._linear[table] = self._linear.get(table, 0) + 1
         self._linear[target] = self._linear.get(target, 0) - 1
         self._journal.append(lambda: self._undo_linear(table, target))
-        if have == L2X:
-            self._refer(target)
         self._note_linear(table, kind, target)
         return True
 
     def _note_linear(self, table: int, kind: FrameType, target: int) -> None:
-        self.notes.append(
-            ("HYP-16", f"{kind} pfn {table:#x} maps {kind} pfn {target:#x} as a linear table", table, None)
-        )
+        self._note("HYP-16", table, f"{kind} pfn {table:#x} maps {kind} pfn {target:#x} as a linear table")
 
     def _undo_linear(self, table: int, target: int) -> None:
         self._linear[table] -= 1
@@ -485,9 +479,10 @@ class Hypervisor:
         entry = int(entries[slot])
         if not entry & P:
             raise Refused("HYP-10", "EINVAL", f"L3 pfn {pfn:#x}: slot 3, which carries Xen's L2, is empty", pfn, slot)
-        self._walk(pfn, L3, entries, targets, np.array([slot]), L2X, linear=False)
         target = int(targets[slot])
-        if self._references[target] != 1:
+        shared = target >= 0 and self._type[target] == L2X
+        self._walk(pfn, L3, entries, targets, np.array([slot]), L2X, linear=False)
+        if shared:
             raise Refused(
                 "HYP-12",
                 "EINVAL",

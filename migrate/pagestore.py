@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,7 @@ class PageStore:
         self.rereads = rereads
         self._tables: dict[int, int] = {}  # pfn -> file offset or pool slot
         self._pool = PagePool()
-        self._batches: list[tuple[int, int, int]] = []  # offset of the words, their number, offset of the data
+        self._batches = array("Q")  # threes: offset of the words, their number, offset of the data
         self._others: dict[int, bytes] = {}
         # Compressed input can be decoded once more for the rare page that nobody saw coming.
         self._overflowed = transport is not None and transport.reread([]) is not None
@@ -87,7 +88,7 @@ class PageStore:
 
     def note_batch(self, words_offset: int, words: PfnWords, data_offset: int) -> None:
         """Remember where a record's pages lie, for a later look."""
-        self._batches.append((words_offset, len(words), data_offset))
+        self._batches.extend((words_offset, len(words), data_offset))
         self._places.clear()
 
     def put_tables(self, pfns: Sequence[int], contents: Sequence[bytes], offsets: Sequence[int]) -> None:
@@ -164,9 +165,9 @@ class PageStore:
         assert found is not None
         return found[0]
 
-    def table_batches(self, size: int = 256) -> Iterable[tuple[list[int], Pages]]:
-        """All tables, some at a time: their pfns, and contents of shape (tables, 512)."""
-        pfns = sorted(self._tables, key=self._tables.__getitem__)
+    def table_batches(self, only: Iterable[int] | None = None, size: int = 256) -> Iterable[tuple[list[int], Pages]]:
+        """Tables, all or `only` some, `size` at a time: their pfns, and contents of shape (tables, 512)."""
+        pfns = sorted(self._tables if only is None else only, key=self._tables.__getitem__)
         for start in range(0, len(pfns), size):
             some = pfns[start : start + size]
             if self.rereads and self._transport is not None:
@@ -195,13 +196,16 @@ class PageStore:
         self._places.update(dict.fromkeys(missing))
         wanted = np.unique(np.array(missing, np.int64))
         # What has to be decoded once more to be read again is read again in one go.
-        step = 64 if self.rereads else max(1, len(self._batches))
+        step = 3 * (64 if self.rereads else max(1, len(self._batches)))
         for stop in range(len(self._batches), 0, -step):
-            batches = self._batches[max(0, stop - step) : stop]
-            raws = self._transport.reread([(offset, count * PFN_WORD_SIZE) for offset, count, _ in batches])
+            some = self._batches[max(0, stop - step) : stop]
+            offsets, counts, data_offsets = some[0::3], some[1::3], some[2::3]
+            raws = self._transport.reread(
+                [(offset, count * PFN_WORD_SIZE) for offset, count in zip(offsets, counts, strict=True)]
+            )
             if raws is None:
                 return  # a pipe: what was not kept is gone
-            for (_, _, data), raw in zip(reversed(batches), reversed(raws), strict=True):
+            for data, raw in zip(reversed(data_offsets), reversed(raws), strict=True):
                 words = PfnWords(raw)
                 pfns_here = words.pfns
                 at = np.searchsorted(wanted, pfns_here)

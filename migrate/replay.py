@@ -22,7 +22,7 @@ from migrate.hypercalls import (
     Step,
 )
 from migrate.hypervisor import FrameType, Hypervisor, L3Rule, Refused
-from migrate.paging import FRAME_MASK, PAE_L3_LIMIT, RW, P, bad_descriptors
+from migrate.paging import ENTRIES, FRAME_MASK, PAE_L3_LIMIT, RW, P, bad_descriptors
 from migrate.rules import RULES
 from migrate.rules.catalogue import Effect, Severity
 from migrate.rules.extended_cr3 import VARIANTS
@@ -44,6 +44,15 @@ if TYPE_CHECKING:
     from migrate.placement import Placement
     from migrate.targets import Target
     from streams.records import Place
+
+# The first refusal decides. What else would be refused is told as well, but a refused call gives back all the types
+# it took, so that the next one begins anew: an end comes with so many refusals, or when so many tables have been
+# looked at, and each of the guest's that often.
+MOST_REFUSED = 1024
+FREE_TABLES = 1 << 13
+REPLAYED_TIMES = 8
+# Frames for which it is told who maps them writable.
+MOST_MAPPERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,17 @@ def l3_rule(variant: str) -> L3Rule:
     return answer
 
 
+def _not_asked(first: Finding, refused: int, left: int) -> Finding:
+    return Finding(
+        first.rule,
+        f"the replay ends after {refused} refused calls, the first of which decides: {left} more are not asked for",
+        Severity.INFO,
+        Effect.TOLERATED,
+        step=first.step,
+        call=first.call,
+    )
+
+
 class PvReplay:
     """Xen's answers to a PV guest's restore.
 
@@ -119,9 +139,18 @@ class PvReplay:
         if ledger is not None and self._sound(steps, ledger):
             self._cleared = True
             steps = [step for step in steps if not isinstance(step, Pin | MapP2m)]
-        for step in steps:
-            trace.outcomes.append(self._answer(step))
-        trace.notes = [*self._noted(), *self._tags()]
+        first = None
+        refused = 0
+        patience = ENTRIES * max(FREE_TABLES, REPLAYED_TIMES * len(self.guest.store.tables))
+        for number, step in enumerate(steps, 1):
+            outcome = self._answer(step)
+            trace.outcomes.append(outcome)
+            if outcome.finding is not None:
+                first, refused = first or outcome.finding, refused + 1
+            if first and number < len(steps) and (refused == MOST_REFUSED or self.xen.cost.entries > patience):
+                trace.notes.append(_not_asked(first, refused, len(steps) - number))
+                break
+        trace.notes += [*self._noted(), *self._tags()]
         return trace
 
     def _sound(self, steps: Sequence[Step], ledger: Ledger) -> bool:
@@ -157,9 +186,11 @@ class PvReplay:
 
     def _noted(self) -> Iterable[Finding]:
         """What the hypervisor tolerated."""
-        for rule_id, message, pfn, slot in self.xen.notes:
+        last = dict(self.xen.notes.keys())  # of each rule, which speaks for those not told one by one
+        for (rule_id, pfn), message in self.xen.notes.items():
             rule = RULES[rule_id]
-            yield Finding(rule, message, rule.severity, rule.effect, pfn=pfn, slot=slot, step="pin", call="xen")
+            count = 1 + (self.xen.more_notes.get(rule_id, 0) if last[rule_id] == pfn else 0)
+            yield Finding(rule, message, rule.severity, rule.effect, pfn=pfn, count=count, step="pin", call="xen")
 
     def _tags(self) -> Iterable[Finding]:
         """HYP-08, HYP-09: what the stream calls a table, against what Xen found it to be."""
@@ -300,8 +331,10 @@ class PvReplay:
         return Outcome(step, fatal, tuple(f for f in findings if f is not fatal))
 
     def _mapped_by(self, pfn: int) -> str:
-        """Which entry of an L1 maps a frame writable, in words."""
+        """Which entry of an L1 maps a frame writable, in words; told of a few frames, for it takes all tables."""
         if pfn not in self._mappers:
+            if len(self._mappers) == MOST_MAPPERS:
+                return ""
             self._mappers[pfn] = self._first_mapper(pfn)
         return self._mappers[pfn]
 

@@ -17,6 +17,7 @@ from migrate.policy import policy_objection
 from migrate.rounds import RoundCounter
 from migrate.rules.catalogue import Effect
 from migrate.targets import LONG_RECORD, SHORT_RECORD, Target
+from streams.decoder import MOST_WORDS
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
 from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
 from streams.wire.framing import (
@@ -54,6 +55,15 @@ MAX_BATCH = 1024
 # Signals that kill the toolstack's process.
 SIGABRT = 6
 SIGSEGV = 11
+
+# Longer bodies are not read. The list of a PV guest's p2m pages is the only record that can be so long in earnest.
+LONGEST_BODY = 16 << 20
+# Between two checkpoints libxc keeps all records. So many, with so many bytes besides pages, are far more than a
+# saver sends.
+MOST_BUFFERED = 1 << 16
+MOST_BUFFERED_BYTES = 32 << 20
+# Of the hypercalls that are made while records are read, so many are kept to be traced.
+CALLS_TOLD = 1 << 12
 
 
 class Kind(Protocol):
@@ -118,12 +128,15 @@ class Restorer:
         self.verifying = False
         self.met_pages = False
         self.ended = False
+        self.end_offset: int | None = None
         self.cut = False  # the grammar broke before END
         self.unjudged: str | None = None
+        self.certain = 0  # findings before that
         self.spoiled = False  # something the end depends on was refused
         self.rounds = RoundCounter(facts.rounds)
         self._last_checkpoint: Place | None = None
         self._buffered: list[Record | PageData] = []
+        self._buffered_bytes = 0
         self.on_checkpoint: Callable[[Place], None] = lambda place: None
         self._completed = False
 
@@ -223,7 +236,8 @@ class Restorer:
                 place,
                 until=OLD_LIMIT_UNTIL,
             )
-        return place.type in LAW and place.length <= MAX_RECORD
+        limit = MAX_RECORD if place.type == RecordType.X86_PV_P2M_FRAMES else LONGEST_BODY
+        return place.type in LAW and place.length <= limit
 
     def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
         """The pages the kind of guest needs; all, where a VERIFY phase is to be compared."""
@@ -242,9 +256,23 @@ class Restorer:
     def record(self, record: Record | PageData) -> None:
         """One complete record; after the first checkpoint it waits for the next (`buffer_record`)."""
         if self.facts.checkpoints and record.type not in (RecordType.END, RecordType.CHECKPOINT):
-            self._buffered.append(self.kind.detach(record) if self.kind else record)
+            self._buffer(record)
         else:
             self._apply(record)
+
+    def _buffer(self, record: Record | PageData) -> None:
+        self._buffered_bytes += len(getattr(record, "body", None) or b"")
+        if len(self._buffered) >= MOST_BUFFERED or self._buffered_bytes > MOST_BUFFERED_BYTES:
+            most = f"{MOST_BUFFERED} records, or {MOST_BUFFERED_BYTES >> 20} MiB of them"
+            self.give_up(f"more than {most}, wait for one checkpoint")
+            self._buffered.clear()
+        elif not self.unjudged:
+            self._buffered.append(self.kind.detach(record) if self.kind else record)
+
+    def asked(self, call: Asked) -> None:
+        """Take note of a hypercall that is made now."""
+        if len(self.calls) < CALLS_TOLD:
+            self.calls.append(call)
 
     def _apply(self, record: Record | PageData) -> None:
         """`process_record`."""
@@ -327,13 +355,16 @@ class Restorer:
         if isinstance(record, PageData):
             self._page_data(record)
             return
+        if record.body is None and place.length > LONGEST_BODY and place.type not in _TOLD_BY_LENGTH:
+            self._unread(f"{place.name} of {place.length} bytes: no more than {LONGEST_BODY >> 20} MiB are read")
+            return
         match place.type:
             case RecordType.PAGE_DATA:
                 self.refuse("REC-01", f"{place.length} bytes; at least {PAGE_DATA_HEADER.size}", place)
             case RecordType.END:
                 self._expect_empty(place)
                 self.rounds.take(record)
-                self.ended = True
+                self.ended, self.end_offset = True, place.offset
                 self._end_after_checkpoints()
             case RecordType.VERIFY:
                 self._expect_empty(place)
@@ -341,7 +372,7 @@ class Restorer:
                 self.verifying = True
             case RecordType.CHECKPOINT:
                 self._expect_empty(place)
-                buffered, self._buffered = self._buffered, []
+                buffered, self._buffered, self._buffered_bytes = self._buffered, [], 0
                 for waiting in buffered:
                     self._apply(waiting)
                 self.rounds.take(record)
@@ -392,7 +423,7 @@ class Restorer:
                 call="settscinfo",
                 since=since,
             )
-        self.calls.append(Asked("settscinfo", f"mode {tsc.mode}, {tsc.khz} kHz", place, refusal))
+        self.asked(Asked("settscinfo", f"mode {tsc.mode}, {tsc.khz} kHz", place, refusal))
         if tsc.reserved:
             self.report("REC-103", f"the reserved word is {tsc.reserved:#x}", place)
 
@@ -419,13 +450,19 @@ class Restorer:
                 errno=errno,
                 call="set_domain_cpu_policy",
             )
-        self.calls.append(Asked("set_domain_cpu_policy", f"{place.length // size} entries", place, refusal))
+        self.asked(Asked("set_domain_cpu_policy", f"{place.length // size} entries", place, refusal))
 
     def _page_data(self, record: PageData) -> None:
         """The checks of `handle_page_data`, then the guest's."""
         place, words = record.place, record.words
         if record.count < 1:
             self.refuse("REC-02", "no pfn words; expected at least 1", place)
+            return
+        if (
+            len(words) != record.count > MOST_WORDS
+            and place.length >= PAGE_DATA_HEADER.size + record.count * PFN_WORD_SIZE
+        ):
+            self._unread(f"{place.name} of {record.count} pfn words: no more than {MOST_WORDS} are read")
             return
         if len(words) != record.count:
             self.refuse("REC-03", f"{place.length} bytes are too few for {record.count} pfn words", place)
@@ -470,6 +507,16 @@ class Restorer:
         """Report a record that libxc refuses; nothing of it is used."""
         self.report(rule, f"{place.name}: {message}", place, **fields)  # type: ignore[arg-type]
         self._spoil(place)
+
+    def _unread(self, why: str) -> None:
+        """What no saver writes, libxc may take, and would cost more memory than it is worth."""
+        self.give_up(why)
+        self.spoiled = True
+
+    def give_up(self, why: str) -> None:
+        """The stream cannot be judged from here on; a refusal that came before is certain all the same."""
+        if self.unjudged is None:
+            self.unjudged, self.certain = why, len(self.collector.findings)
 
     def _spoil(self, place: Place) -> None:
         """What the end of the restore would do with this record's contents cannot be told any more."""
@@ -520,6 +567,17 @@ class Restorer:
 
 _VERSION_3_RECORDS = frozenset(
     {RecordType.STATIC_DATA_END, RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY},
+)
+# Of what is wrong with these nothing but their length is to be told.
+_TOLD_BY_LENGTH = frozenset(
+    {
+        RecordType.END,
+        RecordType.VERIFY,
+        RecordType.CHECKPOINT,
+        RecordType.STATIC_DATA_END,
+        RecordType.X86_TSC_INFO,
+        RecordType.SHARED_INFO,
+    }
 )
 _HARMLESS_IF_REFUSED = frozenset(
     {RecordType.X86_TSC_INFO, RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY, RecordType.VERIFY}

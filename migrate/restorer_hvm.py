@@ -133,7 +133,7 @@ class HvmKind:
             )
         if refusal is None or refusal.since:
             self.params[known] = value
-        self.restorer.calls.append(Asked("hvm_set_param", f"{param_name(index)} = {value:#x}", place, refusal))
+        self.restorer.asked(Asked("hvm_set_param", f"{param_name(index)} = {value:#x}", place, refusal))
 
     def complete(self) -> list[Step]:
         """`x86_hvm_stream_complete`."""

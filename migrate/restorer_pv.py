@@ -6,8 +6,9 @@ Sources: `xg_sr_restore_x86_pv.c`, `xg_sr_common_x86_pv.c`, `handle_page_data` a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from migrate.restorer import Restorer
 
 LEVELS = {4: 3, 8: 4}
+# No PV domain can have more (MAX_VIRT_CPUS).
+MAX_VCPUS = 8192
 # Entries of the p2m list that may be left out before those of a record. What lies further on cannot matter: the
 # END fails over the first entry that was never given, and so wide a gap is not worth its memory.
 MAX_P2M_GAP = 1 << 14
@@ -81,6 +84,7 @@ class PvKind:
         self._sure: NDArray[np.bool_] = np.zeros(0, np.bool_)  # its pages that are kept whatever they hold
         self._p2m_known = False
         self._leftovers = False  # REC-29 has been told
+        self._far: dict[int, int] = {}  # types of tables, by pfn, that name pfns beyond the arrays
         self.p2m_is_sound = False  # every p2m page is one that libxc can rewrite
         self._gap = False  # the list does not begin with pfn 0
         self.places: dict[int, Place] = {}  # last record of each type
@@ -151,7 +155,7 @@ class PvKind:
         try:
             guest.reach(int(pfns.max()))
         except TooSparseError as error:
-            self.restorer.unjudged = str(error)
+            self._lose_track(error)
             return
         last = _last_copies(pfns)
         guest.types[pfns[last]] = types[last]
@@ -161,6 +165,8 @@ class PvKind:
         if types.any() and guest.width == 4:
             self._l4_in_pae(record, pfns, types)
         guest.state[pfns] |= np.where(_GETS_FRAME[types], SENT | FRAMED, SENT).astype(np.uint8)
+        if not words.data_pages:
+            return
         has_data = words.has_data
         data_pfns = pfns[has_data]
         if verifying:
@@ -184,10 +190,32 @@ class PvKind:
         final = np.flatnonzero(last[ordinals])
         kept = ordinals[final].tolist()
         table_pfns = data_pfns[kept].tolist()
-        self.ledger.enter(table_pfns, types[has_data][kept].tolist(), entries[final])
+        self._enter(stale, table_pfns, types[has_data][kept].tolist(), entries[final])
         store.put_tables(table_pfns, [contents[i] for i in kept], [record.data_offset + PAGE_SIZE * i for i in kept])
         if self._peeks:
             self._keep_others(data_pfns, np.flatnonzero(~tables & last), contents)
+        if self._far and guest.room > guest.max_pfn:
+            self._catch_up()
+
+    def _enter(
+        self, stale: Sequence[int], pfns: Sequence[int], types: Sequence[int], entries: NDArray[np.uint64]
+    ) -> None:
+        """Note tables, those that name pfns too far off to be tracked now for later."""
+        for pfn in (*stale, *pfns):
+            self._far.pop(pfn, None)
+        if self.guest.room <= self.guest.max_pfn:
+            named = np.where(entries & 1, (entries & FRAME_MASK) >> 12, 0).max(axis=1, initial=0)
+            near = named < self.guest.room
+            far = list(compress(pfns, ~near))
+            self.ledger.forget(far)
+            self._far.update(zip(far, compress(types, ~near), strict=True))
+            pfns, types, entries = list(compress(pfns, near)), list(compress(types, near)), entries[near]
+        self.ledger.enter(pfns, types, entries)
+
+    def _lose_track(self, error: TooSparseError) -> None:
+        """No verdict on the end can be given; but where it is refused already, none is needed."""
+        if not self.restorer.spoiled:
+            self.restorer.give_up(str(error))
 
     def _only_verified(self, record: PageData, data_pfns: NDArray[np.int64]) -> None:
         """ORD-20: after VERIFY nothing is written."""
@@ -250,11 +278,8 @@ class PvKind:
             )
             self.restorer.spoiled = True
             return False
-        try:
-            guest.reach(highest)
-        except TooSparseError as error:
-            self.restorer.unjudged = str(error)
-            return False
+        near = named < guest.room
+        guest.reach(int(named[near].max(initial=0)))
         leftover = (entries & FRAME_MASK != 0) & ~present & (entries & FRAME_MASK < L1TF_SAFE)
         if leftover.any() and not self._leftovers:
             self._leftovers = True
@@ -267,10 +292,24 @@ class PvKind:
                 pfn=int(data_pfns[ordinals[row]]),
                 slot=slot,
             )
-        fresh = present & (guest.state[named] & FRAMED == 0)
-        if fresh.any():
-            guest.state[named[fresh]] |= FRAMED | REFERENCED
+        self._gets_frames(named[present & near])
         return True
+
+    def _gets_frames(self, named: NDArray[np.int64]) -> None:
+        """What a page table names and has no frame yet is given one."""
+        fresh = named[self.guest.state[named] & FRAMED == 0]
+        if fresh.size:
+            self.guest.state[fresh] |= FRAMED | REFERENCED
+
+    def _catch_up(self) -> None:
+        """Track the tables that named pfns too far off when they came. Raises TooSparseError where they still are."""
+        far, self._far = self._far, {}
+        for pfns, entries in self.guest.store.table_batches(far):
+            present = (entries & 1).astype(bool)
+            named = ((entries[present] & FRAME_MASK) >> 12).astype(np.int64)
+            self.guest.reach(int(named.max()))
+            self._gets_frames(named)
+            self.ledger.enter(pfns, [far[pfn] for pfn in pfns], entries)
 
     def _keep_others(self, pfns: NDArray[np.int64], ordinals: NDArray[np.int64], contents: dict[int, bytes]) -> None:
         """On an input that cannot be read again: keep what the end may ask for."""
@@ -319,7 +358,7 @@ class PvKind:
         guest = self.guest
         guest.width, guest.levels = info.guest_width, info.pt_levels
         if guest.width == 4:
-            self.restorer.calls.append(Asked("set_address_size", "32 bit", place))
+            self.restorer.asked(Asked("set_address_size", "32 bit", place))
         self.restorer.facts.width, self.restorer.facts.levels = guest.width, guest.levels
 
     def _p2m_frames(self, record: Record) -> None:
@@ -395,6 +434,10 @@ class PvKind:
         if limit is not None and header.vcpu_id >= limit:
             self.restorer.refuse("REC-52", f"vcpu {header.vcpu_id}; the domain has {limit}", place, vcpu=header.vcpu_id)
             return
+        if len(self.guest.vcpus) >= MAX_VCPUS and header.vcpu_id not in self.guest.vcpus:
+            what = f"vcpu {header.vcpu_id}, after {MAX_VCPUS} others; no domain has so many"
+            self.restorer.refuse("REC-52", what, place, vcpu=header.vcpu_id)
+            return
         part = _VCPU_PARTS[RecordType(place.type)]
         if not self._content_fits(part, content, place, header.vcpu_id):
             return
@@ -446,6 +489,11 @@ class PvKind:
 
     def complete(self) -> list[Step]:
         """`x86_pv_stream_complete`."""
+        try:
+            self._catch_up()
+        except TooSparseError as error:
+            self._lose_track(error)
+            return []
         return complete(self)
 
     def unnoticed(self) -> None:

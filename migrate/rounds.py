@@ -17,6 +17,10 @@ CHECKPOINT = "checkpoint"  # what a checkpoint after the first brings
 VERIFY = "verify"  # everything once more, to be compared
 
 
+# A saver makes a few passes, and a checkpointed one for as long as it runs: later ones are counted with the last.
+ROUNDS_TOLD = 1024
+
+
 @dataclass(slots=True)
 class Round:
     """One pass: its kind, pfn words sent, and bytes of PAGE_DATA they took."""
@@ -36,7 +40,7 @@ class RoundCounter:
     Attributes
     ----------
     rounds:
-        the passes so far, in stream order.
+        the passes so far, in stream order; ROUNDS_TOLD of them at most.
     """
 
     def __init__(self, rounds: list[Round]) -> None:
@@ -50,7 +54,8 @@ class RoundCounter:
             case RecordType.PAGE_DATA if words := getattr(record, "words", None):
                 first = words.pfn(0)
                 if not self.rounds or first <= self._last_pfn or self._last_pfn < 0:
-                    self.rounds.append(Round(self._kind))
+                    if len(self.rounds) < ROUNDS_TOLD:
+                        self.rounds.append(Round(self._kind))
                     self._kind = DIRTY if self._kind == FIRST else self._kind
                 self.rounds[-1].pages += len(words)
                 self.rounds[-1].bytes += record.place.length

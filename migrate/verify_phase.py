@@ -66,10 +66,11 @@ class VerifyPhase:
             return
         self._named += len(pfns)
         size = int(pfns.max()) + 1
-        if size > max(FREE_PFNS, PFNS_PER_NAMED * self._named):
+        most = max(FREE_PFNS, PFNS_PER_NAMED * self._named)
+        if size > most:
             return  # far beyond anything sent: not worth arrays of that size
         if size > len(self._digests):
-            more = max(size, 2 * len(self._digests)) - len(self._digests)
+            more = max(size, min(2 * len(self._digests), most)) - len(self._digests)
             self._digests = np.concatenate([self._digests, np.zeros(more, np.uint64)])
             self._offsets = np.concatenate([self._offsets, np.full(more, UNKNOWN, np.int64)])
         self._digests[pfns] = digests

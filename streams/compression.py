@@ -14,6 +14,11 @@ COMPRESSED_PIECE = 32 << 10
 DECODED_PIECE = 256 << 10
 # Most memory a decoder may want for its window: what zstd -d and xz -9 are content with, and more.
 DECODER_MEMORY = 128 << 20
+# Data may decode to this many bytes in any case, and to more only if that is not more than so many times what was
+# read of them. Even memory that is all zeros comes with an 8-byte word for each page, and with the kernel's own
+# accounts of each page, once it has been used: that bounds what can be gained.
+FREE_EXPANSION = 4 << 30
+MAX_EXPANSION = 4096
 
 
 class Undecodable(Exception):

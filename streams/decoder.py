@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
 # Pages asked for in one go: bounds the buffer a transport needs, however long a run is.
 PAGES_PER_GIVE = 256
+# Pfn words of one record that are read: 256 times as many as a saver writes.
+MOST_WORDS = 1 << 18
 # A libxl record or xapi block that could be worth keeping whole is at most this long; the device model's is not.
 LIBXL_BODY_LIMIT = 16 << 20
 
@@ -119,7 +121,10 @@ class Consumer(Protocol):
         """Runs (first ordinal, pages) of a PAGE_DATA record's data pages worth having, ascending."""
 
     def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
-        """Contents of data pages from ordinal `first` on, valid until this returns; what of it goes into the record."""
+        """Contents of data pages from ordinal `first` on, valid until this returns; what of it goes into the record.
+
+        Of a record that the input ends in, the pages that came whole are told; `record` does not follow.
+        """
 
     def record(self, record: Record | PageData) -> None:
         """A complete record."""
@@ -414,7 +419,7 @@ class Decoder:
         left = place.length - PAGE_DATA_HEADER.size
         size = header.count * PFN_WORD_SIZE
         words = PfnWords(b"")
-        if size <= left:
+        if size <= left and header.count <= MOST_WORDS:
             raw = yield from self._take(size)
             if len(raw) < size:
                 return None
@@ -433,6 +438,8 @@ class Decoder:
                     assert not isinstance(data, int)
                     self.position += len(data)
                     if len(data) < some * PAGE_SIZE:
+                        if whole := len(data) // PAGE_SIZE * PAGE_SIZE:
+                            self.consumer.pages(words, first, data[:whole])
                         return None
                     kept = self.consumer.pages(words, first, data)
                     if kept is not None:

@@ -17,11 +17,20 @@ class Feeder:
         self._at = 0
         self._passed = 0  # of the present Skip
         self._done = False
+        self._closed = False
         self.position = 0
         self._request = next(decoding)
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes, and decode as far as they go."""
+        """Take the next bytes, and decode as far as they go; what follows the last one asked for is dropped.
+
+        Raises
+        ------
+        ValueError
+            after `close`.
+        """
+        if self._closed:
+            raise ValueError("closed: no more bytes can be fed")
         if self._done:
             return
         self._buffer += data
@@ -31,7 +40,8 @@ class Feeder:
             self._at = 0
 
     def close(self) -> None:
-        """No more bytes will come: what is asked for is answered with what there is."""
+        """No more bytes will come: what is asked for is answered with what there is. To close again does nothing."""
+        self._closed = True
         while not self._done:
             self._run(ended=True)
 

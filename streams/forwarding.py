@@ -145,12 +145,13 @@ class ForwardingTransport(Transport):
             self._pending = data
         return data
 
-    def _read_into(self, buffer: memoryview) -> int:
+    def _read_into(self, buffer: memoryview, fd: int | None = None) -> int:
+        source = self._source if fd is None else fd
         while True:
             try:
-                return os.readv(self._source, [buffer])
+                return os.readv(source, [buffer])
             except BlockingIOError:
-                _wait(self._source, select.POLLIN)
+                self._wait(source, select.POLLIN)
             except OSError as error:
                 message = f"reading failed at offset 0x{self.position:x}: {error.strerror or error}"
                 raise TransportError(message, self.position) from error
@@ -161,7 +162,7 @@ class ForwardingTransport(Transport):
             try:
                 done = os.write(self._sink, view)
             except BlockingIOError:
-                _wait(self._sink, select.POLLOUT)
+                self._wait(self._sink, select.POLLOUT)
             except BrokenPipeError:
                 raise
             except ConnectionResetError as error:  # what a socket says where a pipe breaks
@@ -198,7 +199,7 @@ class ForwardingTransport(Transport):
                     _enlarge(self._side[1])
                 there = self._tee_into(self._source, self._side[1], min(len(buffer), PIPE_SIZE))
             except BlockingIOError:
-                _wait(self._source, select.POLLIN)
+                self._wait(self._source, select.POLLIN)
             except OSError:
                 self._tees = False  # what comes is not from a pipe, or there are no more descriptors
                 return None
@@ -209,7 +210,7 @@ class ForwardingTransport(Transport):
             moved += some
         at = 0
         while at < there:
-            at += os.readv(self._side[0], [buffer[at:there]])
+            at += self._read_into(buffer[at:there], self._side[0])
         if moved < there:  # the output takes no splice: the rest is still in the input
             self._tees = False
             rest = buffer[moved:there]
@@ -228,8 +229,8 @@ class ForwardingTransport(Transport):
             try:
                 moved = os.splice(self._source, self._sink, min(n, PIPE_SIZE))
             except BlockingIOError:
-                _wait(self._source, select.POLLIN)
-                _wait(self._sink, select.POLLOUT)
+                self._wait(self._source, select.POLLIN)
+                self._wait(self._sink, select.POLLOUT)
             except BrokenPipeError:
                 raise
             except OSError:
@@ -243,6 +244,16 @@ class ForwardingTransport(Transport):
                 self.spliced += moved
                 return moved
 
+    def _wait(self, fd: int, event: int) -> None:
+        """Until a descriptor that does not block is ready."""
+        poll = select.poll()
+        poll.register(fd, event)
+        try:
+            poll.poll()
+        except OSError as error:
+            message = f"waiting failed at offset 0x{self.position:x}: {error.strerror or error}"
+            raise TransportError(message, self.position) from error
+
 
 def _no_tee(source: int, sink: int, n: int) -> int:
     raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -253,9 +264,3 @@ def _enlarge(fd: int) -> None:
     with suppress(OSError, AttributeError):  # no pipe, the user's limit; not Linux
         if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < PIPE_SIZE:
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-
-
-def _wait(fd: int, event: int) -> None:
-    poll = select.poll()
-    poll.register(fd, event)
-    poll.poll()

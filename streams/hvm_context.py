@@ -88,6 +88,8 @@ class HvmEntry:
         try:
             layout.sizeof()
         except SizeofError:
+            if len(self.body) < len(built) == _least(layout) and not any(built[len(self.body) :]):
+                built = built[: len(self.body)]  # zeros were read for what it lacks
             return replace(self, body=built, length=len(built))
         return replace(self, body=built[: len(self.body)] + self.body[len(built) :])
 

@@ -222,7 +222,7 @@ class LegacyReader:
         known = self.stream.l3
         is_l3 = types & LEVEL_MASK == PageType.L3TAB
         if known:
-            for pfn in np.intersect1d(pfns[~is_l3], np.fromiter(known, np.int64)).tolist():
+            for pfn in known.keys() & set(pfns[~is_l3].tolist()):
                 del known[pfn]
         known.update(zip(pfns[is_l3].tolist(), (types[is_l3] & PIN_BIT != 0).tolist(), strict=True))
 

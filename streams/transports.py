@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from streams.compression import CODECS, LONGEST_MAGIC, Codec, Undecodable
+from streams.compression import CODECS, FREE_EXPANSION, LONGEST_MAGIC, MAX_EXPANSION, Codec, Undecodable
 
 # Most bytes read by one system call, and the unit in which large answers grow.
 PIECE = 1 << 20
@@ -410,13 +410,17 @@ class CompressedTransport(Transport):
         the compressed bytes, from their start; closed with this transport.
     codec:
         the kind of compression.
+    max_expansion:
+        how many times its length the input may decode to, where that is more than `FREE_EXPANSION` bytes; 0 for any.
     """
 
     rereads = False
     size: int | None = None
 
-    def __init__(self, raw: RawTransport, codec: Codec) -> None:
+    def __init__(self, raw: RawTransport, codec: Codec, max_expansion: int = MAX_EXPANSION) -> None:
         self.position = 0
+        self._max_expansion = max_expansion
+        self._decoded = 0
         self.codec = codec
         self._raw = raw
         self._pieces = codec.decode(raw)
@@ -457,7 +461,7 @@ class CompressedTransport(Transport):
         if raw is None:
             return None
         found: dict[tuple[int, int], bytes] = {}
-        with CompressedTransport(raw, self.codec) as second:
+        with CompressedTransport(raw, self.codec, self._max_expansion) as second:
             held, held_at = b"", 0  # what was last given, for ranges that overlap
             for offset, n in sorted(set(ranges)):
                 if offset > second.position:
@@ -486,6 +490,7 @@ class CompressedTransport(Transport):
             self._piece = next(self._pieces, b"")
             while not self._piece:
                 self._piece = next(self._pieces)
+            self._mind_expansion()
         except StopIteration:
             return False
         except (Undecodable, TransportError) as error:
@@ -493,11 +498,23 @@ class CompressedTransport(Transport):
             raise self._error from error
         return True
 
+    def _mind_expansion(self) -> None:
+        self._decoded += len(self._piece)
+        if self._decoded > FREE_EXPANSION and 0 < self._max_expansion * self._raw.position < self._decoded:
+            raise Undecodable(
+                f"the first 0x{self._raw.position:x} bytes of {self.codec.name} data decode to more than "
+                f"{FREE_EXPANSION >> 30} GiB, and more than {self._max_expansion} times their length, as no guest's "
+                "memory does: decode them first if they are what you want, or raise the bound (check --max-expansion)",
+                self._raw.position,
+            )
+
 
 # -- opening ----------------------------------------------------------------------------------------
 
 
-def open_transport(source: str | os.PathLike[str] | int | bytes | bytearray | memoryview) -> Transport:
+def open_transport(
+    source: str | os.PathLike[str] | int | bytes | bytearray | memoryview, *, max_expansion: int = MAX_EXPANSION
+) -> Transport:
     """Open an input, and decompress it if it begins as gzip, xz or zstd do.
 
     Parameters
@@ -505,6 +522,8 @@ def open_transport(source: str | os.PathLike[str] | int | bytes | bytearray | me
     source:
         a path; "-" for standard input; a descriptor, which is read from where it stands and is left open by
         `close`; or the bytes themselves.
+    max_expansion:
+        as for `CompressedTransport`.
 
     Raises
     ------
@@ -534,7 +553,7 @@ def open_transport(source: str | os.PathLike[str] | int | bytes | bytearray | me
         raise
     for codec in CODECS:
         if head.startswith(codec.magics):
-            return CompressedTransport(raw, codec)
+            return CompressedTransport(raw, codec, max_expansion)
     return raw
 
 

@@ -10,6 +10,7 @@ import click
 from migrate.cli import Ending, complain, internal_error, suggestions
 from migrate.cli.check_outputs import FORMATS, output_for
 from migrate.cli.options import ALL, l3_rule_option, placement_option, target_option, vcpus_option
+from streams.compression import MAX_EXPANSION
 
 if TYPE_CHECKING:
     from migrate.findings import Report
@@ -74,6 +75,14 @@ def ending_of(report: Report, fail_on: str) -> Ending:
     help="Compare the pages of a VERIFY phase with those sent before it. Every page is read.",
 )
 @click.option(
+    "--max-expansion",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=MAX_EXPANSION,
+    show_default=True,
+    help="How many times its length a compressed stream may decode to, beyond 4 GiB; 0 for any.",
+)
+@click.option(
     "--fail-on",
     type=click.Choice(["error", "warning"]),
     default="error",
@@ -103,6 +112,7 @@ def check(
     select: tuple[str, ...],
     ignore: tuple[str, ...],
     verify: bool,
+    max_expansion: int,
     fail_on: str,
     form: str,
     quiet: bool,
@@ -139,13 +149,14 @@ def check(
                     placement=placement,
                     vcpus=vcpus,
                     verify=verify,
+                    max_expansion=max_expansion,
                     select=select,
                     ignore=ignore,
                     progress=bar,
                 )
         except (OSError, TransportError) as error:
-            complain(f"{name}: {_reason(error, name)}", error)
-            output.lost(name, _reason(error, name))
+            complain(f"{name}: {reason_of(error, name)}", error)
+            output.lost(name, reason_of(error, name))
             ending = Ending.FAILED
         except ValueError as error:
             raise click.UsageError(str(error)) from error
@@ -165,7 +176,8 @@ def check(
     ctx.exit(worst)
 
 
-def _reason(error: Exception, name: str) -> str:
+def reason_of(error: Exception, name: str) -> str:
+    """Why a stream of that name cannot be read."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error) or type(error).__name__
     # Something other than the stream may be what cannot be read: a map of frames.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 from migrate.cli import suggestions
 
 ALL = "all"
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}")
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -92,3 +94,32 @@ placement_option = click.option(
 vcpus_option = click.option(
     "--vcpus", metavar="N", type=click.IntRange(min=1), help="How many vcpus the new domain would have."
 )
+
+
+def record_option(help: str) -> Decorator:
+    """`--record`: gives a selector of `migrate.inspection.selector`, or None."""
+
+    def check(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
+        from migrate.inspection.selector import check_selector
+
+        try:
+            return None if asked is None else check_selector(asked)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return click.option(
+        "--record",
+        metavar="N",
+        callback=check,
+        help=f"{help}: its number among libxc's as findings give it, libxl:N or xapi:N for one of those, "
+        "a header by its name (xl, libxl, image, domain), or @OFFSET for what lies there.",
+    )
+
+
+def whole_number(ctx: click.Context, param: click.Parameter, asked: str | None) -> int | None:
+    """Callback of an option that takes a number below 2^64, in decimal or as 0x…."""
+    if asked is None:
+        return None
+    if not _NUMBER.fullmatch(asked) or int(asked, 0) >= 1 << 64:
+        raise click.BadParameter(f"{asked!r} is not a number below 2^64; 0x begins a hexadecimal one")
+    return int(asked, 0)

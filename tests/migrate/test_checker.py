@@ -506,6 +506,18 @@ def test_progress_goes_forward_to_the_known_size():
     assert [position for position, _ in told] == sorted(position for position, _ in told)
 
 
+@pytest.mark.parametrize("container", ["libxl", "xapi"])
+def test_what_end_fails_for_comes_before_what_the_container_says_later(container):
+    b = StreamBuilder.pv(4, vcpus=2, roots=2)
+    b.wrap(container)
+    b.libxl_after.insert(0, parts.Rec(0x4F, bytearray()))
+    b.xapi_blocks.insert(-1, (0x4F, b""))
+    report = check(b.build(), **HIGH_420)
+    assert {"CON-12", "CON-31"} & {finding.rule.id for finding in report.findings if finding.fatal}
+    assert report.failure is not None
+    assert report.failure.rule == "HYP-22"
+
+
 # -- laws --------------------------------------------------------------------------------------------
 
 GUESTS = {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -388,6 +389,17 @@ def test_long_work_shows_progress_by_an_escaped_name(monkeypatch, capsys):
     shown = capsys.readouterr().err
     assert "[red]" in shown
     assert "\x1bname" not in shown
+
+
+def test_progress_is_drawn_without_colour_where_none_is_wanted(monkeypatch, capsys):
+    for name, value in {"TERM": "xterm", "FORCE_COLOR": "1", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with ProgressBar("name") as bar:
+        time.sleep(PATIENCE)
+        bar(20, 100)
+    shown = capsys.readouterr().err
+    assert "name" in shown
+    assert not re.search(r"\x1b\[[0-9;]*m", shown)
 
 
 def test_progress_is_not_drawn_into_a_pipe(streams):

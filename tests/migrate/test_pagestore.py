@@ -165,7 +165,7 @@ def test_tables_come_in_batches_with_their_entries(rereads):
     store = PageStore(BytesTransport(bytes(written.raw)), rereads=rereads)
     store.put_tables(range(10), [page(pfn) for pfn in range(10)], offsets)
     seen = {}
-    for pfns, entries in store.table_batches(4):
+    for pfns, entries in store.table_batches(size=4):
         assert entries.shape == (len(pfns), 512)
         seen.update(zip(pfns, entries[:, 511].tolist(), strict=True))
     assert seen == {pfn: pfn for pfn in range(10)}

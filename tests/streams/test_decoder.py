@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams import decoder
 from streams.decoder import LIBXL_BODY_LIMIT, PAGES_PER_GIVE, Consumer, Decoder, Give, Skip, drive
 from streams.feeder import Feeder
 from streams.pages import PfnWords
@@ -168,6 +169,37 @@ def test_of_a_device_models_blob_only_its_beginning_is_asked_for() -> None:
     assert not [r for r in transport.given if r[1] > blob + 1024 and r[0] < blob + len(record)]
 
 
+def test_libxl_records_are_told_with_their_offsets_and_numbers() -> None:
+    records = [r for r in listen(LIBXL).told if isinstance(r, LibxlRecord)]
+    after = 16 + 8 + len(SMALL)
+    assert [(r.offset, r.index, r.type, r.length) for r in records] == [
+        (16, 0, 1, 0),
+        (after, 1, 3, 40),
+        (after + 48, 2, 0, 0),
+    ]
+
+
+@pytest.mark.parametrize(("length", "kept"), [(100, 100), (103, 103), (104, 104), (105, 13)])
+def test_libxl_bodies_are_kept_whole_up_to_a_limit(length: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder, "LIBXL_BODY_LIMIT", 104)
+    monkeypatch.setattr(decoder, "HEAD_SIZE", 5)
+    body = bytes(range(length))
+    listener = listen(LIBXL[:16] + rec(2, body) + rec(0))
+    first, last = (r for r in listener.told if isinstance(r, LibxlRecord))
+    assert (first.length, first.body) == (length, body[:kept])
+    assert (last.offset, last.type) == (16 + 8 + length + -length % 8, 0)
+    assert not listener.damages
+
+
+@pytest.mark.parametrize("limit", [4, 7, 8])
+def test_the_optional_data_of_an_xl_file_are_told_up_to_a_limit(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder, "LIBXL_BODY_LIMIT", limit)
+    assert listen(XL).told[1] == (XlHeader(XL_MAGIC, 0x01020304, 3, 0, 7), b"\3\0\0\0{}\0"[:limit])
+    assert [r.type for r in listen(XL).records] == [0x02, 0x10, 0x09, 0x00]
+    (damage,) = listen(XL[:54]).damages
+    assert (damage.rule, damage.message) == ("CON-05", "the input ends in the optional data: 6 of 7 bytes")
+
+
 def test_libxl_takes_over_at_a_checkpoint_and_gives_back_at_its_end() -> None:
     data = b"LibxlFmt" + struct.pack(">II", 2, 0) + rec(1) + HEADERS + rec(0x0D) + rec(0x0E)
     data += rec(2, bytes(8)) + rec(4) + rec(0x0D) + rec(0x00) + rec(0)
@@ -267,6 +299,20 @@ def test_data_offset_is_where_the_first_page_stands() -> None:
     assert (batch.count, batch.words.pfns.tolist()) == (3, [0x1000, 0x1001, 0x1002])
 
 
+@pytest.mark.parametrize(("missing", "whole"), [(1, 2), (PAGE, 2), (PAGE + 1, 1), (2 * PAGE + 1, 0)])
+def test_of_a_batch_that_is_cut_short_the_pages_that_came_whole_are_told(missing: int, whole: int) -> None:
+    listener = Listener(runs=[(0, 3)])
+    listen((HEADERS + page_data([0, 0, 0]))[:-missing], listener)
+    assert listener.seen == ([(0, b"".join(map(page, range(whole))))] if whole else [])
+    assert not listener.records
+    assert [damage.rule for damage in listener.damages] == ["FRM-03"]
+
+
+def test_padding_is_told_of_a_batch_that_does_not_add_up() -> None:
+    listener = listen(HEADERS + rec(0x01, bytes(11), b"padding") + rec(0x00))
+    assert [record.padding for record in listener.records] == [b"paddi", b""]
+
+
 def test_no_page_is_offered_of_a_batch_that_does_not_add_up() -> None:
     body = struct.pack("<IIQ", 1, 0, 0x10) + bytes(PAGE - 8)
     listener = Listener(runs=[(0, 1)])
@@ -336,6 +382,63 @@ def test_a_damaged_image_header_is_named(at: int, replacement: bytes, rule: str)
 )
 def test_a_damaged_wrapper_is_named(data: bytes, rule: str) -> None:
     assert [damage.rule for damage in listen(data).damages] == [rule]
+
+
+XAPI = b"XenSavedDomv2-\n" + struct.pack("<QQ", 0x0F, 4) + b"(())" + struct.pack("<QQ", 0xF0, 0) + SMALL
+IN_LIBXL = LIBXL.index(rec(3, bytes(40)))
+CUTS = [
+    (b"", "HDR-01", 0, "the input is empty; expected the 24-byte image header of a stream"),
+    (SMALL[:10], "HDR-01", 0, "the input ends in the image header: 10 of 24 bytes"),
+    (SMALL[:30], "HDR-08", 24, "the input ends in the domain header: 6 of 16 bytes"),
+    (SMALL[:40], "FRM-08", 40, "the stream stops here, without an END record"),
+    (SMALL[:43], "FRM-01", 40, "the input ends in a record header: 3 of 8 bytes"),
+    (SMALL[:50], "FRM-03", 40, "the input ends in record 0 X86_PV_INFO: 2 of 8 bytes"),
+    (SMALL[:79], "FRM-03", 64, "the input ends in record 2 HVM_CONTEXT: 7 of 8 bytes"),
+    (XL[:40], "CON-01", 40, "the input ends in the 48-byte xl header"),
+    (XL[:50], "CON-05", 50, "the input ends in the optional data: 2 of 7 bytes"),
+    (XL[:60], "CON-07", 55, "the payload begins with 4c 69 62 78 6c; expected a libxl stream (LibxlFmt)"),
+    (XL[:65], "CON-08", 55, "the input ends in the 16-byte libxl header"),
+    (XL[:74], "FRM-01", 71, "the input ends in a libxl record header: 3 of 8 bytes"),
+    (XL[:90], "HDR-01", 79, "the input ends in the image header: 11 of 24 bytes"),
+    (LIBXL[: IN_LIBXL + 30], "FRM-03", IN_LIBXL, "the input ends in libxl record 1 (type 3): 22 of 40 bytes"),
+    (XAPI[:20], "FRM-01", 15, "the input ends in a block header: 5 of 16 bytes"),
+    (XAPI[:33], "FRM-03", 15, "the input ends in block 0 (id 0xf): 2 of 4 bytes"),
+    (XAPI, "FRM-08", len(XAPI), "no End_of_image block here"),
+]
+
+
+@pytest.mark.parametrize(("data", "rule", "offset", "message"), CUTS, ids=[f"{cut[1]} at {cut[2]}" for cut in CUTS])
+@pytest.mark.parametrize("wanted", [(), range(0x13)], ids=["nothing", "all"])
+def test_where_the_input_ends_is_told_with_how_much_there_was(
+    wanted: Iterable[int], data: bytes, rule: str, offset: int, message: str
+) -> None:
+    (damage,) = listen(data, Listener(wanted)).damages
+    assert (damage.rule, damage.offset, damage.message) == (rule, offset, message)
+
+
+@pytest.mark.parametrize(
+    ("data", "rule", "offset", "words"),
+    [
+        (b"\xff" * 7 + b"\0" + SMALL[8:], "HDR-02", 0, "marker 0xffffffffffffff00; expected all ones"),
+        (SMALL[:8] + b"XENG" + SMALL[12:], "HDR-03", 8, "id 0x58454e47; expected 0x58454e46 (XENF)"),
+        (SMALL[:15] + b"\4" + SMALL[16:], "HDR-04", 12, "version 4; expected 2 or 3"),
+        (SMALL[:17] + b"\1" + SMALL[18:], "HDR-05", 16, "the body is big-endian, which no toolstack can restore"),
+        (XL_MAGIC[:-1] + b"!" + XL[32:], "CON-01", 0, "the xl magic does not match in all of its 32 bytes"),
+        (XL[:66] + b"\3" + XL[67:], "CON-09", 63, "libxl version 3; expected 2"),
+        (XL[:70] + b"\1" + XL[71:], "CON-10", 67, "the libxl stream is big-endian, which no x86 host can read"),
+        (
+            XAPI[:14] + b"\r" + XAPI[15:],
+            "CON-30",
+            0,
+            "the signature is b'XenSavedDomv2-\\r'; expected b'XenSavedDomv2-\\n'",
+        ),
+    ],
+)
+def test_a_field_that_breaks_the_grammar_is_told_where_it_stands(
+    data: bytes, rule: str, offset: int, words: str
+) -> None:
+    (damage,) = listen(data).damages
+    assert (damage.rule, damage.offset, damage.message) == (rule, offset, words)
 
 
 def test_a_record_cut_short_is_named_with_its_place() -> None:

@@ -328,3 +328,8 @@ def test_decoding_imports_neither_construct_nor_numpy():
     heavy = "{'construct', 'numpy'} & set(sys.modules)"
     code = f"import sys; from streams.hvm_context import decode_context as d; d(bytes(99)); print({heavy})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_an_xsave_area_that_is_too_short_keeps_its_length():
+    short = entry(SaveType.CPU_XSAVE, bytes(8))
+    assert short.build(short.parse()) == short

@@ -1,0 +1,316 @@
+"""What holds for any bytes at all. Each law takes an input and returns, or raises where it is broken."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+from collections.abc import Iterable, Iterator
+from itertools import chain, cycle
+from typing import Any
+
+from limits import bounded, compressed
+
+from migrate import Checker, check
+from migrate.checker import survey
+from migrate.filtering import Filter, Mode, Outcome
+from migrate.findings import Report
+from migrate.hvm_state import context_objections, saved_vcpus
+from migrate.policy import read_policy
+from migrate.reports.as_json import dumps, report_object
+from migrate.reports.text import console_for, render
+from migrate.selection import Selection
+from migrate.targets import resolve
+from streams.decoder import Decoder, drive
+from streams.encoder import DecodeError, decode, encode
+from streams.feeder import Feeder
+from streams.forwarding import ForwardingTransport
+from streams.hvm_context import decode_context, encode_context
+from streams.legacy import LegacyStream
+from streams.pages import PfnWords
+from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
+from streams.transports import BytesTransport, TransportError
+from streams.wire.framing import DomainHeader, ImageHeader, LibxlHeader, XlHeader
+
+VERDICTS = {"accept", "refuse", "unjudged"}
+TARGETS = ("newest", "4.20", "4.18", "4.17", "4.13", "4.6")
+PLACEMENTS = ("source", "high", "low", "identity")
+# Of so many inputs' reports one is looked at as text, which takes long.
+PRINTED_ONE_IN = 3
+# Uneven, so that edges of pieces fall anywhere in a record; the large ones get through a stream in no time.
+PIECES = (1, 7, 8, 40, 4099, 70_001)
+
+
+class Broken(AssertionError):
+    """A law does not hold."""
+
+
+def holds(condition: object, what: str) -> None:
+    """Raise Broken unless a condition is true. Not an assert, which fuzzing without debugging would drop."""
+    if not condition:
+        raise Broken(what)
+
+
+def question(data: bytes) -> dict[str, str]:
+    """A target and a placement, in a way that edits which keep an input's length keep them too."""
+    turn = len(data) // 8
+    return {"target": TARGETS[turn % len(TARGETS)], "placement": PLACEMENTS[turn // len(TARGETS) % len(PLACEMENTS)]}
+
+
+def pieces(data: bytes) -> Iterator[bytes]:
+    """An input in pieces of many sizes."""
+    at = 0
+    for size in cycle(PIECES):
+        if at >= len(data):
+            return
+        yield data[at : at + size]
+        at += size
+
+
+# -- the decoder -------------------------------------------------------------------------------------
+
+
+class Listener:
+    """A consumer that wants this and not that, and does nothing but note what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def container(self, name: str) -> None:
+        self.told.append(("container", name))
+
+    def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
+        self.told.append((header, optional_data))
+
+    def libxl_header(self, header: LibxlHeader, offset: int) -> None:
+        self.told.append((header, offset))
+
+    def libxl_record(self, record: LibxlRecord) -> None:
+        self.told.append((record,))
+
+    def xapi_block(self, block: XapiBlock) -> None:
+        self.told.append((block,))
+
+    def legacy(self, stream: LegacyStream) -> None:
+        self.told.append((stream,))
+
+    def image_header(self, header: ImageHeader, offset: int) -> None:
+        self.told.append((header, offset))
+
+    def domain_header(self, header: DomainHeader, offset: int) -> None:
+        self.told.append((header, offset))
+
+    def wants_body(self, place: Place) -> bool:
+        return place.index % 2 == 0
+
+    def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
+        count = words.data_pages
+        return ((first, min(2, count - first)) for first in range(place.index % 3, count, 3))
+
+    def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
+        return bytes(data) if first % 2 else None
+
+    def record(self, record: Record | PageData) -> None:
+        if isinstance(record, PageData):
+            self.told.append((record.place, record.count, record.words.raw, record.runs, record.padding))
+        else:
+            self.told.append((record,))
+
+    def damage(self, damage: Damage) -> None:
+        self.told.append((damage,))
+
+    def not_judged(self, reason: str) -> None:
+        self.told.append(("not judged", reason))
+
+    def trailing(self, offset: int, length: int) -> None:
+        self.told.append(("trailing", offset, length))
+
+
+def _driven(data: bytes) -> tuple[list[tuple[Any, ...]], int, bool]:
+    listener, transport = Listener(), BytesTransport(data)
+    complete = drive(Decoder(listener).run(), transport)
+    return listener.told, transport.position, complete
+
+
+def _fed(data: bytes) -> tuple[list[tuple[Any, ...]], int]:
+    listener = Listener()
+    feeder = Feeder(Decoder(listener).run())
+    for piece in pieces(data):
+        feeder.feed(piece)
+    feeder.close()
+    return listener.told, feeder.position
+
+
+def _recoded(data: bytes) -> bytes | None:
+    try:
+        return encode(decode(data))
+    except DecodeError:
+        return None
+
+
+def decodes(data: bytes) -> None:
+    """The decoder tells the same whoever answers it, and what can be decoded encodes to the same bytes."""
+    said, position, complete = bounded(_driven, data)
+    holds(bounded(_fed, data) == (said, position), "fed in pieces, the decoder tells another story")
+    holds(not complete or position == len(data), "a complete stream was not read to its end")
+    holds(bounded(_recoded, data) in (data, None), "what was decoded encodes to other bytes")
+
+
+# -- check -------------------------------------------------------------------------------------------
+
+
+def told(report: Report) -> dict[str, Any]:
+    """A report as JSON object, after a look at whether it is a sane one."""
+    holds(report.verdict in VERDICTS, f"verdict {report.verdict!r}")
+    holds((report.failure is not None) == (report.verdict == "refuse"), "a failure without a refusal, or a refusal …")
+    holds((report.reason is not None) == (report.verdict == "unjudged"), "a reason with a verdict, or none without")
+    size = report.stream.bytes
+    for finding in report.findings:
+        holds(finding.count > 0, f"{finding.rule.id} is told {finding.count} times")
+        holds(finding.offset is None or 0 <= finding.offset <= size, f"{finding.rule.id} at {finding.offset}")
+    return report_object(report)
+
+
+def printable(report: Report) -> None:
+    """Whatever a report says, neither its text nor its JSON can harm a terminal."""
+    out = io.StringIO()
+    render(report, console_for(out))
+    holds(all(line.isprintable() for line in out.getvalue().split("\n")), "the text has control characters")
+    holds(dumps(report_object(report)).isascii(), "the JSON is not ASCII")
+
+
+def _checked_in_pieces(data: bytes, asked: dict[str, str]) -> Report:
+    checker = Checker(**asked)
+    for piece in pieces(data):
+        checker.feed(piece)
+    return checker.close()
+
+
+def answers(data: bytes) -> Report | None:
+    """`check` gives one report, however the bytes come; None where they cannot be read."""
+    asked = question(data)
+    try:
+        report = bounded(check, data, **asked)
+    except TransportError:
+        holds(compressed(data), "plain bytes cannot fail to be read")
+        return None
+    said = told(report)
+    if not len(data) // 8 % PRINTED_ONE_IN:
+        printable(report)
+    if not compressed(data):
+        fed = bounded(_checked_in_pieces, data, asked)
+        holds(told(fed) == said, "fed in pieces, a stream is judged otherwise")
+    return report
+
+
+def answers_all(data: bytes) -> None:
+    """The same, and by turns of all targets at once, or with a VERIFY phase compared."""
+    report = answers(data)
+    if report is None:
+        return
+    asked = question(data)
+    match len(data) // 8 // len(TARGETS) // len(PLACEMENTS) % 3:
+        case 0:
+            for one in bounded(survey, data, targets=TARGETS, placement=asked["placement"]):
+                same = one.target == report.target
+                holds(told(one) == told(report) or not same, "asked with others, a target gives another verdict")
+        case 1:
+            told(bounded(check, data, **asked, verify=True))
+
+
+# -- the filter --------------------------------------------------------------------------------------
+
+
+def _facts(report: Report) -> list[tuple[Any, ...]]:
+    return [(f.rule.id, f.offset or 0, f.message, f.count) for f in report.findings]
+
+
+def _filtered(data: bytes, mode: Mode, asked: dict[str, str]) -> tuple[bytes, Outcome]:
+    """What comes out of a filter, and what it says. A pipe goes in where it holds all; a file takes what comes."""
+    sink = os.memfd_create("out")
+    source, feed = os.pipe()
+    try:
+        if len(data) <= fcntl.fcntl(feed, fcntl.F_SETPIPE_SZ, 1 << 20):
+            os.set_blocking(feed, False)
+            view = memoryview(data)
+            while len(view):
+                view = view[os.write(feed, view) :]
+        else:
+            os.close(source)
+            source = os.memfd_create("in")
+            os.write(source, data)
+            os.lseek(source, 0, os.SEEK_SET)
+        os.close(feed)
+        feed = -1
+        transport = ForwardingTransport(source, sink, hold=mode is Mode.GUARD)
+        judge = Filter(
+            transport, mode=mode, target=resolve(asked["target"]), placement=asked["placement"], selection=Selection()
+        )
+        outcome = judge.run()
+        if outcome.failure is not None:
+            raise outcome.failure
+        return os.pread(sink, len(data) + 1, 0), outcome
+    finally:
+        for fd in (source, sink, feed):
+            if fd >= 0:
+                os.close(fd)
+
+
+def passes(data: bytes) -> None:
+    """A filter passes all on; one that guards a prefix, and all unless `check` refuses. Both say what `check` says."""
+    asked = question(data)
+    came, outcome = bounded(_filtered, data, Mode.OBSERVE, asked)
+    holds(came == data, "an observed stream comes out altered")
+    said = told(outcome.report)
+    guarded, guarding = bounded(_filtered, data, Mode.GUARD, asked)
+    holds(data.startswith(guarded), "a guarded stream comes out as no prefix of what went in")
+    told(guarding.report)
+    if compressed(data):
+        return
+    checked = bounded(check, data, **asked)
+    holds(_facts(outcome.report) == _facts(checked), "the filter finds something else than check")
+    holds(said["verdict"] == checked.verdict, f"verdict {said['verdict']}; {checked.verdict} by check")
+    holds(outcome.report.failure == checked.failure, "the filter's failure is another than check's")
+    if guarding.stopped is None:
+        holds(guarded == data, "a guarded stream that was not stopped is not whole")
+        holds(checked.verdict != "refuse" or guarding.stood_down, "the guard did not stop what check refuses")
+        # It judges at END, before it sees what follows.
+        holds(sorted(_facts(guarding.report)) == sorted(_facts(checked)), "the guard finds something else than check")
+        return
+    failure = guarding.report.failure
+    holds(failure is not None, "the guard stopped a stream for nothing")
+    if checked.verdict == "unjudged":  # for something that came after what stopped it
+        rules = {finding.rule.id for finding in checked.findings if finding.fatal}
+        holds(failure is not None and failure.rule in rules, "the guard stopped what check does not refuse")
+    else:
+        holds(failure == checked.failure, "the guard's failure is another than check's")
+    again = bounded(check, guarded, **asked).verdict
+    holds(again == "refuse" or (len(guarded) < 8 and again == "unjudged"), "what the guard let through is no refusal")
+
+
+# -- HVM contexts ------------------------------------------------------------------------------------
+
+
+def context_holds(body: bytes) -> None:
+    """What is done with a context costs no more than it may."""
+    bounded(_context_holds, body)
+
+
+def _context_holds(body: bytes) -> None:
+    """A context is taken apart and put together again; what is said of it is about places in it."""
+    state = decode_context(body)
+    holds(encode_context(state) == body, "a context encodes to other bytes")
+    for entry in state.entries:
+        try:
+            fields = entry.parse()
+        except ValueError:
+            continue
+        if not entry.cut:
+            holds(entry.build(fields) == entry, f"{entry.name} parses and builds to another entry")
+    vcpus = saved_vcpus(body)
+    for objection in chain(
+        context_objections(body),
+        context_objections(body, vcpus),
+        context_objections(body, 1, read_policy()),
+    ):
+        holds(0 <= objection.offset <= len(body), f"{objection.rule} at {objection.offset}")
