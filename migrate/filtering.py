@@ -20,8 +20,8 @@ from migrate.rules.catalogue import Severity
 from streams.decoder import Decoder, Give
 
 if TYPE_CHECKING:
-    from migrate.rounds import Round
     from migrate.findings import Finding
+    from migrate.rounds import Round
     from migrate.selection import Selection
     from migrate.targets import Target
     from streams.decoder import Answer, Decoding, Request
@@ -298,9 +298,12 @@ class Filter:
         judgement.finish(position)
         report = judgement.report(self._target, self._placement, self._selection)
         # A checkpointed stream has no other end than to be broken off.
-        if not self._over and not judgement.facts.checkpoints and report.verdict == "accept":
+        held = self._transport.held  # END, where it was to go on and could not
+        if (held or not self._over) and not judgement.facts.checkpoints and report.verdict == "accept":
             why = self._stopped or broken_off
-            report = replace(report, verdict="unjudged", reason=f"it was broken off after {position} bytes: {why}")
+            report = replace(
+                report, verdict="unjudged", reason=f"it was broken off after {position - held} bytes: {why}"
+            )
         return report
 
     def _unjudged(self, why: str) -> Report:

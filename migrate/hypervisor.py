@@ -134,7 +134,6 @@ class Hypervisor:
         self.pae = guest.width == 4
         self.types: NDArray[np.uint8] = np.zeros(len(guest.types), np.uint8)
         self._type = self.types.data
-        self._validated: set[int] = set()
         self._linear: dict[int, int] = {}  # > 0 linear entries of a table, < 0 uses of it by others
         self._pinned: set[int] = set()
         self._journal: list[Callable[[], None]] = []
@@ -151,7 +150,7 @@ class Hypervisor:
         """
         if self.pae and level == 4:
             return  # Xen ignores it for a 32-bit guest
-        if self._type[pfn] == level and pfn in self._validated:
+        if self._type[pfn] == level:
             self.cost.already += 1
         self.take(pfn, FrameType(level), "HYP-13")
         if pfn in self._pinned:
@@ -182,7 +181,7 @@ class Hypervisor:
         have = self._type[pfn]
         if have == NONE:
             self._type[pfn] = want
-            self._journal.append(lambda: self._untype(pfn))
+            self._journal.append(lambda: self._type.__setitem__(pfn, NONE))
             self._depth += 1
             if self._depth > self.cost.deepest:
                 self.cost.deepest = self._depth
@@ -190,13 +189,8 @@ class Hypervisor:
                 self.cost.recursive += 1
             self._validate(pfn, want)
             self._depth -= 1
-            self._validated.add(pfn)
         elif have != want:
             raise self._clash(pfn, FrameType(have), want, clash)
-
-    def _untype(self, pfn: int) -> None:
-        self._type[pfn] = NONE
-        self._validated.discard(pfn)
 
     def _clash(self, pfn: int, have: FrameType, want: FrameType, rule: str) -> Refused:
         level = L2 if want == L2X else want
@@ -426,14 +420,15 @@ class Hypervisor:
             refused.rule, why = "HYP-17", "it is writable"
         elif not self.linear_pt:
             refused.rule, why = "HYP-17", "linear page tables are switched off"
-        elif target not in self._validated:
-            refused.rule, why = "HYP-18", "the table it names is not validated yet"
         else:
             refused.rule, why = "HYP-17", "such chains may be one table long"
         refused.message = f"{kind} pfn {pfn:#x}, entry {slot}, maps {kind} pfn {target:#x} as a linear table, but {why}"
 
     def _take_linear(self, table: int, kind: FrameType, entry: int, target: int) -> bool:
-        """get_l*_linear_pagetable: an entry that names a table of its own level, read-only."""
+        """get_l*_linear_pagetable: an entry that names a table of its own level, read-only.
+
+        Any other table of that level has been validated before: only tables of higher ones are not done yet.
+        """
         if not self.linear_pt or entry & paging.RW:
             return False
         if target == table:
@@ -441,7 +436,7 @@ class Hypervisor:
             return True
         have = self._type[target]
         same = have == kind or (kind in (L2, L2X) and have in (L2, L2X))
-        if not same or target not in self._validated:
+        if not same:
             return False
         if self._linear.get(table, 0) < 0 or self._linear.get(target, 0) > 0:
             return False

@@ -330,11 +330,7 @@ class Restorer:
                 effect = None
                 signal = None
                 if rule == "ORD-03":
-                    # Only pfn 0 passes the range check of a guest that has no p2m yet; then NULL is written to.
-                    crashes = isinstance(record, PageData) and not any(
-                        record.words.pfn(i) for i in range(min(len(record.words), 2))
-                    )
-                    effect, signal = (None, SIGSEGV) if crashes else (Effect.REFUSED, None)
+                    effect, signal = (None, SIGSEGV) if _only_pfn_0(record) else (Effect.REFUSED, None)
                 self.report(rule, f"{place.name} before {needed.name}", place, effect=effect, signal=signal)
                 return False
         return True
@@ -482,7 +478,7 @@ class Restorer:
         if not good:
             self._spoil(place)
             return
-        expected = PAGE_DATA_HEADER.size + len(words) * PFN_WORD_SIZE + words.data_pages * PAGE_SIZE
+        expected = _length(words)
         if place.length != expected:
             self.refuse(
                 "REC-05",
@@ -535,7 +531,7 @@ class Restorer:
             return  # a checkpointed stream just stops
         call = damage.reader
         if damage.rule.startswith("CON"):
-            call = self.facts.container if self.facts.container in ("xl", "xapi") else "libxl"
+            call = self.facts.container
         self.report(damage.rule, damage.message, damage.place, offset=damage.offset, step=step, call=call)
 
     def not_judged(self, reason: str) -> None:
@@ -563,6 +559,19 @@ class Restorer:
             self.report("ORD-08", "no CPU policy records: the toolstack makes the guest's CPUID anew")
         self._completed = True
         return self.kind.complete()
+
+
+def _length(words: PfnWords) -> int:
+    """Bytes of a PAGE_DATA body with these words."""
+    return PAGE_DATA_HEADER.size + len(words) * PFN_WORD_SIZE + words.data_pages * PAGE_SIZE
+
+
+def _only_pfn_0(record: Record | PageData) -> bool:
+    """Whether a record of pages passes all checks of a guest without a p2m: only pfn 0 is in its range."""
+    if not isinstance(record, PageData) or not record.count or len(record.words) != record.count:
+        return False
+    words = record.words
+    return not words.has_illegal_type and record.place.length == _length(words) and not words.pfns.any()
 
 
 _VERSION_3_RECORDS = frozenset(

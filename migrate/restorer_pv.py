@@ -194,8 +194,13 @@ class PvKind:
         store.put_tables(table_pfns, [contents[i] for i in kept], [record.data_offset + PAGE_SIZE * i for i in kept])
         if self._peeks:
             self._keep_others(data_pfns, np.flatnonzero(~tables & last), contents)
-        if self._far and guest.room > guest.max_pfn:
+        if self._far and self._has_room:
             self._catch_up()
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether the arrays may cover whatever a table can name."""
+        return self._p2m_known and self.guest.room > self.guest.max_pfn
 
     def _enter(
         self, stale: Sequence[int], pfns: Sequence[int], types: Sequence[int], entries: NDArray[np.uint64]
@@ -203,7 +208,7 @@ class PvKind:
         """Note tables, those that name pfns too far off to be tracked now for later."""
         for pfn in (*stale, *pfns):
             self._far.pop(pfn, None)
-        if self.guest.room <= self.guest.max_pfn:
+        if not self._has_room:
             named = np.where(entries & 1, (entries & FRAME_MASK) >> 12, 0).max(axis=1, initial=0)
             near = named < self.guest.room
             far = list(compress(pfns, ~near))

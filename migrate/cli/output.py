@@ -1,4 +1,4 @@
-"""Where a command writes a stream: a file that appears whole or not at all, or standard output."""
+"""Where a command writes a stream or a document: a file that appears whole or not at all, or standard output."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ STDOUT = "-"
 
 
 @contextmanager
-def stream_output(path: str, *, force: bool) -> Iterator[IO[bytes]]:
-    """A binary file to write a stream to; "-" is standard output.
+def stream_output(path: str, *, force: bool, what: str = "a stream") -> Iterator[IO[bytes]]:
+    """A binary file to write a stream (or `what`) to; "-" is standard output. A regular file can be read back.
 
     A file that is there is only replaced with `force`, and then at the end: the command may read it meanwhile.
     What is not a regular file, such as a FIFO or /dev/null, is written to as it is.
@@ -34,7 +34,7 @@ def stream_output(path: str, *, force: bool) -> Iterator[IO[bytes]]:
         where there is no standard output.
     """
     if path == STDOUT:
-        yield _stdout()
+        yield _stdout(what)
         return
     there = _mode(path)
     if there is None:
@@ -50,11 +50,11 @@ def stream_output(path: str, *, force: bool) -> Iterator[IO[bytes]]:
         _give_up(f"{path} exists; --force overwrites it")
 
 
-def _stdout() -> IO[bytes]:
+def _stdout(what: str) -> IO[bytes]:
     if sys.stdout is None:
         raise BrokenPipeError("stdout is closed")
     if sys.stdout.isatty():
-        _give_up("a stream is not for a terminal: name a file, or redirect standard output")
+        _give_up(f"{what} is not for a terminal: name a file, or redirect standard output")
     return sys.stdout.buffer
 
 
@@ -72,7 +72,7 @@ def _mode(path: str) -> int | None:
 
 @contextmanager
 def _new(path: str) -> Iterator[IO[bytes]]:
-    with open(path, "xb") as out:
+    with open(path, "x+b") as out:
         try:
             yield out
         except BaseException:
@@ -87,7 +87,7 @@ def _replacement(path: str, mode: int) -> Iterator[IO[bytes]]:
     fd, beside = tempfile.mkstemp(dir=os.path.dirname(real), prefix=f".{os.path.basename(real)}.")
     try:
         os.close(fd)
-        with open(beside, "wb") as out:
+        with open(beside, "w+b") as out:
             yield out
         os.chmod(beside, mode)
         os.replace(beside, real)

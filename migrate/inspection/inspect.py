@@ -35,6 +35,10 @@ T = TypeVar("T")
 _WORDS_AT_ONCE = 1024
 
 
+class NotInStream(Exception):
+    """What was asked for is not in the stream; the message says what, in words for a person."""
+
+
 class Inspection:
     """A stream, read once and still open.
 

@@ -241,7 +241,8 @@ class Logbook(Consumer):
     def damage(self, damage: Damage) -> None:
         """Noted."""
         self.damaged = damage
-        self._cut = damage.rule == "FRM-03"
+        # What of another layer the input ends in was not noted.
+        self._cut = damage.rule == "FRM-03" and damage.place is not None
         self._restorer.damage(damage)
 
     def not_judged(self, reason: str) -> None:

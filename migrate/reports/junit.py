@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
 
-from migrate.reports.safe import well_formed
+from migrate.reports.safe import safe
 from migrate.reports.words import plain_lines, verdict_sentence
 from migrate.rules.catalogue import Severity
 
 if TYPE_CHECKING:
     from migrate.findings import Report
-
-# What XML 1.0 has no way to write, not even as a reference.
-_UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,4 +118,5 @@ def _text(text: str) -> str:
 
 
 def _written(text: str) -> str:
-    return _UNWRITABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", well_formed(text))
+    # What XML has no way to write is among what is not printable; and a document may be printed on a terminal.
+    return "\n".join(map(safe, text.split("\n")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -11,10 +11,13 @@ from rich.text import Text
 from migrate.reports.safe import safe
 from migrate.reports.text import console_for
 
+if TYPE_CHECKING:
+    from rich.console import Console
 
-def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows that have the same keys, the keys as headings; numbers go to the right."""
-    console = console_for()
+
+def print_table(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
+    """Print rows that have the same keys, the keys as headings; numbers go to the right. By default on stdout."""
+    console = console or console_for()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for key, value in rows[0].items():
         # Text may be folded where the window is narrow; numbers may not.

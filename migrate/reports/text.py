@@ -64,9 +64,7 @@ def console_for(file: TextIO | None = None) -> Console:
 
 def render(report: Report, console: Console) -> None:
     """Print the whole report of one stream, wrapped to the width of the console."""
-    _print(console, Text(safe(report.stream.name), "bold"))
-    for key, value in facts_told(report):
-        hanging(console, Text(f"    {key:<{_KEY_WIDTH}}"), safe(value))
+    render_head(report, console)
     if report.findings:
         console.print()
         slug_width = max(_SLUG_WIDTH, *(len(finding.rule.slug) for finding in report.findings))
@@ -74,6 +72,13 @@ def render(report: Report, console: Console) -> None:
             _finding(finding, console, slug_width)
     console.print()
     render_verdict(report, console)
+
+
+def render_head(report: Report, console: Console) -> None:
+    """Print what the stream is, and what was asked of it."""
+    _print(console, Text(safe(report.stream.name), "bold"))
+    for key, value in facts_told(report):
+        hanging(console, Text(f"    {key:<{_KEY_WIDTH}}"), safe(value))
 
 
 def render_verdict(report: Report, console: Console) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from migrate import targets
 from migrate.rules.catalogue import Effect, Severity
+from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from migrate.findings import Failure, Finding, Report
+    from migrate.findings import Failure, Finding, Report, StreamFacts
     from migrate.rounds import Round
 
 _PLACED = {
@@ -21,6 +22,7 @@ _PLACED = {
     "low": "frames placed below 4 GiB",
     "identity": "frames placed where mfn = pfn",
 }
+MIB = 1 << 20
 _ROUNDS_TOLD = 8  # one by one, per kind
 _TOOLSTACK = ("libxc", "libxl", "xl", "xapi")
 
@@ -98,6 +100,59 @@ def rounds_told(rounds: list[Round]) -> str:
 def count(number: int, what: str) -> str:
     """A number of things."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def facts_told(report: Report) -> list[tuple[str, str]]:
+    """What the stream is, and what was asked of it: key and value, in the order in which they are told."""
+    stream = report.stream
+    lines = [("stream", _container(stream)), ("guest", _guest(stream))]
+    if stream.xen is not None:
+        lines.append(("saved by", f"Xen {stream.xen}"))
+    if len(stream.rounds) > 1:
+        lines.append(("rounds", f"{rounds_told(stream.rounds)} pages"))
+    if stream.checkpoints:
+        told = [f"{c.checkpoint} {c.verdict}" for c in report.checkpoints]
+        lines.append(("checkpoints", f"{stream.checkpoints}" + (f": {', '.join(told)}" if told else "")))
+    if stream.pinned is not None:
+        pins = ", ".join(f"{level} {number}" for level, number in stream.pinned.items())
+        lines.append(("pinned", pins or "nothing"))
+    if stream.cr3:
+        lines.append(("cr3", ", ".join(_root(root) for root in stream.cr3)))
+    if stream.extended_cr3 is not None:
+        lines.append(("extended cr3", "yes" if stream.extended_cr3 else "no"))
+    if stream.device_model is not None:
+        lines.append(("device model", stream.device_model))
+    lines.append(("placement", f"{report.placement}: {placed(report.placement)}"))
+    lines.append(("target", f"Xen {release(report)}"))
+    return lines
+
+
+def _root(root: dict[str, int | None]) -> str:
+    mfn = "" if root["mfn"] is None else f" (source mfn {root['mfn']:#x})"
+    return f"vcpu {root['vcpu']} pfn {root['pfn']:#x}{mfn}"
+
+
+def _container(stream: StreamFacts) -> str:
+    what = stream.container if stream.version is None else f"{stream.container}, image version {stream.version}"
+    converted = ", by the legacy converter" if stream.converted else ""
+    return f"{what}{converted}, {count(stream.records, 'record')}, {count(stream.bytes, 'byte')}"
+
+
+def _guest(stream: StreamFacts) -> str:
+    known = [stream.guest or "unknown"]
+    if stream.width is not None:
+        known.append(f"{stream.width * 8}-bit")
+    if stream.levels is not None:
+        known.append(count(stream.levels, "page table level"))
+    if stream.vcpus is not None:
+        known.append(count(stream.vcpus, "vcpu"))
+    if stream.max_pfn is not None:
+        known.append(f"{_mebibytes(stream.max_pfn)} MiB (max pfn {stream.max_pfn:#x})")
+    return ", ".join(known)
+
+
+def _mebibytes(max_pfn: int) -> str:
+    return f"{(max_pfn + 1) * PAGE_SIZE / MIB:.1f}".removesuffix(".0")
 
 
 def plain_lines(report: Report, least: Severity) -> Iterator[str]:

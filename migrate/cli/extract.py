@@ -1,0 +1,172 @@
+"""`migrate extract`: a guest's memory, or a part of a stream, as a file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import click
+
+from migrate.cli import Ending, complain
+from migrate.cli.options import record_option, whole_number
+from migrate.cli.output import STDOUT, stream_output
+
+if TYPE_CHECKING:
+    from migrate.extraction import Extracted
+    from migrate.inspection import Inspection
+
+
+@click.command(
+    epilog="Exit code: 0 the whole of it is written; 1 it is written, and stderr says what is missing; 2 wrong usage, "
+    "unreadable input, nothing to extract, or a file that cannot be written; 3 a kind of stream that is not read."
+)
+@click.argument("stream", metavar="STREAM", type=click.Path(allow_dash=True, readable=False))
+@click.option("--raw", metavar="OUT", type=click.Path(dir_okay=False), help="Memory as a raw image.")
+@click.option("--elf", metavar="OUT", type=click.Path(dir_okay=False), help="A core as of xl dump-core, for crash(8).")
+@click.option("--page", metavar="PFN", callback=whole_number, help="The contents of one page.")
+@record_option("The body of one record, or a header")
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="Where a page or a body goes; standard output by default.",
+)
+@click.option("--force", is_flag=True, help="Overwrite a file.")
+@click.pass_context
+def extract(
+    ctx: click.Context,
+    stream: str,
+    raw: str | None,
+    elf: str | None,
+    page: int | None,
+    record: str | None,
+    out: str | None,
+    force: bool,
+) -> None:
+    """Write a guest's memory to a file, or one page of it, or the body of one record.
+
+    Memory is what the receiver would have: the newest contents of every page, without a VERIFY phase; of a
+    checkpointed stream as at its last complete checkpoint. A page that was sent, and later only announced, keeps what
+    was sent. Of a stream that breaks off all that came is written, and stderr says what is missing.
+
+    --raw: the page of pfn P lies at offset P * 4096. Pages of zeros, and those that never came, are holes. Page
+    tables are as in the stream, with pfns in their entries, so that addresses are offsets.
+
+    --elf: pages, vcpus and the shared info page in the format of `xl dump-core`. A PV guest's page tables and
+    contexts get back the machine frames they had on the host that saved it, from the guest's own p2m; a frame that
+    is not in it becomes all ones.
+
+    \b
+    Example: migrate extract guest.xl --elf guest.core
+    """
+    from streams.transports import TransportError
+
+    wanted = [
+        name for name, value in (("raw", raw), ("elf", elf), ("page", page), ("record", record)) if value is not None
+    ]
+    if len(wanted) != 1:
+        raise click.UsageError("say what to extract: one of --raw, --elf, --page and --record")
+    image = raw or elf
+    if image is not None and out is not None:
+        raise click.UsageError(f"--{wanted[0]} names the file itself: -o is for --page and --record")
+    if image == STDOUT:
+        raise click.UsageError(f"--{wanted[0]} needs a file: its pages are not written in order")
+    try:
+        if image is not None:
+            ending = _memory(stream, wanted[0], image, force=force)
+        else:
+            ending = _part(stream, page, record, out or STDOUT, force=force)
+    except TransportError as error:
+        complain(f"{stream}: {error}", error)
+        ending = Ending.FAILED
+    except OSError as error:
+        if error.filename != stream:
+            raise
+        complain(f"{stream}: {error.strerror}", error)
+        ending = Ending.FAILED
+    ctx.exit(ending)
+
+
+def _memory(stream: str, form: str, out: str, *, force: bool) -> Ending:
+    from migrate.cli import progress
+    from migrate.extraction import NothingError
+    from migrate.extraction import extract as write_memory
+    from migrate.extraction.extract import Form
+
+    if os.path.exists(out) and not stat.S_ISREG(os.stat(out).st_mode):
+        raise click.UsageError(f"{out} is no regular file: pages are not written in order")
+    try:
+        with (
+            stream_output(out, force=force) as file,
+            progress.ProgressBar(stream) if progress.wanted() else nullcontext() as bar,
+        ):
+            written = write_memory(0 if stream == STDOUT else stream, file.fileno(), Form(form), bar)
+    except NothingError as error:
+        complain(f"{stream}: {error}", error)
+        return Ending.FAILED if error.readable else Ending.UNJUDGED
+    _tell(written, out)
+    return Ending.FOUND if written.missing else Ending.FINE
+
+
+def _tell(written: Extracted, out: str) -> None:
+    """On stderr: what was written, and what is not in it."""
+    from migrate.reports.safe import safe
+
+    told = f"{out}: {written.pages} pages, {written.holes} holes, {written.size} bytes"
+    if written.frames is not None:
+        told += f"; {written.frames.contexts} vcpus"
+        if written.frames.translated or written.frames.unknown:
+            told += (
+                f"; machine frames in {written.frames.translated} page table entries, "
+                f"{written.frames.unknown} without one"
+            )
+    click.echo(safe(told), err=True)
+    for remark in written.remarks:
+        complain(f"{out}: {remark}")
+    for reason in written.missing:
+        complain(f"{out}: not all is there: {reason}")
+
+
+def _part(stream: str, page: int | None, record: str | None, out: str, *, force: bool) -> Ending:
+    """Write one page, or the body of one record."""
+    from migrate.extraction import NothingError, record_body
+    from migrate.extraction import page as one_page
+    from migrate.inspection import inspect
+    from migrate.inspection.inspect import NotInStream
+    from migrate.inspection.selector import selected
+
+    def then(inspection: Inspection) -> Ending:
+        reason = inspection.judgement.unjudged_because()
+        if reason and not len(inspection.log):
+            raise NothingError(reason, readable=False)
+        if page is not None:
+            contents = one_page(inspection, page)
+            if contents is None:
+                raise NotInStream(f"pfn {page:#x} never came with contents")
+            with stream_output(out, force=force) as file:
+                file.write(contents)
+            return Ending.FINE
+        assert record is not None
+        entry = selected(inspection, record)
+        got = 0
+        with stream_output(out, force=force) as file:
+            for piece in record_body(inspection, entry):
+                file.write(piece)
+                got += len(piece)
+        if got == entry.length:
+            return Ending.FINE
+        complain(f"{stream}: not all is there: the input ends in the {entry.name}: {got} of {entry.length} bytes")
+        return Ending.FOUND
+
+    try:
+        return inspect(0 if stream == STDOUT else stream, then=then)
+    except NotInStream as error:
+        complain(f"{stream}: {error}", error)
+        return Ending.FAILED
+    except NothingError as error:
+        complain(f"{stream}: {error}", error)
+        return Ending.UNJUDGED

@@ -1,0 +1,124 @@
+"""`migrate report`: a document about streams, for a browser."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import click
+
+from migrate.cli import Ending, complain, echo, internal_error
+from migrate.cli.check import BADNESS, STDIN, ending_of, reason_of
+from migrate.cli.options import l3_rule_option, placement_option, target_option, vcpus_option
+from migrate.cli.output import STDOUT, stream_output
+
+if TYPE_CHECKING:
+    from migrate.inspection import Inspection
+    from migrate.reports.html import Section
+
+
+@click.command(
+    epilog="Exit code: that of 'migrate check' for the same streams, with the report written: 0 none is refused; 1 one "
+    "is, or has errors; 2 one cannot be read; 3 not judged; the worst counts. With --exit-zero 0 in place of 1 and 3. "
+    "Where no stream can be read, for wrong usage, and where it cannot be written there is no report: 2."
+)
+@click.argument(
+    "streams", metavar="STREAM...", nargs=-1, required=True, type=click.Path(allow_dash=True, readable=False)
+)
+@click.option(
+    "--output",
+    "-o",
+    metavar="FILE",
+    required=True,
+    type=click.Path(allow_dash=True, dir_okay=False),
+    help="The document to write; '-' is standard output.",
+)
+@target_option()
+@placement_option
+@vcpus_option
+@l3_rule_option()
+@click.option("--force", is_flag=True, help="Overwrite a file.")
+@click.option("--exit-zero", is_flag=True, help="A report about a refused guest is a success.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress, and nothing on standard output.")
+@click.pass_context
+def report(
+    ctx: click.Context,
+    streams: tuple[str, ...],
+    output: str,
+    target: str,
+    placement: str,
+    vcpus: int | None,
+    l3_rule: str | None,
+    force: bool,
+    exit_zero: bool,
+    quiet: bool,
+) -> None:
+    """Write a report about streams as one HTML document that needs nothing else.
+
+    It has the verdict and the findings of each, maps of the guest's memory, its page tables with what led to a
+    failure, the hypercalls of the restore, the vcpus' registers, all records, and what the rules say.
+
+    \b
+    Example: migrate report guest.xl --target 4.20 --placement high -o report.html
+    """
+    if streams.count(STDIN) > 1:
+        raise click.UsageError("standard input can be read only once")
+
+    from migrate.cli import progress
+    from migrate.inspection import inspect
+    from migrate.placement import check_name
+    from migrate.reports.html import lost_section, section, write
+    from streams.transports import TransportError
+
+    try:
+        check_name(placement)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    watched = not quiet and progress.wanted()
+    sections: list[Section] = []
+    worst = Ending.FINE
+    with stream_output(output, force=force, what="a report") as out:
+        for number, name in enumerate(streams, 1):
+
+            def then(inspection: Inspection, name: str = name, number: int = number) -> tuple[Section, Ending]:
+                inspection.report.stream.name = name
+                return section(inspection, name, number), ending_of(inspection.report, "error")
+
+            try:
+                with progress.ProgressBar(name) if watched else nullcontext() as bar:
+                    told, ending = inspect(
+                        0 if name == STDIN else name,
+                        target=target,
+                        placement=placement,
+                        vcpus=vcpus,
+                        l3_rule=l3_rule,
+                        progress=bar,
+                        then=then,
+                    )
+            except (OSError, TransportError) as error:
+                complain(f"{name}: {reason_of(error, name)}", error)
+                told, ending = lost_section(name, reason_of(error, name), number), Ending.FAILED
+            except ValueError as error:
+                raise click.UsageError(str(error)) from error
+            except Exception as error:
+                internal_error(error, f"{name}: ")
+                reason = f"internal error: {type(error).__name__}"
+                told, ending = lost_section(name, reason, number), Ending.FAILED
+            sections.append(told)
+            worst = max(worst, ending, key=BADNESS.index)
+        if all(told.lost for told in sections):
+            ctx.exit(Ending.FAILED)
+        size = write(sections, out)
+    if output != STDOUT and not quiet:
+        echo(_done(output, sections, size))
+    ctx.exit(Ending.FINE if exit_zero and worst is not Ending.FAILED else worst)
+
+
+def _done(output: str, sections: list[Section], size: int) -> str:
+    from collections import Counter
+
+    from migrate.reports.safe import safe
+
+    verdicts = Counter(told.word.lower() for told in sections)
+    told = ", ".join(f"{number} {word}" for word, number in verdicts.items())
+    return safe(f"{output}: {size} bytes; {told}")

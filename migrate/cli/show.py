@@ -1,0 +1,297 @@
+"""`migrate show`: what is in a stream?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from migrate.cli import Ending, complain, echo
+from migrate.cli.options import placement_option, record_option, target_option, vcpus_option, whole_number
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from migrate.inspection import Inspection
+
+ALL = "all"
+
+
+def _vcpu(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | int | None:
+    if asked is None or asked == ALL:
+        return asked
+    if not asked.isascii() or not asked.isdigit() or len(asked) > 10:
+        raise click.BadParameter(f"{asked!r} is neither a vcpu's number nor {ALL}")
+    return int(asked)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Something to be shown: on a console, or as an object under a key of the JSON document."""
+
+    key: str
+    render: Callable[[Inspection, Console], None]
+    object: Callable[[Inspection], Any]
+
+
+@click.command(
+    epilog="Exit code: 0 shown, whatever is wrong with the stream (check judges it): a damaged one as far as it "
+    "goes; 2 wrong usage, unreadable input, or what was asked for is not in the stream; 3 there is nothing to show: "
+    "it is no stream, or one from before 4.6."
+)
+@click.argument("stream", metavar="STREAM", type=click.Path(allow_dash=True, readable=False))
+@record_option("All fields of a record")
+@click.option("--hexdump", is_flag=True, help="With --record: its bytes, too.")
+@click.option(
+    "--vcpu",
+    metavar="N|all",
+    callback=_vcpu,
+    help="The registers of vcpu N, or of all. (Not --vcpus: that is how many the new domain would have.)",
+)
+@click.option("--rounds", is_flag=True, help="The passes of a live migration, and which pages were sent again.")
+@click.option("--pfn", metavar="P", callback=whole_number, help="All about a page.")
+@click.option(
+    "--walk",
+    metavar="VADDR",
+    callback=whole_number,
+    help="From an address of the guest to a page, table by table: those of the vcpu that --vcpu names, or vcpu 0.",
+)
+@click.option("--tables", is_flag=True, help="The page tables as a forest.")
+@click.option("--p2m", is_flag=True, help="Which machine frames the guest's pages had, or would get (--placement).")
+@click.option("--map", "map_", is_flag=True, help="A picture of the guest's memory.")
+@click.option("--all", "everything", is_flag=True, help="Fold nothing, and leave nothing out that is long.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, with a key for each view.")
+@target_option()
+@placement_option
+@vcpus_option
+@click.pass_context
+def show(
+    ctx: click.Context,
+    /,
+    stream: str,
+    target: str,
+    placement: str,
+    vcpus: int | None,
+    as_json: bool,
+    **asked: Any,
+) -> None:
+    """Show what is in a stream: its records, and what is wrong with which; a record, a vcpu, a page.
+
+    Without an option for one of these, the table of records. Records that are alike share a line, and so do the
+    PAGE_DATA records of one pass over memory; a mark and ids of rules stand at what has findings.
+
+    \b
+    Example: migrate show guest.xl --record 12 --hexdump
+    """
+    if asked["hexdump"] and asked["record"] is None:
+        raise click.UsageError("--hexdump goes with --record")
+
+    from migrate.cli import progress
+    from migrate.inspection import inspect
+    from migrate.inspection.inspect import NotInStream
+    from migrate.placement import check_name
+    from streams.transports import TransportError
+
+    try:
+        check_name(placement)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    with ExitStack() as stack:
+        bar = stack.enter_context(progress.ProgressBar(stream)) if progress.wanted() else None
+
+        def then(inspection: Inspection) -> Ending:
+            stack.close()
+            inspection.judgement.facts.name = stream
+            _judge(inspection)
+            if not len(inspection.log):
+                return _nothing(inspection, as_json)
+            views = list(_views(**asked))
+            if as_json:
+                _write_document(inspection, views)
+            else:
+                _print_views(inspection, views)
+            return Ending.FINE
+
+        try:
+            ending = inspect(
+                0 if stream == "-" else stream,
+                target=target,
+                placement=placement,
+                vcpus=vcpus,
+                progress=bar,
+                then=then,
+            )
+        except BrokenPipeError:
+            raise
+        except NotInStream as error:
+            complain(f"{stream}: {error}")
+            ending = Ending.FAILED
+        except (OSError, TransportError) as error:
+            complain(f"{stream}: {getattr(error, 'strerror', None) or error}", error)
+            ending = Ending.FAILED
+    ctx.exit(ending)
+
+
+def _judge(inspection: Inspection) -> None:
+    """Make the report now: a map of frames is read for it, which may be none."""
+    try:
+        inspection.report  # noqa: B018
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _nothing(inspection: Inspection, as_json: bool) -> Ending:
+    """Tell of a stream without a single record what is known of it."""
+    damaged, report = inspection.log.damaged, inspection.report
+    if as_json:
+        _write_document(inspection, [])
+    elif report.stream.legacy is not None:
+        from migrate.reports.text import console_for, render_head
+
+        render_head(report, console_for())
+    why = damaged.message if damaged is not None else report.reason or "no record"
+    complain(f"{report.stream.name}: nothing to show: {why}")
+    return Ending.UNJUDGED
+
+
+def _views(
+    *,
+    record: str | None,
+    hexdump: bool,
+    vcpu: str | int | None,
+    rounds: bool,
+    pfn: int | None,
+    walk: int | None,
+    tables: bool,
+    p2m: bool,
+    map_: bool,
+    everything: bool,
+) -> Iterator[View]:
+    """The views that were asked for."""
+    if all(one is None or one is False for one in (record, vcpu, rounds, pfn, walk, tables, p2m, map_)):
+        yield _contents_view(everything)
+    if record is not None:
+        yield _record_view(record, hexdump, everything)
+    if vcpu is not None and walk is None:
+        yield _vcpu_view(vcpu)
+    if rounds:
+        yield _rounds_view()
+    yield from _memory_views(pfn, walk, vcpu, tables, p2m, map_)
+
+
+def _contents_view(everything: bool) -> View:
+    from migrate.reports import show_records
+    from migrate.reports.text import render_head
+
+    def render(inspection: Inspection, console: Console) -> None:
+        render_head(inspection.report, console)
+        console.print()
+        show_records.render_contents(inspection, console, everything=everything)
+
+    return View("records", render, lambda i: show_records.contents_objects(i, everything=everything))
+
+
+def _record_view(selector: str, dump: bool, everything: bool) -> View:
+    from migrate.inspection.selector import selected
+    from migrate.reports import show_records
+
+    return View(
+        "record",
+        lambda i, console: show_records.render_record(
+            i, console, selected(i, selector), everything=everything, dump=dump
+        ),
+        lambda i: show_records.record_object(i, selected(i, selector), everything=everything, dump=dump),
+    )
+
+
+def _vcpu_view(vcpu: str | int) -> View:
+    from migrate.inspection.inspect import NotInStream
+    from migrate.inspection.registers import vcpu_ids
+    from migrate.reports import show_records
+
+    def wanted(inspection: Inspection) -> list[int]:
+        if isinstance(vcpu, int):
+            return [vcpu]
+        known = vcpu_ids(inspection)
+        if not known:
+            raise NotInStream("the stream has no vcpu")
+        return known
+
+    return View(
+        "vcpus",
+        lambda i, console: show_records.render_vcpus(i, console, wanted(i)),
+        lambda i: show_records.vcpu_objects(i, wanted(i)),
+    )
+
+
+def _rounds_view() -> View:
+    from migrate.reports import show_records
+
+    return View("rounds", show_records.render_rounds, show_records.rounds_object)
+
+
+def _memory_views(
+    pfn: int | None, walk: int | None, vcpu: str | int | None, tables: bool, p2m: bool, map_: bool
+) -> Iterator[View]:
+    from migrate.reports import picture, show_memory
+
+    if pfn is not None:
+        yield View(
+            "pfn",
+            lambda i, console: show_memory.render_pfn(i, console, pfn),
+            lambda i: show_memory.pfn_object(i, pfn),
+        )
+    if walk is not None:
+        if vcpu == ALL:
+            raise click.UsageError("--walk goes by the tables of one vcpu")
+        by = vcpu if isinstance(vcpu, int) else 0
+        yield View(
+            "walk",
+            lambda i, console: show_memory.render_walk(i, console, walk, by),
+            lambda i: show_memory.walk_object(i, walk, by),
+        )
+    if tables:
+        yield View("tables", show_memory.render_tables, show_memory.tables_object)
+    if p2m:
+        yield View("p2m", show_memory.render_p2m, show_memory.p2m_object)
+    if map_:
+        yield View("map", picture.render_map, picture.map_object)
+
+
+def _print_views(inspection: Inspection, views: list[View]) -> None:
+    from migrate.reports.text import console_for
+
+    console = console_for()
+    for number, view in enumerate(views):
+        if number:
+            console.print()
+        view.render(inspection, console)
+
+
+def _write_document(inspection: Inspection, views: list[View]) -> None:
+    """One JSON document. What may be long is made and written piece by piece."""
+    from migrate.reports.as_json import dumps, report_object
+    from migrate.reports.show_records import damage_object, elsewhere_object
+
+    report = report_object(inspection.report)
+    known = {key: report[key] for key in ("schema", "tool", "stream", "target", "placement", "verdict", "reason")}
+    # Made before anything is written: what is not in the stream ends the command without half a document.
+    about = {"damage": damage_object(inspection), "of_no_one_record": elsewhere_object(inspection)}
+    parts = known | about | {view.key: view.object(inspection) for view in views}
+    last = list(parts)[-1]
+    echo("{")
+    for key, value in parts.items():
+        comma = "" if key == last else ","
+        if isinstance(value, Iterator):
+            echo(f"{dumps(key)}: [")
+            before = ""
+            for item in value:
+                echo(f"{before} {dumps(item)}")
+                before = ","
+            echo(f"]{comma}")
+        else:
+            echo(f"{dumps(key)}: {dumps(value)}{comma}")
+    echo("}")

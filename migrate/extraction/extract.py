@@ -1,0 +1,191 @@
+"""From a stream to a file: one reading, whatever the input is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from os import ftruncate
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from migrate.extraction.coredump import CoreDump, Dumped
+from migrate.extraction.memory import Memory
+from migrate.extraction.pagefile import CAME, FULL, PageFile
+from migrate.pagestore import Pages
+from streams.decoder import Decoder, drive
+from streams.transports import TransportError, open_transport
+from streams.wire.framing import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from migrate.checker import Source
+
+
+class NothingError(Exception):
+    """There is nothing in the stream to extract; the message says why.
+
+    Attributes
+    ----------
+    readable:
+        whether it is a stream of a kind that is read at all.
+    """
+
+    def __init__(self, why: str, *, readable: bool = True) -> None:
+        super().__init__(why)
+        self.readable = readable
+
+
+class Form(StrEnum):
+    """What the guest's memory can be written as."""
+
+    RAW = "raw"
+    ELF = "elf"
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """What is in the file, and what should be and is not.
+
+    Attributes
+    ----------
+    pages:
+        pages of the guest that came with contents.
+    holes:
+        pages of the file that nothing was written to: they were zeros, or never came.
+    size:
+        of the file, in bytes; holes count.
+    missing:
+        why this is not all of the guest, one line for each reason; empty if it is.
+    remarks:
+        what else there is to know.
+    frames:
+        what a core says of machine frames; None for a raw image.
+    """
+
+    pages: int
+    holes: int
+    size: int
+    missing: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    frames: Dumped | None = None
+
+
+class _RawImage:
+    """Takes the pages of a guest into a raw image: the page of a pfn at pfn * 4096."""
+
+    def __init__(self, fd: int) -> None:
+        self.pages = PageFile(fd)
+
+    def take(self, pfns: NDArray[np.int64], tables: NDArray[np.bool_], pages: Pages) -> None:
+        """Pages in the order in which they count."""
+        self.pages.put(pfns, tables, pages)
+
+    @property
+    def size(self) -> int:
+        """Up to the last page that came."""
+        return self.pages.slots * PAGE_SIZE
+
+    def finish(self, memory: Memory) -> None:
+        """Holes at the end, too, are part of the image."""
+        ftruncate(self.pages.fd, self.size)
+
+
+def extract(
+    source: Source, fd: int, form: Form, progress: Callable[[int, int | None], None] | None = None
+) -> Extracted:
+    """Write a guest's memory to a file, as the receiver of its stream would have it.
+
+    Of a stream that breaks off everything is written that came whole.
+
+    Parameters
+    ----------
+    source:
+        as for `migrate.check`; read once, from front to back.
+    fd:
+        descriptor of an empty regular file, open for reading and writing.
+    form:
+        raw: the page of a pfn at pfn * 4096, page tables as in the stream: with pfns in their entries.
+        elf: as `CoreDump` has it.
+
+    Raises
+    ------
+    NothingError
+        where no page of a guest came.
+    OSError, TransportError
+        for input that cannot be read, or a file that cannot be written.
+    """
+    sink = CoreDump(fd) if form is Form.ELF else _RawImage(fd)
+    memory = Memory(sink)
+    unread = None
+    with open_transport(source) as transport:
+        try:
+            drive(Decoder(memory).run(), transport, progress)
+        except TransportError as error:
+            if not sink.pages.count(CAME):
+                raise
+            unread = str(error)
+    if not sink.pages.count(CAME):
+        raise _nothing(memory)
+    if form is Form.ELF and memory.kind is None:
+        raise NothingError(f"domain type {memory.saver.type if memory.saver else 0} is neither a PV nor an HVM guest")
+    frames = sink.finish(memory)
+    came = sink.pages.count(CAME)
+    return Extracted(
+        pages=came,
+        holes=sink.pages.slots - sink.pages.count(FULL),
+        size=sink.size,
+        missing=_missing(memory, came, unread, frames),
+        remarks=_remarks(memory),
+        frames=frames,
+    )
+
+
+def _nothing(memory: Memory) -> NothingError:
+    if memory.unjudged and memory.saver is None:
+        return NothingError(memory.unjudged, readable=False)
+    return NothingError(memory.broken.message if memory.broken else "no page of a guest is in it")
+
+
+def _missing(memory: Memory, came: int, unread: str | None, frames: Dumped | None) -> list[str]:
+    """Why the file is not all of the guest."""
+    told = []
+    # A checkpointed stream just stops: the secondary goes on from its last checkpoint.
+    broken = memory.broken.message if memory.broken and not memory.facts.checkpoints else None
+    if unread or broken:
+        told.append(unread or broken or "")
+        if memory.facts.max_pfn is not None:
+            told.append(f"{came} pages came; the guest has room for {memory.facts.max_pfn + 1}")
+    if memory.left_out:
+        told.append(f"{memory.left_out} PAGE_DATA records do not hold the pages that they announce: left out")
+    if memory.too_far:
+        told.append(
+            f"{memory.too_far} pages lie far beyond all that the stream has sent (up to pfn {memory.farthest:#x}): "
+            "left out"
+        )
+    if frames is not None:
+        told += _unknown_frames(frames)
+        if not frames.contexts:
+            told.append("no vcpu's state came")
+    return told
+
+
+def _unknown_frames(frames: Dumped) -> list[str]:
+    told = []
+    if frames.own_numbers:
+        told.append("the guest's p2m did not come: every page has its pfn for a machine frame")
+    if frames.unknown:
+        told.append(f"{frames.unknown} page table entries name frames that the guest's p2m does not know: all ones now")
+    if frames.lost:
+        told.append(f"{frames.lost} frames in the vcpus' contexts are not in the guest's p2m: all ones now")
+    return told
+
+
+def _remarks(memory: Memory) -> list[str]:
+    told = []
+    if memory.facts.checkpoints:
+        told.append(f"the guest is as at checkpoint {memory.facts.checkpoints}, the last complete one")
+    if memory.waiting:
+        told.append(f"{memory.waiting} pages that came after the last checkpoint are left out")
+    return told

@@ -1,0 +1,231 @@
+"""The table of contents of a stream: its records line by line, those that are alike folded, with what is wrong."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain, groupby, islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from migrate.inspection.logbook import Entry, Layer, Logbook
+from migrate.inspection.meaning import CUT, meaning, needed, pages_told
+from migrate.rules.catalogue import Severity
+from streams.pages import type_name
+from streams.wire.framing import padded
+
+if TYPE_CHECKING:
+    from migrate.findings import Finding
+    from migrate.inspection.inspect import Inspection
+    from migrate.rounds import Round
+    from streams.pages import PfnWords
+
+# Of more records of one type in a row than this, only the first few are told one by one.
+LONGEST_RUN = 16
+RUN_SHOWN = 4
+# Bodies that are read in one go: the more, the fewer times compressed input is decoded again.
+_LINES_AT_ONCE = 1 << 14
+_BYTES_AT_ONCE = 16 << 20
+_TYPES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """What one or several PAGE_DATA records bring: lowest and highest pfn, pfn words, and words of each page type."""
+
+    lowest: int
+    highest: int
+    words: int
+    types: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A header, block or record, or several of one type that follow one another.
+
+    Attributes
+    ----------
+    first, last:
+        the same where it is one.
+    length:
+        bytes of their bodies.
+    depth:
+        how many layers are around it.
+    meaning:
+        what it says, not escaped.
+    pages:
+        of PAGE_DATA only.
+    findings:
+        about these records; one with more than an INFO has a line of its own.
+    """
+
+    first: Entry
+    last: Entry
+    count: int
+    length: int
+    depth: int
+    meaning: str = ""
+    pages: Pages | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """Which record each finding is about.
+
+    Attributes
+    ----------
+    records:
+        findings by the number of an entry in the log.
+    nowhere:
+        those about no record in particular.
+    """
+
+    records: dict[int, list[Finding]] = field(default_factory=dict)
+    nowhere: list[Finding] = field(default_factory=list)
+
+
+def blame(inspection: Inspection) -> Blame:
+    """Find the record of every finding, by its offset or else by its index among libxc's records."""
+    found = Blame()
+    for finding in inspection.report.findings:
+        number = _number_of(inspection.log, finding)
+        if number is None:
+            found.nowhere.append(finding)
+        else:
+            found.records.setdefault(number, []).append(finding)
+    return found
+
+
+def number_at(log: Logbook, offset: int) -> int | None:
+    """Number in the log of the innermost entry around an offset, padding included; None where there is none."""
+    number = bisect_right(range(len(log)), offset, key=lambda n: log[n].offset) - 1
+    if number < 0:
+        return None
+    entry = log[number]
+    return number if offset < max(entry.body + padded(entry.length), entry.offset + 1) else None
+
+
+def _number_of(log: Logbook, finding: Finding) -> int | None:
+    offset = finding.offset
+    if offset is None and finding.record is not None:
+        entry = log.find(Layer.LIBXC, finding.record)
+        offset = None if entry is None else entry.offset
+    return None if offset is None else number_at(log, offset)
+
+
+def contents(inspection: Inspection, *, everything: bool = False) -> Iterator[Line]:
+    """The lines, in stream order, made as they are asked for.
+
+    PAGE_DATA records of one pass are told together, and so are most of a long run of others of one type; a record
+    with a warning or an error stands alone.
+
+    Parameters
+    ----------
+    everything:
+        fold nothing.
+    """
+    yield from _with_meanings(inspection, _lines(inspection, blame(inspection).records, everything))
+
+
+Numbered = Iterator[tuple[int, Entry]]
+
+
+def _lines(inspection: Inspection, blamed: dict[int, list[Finding]], everything: bool) -> Iterator[Line]:
+    all_words = inspection.words()
+    outer: list[Layer] = []
+    alone = {number for number, found in blamed.items() if any(f.severity is not Severity.INFO for f in found)}
+
+    def alike(numbered: tuple[int, Entry]) -> object:
+        number, entry = numbered
+        if everything or number in alone or entry.type is None:
+            return number
+        return entry.layer, entry.type, entry.round
+
+    for _, group in groupby(enumerate(inspection.log), alike):
+        rest = iter(group)
+        first = next(rest)
+        layer = first[1].layer
+        if layer not in outer:
+            outer.append(layer)
+        entries = chain([first], rest)
+        if first[1].is_pages:
+            passes = inspection.log.rounds
+            yield _Folded(outer.index(layer), blamed).pages(entries, all_words, passes)
+            continue
+        some = list(islice(entries, LONGEST_RUN + 1))
+        for one in some if len(some) <= LONGEST_RUN else some[:RUN_SHOWN]:
+            yield _Folded(outer.index(layer), blamed).line(iter([one]))
+        if len(some) > LONGEST_RUN:
+            yield _Folded(outer.index(layer), blamed).line(chain(some[RUN_SHOWN:], entries))
+
+
+class _Folded:
+    """Makes one line of entries that follow one another."""
+
+    def __init__(self, depth: int, blamed: dict[int, list[Finding]]) -> None:
+        self._depth = depth
+        self._blamed = blamed
+        self._findings: list[Finding] = []
+
+    def line(self, entries: Numbered) -> Line:
+        """Any but PAGE_DATA: what they mean is left open."""
+        number, first = next(entries)
+        last, seen, length = first, 1, first.length
+        self._findings += self._blamed.get(number, ())
+        for number, last in entries:
+            self._findings += self._blamed.get(number, ())
+            seen += 1
+            length += last.length
+        return Line(first, last, seen, length, self._depth, findings=tuple(self._findings))
+
+    def pages(self, entries: Numbered, all_words: Iterator[tuple[Entry, PfnWords]], passes: list[Round]) -> Line:
+        """PAGE_DATA: their words are the next ones of the stream."""
+        lowest, highest, words_seen = -1, 0, 0
+        types = np.zeros(_TYPES, np.int64)
+
+        def counted() -> Numbered:
+            nonlocal lowest, highest, words_seen
+            for number, entry in entries:
+                _, words = next(all_words)
+                if len(words):
+                    words_seen += len(words)
+                    types[:] += np.bincount(words.types, minlength=_TYPES)
+                    least, most = int(words.pfns.min()), int(words.pfns.max())
+                    lowest, highest = least if lowest < 0 else min(lowest, least), max(highest, most)
+                yield number, entry
+
+        line = self.line(counted())
+        named = {type_name(kind): int(seen) for kind, seen in enumerate(types) if seen}
+        pages = Pages(max(lowest, 0), highest, words_seen, named)
+        told = pages_told(pages.lowest, pages.highest, pages.words, pages.types)
+        if line.first.round is not None:
+            told = f"{passes[line.first.round].kind} pass, {told}"
+        if line.last.cut:
+            told = f"{CUT}: {told}"
+        return replace(line, meaning=told, pages=pages)
+
+
+def _with_meanings(inspection: Inspection, lines: Iterator[Line]) -> Iterator[Line]:
+    width = inspection.judgement.facts.width
+    for batch in _batches(lines):
+        wanted = [(line.first.body, needed(line.first)) for line in batch if not line.meaning and line.count == 1]
+        bodies = iter(inspection.read(wanted))
+        for line in batch:
+            if not line.meaning and line.count == 1:
+                line = replace(line, meaning=meaning(line.first, next(bodies), width))
+            yield line
+
+
+def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    batch: list[Line] = []
+    size = 0
+    for line in lines:
+        batch.append(line)
+        size += needed(line.first)
+        if len(batch) >= _LINES_AT_ONCE or size >= _BYTES_AT_ONCE:
+            yield batch
+            batch, size = [], 0
+    yield batch

@@ -1,0 +1,99 @@
+"""The restore as hypercalls: refused ones told of one by one, long runs of what succeeds folded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from migrate.hypercalls import Pin, Refusal
+from migrate.reports.trace import describe
+from migrate.reports.words import count
+
+if TYPE_CHECKING:
+    from migrate.findings import Finding
+    from migrate.inspection import Inspection
+    from migrate.replay import Outcome
+
+# Pins that succeed are shown one by one where no more of them than this come together.
+PINS_SHOWN = 8
+# Calls beyond this are not shown; those that fail always are, up to as many again.
+MOST_CALLS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A row of the trace: one hypercall, or several in a row that Xen accepts.
+
+    `number` is that of the first among all calls, from 1.
+    """
+
+    number: int
+    what: str
+    answer: str
+    finding: Finding | None = None
+    stands_for: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The trace, and what it leaves out."""
+
+    rows: list[Call]
+    total: int
+    failed: int
+    left_out: int
+    stops_at: int | None  # number of the call that a real restore would end with
+    goes_on: str | None  # what stopped the restore before
+
+
+def calls(inspection: Inspection) -> Calls | None:
+    """The hypercalls of a restore; None where it makes none."""
+    outcomes = inspection.outcomes
+    if not outcomes:
+        return None
+    rows = list(_rows(inspection, outcomes))
+    failed = [row for row in rows if row.finding is not None]
+    kept = [row for at, row in enumerate(rows) if at < MOST_CALLS or row.finding is not None][: 2 * MOST_CALLS]
+    fatal = next((row.number for row in rows if row.finding is not None and row.finding.fatal), None)
+    failure = inspection.report.failure
+    before = failure.message if failure is not None and failure.step in ("headers", "record") else None
+    return Calls(
+        kept,
+        len(outcomes),
+        len(failed),
+        len(outcomes) - sum(row.stands_for for row in kept),
+        None if before else fatal,
+        before,
+    )
+
+
+def _rows(inspection: Inspection, outcomes: list[Outcome]) -> Iterator[Call]:
+    placement = inspection.placement
+    number = 1
+    for fine, run in groupby(outcomes, key=lambda one: isinstance(one.step, Pin) and one.finding is None):
+        some = list(run)
+        if fine and len(some) > PINS_SHOWN:
+            yield Call(number, _pins(some), "0", stands_for=len(some))
+        else:
+            for at, outcome in enumerate(some, number):
+                finding = outcome.finding
+                refusal = isinstance(outcome.step, Refusal) and finding is not None
+                what = finding.message if refusal and finding else describe(outcome.step, placement)
+                yield Call(at, what, _answer(finding), finding)
+        number += len(some)
+
+
+def _answer(finding: Finding | None) -> str:
+    if finding is None:
+        return "0"
+    return f"-{finding.errno}" if finding.errno is not None else "refused"
+
+
+def _pins(some: list[Outcome]) -> str:
+    pins = [one.step for one in some if isinstance(one.step, Pin)]
+    levels = Counter(pin.level for pin in pins)
+    told = ", ".join(f"{number} L{level}" for level, number in sorted(levels.items()))
+    return f"{count(len(pins), 'pin')}: {told}, pfn {pins[0].pfn:#x} to {pins[-1].pfn:#x}"

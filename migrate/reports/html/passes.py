@@ -1,0 +1,74 @@
+"""The passes of a live migration as bars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from migrate.inspection.live import Pass, live
+from migrate.reports.words import count
+from streams.pages import PageType
+
+if TYPE_CHECKING:
+    from migrate.inspection import Inspection
+
+BAR = 22  # distance of the bars, in user units
+LONGEST = 520
+LEFT = 120
+MOST_BARS = 60
+# Pfns told by number.
+MOST_PFNS = 12
+
+
+class Bar(NamedTuple):
+    """One pass: where its bar lies, and what it tells."""
+
+    y: int
+    length: int
+    done: Pass
+    number: int
+    tables: int
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """The bars, what they add up to, and how many are left out."""
+
+    bars: list[Bar]
+    height: int
+    notes: list[str]
+    left_out: int
+
+
+def passes(inspection: Inspection) -> Passes | None:
+    """The passes over a guest's memory; None for a stream without any."""
+    if not inspection.log.rounds:
+        return None
+    found = live(inspection)
+    most = max(one.round.pages for one in found.passes) or 1
+    bars = [
+        Bar(at * BAR, max(1, one.round.pages * LONGEST // most), one, at + 1, _tables(one))
+        for at, one in enumerate(found.passes[:MOST_BARS])
+    ]
+    notes = []
+    again = {times: pages for times, pages in found.times_sent.items() if times > 1}
+    if again:
+        notes.append(
+            f"{count(sum(again.values()), 'page')} came more than once, at most {max(again)} times; "
+            f"{found.times_sent.get(1, 0):,} came once."
+        )
+    for pfns, what in (
+        (found.put_off.tolist(), "announced without contents, and came as page tables later"),
+        (found.never_came.tolist(), "announced without contents at last: what was sent before stays"),
+    ):
+        if pfns:
+            told = ", ".join(f"{pfn:#x}" for pfn in pfns[:MOST_PFNS]) + (" …" if len(pfns) > MOST_PFNS else "")
+            notes.append(f"{count(len(pfns), 'page')} {'was' if len(pfns) == 1 else 'were'} {what}: pfn {told}.")
+    if found.too_sparse is not None:
+        notes.append(f"Pages are not counted one by one: pfn {found.too_sparse:#x} lies too far out.")
+    return Passes(bars, len(bars) * BAR, notes, len(found.passes) - len(bars))
+
+
+def _tables(one: Pass) -> int:
+    plain = {PageType.NOTAB.name, PageType.BROKEN.name, PageType.XALLOC.name, PageType.XTAB.name}
+    return sum(pages for kind, pages in one.types.items() if kind in PageType.__members__ and kind not in plain)
