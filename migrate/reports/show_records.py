@@ -20,7 +20,7 @@ from migrate.reports.hexdump import hexdump
 from migrate.reports.safe import safe, well_formed
 from migrate.reports.tables import print_table
 from migrate.reports.text import SEVERITY_STYLE, hanging
-from migrate.reports.words import count
+from migrate.reports.words import count, live_sentences
 from migrate.rules.catalogue import Severity
 from streams.wire.framing import padded
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from migrate.findings import Finding
     from migrate.inspection.contents import Line
     from migrate.inspection.inspect import Inspection
-    from migrate.inspection.live import Live
     from migrate.inspection.logbook import Entry
     from migrate.inspection.registers import Register, Section, VcpuState
 
@@ -46,7 +45,6 @@ _DUMPED_AT_ONCE = 16 << 20
 _BYTES_SHOWN = 16
 _NUMBERS_ALIKE = 4
 _ON_ONE_LINE = 8
-_PFNS_SHOWN = 12
 
 
 Say = Callable[[str, str, str], None]
@@ -434,24 +432,7 @@ def render_rounds(inspection: Inspection, console: Console) -> None:
     print_table(rows, console)
     console.print()
     for sentence in live_sentences(found):
-        _line(console, sentence)
-
-
-def live_sentences(found: Live) -> Iterator[str]:
-    """What the passes add up to."""
-    if found.too_sparse is not None:
-        yield f"Pages are not counted one by one: pfn {found.too_sparse:#x} lies too far out."
-        return
-    told = [f"{count(pages, 'page')} {'once' if n == 1 else f'{n} times'}" for n, pages in found.times_sent.items()]
-    if told:
-        yield f"Sent with contents: {', '.join(told)}."
-    for pfns, what in (
-        (found.put_off, "put off: announced without contents while the guest was changing it, sent as a table later"),
-        (found.never_came, "sent, then announced without contents: it keeps what was sent first"),
-    ):
-        if len(pfns):
-            some = ", ".join(f"{pfn:#x}" for pfn in pfns[:_PFNS_SHOWN].tolist()) + ", …" * (len(pfns) > _PFNS_SHOWN)
-            yield f"{count(len(pfns), 'page')} {what} (pfn {some})."
+        _line(console, "", sentence)
 
 
 def rounds_object(inspection: Inspection) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:
     from migrate.findings import Failure, Finding, Report, StreamFacts
+    from migrate.inspection.live import Live
     from migrate.rounds import Round
 
 _PLACED = {
@@ -24,6 +25,7 @@ _PLACED = {
 }
 MIB = 1 << 20
 _ROUNDS_TOLD = 8  # one by one, per kind
+_PFNS_TOLD = 8
 _TOOLSTACK = ("libxc", "libxl", "xl", "xapi")
 
 
@@ -95,6 +97,28 @@ def rounds_told(rounds: list[Round]) -> str:
         more = f" … ({len(pages)} passes, {sum(pages)} in all)" if len(pages) > _ROUNDS_TOLD else ""
         told.append(f"{kind} {', '.join(map(str, pages[:_ROUNDS_TOLD]))}{more}")
     return "; ".join(told)
+
+
+def live_sentences(found: Live) -> Iterator[str]:
+    """What the passes over a guest's memory add up to, and what of it matters to the receiver."""
+    if found.too_sparse is not None:
+        yield f"Pages are not counted one by one: pfn {found.too_sparse:#x} lies too far out."
+        return
+    more = {times: pages for times, pages in found.times_sent.items() if times > 1}
+    told = [f"Pages sent once: {found.times_sent.get(1, 0)}"]
+    if len(more) > _ROUNDS_TOLD:
+        told.append(f"more often: {sum(more.values())}, at most {max(more)} times")
+    else:
+        told += [f"{times} times: {pages}" for times, pages in more.items()]
+    if found.times_sent:
+        yield f"{', '.join(told)}."
+    for pfns, what in (
+        (found.put_off, "put off: announced without contents while the guest was changing it, sent as a table later"),
+        (found.never_came, "announced without contents at last: what was sent before stays, and may be stale"),
+    ):
+        if len(pfns):
+            some = ", ".join(f"{pfn:#x}" for pfn in pfns[:_PFNS_TOLD].tolist()) + ", …" * (len(pfns) > _PFNS_TOLD)
+            yield f"{count(len(pfns), 'page')} {what} (pfn {some})."
 
 
 def count(number: int, what: str) -> str:

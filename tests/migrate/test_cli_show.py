@@ -325,7 +325,7 @@ def test_the_passes_of_a_live_migration_are_a_table():
     assert sum(done["pages"] for done in told["passes"]) == facts["page_entries_sent"]
     text = shown(sample, "--rounds")
     assert len(lines_of(text, "NOTAB")) == 5
-    assert "Sent with contents: " in text
+    assert "Pages sent once: " in text
 
 
 def test_views_are_keys_of_one_document():

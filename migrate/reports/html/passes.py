@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.inspection.live import Pass, live
-from migrate.reports.words import count
+from migrate.reports.words import live_sentences
 from streams.pages import PageType
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ LONGEST = 520
 LEFT = 120
 MOST_BARS = 60
 # Pfns told by number.
-MOST_PFNS = 12
 
 
 class Bar(NamedTuple):
@@ -50,23 +49,7 @@ def passes(inspection: Inspection) -> Passes | None:
         Bar(at * BAR, max(1, one.round.pages * LONGEST // most), one, at + 1, _tables(one))
         for at, one in enumerate(found.passes[:MOST_BARS])
     ]
-    notes = []
-    again = {times: pages for times, pages in found.times_sent.items() if times > 1}
-    if again:
-        notes.append(
-            f"{count(sum(again.values()), 'page')} came more than once, at most {max(again)} times; "
-            f"{found.times_sent.get(1, 0):,} came once."
-        )
-    for pfns, what in (
-        (found.put_off.tolist(), "announced without contents, and came as page tables later"),
-        (found.never_came.tolist(), "announced without contents at last: what was sent before stays"),
-    ):
-        if pfns:
-            told = ", ".join(f"{pfn:#x}" for pfn in pfns[:MOST_PFNS]) + (" …" if len(pfns) > MOST_PFNS else "")
-            notes.append(f"{count(len(pfns), 'page')} {'was' if len(pfns) == 1 else 'were'} {what}: pfn {told}.")
-    if found.too_sparse is not None:
-        notes.append(f"Pages are not counted one by one: pfn {found.too_sparse:#x} lies too far out.")
-    return Passes(bars, len(bars) * BAR, notes, len(found.passes) - len(bars))
+    return Passes(bars, len(bars) * BAR, list(live_sentences(found)), len(found.passes) - len(bars))
 
 
 def _tables(one: Pass) -> int:
