@@ -1,5 +1,6 @@
 """Where a finding says the trouble is: offset, record, pfn, whose call it is, and in which releases it counts."""
 
+import signal
 import struct
 
 import pytest
@@ -11,8 +12,7 @@ from migrate.rules import RULES
 from migrate.rules.catalogue import Effect
 from migrate.rules.cross import NEEDS_VERIFY
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
-from migrate.testing.builder import StreamBuilder, page_data
-from streams.pages import PageType
+from migrate.testing.builder import StreamBuilder
 from streams.wire.framing import RecordType
 
 # Told of the guest as a whole, at END, though the rule is of records or of their order.
@@ -137,7 +137,20 @@ def test_what_is_told_of_a_record_names_it(rule):
         assert at <= found.offset < at + len(record.build())
         known = record.type in set(RecordType)
         assert found.record_type == (RecordType(record.type).name if known else f"0x{record.type:08x}")
-    assert found.message
+    assert found.signal in (None, signal.SIGABRT, signal.SIGSEGV)
+    assert str(found.message).partition(" ")[2]
+
+
+@pytest.mark.parametrize(("length", "verdict"), [(8 << 20, "accept"), ((8 << 20) + 1, "refuse")])
+def test_a_record_may_be_8_mib_long_before_4_10(length, verdict):
+    b = StreamBuilder.pv(4)
+    b.image["version"], b.domain["xen_minor"] = 2, 9
+    b.insert(0x8000_0001, bytes(length))
+    stream = b.build()
+    assert check(stream, target="4.10").verdict == "accept"
+    report = check(stream, target="4.9")
+    assert report.verdict == verdict
+    assert (report.failure and report.failure.rule) == (None if verdict == "accept" else "FRM-02")
 
 
 def test_padding_is_told_where_it_begins():
@@ -165,13 +178,31 @@ def test_a_stray_record_is_told_who_does_not_want_it(guest, kind, rule, words):
     assert found.message == f"record {kind.name}: {words}"
 
 
-@pytest.mark.parametrize(("pfn", "effect", "signal"), [(0, Effect.CRASH, 11), (1, Effect.REFUSED, None)])
-def test_pages_before_the_p2m_kill_libxc_only_at_pfn_0(pfn, effect, signal):
+XTAB, ILLEGAL = 0xF << 60, 5 << 60
+WRITTEN_THROUGH_NULL = (Effect.CRASH, 11)
+OUT_OF_RANGE = (Effect.REFUSED, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "count", "outcome"),
+    [
+        ([XTAB], 1, WRITTEN_THROUGH_NULL),
+        ([XTAB, XTAB, XTAB], 3, WRITTEN_THROUGH_NULL),
+        ([XTAB | 1], 1, OUT_OF_RANGE),
+        ([XTAB, XTAB, XTAB | 1], 3, OUT_OF_RANGE),  # libxc looks at all pfns before it writes
+        ([ILLEGAL], 1, OUT_OF_RANGE),
+        ([0], 1, OUT_OF_RANGE),  # with data, which is missing
+        ([XTAB], 2, OUT_OF_RANGE),
+        ([], 0, OUT_OF_RANGE),
+    ],
+)
+def test_pages_before_the_p2m_kill_libxc_only_if_all_of_a_sound_record_is_pfn_0(words, count, outcome):
     b = StreamBuilder.pv(4)
     b.drop(RecordType.X86_PV_P2M_FRAMES)
-    b.insert(RecordType.PAGE_DATA, page_data([(pfn, PageType.XTAB, None)]), before=RecordType.PAGE_DATA)
+    words_of(b, *words)
+    b.record(RecordType.PAGE_DATA).body[:4] = count.to_bytes(4, "little")
     found = the("ORD-03", check(b.build()))
-    assert (found.effect, found.signal) == (effect, signal)
+    assert (found.effect, found.signal) == outcome
 
 
 def words_of(b: StreamBuilder, *words: int) -> None:
@@ -180,7 +211,7 @@ def words_of(b: StreamBuilder, *words: int) -> None:
     b.insert(RecordType.PAGE_DATA, body, before=RecordType.PAGE_DATA)
 
 
-ILLEGAL, BEYOND = 5 << 60, 0xF << 60 | 0x1_0000
+BEYOND = XTAB | 0x1_0000
 
 
 @pytest.mark.parametrize(
@@ -207,7 +238,7 @@ def test_pfn_words_are_looked_at_in_order(words, rules):
 
 def test_a_page_of_type_xalloc_is_named():
     b = StreamBuilder.pv(4)
-    words_of(b, 0xF << 60 | 2, 0xE << 60 | 3)
+    words_of(b, XTAB | 2, 0xE << 60 | 3)
     found = the("REC-13", check(b.build()))
     assert found.pfn == 3
     assert found.message == "pfn 0x3 has type XALLOC"
@@ -216,7 +247,7 @@ def test_a_page_of_type_xalloc_is_named():
 @pytest.mark.parametrize(("count", "told"), [(1024, False), (1025, True)])
 def test_a_batch_is_longer_than_savers_write_from_1025_pfns_on(count, told):
     b = StreamBuilder.pv(4)
-    words_of(b, *[0xF << 60 | b.absent_pfn] * count)
+    words_of(b, *[XTAB | b.absent_pfn] * count)
     assert ("REC-10" in ids(check(b.build()))) is told
 
 

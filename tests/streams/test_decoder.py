@@ -156,6 +156,29 @@ def test_what_follows_the_end_is_counted_and_left_unread_on_request() -> None:
     assert transport.position == len(SMALL)
 
 
+class Counted(BytesTransport):
+    """Bytes in memory that count what is asked of them."""
+
+    asked = 0
+
+    def give(self, n: int) -> memoryview:
+        self.asked += 1
+        return super().give(n)
+
+    def skip(self, n: int) -> int:
+        self.asked += 1
+        return super().skip(n)
+
+
+@pytest.mark.parametrize("records", [0, 10, 200, 500])
+def test_progress_is_told_with_every_64th_answer(records: int) -> None:
+    transport, told = Counted(HEADERS + rec(0x0E) * records + rec(0x00)), []
+    drive(Decoder(Listener()).run(), transport, lambda position, size: told.append((position, size)))
+    assert len(told) == transport.asked // 64
+    assert told == sorted(told)
+    assert {size for _, size in told} <= {len(HEADERS) + 8 * records + 8}
+
+
 def test_of_a_device_models_blob_only_its_beginning_is_asked_for() -> None:
     record = rec(3, bytes(1 << 20))
     data = LIBXL.replace(rec(3, bytes(40)), record)
