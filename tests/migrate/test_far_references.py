@@ -49,7 +49,7 @@ def through_a_pipe(data):
         os.waitpid(pid, 0)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(b=strategies.guests() | strategies.guests(max_tables=30), batch=st.integers(1, 8), data=st.data())
 def test_the_room_there_is_changes_nothing(b, batch, data):
     b.batch = batch

@@ -426,7 +426,7 @@ def test_pipe_is_replayed_as_a_file_is(b: StreamBuilder) -> None:
 
 
 @given(edited_guests())
-@budget(300)
+@budget(150)
 def test_replay_of_an_edited_guest_is_the_models(b: StreamBuilder) -> None:
     agree(b)
 
