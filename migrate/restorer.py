@@ -123,6 +123,7 @@ class Restorer:
         self.seen: dict[int, int] = {}
         self.policies: dict[int, bytes] = {}  # bodies of the CPU policy records that count, by type
         self.calls: list[Asked] = []
+        self.untold_calls = 0
         self.verify: VerifyPhase | None = None  # compares, where that was asked for
         self.static_data_end = False
         self.verifying = False
@@ -273,6 +274,8 @@ class Restorer:
         """Take note of a hypercall that is made now."""
         if len(self.calls) < CALLS_TOLD:
             self.calls.append(call)
+        else:
+            self.untold_calls += 1
 
     def _apply(self, record: Record | PageData) -> None:
         """`process_record`."""

@@ -87,6 +87,7 @@ class Run:
             os.close(source)
             os.close(seen)
         self.outcome = self.filter.outcome(None if self.error is None else repr(self.error))
+        del self.filter  # and its buffer, and its pipe: they would wait for the garbage collector
 
     def _run(self, source, sink, mode):
         self.filter = Filter(

@@ -114,6 +114,8 @@ def _trace(
     else:
         for line in report.lines(outcomes, where, only_failed=only_failed):
             echo(safe(line))
+    if untold := judgement.restorer.untold_calls:
+        complain(f"{untold} more calls, made while records are read, are not shown")
     return Ending.FOUND if stopped or any(outcome.finding for outcome in outcomes) else Ending.FINE
 
 
