@@ -117,6 +117,13 @@ class Report:
     checkpoints: list[CheckpointVerdict] = field(default_factory=list)  # of a checkpointed stream, one by one
     l3_rule: str | None = None  # the form of the 4 GiB rule that was tried instead of the target's own
 
+    @property
+    def decisive(self) -> Finding | None:
+        """The finding that stops the restore; None where nothing does, or it is not among those that are reported."""
+        if (failure := self.failure) is None:
+            return None
+        return next((f for f in self.findings if f.rule.id == failure.rule and f.message == failure.message), None)
+
     def worst(self) -> Severity | None:
         """The worst severity among the findings."""
         return max((f.severity for f in self.findings), key=lambda s: s.rank, default=None)

@@ -31,6 +31,11 @@ PFNS_PER_NAMED = 16
 INVALID_MFN = -1
 
 
+def room_for(named: int) -> int:
+    """How many pfns arrays may cover once a stream has named so many of them, one by one."""
+    return max(FREE_PFNS, PFNS_PER_NAMED * named)
+
+
 class TooSparseError(Exception):
     """A stream names a pfn far beyond anything it has sent; tracking it would cost memory the stream never held."""
 
@@ -87,7 +92,7 @@ class PvGuest:
     @property
     def room(self) -> int:
         """How many pfns the arrays may cover by now."""
-        return max(FREE_PFNS, PFNS_PER_NAMED * self.named, len(self.types))
+        return max(room_for(self.named), len(self.types))
 
     def reach(self, pfn: int) -> None:
         """Grow the arrays so that they cover a pfn.

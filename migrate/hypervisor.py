@@ -115,15 +115,12 @@ class Hypervisor:
         the frames, what they hold and where they lie.
     l3_rule:
         the variant of the 4 GiB rule in force.
-    linear_pt:
-        whether linear page tables are allowed.
     """
 
-    def __init__(self, guest: PvGuest, placement: Placement, l3_rule: L3Rule, *, linear_pt: bool = True) -> None:
+    def __init__(self, guest: PvGuest, placement: Placement, l3_rule: L3Rule) -> None:
         self.guest = guest
         self.placement = placement
         self.l3_rule = l3_rule
-        self.linear_pt = linear_pt
         self.extended_cr3 = False
         self.vcpu0_initialised = False
         self.cost = Cost()
@@ -418,8 +415,6 @@ class Hypervisor:
             return
         if entry & paging.RW:
             refused.rule, why = "HYP-17", "it is writable"
-        elif not self.linear_pt:
-            refused.rule, why = "HYP-17", "linear page tables are switched off"
         else:
             refused.rule, why = "HYP-17", "such chains may be one table long"
         refused.message = f"{kind} pfn {pfn:#x}, entry {slot}, maps {kind} pfn {target:#x} as a linear table, but {why}"
@@ -429,7 +424,7 @@ class Hypervisor:
 
         Any other table of that level has been validated before: only tables of higher ones are not done yet.
         """
-        if not self.linear_pt or entry & paging.RW:
+        if entry & paging.RW:
             return False
         if target == table:
             self._note_linear(table, kind, target)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.pages import TABLE_TYPES, TYPES
+
 ENTRIES = 512
 FRAME_MASK = 0x000F_FFFF_FFFF_F000
 
@@ -39,6 +41,9 @@ PAE_XEN_SLOT = 3
 L1TF_SAFE = 1 << 44
 
 PAE_L3_LIMIT = 0x100000  # first frame at 4 GiB
+
+IS_TABLE = np.isin(np.arange(TYPES), list(TABLE_TYPES))
+"""Whether a page type is a page table's."""
 
 # One byte of an entry tells all that an L1 needs: absent, read-only, writable, refused.
 ABSENT, READ_ONLY, WRITABLE, REFUSED = range(4)

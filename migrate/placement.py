@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from migrate.guest import PvGuest
 
-NAMES = ("source", "high", "low", "identity")
+SOURCE = "source"
+NAMES = (SOURCE, "high", "low", "identity")
 FILE_PREFIX = "file:"
 
 
@@ -100,7 +101,7 @@ def place(name: str, guest: PvGuest) -> Placement:
     from migrate.paging import FRAME_MASK, PAE_L3_LIMIT
 
     count = len(guest.types)
-    if name == "source":
+    if name == SOURCE:
         return Placement(name, guest.source_mfns, exact=True)
     if name == "high":
         return Placement(name, lambda: np.arange(count, dtype=np.int64) + PAE_L3_LIMIT, exact=False)

@@ -13,10 +13,10 @@ import numpy as np
 from migrate.findings import Finding
 from migrate.guest import DATA, FRAMED, REFERENCED, SENT
 from migrate.hypercalls import MapP2m, Pin, Refusal, SetContext, SetExtended, SetMsrs, SetXsave, Step
-from migrate.paging import FRAME_MASK
+from migrate.paging import FRAME_MASK, IS_TABLE
 from migrate.rules import RULES
 from migrate.rules.catalogue import Effect, Severity
-from streams.pages import LEVEL_MASK, TABLE_TYPES, PageType, type_name
+from streams.pages import LEVEL_MASK, PageType, type_name
 from streams.wire.framing import PAGE_SIZE, RecordType
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.start_info import START_INFO
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from migrate.restorer_pv import PvKind
     from streams.records import Place
 
-_IS_TABLE = np.array([kind in TABLE_TYPES for kind in range(16)])
 DESCRIPTORS_PER_PAGE = 512
 # What a frame holds that the toolstack never wrote to: a debug hypervisor's scrub pattern, as measured.
 UNWRITTEN = b"\xc2" * PAGE_SIZE
@@ -310,7 +309,7 @@ class _Completion:
             hits = (entries & np.uint64(1)).astype(bool) & (named < len(marked))
             hits[hits] = marked[named[hits]]
             # A table that is gone itself names nothing.
-            hits[~_IS_TABLE[guest.types[tables]]] = False
+            hits[~IS_TABLE[guest.types[tables]]] = False
             for row in np.flatnonzero(hits.any(axis=1)).tolist():
                 slot = int(np.argmax(hits[row]))
                 found = tables[row], slot, int(named[row, slot])

@@ -69,7 +69,7 @@ CALLS_TOLD = 1 << 12
 class Kind(Protocol):
     """What a kind of guest adds to the restore."""
 
-    def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
+    def wants_pages(self, words: PfnWords) -> Iterable[tuple[int, int]]:
         """Runs of data pages worth having."""
 
     def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
@@ -243,10 +243,10 @@ class Restorer:
     def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
         """The pages the kind of guest needs; all, where a VERIFY phase is to be compared."""
         if self.verify is not None and self.kind is not None:
-            self.kind.wants_pages(place, words)
+            self.kind.wants_pages(words)
             self.verify.begin()
             return ((0, words.data_pages),) if words.data_pages else ()
-        return self.kind.wants_pages(place, words) if self.kind else ()
+        return self.kind.wants_pages(words) if self.kind else ()
 
     def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
         """Their contents."""

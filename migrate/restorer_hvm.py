@@ -22,7 +22,7 @@ from streams.wire.framing import (
     ParamsHeader,
     RecordType,
 )
-from streams.wire.hvm_names import HvmParam
+from streams.wire.hvm_names import HvmParam, param_name
 
 if TYPE_CHECKING:
     from migrate.restorer import Restorer
@@ -41,7 +41,7 @@ class HvmKind:
         self.params: dict[int, int] = {}
         self._typed_tables = False
 
-    def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
+    def wants_pages(self, words: PfnWords) -> Iterable[tuple[int, int]]:
         """No page of an HVM guest is looked at."""
         return ()
 
@@ -182,8 +182,3 @@ class HvmKind:
 
     def unnoticed(self) -> None:
         """Nothing is left to look at."""
-
-
-def param_name(index: int) -> str:
-    """Name of an HVM param, or its number."""
-    return HvmParam(index).name if index in list(HvmParam) else str(index)

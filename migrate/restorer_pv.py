@@ -19,11 +19,11 @@ from migrate.hypercalls import Asked, Step
 from migrate.ledger import Ledger
 from migrate.p2m import read_p2m_frames
 from migrate.pagestore import PageStore
-from migrate.paging import ENTRIES, FRAME_MASK, L1TF_SAFE, looks_like_gdt
+from migrate.paging import ENTRIES, FRAME_MASK, IS_TABLE, L1TF_SAFE, looks_like_gdt
 from migrate.pv_complete import complete, unnoticed
 from migrate.restorer import SIGABRT, SIGSEGV
 from migrate.rules.catalogue import Effect
-from streams.pages import FRAMELESS_TYPES, LEVEL_MASK, TABLE_TYPES, PfnWords
+from streams.pages import FRAMELESS_TYPES, LEVEL_MASK, TYPES, PfnWords
 from streams.records import PageData, Place, Record
 from streams.wire.framing import (
     MSR_ENTRY_SIZE,
@@ -55,8 +55,7 @@ MAX_P2M_GAP = 1 << 14
 READ_OVER = 4
 
 _MAGIC = np.uint64(int.from_bytes(MAGIC_PREFIX, "little"))
-_IS_TABLE = np.array([t in TABLE_TYPES for t in range(16)])
-_GETS_FRAME = np.array([t not in FRAMELESS_TYPES for t in range(16)])
+_GETS_FRAME = np.array([t not in FRAMELESS_TYPES for t in range(TYPES)])
 
 # Releases that meant to skip vcpu records without content.
 _EMPTY_FAILS: dict[str, Any] = {"since": (4, 9, 0), "until": (4, 11, 0)}
@@ -91,12 +90,12 @@ class PvKind:
 
     # -- PAGE_DATA ---------------------------------------------------------------------------------
 
-    def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
+    def wants_pages(self, words: PfnWords) -> Iterable[tuple[int, int]]:
         """Page tables; everything, where nothing can be read again."""
         self._looked_at = {}  # what a record that was refused has left
         if self._peeks:
             has_data = words.has_data
-            tables = _IS_TABLE[words.types[has_data]]
+            tables = IS_TABLE[words.types[has_data]]
             # Of the others, p2m pages are known by their pfn; what else is remarkable, by how it begins.
             self._sure = tables
             if not self.restorer.verifying:
@@ -104,7 +103,7 @@ class PvKind:
             return ((0, words.data_pages),) if words.data_pages else ()
         if not words.has_tables:
             return ()
-        return _runs(np.flatnonzero(_IS_TABLE[words.types[words.has_data]]))
+        return _runs(np.flatnonzero(IS_TABLE[words.types[words.has_data]]))
 
     def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
         """Keep what was asked for; where everything goes by, copy the tables and what else the end may need."""
@@ -173,7 +172,7 @@ class PvKind:
             self._only_verified(record, data_pfns)
         else:
             guest.state[data_pfns] |= DATA
-        tables = _IS_TABLE[types[has_data]]
+        tables = IS_TABLE[types[has_data]]
         contents = self._contents(record)
         ordinals = np.flatnonzero(tables)
         entries = np.frombuffer(b"".join(contents[i] for i in ordinals.tolist()), "<u8").reshape(-1, ENTRIES)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.guest import FREE_PFNS, PFNS_PER_NAMED
+from migrate.guest import room_for
 from streams.pages import type_name
 from streams.wire.framing import PAGE_SIZE
 
@@ -66,7 +66,7 @@ class VerifyPhase:
             return
         self._named += len(pfns)
         size = int(pfns.max()) + 1
-        most = max(FREE_PFNS, PFNS_PER_NAMED * self._named)
+        most = room_for(self._named)
         if size > most:
             return  # far beyond anything sent: not worth arrays of that size
         if size > len(self._digests):

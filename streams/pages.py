@@ -21,6 +21,8 @@ TYPE_SHIFT = 60
 PFN_MASK = (1 << 52) - 1
 PIN_BIT = 0x8
 LEVEL_MASK = 0x7
+TYPES = 16
+"""How many values the type field has, most of them page types."""
 
 
 class PageType(IntEnum):
@@ -40,7 +42,7 @@ class PageType(IntEnum):
     XTAB = 0xF
 
 
-ILLEGAL_TYPES = frozenset(range(16)) - frozenset(PageType)
+ILLEGAL_TYPES = frozenset(range(TYPES)) - frozenset(PageType)
 DATALESS_TYPES = frozenset({PageType.BROKEN, PageType.XALLOC, PageType.XTAB})
 FRAMELESS_TYPES = frozenset({PageType.BROKEN, PageType.XTAB})
 TABLE_TYPES = frozenset(t for t in PageType if 1 <= (t & LEVEL_MASK) <= 4)

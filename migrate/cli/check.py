@@ -9,13 +9,12 @@ import click
 
 from migrate.cli import Ending, complain, internal_error, suggestions
 from migrate.cli.check_outputs import FORMATS, output_for
-from migrate.cli.options import ALL, l3_rule_option, placement_option, target_option, vcpus_option
+from migrate.cli.options import ALL, STDIN, l3_rule_option, placement_option, source_of, target_option, vcpus_option
 from streams.compression import MAX_EXPANSION
 
 if TYPE_CHECKING:
     from migrate.findings import Report
 
-STDIN = "-"
 # With several streams the worst counts; later is worse.
 BADNESS = (Ending.FINE, Ending.UNJUDGED, Ending.FOUND, Ending.FAILED)
 
@@ -143,7 +142,7 @@ def check(
         try:
             with progress.ProgressBar(name) if watched else nullcontext() as bar:
                 reports = survey(
-                    0 if name == STDIN else name,
+                    source_of(name),
                     targets=targets,
                     variants=variants,
                     placement=placement,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli import Ending, complain
-from migrate.cli.options import record_option, whole_number
+from migrate.cli.options import record_option, source_of, whole_number
 from migrate.cli.output import STDOUT, stream_output
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _memory(stream: str, form: str, out: str, *, force: bool) -> Ending:
             stream_output(out, force=force) as file,
             progress.ProgressBar(stream) if progress.wanted() else nullcontext() as bar,
         ):
-            written = write_memory(0 if stream == STDOUT else stream, file.fileno(), Form(form), bar)
+            written = write_memory(source_of(stream), file.fileno(), Form(form), bar)
     except NothingError as error:
         complain(f"{stream}: {error}", error)
         return Ending.FAILED if error.readable else Ending.UNJUDGED
@@ -163,7 +163,7 @@ def _part(stream: str, page: int | None, record: str | None, out: str, *, force:
         return Ending.FOUND
 
     try:
-        return inspect(0 if stream == STDOUT else stream, then=then)
+        return inspect(source_of(stream), then=then)
     except NotInStream as error:
         complain(f"{stream}: {error}", error)
         return Ending.FAILED

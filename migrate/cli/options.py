@@ -11,9 +11,15 @@ import click
 from migrate.cli import suggestions
 
 ALL = "all"
+STDIN = "-"
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}")
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def source_of(name: str) -> str | int:
+    """What to read for a stream that was named so: the file, or standard input's descriptor."""
+    return 0 if name == STDIN else name
 
 
 def one_rule(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:

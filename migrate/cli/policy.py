@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli import Ending, complain, echo
+from migrate.cli.options import source_of
 
 if TYPE_CHECKING:
     from migrate.policy_source import Found
-
-STDIN = "-"
 
 
 @click.command(
@@ -68,7 +67,7 @@ def _load(ctx: click.Context, name: str, *, dump_too: bool = False) -> Found:
     from streams.transports import TransportError
 
     try:
-        return any_policy(name) if dump_too else stream_policy(0 if name == STDIN else name)
+        return any_policy(name) if dump_too else stream_policy(source_of(name))
     except NoPolicyError as error:
         complain(f"{name}: {error}", error)
         ctx.exit(Ending.UNJUDGED)

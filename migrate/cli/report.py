@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli import Ending, complain, echo, internal_error
-from migrate.cli.check import BADNESS, STDIN, ending_of, reason_of
-from migrate.cli.options import l3_rule_option, placement_option, target_option, vcpus_option
+from migrate.cli.check import BADNESS, ending_of, reason_of
+from migrate.cli.options import STDIN, l3_rule_option, placement_option, source_of, target_option, vcpus_option
 from migrate.cli.output import STDOUT, stream_output
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def report(
             try:
                 with progress.ProgressBar(name) if watched else nullcontext() as bar:
                     told, ending = inspect(
-                        0 if name == STDIN else name,
+                        source_of(name),
                         target=target,
                         placement=placement,
                         vcpus=vcpus,

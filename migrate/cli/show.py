@@ -10,14 +10,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from migrate.cli import Ending, complain, echo
-from migrate.cli.options import placement_option, record_option, target_option, vcpus_option, whole_number
+from migrate.cli.check import reason_of
+from migrate.cli.options import (
+    ALL,
+    placement_option,
+    record_option,
+    source_of,
+    target_option,
+    vcpus_option,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from migrate.inspection import Inspection
-
-ALL = "all"
 
 
 def _vcpu(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | int | None:
@@ -117,7 +124,7 @@ def show(
 
         try:
             ending = inspect(
-                0 if stream == "-" else stream,
+                source_of(stream),
                 target=target,
                 placement=placement,
                 vcpus=vcpus,
@@ -130,7 +137,7 @@ def show(
             complain(f"{stream}: {error}")
             ending = Ending.FAILED
         except (OSError, TransportError) as error:
-            complain(f"{stream}: {getattr(error, 'strerror', None) or error}", error)
+            complain(f"{stream}: {reason_of(error, stream)}", error)
             ending = Ending.FAILED
     ctx.exit(ending)
 

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli import Ending, complain, echo, suggestions
-from migrate.cli.options import one_rule, placement_option, target_option, vcpus_option
+from migrate.cli.options import STDIN, one_rule, placement_option, source_of, target_option, vcpus_option
 from migrate.cli.output import STDOUT, stream_output
 
 if TYPE_CHECKING:
     from migrate.corpus.shrink import Contents, Shrunk
 
-STDIN = "-"
 PIECE = 1 << 20
 
 
@@ -103,7 +102,7 @@ def _read(stream: str) -> bytes:
     from streams.transports import open_transport
 
     data = bytearray()
-    with open_transport(0 if stream == STDIN else stream) as transport:
+    with open_transport(source_of(stream)) as transport:
         while piece := transport.give(PIECE):
             data += piece
     return bytes(data)

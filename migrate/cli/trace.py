@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli import Ending, complain, echo
-from migrate.cli.options import l3_rule_option, placement_option, target_option, vcpus_option
+from migrate.cli.check import reason_of
+from migrate.cli.options import l3_rule_option, placement_option, source_of, target_option, vcpus_option
 
 if TYPE_CHECKING:
     from migrate.checker import Judgement
@@ -74,11 +75,11 @@ def trace(
 
     try:
         check_name(placement)
-        ending = judge(0 if stream == "-" else stream, vcpus=vcpus, then=then)
+        ending = judge(source_of(stream), vcpus=vcpus, then=then)
     except BrokenPipeError:
         raise
     except (OSError, TransportError) as error:
-        complain(f"{stream}: {getattr(error, 'strerror', None) or error}", error)
+        complain(f"{stream}: {reason_of(error, stream)}", error)
         ending = Ending.FAILED
     except ValueError as error:
         raise click.UsageError(str(error)) from error

@@ -12,9 +12,9 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.paging import ENTRIES, FRAME_MASK, P
+from migrate.paging import ENTRIES, FRAME_MASK, IS_TABLE, P
 from streams.encoder import Item
-from streams.pages import DATALESS_TYPES, PFN_MASK, TABLE_TYPES, TYPE_SHIFT, PageType, PfnWords
+from streams.pages import DATALESS_TYPES, PFN_MASK, TYPE_SHIFT, TYPES, PageType, PfnWords
 from streams.records import PageData
 from streams.wire.framing import PAGE_SHIFT
 
@@ -24,8 +24,7 @@ Mask = NDArray[np.bool_]
 # A saver's batch.
 MOST_WORDS = 1024
 
-_HAS_DATA = np.array([kind not in DATALESS_TYPES for kind in range(16)])
-_IS_TABLE = np.array([kind in TABLE_TYPES for kind in range(16)])
+_HAS_DATA = np.array([kind not in DATALESS_TYPES for kind in range(TYPES)])
 _XTAB = np.uint64(PageType.XTAB << TYPE_SHIFT)
 
 
@@ -50,7 +49,7 @@ class Memory:
         self._pfns = (self.words & np.uint64(PFN_MASK)).astype(np.int64)
         kinds = (self.words >> np.uint64(TYPE_SHIFT)).astype(np.intp)
         self._has_data: Mask = _HAS_DATA[kinds]
-        self._tables = np.flatnonzero(_IS_TABLE[kinds[self._has_data]])
+        self._tables = np.flatnonzero(IS_TABLE[kinds[self._has_data]])
         self._unique = np.unique(self._pfns[self._has_data])
         self._named: NDArray[np.intp] | None = None
 

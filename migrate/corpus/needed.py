@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.checker import judge
-from migrate.paging import FRAME_MASK, P
-from streams.pages import LEVEL_MASK, PFN_MASK, TABLE_TYPES, PfnWords
+from migrate.paging import FRAME_MASK, IS_TABLE, P
+from streams.pages import LEVEL_MASK, PFN_MASK, PfnWords
 from streams.wire.framing import PAGE_SHIFT
-from streams.wire.vcpu import GDT_ENTRIES_PER_FRAME, GDT_FRAMES, START_INFO_REGISTER, USER_ROOT_VALID
+from streams.wire.vcpu import START_INFO_REGISTER, USER_ROOT_VALID, gdt_frames_used
 
 if TYPE_CHECKING:
     from migrate.checker import Judgement, Source
@@ -23,14 +23,13 @@ if TYPE_CHECKING:
 Pfns = NDArray[np.int64]
 
 ROOT_LEVEL = 4
-_IS_TABLE = np.array([kind in TABLE_TYPES for kind in range(16)])
 _NONE = np.zeros(0, np.int64)
 
 
 def levels(words: PfnWords) -> NDArray[np.uint8]:
     """Of each page that comes with the words: its level as a page table, 0 for any other."""
     kinds = words.types[words.has_data]
-    return np.where(_IS_TABLE[kinds], kinds & LEVEL_MASK, 0).astype(np.uint8)
+    return np.where(IS_TABLE[kinds], kinds & LEVEL_MASK, 0).astype(np.uint8)
 
 
 def frames(entries: NDArray[np.uint64]) -> Pfns:
@@ -81,8 +80,7 @@ class Needed:
         """Take what a vcpu_guest_context names."""
         if vcpu == 0:
             self.start_infos.add(int(context["user_regs"][START_INFO_REGISTER[width]]))
-        count = min(-(-int(context["gdt_ents"]) // GDT_ENTRIES_PER_FRAME), GDT_FRAMES)
-        self.gdts.update(context["gdt_frames"][:count].tolist())
+        self.gdts.update(context["gdt_frames"][: gdt_frames_used(int(context["gdt_ents"]))].tolist())
         user = int(context["ctrlreg"][1])
         if width == 8 and not user & USER_ROOT_VALID and user:
             self._user_mfns.add(user >> PAGE_SHIFT)

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from migrate.corpus.outcomes import UNJUDGED, Difference, Observation, observe
+from migrate.counting import count
 
 if TYPE_CHECKING:
     from migrate.corpus.deviations import Deviation
@@ -157,7 +158,7 @@ class Run:
         expectations = sum(len(result.comparisons) for result in self.results)
         parts = [f"{statuses[status]} {status.value}" for status in Status if statuses[status]]
         parts += [f"{len(self.missing)} missing"] if self.missing else []
-        streams = f"{len(self.results)} stream{'' if len(self.results) == 1 else 's'}"
+        streams = count(len(self.results), "stream")
         return f"{streams}, {expectations} expectations: {'; '.join(parts) or 'nothing judged'}"
 
 

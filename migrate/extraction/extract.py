@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
 from os import ftruncate
@@ -119,7 +120,7 @@ def extract(
     sink = CoreDump(fd) if form is Form.ELF else _RawImage(fd)
     memory = Memory(sink)
     unread = None
-    with open_transport(source) as transport:
+    with closing(memory), open_transport(source) as transport:
         try:
             drive(Decoder(memory).run(), transport, progress)
         except TransportError as error:

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from migrate.collector import Collector
 from migrate.findings import StreamFacts
+from migrate.guest import room_for
 from migrate.pagestore import Pages
-from migrate.paging import ENTRIES
+from migrate.paging import ENTRIES, IS_TABLE
 from migrate.restorer import Restorer
-from streams.pages import TABLE_TYPES, PfnWords
+from streams.pages import PfnWords
 from streams.records import Damage, PageData, Place, Record
 from streams.wire.framing import (
     PAGE_DATA_HEADER,
@@ -30,10 +31,8 @@ from streams.wire.framing import (
     RecordType,
 )
 
-_IS_TABLE = np.array([t in TABLE_TYPES for t in range(16)])
-# A file may seem this large, most of it holes; beyond that, so many times as large as what the stream has named.
+# A file may seem this large at the least, most of it holes.
 _FREE_PFNS = 1 << 23
-_PFNS_PER_NAMED = 16
 # Where compressed input turns out to be corrupt, no more than so many good pages are lost.
 _PAGES_AT_ONCE = 32
 
@@ -132,10 +131,14 @@ class Memory(Restorer):
                 self._pass(words, data)
             self.waiting = 0
 
+    def close(self) -> None:
+        """Nothing more will come: what waits is dropped."""
+        self._journal.close()
+
     def _pass(self, words: PfnWords, data: bytes | memoryview) -> None:
-        pfns, tables = words.pfns, _IS_TABLE[words.types]
+        pfns, tables = words.pfns, IS_TABLE[words.types]
         pages = np.frombuffer(data, "<u8").reshape(-1, ENTRIES)
-        near = pfns < max(_FREE_PFNS, _PFNS_PER_NAMED * self._named)
+        near = pfns < max(_FREE_PFNS, room_for(self._named))
         if not near.all():
             self.too_far += len(pfns) - int(near.sum())
             self.farthest = max(self.farthest, int(pfns.max()))
@@ -148,8 +151,12 @@ class _Journal:
     """Pages that wait for a checkpoint, in an unlinked temporary file: PAGE_DATA bodies one after another."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="migrate-", suffix=".pages")  # noqa: SIM115 it lasts as long as this
+        self._file = tempfile.TemporaryFile(prefix="migrate-", suffix=".pages")  # noqa: SIM115 `close` closes it
         self._batches = 0
+
+    def close(self) -> None:
+        """Drop what is in it."""
+        self._file.close()
 
     def put(self, words: PfnWords, data: bytes | memoryview) -> None:
         """Keep pages."""

@@ -17,11 +17,11 @@ from streams.wire.hvm_names import SaveType
 from streams.wire.vcpu import (
     CONTEXT,
     FXSAVE,
-    GDT_ENTRIES_PER_FRAME,
     START_INFO_REGISTER,
     USER_ROOT_VALID,
     ContextFlag,
     cr3_to_pfn,
+    gdt_frames_used,
     pfn_to_cr3,
 )
 from streams.wire.views import dtype_of
@@ -74,7 +74,7 @@ def pv_contexts(guest: PvGuest, frames: Frames) -> tuple[list[bytes], int]:
         control[3] = root(cr3_to_pfn(control[3], width))
         if width == 8 and int(control[1]) & USER_ROOT_VALID:
             control[1] = root(cr3_to_pfn(control[1], width))
-        count = min(-(-int(context["gdt_ents"]) // GDT_ENTRIES_PER_FRAME), len(context["gdt_frames"]))
+        count = gdt_frames_used(int(context["gdt_ents"]))
         gdt = frames(context["gdt_frames"][:count].astype(np.int64))
         unknown += int((gdt < 0).sum())
         context["gdt_frames"][:count] = gdt.astype(context["gdt_frames"].dtype)

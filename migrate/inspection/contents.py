@@ -12,8 +12,9 @@ import numpy as np
 
 from migrate.inspection.logbook import Entry, Layer, Logbook
 from migrate.inspection.meaning import CUT, meaning, needed, pages_told
+from migrate.inspection.names import by_type_name
 from migrate.rules.catalogue import Severity
-from streams.pages import type_name
+from streams.pages import TYPES
 from streams.wire.framing import padded
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ RUN_SHOWN = 4
 # Bodies that are read in one go: the more, the fewer times compressed input is decoded again.
 _LINES_AT_ONCE = 1 << 14
 _BYTES_AT_ONCE = 16 << 20
-_TYPES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ class _Folded:
     def pages(self, entries: Numbered, all_words: Iterator[tuple[Entry, PfnWords]], passes: list[Round]) -> Line:
         """PAGE_DATA: their words are the next ones of the stream."""
         lowest, highest, words_seen = -1, 0, 0
-        types = np.zeros(_TYPES, np.int64)
+        types = np.zeros(TYPES, np.int64)
 
         def counted() -> Numbered:
             nonlocal lowest, highest, words_seen
@@ -192,14 +192,13 @@ class _Folded:
                 _, words = next(all_words)
                 if len(words):
                     words_seen += len(words)
-                    types[:] += np.bincount(words.types, minlength=_TYPES)
+                    types[:] += np.bincount(words.types, minlength=TYPES)
                     least, most = int(words.pfns.min()), int(words.pfns.max())
                     lowest, highest = least if lowest < 0 else min(lowest, least), max(highest, most)
                 yield number, entry
 
         line = self.line(counted())
-        named = {type_name(kind): int(seen) for kind, seen in enumerate(types) if seen}
-        pages = Pages(max(lowest, 0), highest, words_seen, named)
+        pages = Pages(max(lowest, 0), highest, words_seen, by_type_name(types))
         told = pages_told(pages.lowest, pages.highest, pages.words, pages.types)
         if line.first.round is not None:
             told = f"{passes[line.first.round].kind} pass, {told}"

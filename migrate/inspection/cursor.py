@@ -97,16 +97,13 @@ class Cursor:
         places = [start + struct.calcsize(order + "".join(codes[:n])) for n in range(len(codes))]
         return [Field(name, place, value) for name, place, value in zip(kind._fields, places, values, strict=True)]
 
-    def parsed(
-        self, layout: Construct, name: str = "", told: Mapping[str, Callable[[Any], str]] | None = None
-    ) -> Field:
+    def parsed(self, layout: Construct, name: str = "", told: Explain | None = None) -> Field:
         """One construct layout, as far as the bytes go."""
         return _Parser(self, told or {}).field(layout, name, "", Container())[0]
 
-    def elements(self, size: int, what: str, one: Callable[[int], Field], number: int | None = None) -> list[Field]:
+    def elements(self, size: int, what: str, one: Callable[[int], Field]) -> list[Field]:
         """As many elements of `size` bytes as there are, or the first of them; `one` takes the next by its number."""
-        there = self.left // size
-        number = there if number is None else min(number, there)
+        number = self.left // size
         found = [one(index) for index in range(min(number, self.most))]
         rest = number - len(found)
         if rest:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from migrate.containers import LONGEST_TEXT
+from migrate.counting import count
 from migrate.cpu_features import FEATURES, MSR_NAMES, REGISTERS, Word, msr_features, word_features
 from migrate.inspection import names
 from migrate.inspection.cursor import Cursor, CutError, Explain, Field
 from migrate.inspection.logbook import Header, Layer
-from migrate.inspection.meaning import context_width, param_name, xenstore_pairs, xl_config
+from migrate.inspection.meaning import context_width, xenstore_pairs, xl_config
 from migrate.inspection.names import names_of
-from migrate.reports.words import count
 from streams.hvm_context import entries as context_entries
 from streams.pages import PfnWords, type_name
 from streams.sexp import SexpError, parse
@@ -60,9 +60,19 @@ from streams.wire.framing import (
     padded,
 )
 from streams.wire.hvm import HVM_PARAM
+from streams.wire.hvm_names import param_name
 from streams.wire.qemu import device_state
 from streams.wire.shared_info import SHARED_INFO
-from streams.wire.vcpu import CONTEXT, EXTENDED, FXSAVE, MSR_ENTRY, XSAVE_HEADER, XSAVE_WORDS, cr3_to_pfn
+from streams.wire.vcpu import (
+    CONTEXT,
+    EXTENDED,
+    FXSAVE,
+    MSR_ENTRY,
+    VM_ASSIST_NAMES,
+    XSAVE_HEADER,
+    XSAVE_WORDS,
+    cr3_to_pfn,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -290,7 +300,7 @@ def _basic(cursor: Cursor, width: int | None, found: list[Field]) -> None:
         width = width or 8
     told: Explain = {
         "flags": _flags(names.CONTEXT_FLAGS),
-        "vm_assist": _flags(names.VM_ASSIST),
+        "vm_assist": _flags(VM_ASSIST_NAMES),
         "ctrlreg": _frame(width),
         "user_regs.eflags": lambda value: " ".join(names.eflags_names(value)),
         "user_regs.rflags": lambda value: " ".join(names.eflags_names(value)),
@@ -363,7 +373,7 @@ def _hvm_context(cursor: Cursor, width: int | None, found: list[Field]) -> None:
             cursor.at = len(cursor.raw)
             return
         start = cursor.base + entry.offset
-        head = Cursor(cursor.raw[entry.offset :][: HVM_SAVE_HEADER.size], start, True)
+        head = Cursor(cursor.raw[entry.offset : entry.offset + HVM_SAVE_HEADER.size], start, True)
         inside = head.named(HVM_SAVE_HEADER, HvmSaveHeader)
         body = Cursor(entry.body, start + HVM_SAVE_HEADER.size, cursor.everything)
         if entry.layout is not None:

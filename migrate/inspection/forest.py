@@ -7,14 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from migrate.inspection.inspect import NotInStream
-from migrate.paging import ENTRIES, FRAME_MASK, L4_XEN_SLOTS, PAE_L3_ENTRIES, PAE_L3_LIMIT, RW, P
-from streams.pages import LEVEL_MASK, PFN_MASK, PIN_BIT, TABLE_TYPES
+from migrate.paging import ENTRIES, FRAME_MASK, IS_TABLE, L4_XEN_SLOTS, PAE_L3_ENTRIES, PAE_L3_LIMIT, RW, P
+from streams.pages import LEVEL_MASK, PFN_MASK, PIN_BIT
 from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE
 from streams.wire.vcpu import CONTEXT, USER_ROOT_VALID, cr3_to_pfn
 from streams.wire.views import view
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from migrate.pagestore import Pages
 
 _TABLES_AT_ONCE = 4096
-IS_TABLE = np.array([kind in TABLE_TYPES for kind in range(16)])
 _LINK = re.compile(r"pfn (0x[0-9a-f]+)(?: (?:slot|entry) (\d+))?")
 
 Span = tuple[int, int]  # first and last, both included
@@ -247,7 +246,8 @@ class Forest:
 
     def _below(self, row: int, depth: int, shown: NDArray[np.bool_], plain: NDArray[np.bool_]) -> Iterator[Branch]:
         """What the entries of a table name, slots with the same target together."""
-        start, stop = np.searchsorted(self.parent, [row, row + 1])
+        # Numbers of another size would have the whole array converted, for each table.
+        start, stop = np.searchsorted(self.parent, np.array([row, row + 1], self.parent.dtype))
         if start == stop:
             return
         targets, slots = self.target[start:stop], self.slot[start:stop].astype(np.int64)
@@ -299,14 +299,17 @@ def _joined(before: Branch | None, branch: Branch) -> Branch | None:
     return branch._replace(pfns=(before.pfns[0], branch.pfns[1]), slots=((first, slot),))
 
 
+def contexts(guest: PvGuest) -> Iterator[tuple[int, Any]]:
+    """The vcpu_guest_context of every vcpu that came with one, in the order of their numbers."""
+    for index, vcpu in sorted(guest.vcpus.items()):
+        if vcpu.basic is not None:
+            yield index, view(CONTEXT[guest.width], vcpu.basic)
+
+
 def vcpu_roots(guest: PvGuest) -> dict[int, tuple[str, ...]]:
     """Why vcpus hold page tables, by pfn: cr3 of every vcpu in order, then the user roots (cr1) of 64-bit ones."""
     found: dict[int, list[str]] = defaultdict(list)
-    controls = {
-        index: view(CONTEXT[guest.width], vcpu.basic)["ctrlreg"]
-        for index, vcpu in sorted(guest.vcpus.items())
-        if vcpu.basic is not None
-    }
+    controls = {index: context["ctrlreg"] for index, context in contexts(guest)}
     for index, registers in controls.items():
         found[cr3_to_pfn(int(registers[3]), guest.width)].append(f"cr3 of vcpu {index}")
     for index, registers in controls.items():
@@ -317,13 +320,10 @@ def vcpu_roots(guest: PvGuest) -> dict[int, tuple[str, ...]]:
 
 def failing_chain(inspection: Inspection) -> tuple[tuple[int, int | None], ...]:
     """The tables that lead to what stops the restore: pfn, and the slot that leads on; empty where nothing does."""
-    failure = inspection.report.failure
-    if failure is None:
-        return ()
-    for finding in inspection.report.findings:
-        if finding.rule.id == failure.rule and finding.message == failure.message and finding.chain:
-            return tuple(chain_links(finding.chain))
-    return () if failure.pfn is None else ((failure.pfn, None),)
+    failure, finding = inspection.report.failure, inspection.report.decisive
+    if finding is not None and finding.chain:
+        return tuple(chain_links(finding.chain))
+    return () if failure is None or failure.pfn is None else ((failure.pfn, None),)
 
 
 def chain_links(chain: Iterable[str]) -> Iterator[tuple[int, int | None]]:

@@ -147,7 +147,7 @@ def inspect(
 ) -> T:
     """Read a stream once, and do something with it while it is open.
 
-    What cannot be read again, a pipe, is copied to a temporary file first.
+    What cannot be read again, a pipe or a block device, is copied to a temporary file first.
 
     Parameters
     ----------
@@ -192,7 +192,8 @@ def _rereadable(source: Source) -> Iterator[Source]:
             yield copy
         return
     assert isinstance(source, str | os.PathLike)
-    if not stat.S_ISFIFO(os.stat(source).st_mode):
+    mode = os.stat(source).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISBLK(mode)):
         yield source
         return
     with open(source, "rb") as pipe, _copied(pipe) as copy:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from migrate.guest import FREE_PFNS, PFNS_PER_NAMED
+from migrate.guest import room_for
+from migrate.inspection.names import by_type_name
+from migrate.paging import IS_TABLE
 from migrate.rounds import VERIFY, Round
-from streams.pages import TABLE_TYPES, PageType, type_name
+from streams.pages import TYPES, PageType
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from migrate.inspection.inspect import Inspection
 
-_TYPES = 16
-_IS_TABLE = np.isin(np.arange(_TYPES), list(TABLE_TYPES))
 _CONTENTLESS = (PageType.XTAB, PageType.BROKEN)
 
 
@@ -59,7 +59,7 @@ class Live:
 def live(inspection: Inspection) -> Live:
     """Go over all pfn words of a stream once more, and count."""
     rounds = inspection.log.rounds
-    types = np.zeros((len(rounds), _TYPES), np.int64)
+    types = np.zeros((len(rounds), TYPES), np.int64)
     sent = np.zeros(0, np.uint16)
     waiting = np.zeros(0, np.bool_)  # the last word came without contents
     put_off = np.zeros(0, np.bool_)
@@ -67,12 +67,12 @@ def live(inspection: Inspection) -> Live:
     for entry, words in inspection.words():
         if entry.round is None or not len(words):
             continue
-        types[entry.round] += np.bincount(words.types, minlength=_TYPES)
+        types[entry.round] += np.bincount(words.types, minlength=TYPES)
         named += len(words)
         if rounds[entry.round].kind == VERIFY or too_sparse is not None:
             continue
         highest = int(words.pfns.max())
-        if highest >= max(FREE_PFNS, PFNS_PER_NAMED * named):
+        if highest >= room_for(named):
             too_sparse = highest
             continue
         if highest >= len(sent):
@@ -81,14 +81,11 @@ def live(inspection: Inspection) -> Live:
         full = words.pfns[words.has_data]
         announced = words.pfns[np.isin(words.types, _CONTENTLESS)]
         np.add.at(sent, full[sent[full] < np.iinfo(sent.dtype).max], 1)
-        tables = words.pfns[_IS_TABLE[words.types]]
+        tables = words.pfns[IS_TABLE[words.types]]
         put_off[tables] |= waiting[tables]
         waiting[full] = False
         waiting[announced] = True
-    passes = [
-        Pass(done, {type_name(kind): int(n) for kind, n in enumerate(row) if n})
-        for done, row in zip(rounds, types, strict=True)
-    ]
+    passes = [Pass(done, by_type_name(row)) for done, row in zip(rounds, types, strict=True)]
     if too_sparse is not None:
         none = np.zeros(0, np.int64)
         return Live(passes, {}, none, none, too_sparse)

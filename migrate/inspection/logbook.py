@@ -107,7 +107,7 @@ class Entry:
 
 
 class Logbook(Consumer):
-    """Notes what passes, some 20 bytes for each, and hands it to the restorer.
+    """Notes what passes, some 30 bytes for each, and hands it to the restorer.
 
     Iterating gives the `Entry`s in stream order.
 

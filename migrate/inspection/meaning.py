@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from migrate.containers import LONGEST_TEXT
+from migrate.counting import count
 from migrate.cpu_features import MSR_NAMES
 from migrate.inspection.logbook import Header, Layer
 from migrate.inspection.names import (
@@ -26,7 +27,6 @@ from migrate.inspection.names import (
     names_of,
 )
 from migrate.policy import read_policy
-from migrate.reports.words import count
 from streams.hvm_context import entries as context_entries
 from streams.sexp import fields, parse
 from streams.wire.framing import (
@@ -61,7 +61,7 @@ from streams.wire.framing import (
     XlHeader,
 )
 from streams.wire.hvm import HVM_PARAM
-from streams.wire.hvm_names import HvmParam
+from streams.wire.hvm_names import param_name
 from streams.wire.qemu import HEAD_SIZE, device_state
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.vcpu import CONTEXT, EXTENDED, MSR_ENTRY, XSAVE_WORDS, cr3_to_pfn
@@ -313,11 +313,7 @@ def _hvm_context(about: About) -> str:
     found = Counter(entry.name for entry in context_entries(about.body))
     told = listed([name if number == 1 else f"{name} x{number}" for name, number in found.items()])
     least = "at least " * (len(about.body) < about.entry.length)
-    return f"{least}{_entries(found.total())}: {told}"
-
-
-def _entries(number: int) -> str:
-    return "1 entry" if number == 1 else f"{number} entries"
+    return f"{least}{count(found.total(), 'entry', 'entries')}: {told}"
 
 
 def _hvm_params(about: About) -> str:
@@ -329,16 +325,11 @@ def _hvm_params(about: About) -> str:
     return f"{count(number, 'parameter')}: {listed([param_name(int(index)) for index in pairs['index']])}"
 
 
-def param_name(index: int) -> str:
-    """Name of an HVM parameter, or its number."""
-    return HvmParam(index).name if index in HvmParam.__members__.values() else str(index)
-
-
 def _cpuid(about: About) -> str:
     policy = read_policy(about.body)
     family, model, stepping = policy.signature
     number = about.entry.length // CPUID_LEAF.size
-    leaves = "1 leaf" if number == 1 else f"{number} leaves"
+    leaves = count(number, "leaf", "leaves")
     return f"{leaves}: {policy.vendor or 'nameless'}, family {family:#x}, model {model:#x}, stepping {stepping:#x}"
 
 

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from migrate.cpu_features import set_bits
 from migrate.policy import component_name
+from streams.pages import type_name
 from streams.wire.framing import (
     LIBXL_OPTION_BIG_ENDIAN,
     LIBXL_OPTION_LEGACY,
@@ -17,7 +21,7 @@ from streams.wire.framing import (
     XL_FLAG_LIBXL_V2,
     GuestType,
 )
-from streams.wire.vcpu import VM_ASSIST_NAMES, ContextFlag, Msr
+from streams.wire.vcpu import ContextFlag, Msr
 
 CR0: dict[int, str] = {
     **{0: "pe", 1: "mp", 2: "em", 3: "ts", 4: "et", 5: "ne"},
@@ -38,7 +42,6 @@ EFER: dict[int, str] = {
 }
 APIC_BASE: dict[int, str] = {8: "bsp", 10: "x2apic", 11: "enabled"}
 CONTEXT_FLAGS: dict[int, str] = {flag.bit_length() - 1: (flag.name or "").lower() for flag in ContextFlag}
-VM_ASSIST = VM_ASSIST_NAMES
 IMAGE_OPTIONS: dict[int, str] = {OPTION_BIG_ENDIAN.bit_length() - 1: "big-endian"}
 LIBXL_OPTIONS: dict[int, str] = {
     LIBXL_OPTION_BIG_ENDIAN.bit_length() - 1: "big-endian",
@@ -85,6 +88,11 @@ def component_names(value: int) -> tuple[str, ...]:
 def msr_name(index: int) -> str:
     """Name of an MSR, or its number."""
     return MSRS.get(index) or hex(index)
+
+
+def by_type_name(counts: NDArray[np.int64]) -> dict[str, int]:
+    """How many there are of each page type, by its name, those of which there are any; shape (16,)."""
+    return {type_name(kind): int(counts[kind]) for kind in np.flatnonzero(counts).tolist()}
 
 
 def ranges_told(numbers: Iterable[int]) -> str:

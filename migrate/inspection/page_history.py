@@ -6,22 +6,22 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from migrate.inspection.entries import EntryRange, decoded
-from migrate.inspection.forest import IS_TABLE, Span, failing_chain, spans, vcpu_roots
+from migrate.inspection.forest import Span, contexts, failing_chain, spans, vcpu_roots
 from migrate.inspection.inspect import NotInStream
 from migrate.inspection.walk import CR0_PG, walk
-from migrate.paging import FRAME_MASK, RW, P
+from migrate.paging import FRAME_MASK, IS_TABLE, RW, P
 from streams.hvm_context import entries as hvm_entries
 from streams.pages import LEVEL_MASK, PFN_MASK
 from streams.wire.framing import PAGE_DATA_HEADER, PAGE_SHIFT, PAGE_SIZE, PFN_WORD_SIZE
 from streams.wire.hvm_names import HvmParam, SaveType
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.start_info import MAGIC_PREFIX, START_INFO
-from streams.wire.vcpu import CONTEXT, GDT_ENTRIES_PER_FRAME, GDT_FRAMES, START_INFO_REGISTER, cr3_to_pfn
+from streams.wire.vcpu import GDT_FRAMES, START_INFO_REGISTER, cr3_to_pfn, gdt_frames_used
 from streams.wire.views import view
 
 if TYPE_CHECKING:
@@ -240,16 +240,10 @@ def _roles(inspection: Inspection, pfn: int) -> Iterator[str]:
     )
 
 
-def _contexts(guest: PvGuest) -> Iterator[tuple[int, Any]]:
-    for index, vcpu in sorted(guest.vcpus.items()):
-        if vcpu.basic is not None:
-            yield index, view(CONTEXT[guest.width], vcpu.basic)
-
-
 def _descriptor_pages(inspection: Inspection, guest: PvGuest, pfn: int) -> Iterator[str]:
-    for index, context in _contexts(guest):
-        pages = min(-(-int(context["gdt_ents"]) // GDT_ENTRIES_PER_FRAME), GDT_FRAMES)
-        for number in np.flatnonzero(context["gdt_frames"][:pages] == pfn).tolist():
+    for index, context in contexts(guest):
+        used = context["gdt_frames"][: gdt_frames_used(int(context["gdt_ents"]))]
+        for number in np.flatnonzero(used == pfn).tolist():
             yield f"GDT page {number} of vcpu {index}"
         # The LDT is named by address; it is rare.
         pages = min(-(-int(context["ldt_ents"]) * _DESCRIPTOR_SIZE // PAGE_SIZE), GDT_FRAMES)
@@ -260,7 +254,7 @@ def _descriptor_pages(inspection: Inspection, guest: PvGuest, pfn: int) -> Itera
 
 def _start_info_pages(inspection: Inspection, guest: PvGuest, pfn: int) -> Iterator[str]:
     register = START_INFO_REGISTER[guest.width]
-    start_info = next((int(c["user_regs"][register]) for index, c in _contexts(guest) if index == 0), None)
+    start_info = next((int(c["user_regs"][register]) for index, c in contexts(guest) if index == 0), None)
     if start_info is None or start_info > PFN_MASK:
         return
     if start_info == pfn:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.guest import FREE_PFNS, PFNS_PER_NAMED, SENT
+from migrate.guest import SENT, room_for
 from migrate.inspection.forest import vcpu_roots
 from migrate.inspection.inspect import NotInStream
 from migrate.paging import PAE_L3_LIMIT
-from streams.pages import FRAMELESS_TYPES, LEVEL_MASK, TABLE_TYPES, PageType, type_name
+from streams.pages import FRAMELESS_TYPES, LEVEL_MASK, TABLE_TYPES, TYPES, PageType, type_name
 
 if TYPE_CHECKING:
     from migrate.inspection.inspect import Inspection
 
-NEVER_SENT = 16  # a kind of its own, behind the sixteen page types
-KINDS = 17
+NEVER_SENT = TYPES  # a kind of its own, behind the page types
+KINDS = TYPES + 1
 _LEVEL = np.array([kind & LEVEL_MASK if kind in TABLE_TYPES else 0 for kind in range(KINDS)])
 _THERE = np.array([kind not in (PageType.XTAB, NEVER_SENT) for kind in range(KINDS)])
 _HAS_FRAME = np.array([kind not in (*FRAMELESS_TYPES, NEVER_SENT) for kind in range(KINDS)])
@@ -150,7 +150,7 @@ def page_map(inspection: Inspection, bins: int = 1024) -> PageMap:
     _at_least_one(kinds)
     highest = _highest(kinds)
     claimed = guest.max_pfn + 1
-    shown = max(highest, min(claimed, max(FREE_PFNS, PFNS_PER_NAMED * guest.named)))
+    shown = max(highest, min(claimed, room_for(guest.named)))
     kinds = np.concatenate([kinds[:shown], np.full(max(0, shown - len(kinds)), NEVER_SENT, np.uint8)])
     mfns = placement.mfns[: len(kinds)]
     level = _LEVEL[kinds[: len(mfns)]]
@@ -194,7 +194,7 @@ def _last_words(inspection: Inspection) -> tuple[NDArray[np.uint8], int]:
     for _, words in inspection.words():
         pfns, types = words.pfns, words.types
         named += len(pfns)
-        near = pfns < max(FREE_PFNS, PFNS_PER_NAMED * named)
+        near = pfns < room_for(named)
         if not near.all():
             beyond += int(np.count_nonzero(~near))
             pfns, types = pfns[near], types[near]

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from migrate.counting import count
 from migrate.cpu_features import set_bits
 from migrate.inspection import names
 from migrate.inspection.inspect import NotInStream
 from migrate.inspection.logbook import Entry, Layer
 from migrate.inspection.meaning import context_width
 from migrate.inspection.names import names_of, ranges_told
-from migrate.reports.words import count
+from migrate.placement import SOURCE
 from streams.hvm_context import HvmEntry, entries
 from streams.wire.framing import VCPU_HEADER, RecordType
 from streams.wire.hvm import LAPIC_REGS
@@ -31,21 +32,19 @@ from streams.wire.vcpu import (
     CONTEXT,
     EXTENDED,
     FXSAVE,
-    GDT_ENTRIES_PER_FRAME,
-    GDT_FRAMES,
     MSR_ENTRY,
     USER_ROOT_VALID,
     VM_ASSIST_NAMES,
     XSAVE_HEADER,
     XSAVE_WORDS,
     cr3_to_pfn,
+    gdt_frames_used,
 )
 from streams.wire.views import dtype_of, view
 
 if TYPE_CHECKING:
     from migrate.inspection.inspect import Inspection
 
-SOURCE = "source"
 # Of a longer context, and of more entries, only so much is looked at; and of a longer record of a vcpu.
 _MOST_READ = 16 << 20
 _MOST_ENTRIES = 1 << 17
@@ -69,6 +68,7 @@ _GENERAL = {
 }
 _SEGMENTS = ("cs", "ss", "ds", "es", "fs", "gs")
 _AS_SENT = "in the stream the pfn stands for the mfn"
+_MTRR_VALID = 1 << 11
 _FPU = {"fcw": 16, "fsw": 16, "ftw": 8, "mxcsr": 32}
 
 
@@ -131,17 +131,6 @@ class VcpuState:
 def vcpu_ids(inspection: Inspection) -> list[int]:
     """The vcpus that the stream has records or entries of, ascending."""
     return sorted(_pv_records(inspection).keys() | _hvm_entries(inspection)[1].keys())
-
-
-def vcpu_state(inspection: Inspection, vcpu: int) -> VcpuState:
-    """The state of one vcpu: of records that come again at a checkpoint, the last.
-
-    Raises
-    ------
-    NotInStream
-        for a vcpu that the stream has nothing of.
-    """
-    return next(vcpu_states(inspection, [vcpu]))
 
 
 def vcpu_states(inspection: Inspection, vcpus: Sequence[int]) -> Iterator[VcpuState]:
@@ -264,9 +253,7 @@ def _frame(inspection: Inspection, pfn: int) -> dict[str, int]:
 
 def _tables(context: Any, bits: int) -> Iterator[Register]:
     entries_there = int(context["gdt_ents"])
-    frames = [int(frame) for frame in context["gdt_frames"]][
-        : min(-(-entries_there // GDT_ENTRIES_PER_FRAME), GDT_FRAMES)
-    ]
+    frames = context["gdt_frames"][: gdt_frames_used(entries_there)].tolist()
     where = ", ".join(f"{frame:#x}" for frame in frames)
     yield Register("gdt_ents", entries_there, told=f"in pfn {where}" if frames else "")
     yield Register("ldt_base", int(context["ldt_base"]), bits)
@@ -460,9 +447,6 @@ def _hvm_mtrr(mtrr: Any) -> Iterator[Section]:
             *ranges,
         ),
     )
-
-
-_MTRR_VALID = 1 << 11
 
 
 def _hvm_xsave(xsave: Any) -> Iterator[Section]:

@@ -6,15 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from migrate.inspection.entries import flag_names
-from migrate.inspection.forest import IS_TABLE
+from migrate.inspection.entries import flag_names, frame_of
 from migrate.inspection.inspect import NotInStream
-from migrate.paging import FRAME_MASK, L4_XEN_SLOTS, PAE_L2_FIRST_XEN_SLOT, PAE_XEN_SLOT, PSE, P
+from migrate.paging import FRAME_MASK, IS_TABLE, L4_XEN_SLOTS, PAE_L2_FIRST_XEN_SLOT, PAE_XEN_SLOT, PSE, P
 from streams.hvm_context import entries as hvm_entries
 from streams.pages import type_name
 from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE
 from streams.wire.hvm_names import SaveType
-from streams.wire.vcpu import CONTEXT, USER_ROOT_VALID, cr3_to_pfn
+from streams.wire.vcpu import CONTEXT, cr3_to_pfn
 from streams.wire.views import view
 
 if TYPE_CHECKING:
@@ -104,9 +103,7 @@ class Walk:
     paging:
         how the vcpu translates, in words.
     root:
-        pfn of the top page table; None where there is none.
-    register:
-        what names it: cr3, or cr1 for the user half of a 64-bit PV guest.
+        pfn of the top page table, the one that cr3 names: of a 64-bit PV guest the kernel's; None where there is none.
     pfn, offset, page_size:
         the page behind the address, where in it (of 4 KiB), and the size of the mapping in bytes; pfn is None
         where the way ends before.
@@ -120,7 +117,6 @@ class Walk:
     address: int
     paging: str
     root: int | None
-    register: str = "cr3"
     steps: tuple[Step, ...] = ()
     pfn: int | None = None
     offset: int = 0
@@ -133,28 +129,24 @@ class Walk:
 _Read = Callable[[int, int], bytes | str]
 
 
-def walk(inspection: Inspection, address: int, vcpu: int, *, user: bool = False, read: bool = True) -> Walk:
+def walk(inspection: Inspection, address: int, vcpu: int, *, read: bool = True) -> Walk:
     """Walk the page tables of a vcpu.
 
     Parameters
     ----------
     address:
         a virtual address.
-    user:
-        from the user root (cr1) of a 64-bit PV guest.
     read:
         also read the bytes at the address.
 
     Raises
     ------
     NotInStream
-        where the stream has no such vcpu, or that no user root.
+        where the stream has no such vcpu.
     """
     guest = inspection.guest
     if guest is not None:
-        found = _pv(inspection, guest, address, vcpu, user)
-    elif user:
-        raise NotInStream("only a 64-bit PV guest has a user root of its own")
+        found = _pv(inspection, guest, address, vcpu)
     else:
         found = _hvm(inspection, address, vcpu)
     if found.pfn is None or not read:
@@ -163,15 +155,12 @@ def walk(inspection: Inspection, address: int, vcpu: int, *, user: bool = False,
     return found if page is None else replace(found, data=page[found.offset : found.offset + SHOWN_BYTES])
 
 
-def _pv(inspection: Inspection, guest: PvGuest, address: int, vcpu: int, user: bool) -> Walk:
+def _pv(inspection: Inspection, guest: PvGuest, address: int, vcpu: int) -> Walk:
     basic = guest.vcpus[vcpu].basic if vcpu in guest.vcpus else None
     if basic is None:
         raise NotInStream(_no_vcpu(vcpu, [i for i, one in guest.vcpus.items() if one.basic is not None]))
-    registers = view(CONTEXT[guest.width], basic)["ctrlreg"]
-    if user and not (guest.width == 8 and int(registers[1]) & USER_ROOT_VALID):
-        raise NotInStream(f"vcpu {vcpu} has no user root")
-    root = cr3_to_pfn(int(registers[1 if user else 3]), guest.width)
-    start = Walk(vcpu, address, PV[guest.width].name, root, "cr1" if user else "cr3")
+    root = cr3_to_pfn(int(view(CONTEXT[guest.width], basic)["ctrlreg"][3]), guest.width)
+    start = Walk(vcpu, address, PV[guest.width].name, root)
     return _follow(start, PV[guest.width], 0, lambda pfn, level: _pv_table(inspection, guest, pfn, level), _xens_own)
 
 
@@ -287,7 +276,7 @@ def _no_large(paging: Paging) -> str:
 
 
 def _step(level: int, table: int, slot: int, entry: int) -> Step:
-    return Step(level, table, slot, entry, (entry & FRAME_MASK) >> PAGE_SHIFT, flag_names(entry, level))
+    return Step(level, table, slot, entry, frame_of(entry), flag_names(entry, level))
 
 
 def _in_large_page(start: Walk, steps: tuple[Step, ...], paging: Paging, shift: int) -> Walk:

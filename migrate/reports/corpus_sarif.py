@@ -65,7 +65,7 @@ def _results(result: Result) -> list[Json]:
 def _difference(rule: tuple[str, str, str], result: Result, comparison: Comparison, report: Report) -> Json:
     differences = "; ".join(map(told, comparison.differences))
     text = f"{result.case.path}: {asked(comparison)}: {differences}; this validator: {observed(comparison.observation)}"
-    made = _object(rule, result.case.path, text, asked(comparison), _decisive(report))
+    made = _object(rule, result.case.path, text, asked(comparison), report.decisive)
     made["properties"] = {
         "target": comparison.expectation.target,
         "placement": comparison.expectation.placement,
@@ -77,13 +77,6 @@ def _difference(rule: tuple[str, str, str], result: Result, comparison: Comparis
     if known:
         made["suppressions"] = [{"kind": "external", "justification": well_formed(reason(known[0]))}]
     return made
-
-
-def _decisive(report: Report) -> Finding | None:
-    """The finding that the verdict is of, where there is one."""
-    if (failure := report.failure) is None:
-        return None
-    return next((f for f in report.findings if f.rule.id == failure.rule and f.message == failure.message), None)
 
 
 def _object(rule: tuple[str, str, str], path: str, text: str, question: str, finding: Finding | None = None) -> Json:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.text import Text
 
+from migrate.counting import count
 from migrate.inspection.pagemap import KINDS, NEVER_SENT, PageMap, Space, kind_name, page_map
 from migrate.reports.safe import safe, well_formed
 from migrate.reports.text import UNLIMITED, hanging
-from migrate.reports.words import count
 from streams.pages import LEVEL_MASK, TABLE_TYPES, PageType
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _timeline(rounds: list[Round], width: int, glyphs: _Glyphs) -> Iterator[Text
             if at == left_out.start:
                 some = rounds[left_out.start : left_out.stop]
                 sent = sum(one.pages for one in some)
-                yield Text(f"  {glyphs.dots} {count(len(some), 'more pass').replace('passs', 'passes')}, {sent} pages")
+                yield Text(f"  {glyphs.dots} {count(len(some), 'more pass', 'more passes')}, {sent} pages")
             continue
         bar = glyphs.bar * (max(1, done.pages * room // most) if done.pages else 0)
         row = Text(f"  {at:>{number}}  {done.kind:<{kinds}}  {done.pages:>{pages}}  ")

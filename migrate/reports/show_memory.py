@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.text import Text
 
+from migrate.counting import count
 from migrate.inspection.entries import EntryRange, flag_names
 from migrate.inspection.forest import Branch, Forest, Group, Link, Span, Table, forest, spans
 from migrate.inspection.page_history import History, Mapper, Sending, history
 from migrate.inspection.placed import Placed, Runs, placed
 from migrate.inspection.walk import Step, Walk, walk
 from migrate.paging import PAE_L3_LIMIT, P
+from migrate.placement import SOURCE
 from migrate.reports.hexdump import hexdump
 from migrate.reports.safe import safe, well_formed
 from migrate.reports.text import SEVERITY_STYLE, hanging
-from migrate.reports.words import count
 from streams.pages import type_name
 from streams.wire.framing import PAGE_SIZE
 
@@ -32,7 +33,7 @@ _INDENT = "    "
 # Lists longer than this are cut on a screen; JSON has all.
 MOST_MAPPERS = 64
 MOST_RUNS = 4096
-_MOST_SLOTS = 8
+_MOST_RANGES = 8
 
 _FAILING = "bold red"
 _HIGH = "yellow"
@@ -175,13 +176,10 @@ def _entries_object(entries: EntryRange, level: int) -> dict[str, Any]:
 # -- an address ------------------------------------------------------------------------------------
 
 
-def render_walk(inspection: Inspection, console: Console, vaddr: int, vcpu: int, *, user: bool = False) -> None:
-    """Print the way from an address of a vcpu to the page behind it. Raises NotInStream for a vcpu that is not there.
-
-    `user` goes from the user root of a 64-bit PV guest.
-    """
-    found = walk(inspection, vaddr, vcpu, user=user)
-    root = "" if found.root is None else f", {found.register} pfn {found.root:#x}"
+def render_walk(inspection: Inspection, console: Console, vaddr: int, vcpu: int) -> None:
+    """Print the way from an address of a vcpu to the page behind it. Raises NotInStream where that vcpu is missing."""
+    found = walk(inspection, vaddr, vcpu)
+    root = "" if found.root is None else f", cr3 pfn {found.root:#x}"
     _head(console, f"vcpu {vcpu}, address {vaddr:#x}: {found.paging}{root}")
     for step in found.steps:
         _line(console, f"{_INDENT}{_step_told(step)}")
@@ -202,14 +200,13 @@ def _step_told(step: Step) -> str:
     return f"L{step.level} pfn {step.table:#x} slot {step.slot}: {step.entry:#018x} → {leads}"
 
 
-def walk_object(inspection: Inspection, vaddr: int, vcpu: int, *, user: bool = False) -> dict[str, Any]:
+def walk_object(inspection: Inspection, vaddr: int, vcpu: int) -> dict[str, Any]:
     """The same as a JSON object."""
-    found: Walk = walk(inspection, vaddr, vcpu, user=user)
+    found: Walk = walk(inspection, vaddr, vcpu)
     return {
         "vcpu": vcpu,
         "address": vaddr,
         "paging": found.paging,
-        "register": found.register,
         "root": found.root,
         "steps": [
             {
@@ -309,7 +306,7 @@ def _facts(table: Table, width: int) -> Iterator[str]:
     if not table.held:
         yield "came without contents"
     else:
-        yield count(table.present, "entry").replace("entrys", "entries")
+        yield count(table.present, "entry", "entries")
         if table.writable:
             yield f"{table.writable} writable"
     if table.parents > 1:
@@ -373,11 +370,11 @@ def render_p2m(inspection: Inspection, console: Console) -> None:
     _fact(console, "p2m pages", _p2m_pages(found))
     _fact(console, "frames", f"{count(found.frames, 'page')} of the guest need one")
     _fact(console, "source", _runs_told(found.source))
-    if found.placement != "source":
+    if found.placement != SOURCE:
         _fact(console, "placed", f"{_runs_told(found.target)} (placement {found.placement})")
-    shown = found.source if found.placement == "source" else found.target
+    shown = found.source if found.placement == SOURCE else found.target
     console.print()
-    _head(console, "on the source host" if found.placement == "source" else f"placement {found.placement}")
+    _head(console, "on the source host" if found.placement == SOURCE else f"placement {found.placement}")
     for first, pages, mfn in _listed(shown, MOST_RUNS):
         _line(
             console, _INDENT + _run_told(first, pages, mfn), _HIGH if mfn >= PAE_L3_LIMIT else _DIM if mfn < 0 else ""
@@ -389,15 +386,14 @@ def render_p2m(inspection: Inspection, console: Console) -> None:
 def _p2m_pages(found: Placed) -> str:
     said = found.p2m_pages[found.p2m_pages >= 0]
     missing = len(found.p2m_pages) - len(said)
-    listed = _some(spans(said), "pfn")
+    listed = f"pfn {_ranges(spans(said), '#x')}" if len(said) else "none"
     unsaid = f"; {missing} that the stream has not said" if missing else ""
-    return f"{listed or 'none'} ({found.entries_per_page} entries each){unsaid}"
+    return f"{listed} ({found.entries_per_page} entries each){unsaid}"
 
 
-def _some(found: tuple[Span, ...], what: str) -> str:
-    told = ", ".join(f"{a:#x}" if a == b else f"{a:#x}-{b:#x}" for a, b in found[:_MOST_SLOTS])
-    more = f" and {len(found) - _MOST_SLOTS} more ranges" if len(found) > _MOST_SLOTS else ""
-    return f"{what} {told}{more}" if found else ""
+def _ranges(found: tuple[Span, ...], form: str) -> str:
+    told = ", ".join(f"{a:{form}}" if a == b else f"{a:{form}}-{b:{form}}" for a, b in found[:_MOST_RANGES])
+    return told + (f" and {len(found) - _MOST_RANGES} more ranges" if len(found) > _MOST_RANGES else "")
 
 
 def _runs_told(runs: Runs) -> str:
@@ -453,9 +449,7 @@ def _frame(mfn: int | None) -> str:
 
 def _slots(slots: tuple[Span, ...]) -> str:
     several = len(slots) > 1 or slots[0][0] != slots[0][1]
-    told = ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in slots[:_MOST_SLOTS])
-    more = f" and {len(slots) - _MOST_SLOTS} more ranges" if len(slots) > _MOST_SLOTS else ""
-    return f"slot{'s' if several else ''} {told}{more}"
+    return f"slot{'s' if several else ''} {_ranges(slots, 'd')}"
 
 
 def _finding(console: Console, indent: str, finding: Finding) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from migrate.counting import count
 from migrate.inspection.contents import blame, contents, number_at
 from migrate.inspection.cursor import Field
 from migrate.inspection.fields import fields_of
@@ -20,7 +21,7 @@ from migrate.reports.hexdump import hexdump
 from migrate.reports.safe import safe, well_formed
 from migrate.reports.tables import print_table
 from migrate.reports.text import SEVERITY_STYLE, hanging
-from migrate.reports.words import count, live_sentences
+from migrate.reports.words import live_sentences
 from migrate.rules.catalogue import Severity
 from streams.wire.framing import padded
 

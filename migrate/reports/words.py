@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from migrate import targets
+from migrate.counting import count
 from migrate.rules.catalogue import Effect, Severity
 from streams.wire.framing import PAGE_SIZE
 
@@ -33,7 +34,8 @@ def verdict_sentence(report: Report) -> str:
     """What the receiver would do, in a sentence; not escaped."""
     match report.verdict:
         case "accept":
-            return _acceptance(report) + _tally(report.findings)
+            told = tally(finding for finding in report.findings if finding.severity is not Severity.INFO)
+            return _acceptance(report) + (f"; {told}" if told else "")
         case "refuse":
             return _refusal(report.failure) if report.failure else "the restore would fail"
         case _:
@@ -71,12 +73,13 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _tally(findings: list[Finding]) -> str:
+def tally(findings: Iterable[Finding]) -> str:
+    """How many findings there are of each severity; empty where there are none."""
     numbers: Counter[Severity] = Counter()
     for finding in findings:
         numbers[finding.severity] += finding.count
-    told = [count(numbers[s], s.value) for s in (Severity.ERROR, Severity.WARNING) if numbers[s]]
-    return f"; {', '.join(told)}" if told else ""
+    told = [count(numbers[s], s.value, "info" if s is Severity.INFO else "") for s in Severity if numbers[s]]
+    return ", ".join(told)
 
 
 def placed(placement: str) -> str:
@@ -119,11 +122,6 @@ def live_sentences(found: Live) -> Iterator[str]:
         if len(pfns):
             some = ", ".join(f"{pfn:#x}" for pfn in pfns[:_PFNS_TOLD].tolist()) + ", …" * (len(pfns) > _PFNS_TOLD)
             yield f"{count(len(pfns), 'page')} {what} (pfn {some})."
-
-
-def count(number: int, what: str) -> str:
-    """A number of things."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def facts_told(report: Report) -> list[tuple[str, str]]:

@@ -83,6 +83,11 @@ class SaveType(IntEnum):
     CPU_MSR = 20
 
 
+def param_name(index: int) -> str:
+    """Name of an HVM parameter, or its number where none is defined."""
+    return HvmParam(index).name if index in HvmParam.__members__.values() else str(index)
+
+
 LAST_SAVE_TYPE = int(max(SaveType))
 
 

@@ -192,6 +192,11 @@ USER_ROOT_VALID = 0x1
 _PFN_LIMIT = {4: 1 << 32, 8: 1 << 52}
 
 
+def gdt_frames_used(entries: int) -> int:
+    """How many of a context's `gdt_frames` its `gdt_ents` take, whatever is allowed."""
+    return min(-(-entries // GDT_ENTRIES_PER_FRAME), GDT_FRAMES)
+
+
 def cr3_to_pfn(cr3: int, width: int) -> int:
     """Frame number in a ctrlreg[3] (or, at width 8, ctrlreg[1]) value.
 

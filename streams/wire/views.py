@@ -53,13 +53,13 @@ def _struct(declaration: Construct) -> np.dtype[Any]:
     return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": end})
 
 
-def view(declaration: Construct, buffer: Buffer, offset: int = 0) -> np.void:
+def view(declaration: Construct, buffer: Buffer) -> np.void:
     """One structure in a buffer, uncopied: `view(CONTEXT[8], content)["ctrlreg"][3]`.
 
     Raises ValueError where the buffer ends before the structure does. Numbers read from it are numpy scalars
     of their own width: take `int(...)` before shifting one.
     """
-    found: np.void = np.frombuffer(buffer, dtype_of(declaration), 1, offset)[0]
+    found: np.void = np.frombuffer(buffer, dtype_of(declaration), 1)[0]
     return found
 
 

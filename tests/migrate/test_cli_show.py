@@ -386,6 +386,13 @@ def test_wrong_usage_is_told_in_a_line(args):
     assert "internal error" not in result.stderr
 
 
+@pytest.mark.parametrize("command", ["check", "show", "trace"])
+def test_a_map_that_cannot_be_read_is_what_is_complained_about(command):
+    result = CliRunner().invoke(main, [command, str(SAMPLE), "--placement", "file:/nowhere/map"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"migrate: {SAMPLE}: /nowhere/map: No such file or directory\n"
+
+
 def test_a_map_that_is_none_is_wrong_usage(tmp_path):
     (tmp_path / "map").write_text("1 2\nno numbers\n")
     result = run(SAMPLE, "--placement", f"file:{tmp_path / 'map'}", "--p2m")

@@ -15,10 +15,13 @@ from migrate.cli import main
 from migrate.hypercalls import PIN_BATCH
 from migrate.inspection import inspect
 from migrate.reports.html import document, lost_section, section
+from migrate.reports.html.passes import MOST_BARS
 from migrate.rules import RULES
 from migrate.testing import strategies
 from migrate.testing.builder import StreamBuilder
+from migrate.testing.parts import page_data
 from migrate.testing.synth import write_synthetic
+from streams.pages import PageType
 from streams.wire.framing import CPUID_LEAF, EMULATOR_HEADER, LibxlRecordType, XapiBlockId
 
 SAMPLES = Path(__file__).parents[2] / "sample_streams"
@@ -218,6 +221,17 @@ def test_the_passes_of_a_live_migration_are_bars_and_a_table():
     assert len(part(root, "passes").find_class("bar")) == 5
 
 
+@pytest.mark.parametrize(("more", "told"), [(0, None), (1, "1 pass left out"), (2, "2 passes left out")])
+def test_passes_that_have_no_bar_are_counted(more, told):
+    b = StreamBuilder.pv(4)
+    for _ in range(MOST_BARS - 1 + more):  # the same pfn again: a step back, which begins a pass
+        b.insert("PAGE_DATA", page_data([(1, PageType.XTAB, None)]), after="PAGE_DATA")
+    section = part(parsed(page(b.build())), "passes")
+    caption = text_of(section.find(".//caption"))
+    assert len(section.find_class("bar")) == MOST_BARS
+    assert caption == "; ".join(filter(None, ("Pages that each pass sent", told)))
+
+
 def test_each_checkpoint_of_a_remus_stream_has_a_verdict():
     root = parsed(page(SAMPLES / "x417-pv32.remus.libxc.zst", target="4.20", placement="high"))
     rows = [text_of(row) for row in part(root, "checkpoints").find(".//tbody").iter("tr")]
@@ -332,7 +346,7 @@ def test_the_name_of_a_file_changes_nothing_but_text(name):
 def test_a_name_without_end_is_cut():
     text = page(StreamBuilder.pv(4).build(), name="a" * MIB)
     assert len(text) < MIB // 2
-    assert "a" * document.LONGEST_TEXT + " …" in text
+    assert "a" * document.LONGEST_VALUE + " …" in text
 
 
 def test_no_template_lets_a_value_through_unescaped():

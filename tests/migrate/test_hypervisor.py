@@ -45,11 +45,11 @@ def answers(trace: Trace) -> list[tuple[str, str | None]]:
     ]
 
 
-def alone(b: StreamBuilder, ask, **options) -> object:
+def alone(b: StreamBuilder, ask) -> object:
     """Ask a hypervisor that has not been asked anything about the guest yet."""
 
     def then(j: Judgement) -> object:
-        return ask(Hypervisor(j.restorer.kind.guest, j.placement("low"), lambda *_: None, **options))
+        return ask(Hypervisor(j.restorer.kind.guest, j.placement("low"), lambda *_: None))
 
     return judge(b.build(), then=then)
 
@@ -62,7 +62,7 @@ def refusal(b: StreamBuilder, pfn: int, want: FrameType, **options) -> Refused:
             xen.take(pfn, want)
         return refused.value
 
-    return alone(b, ask, **options)
+    return alone(b, ask)
 
 
 # -- where a refusal lies ----------------------------------------------------------------------------
@@ -158,14 +158,10 @@ def linear_pair() -> tuple[StreamBuilder, int, int]:
 
 
 @pytest.mark.parametrize(
-    ("flags", "options", "why"),
-    [
-        (PTE_RO, {}, None),
-        (PTE_RW, {}, "it is writable"),
-        (PTE_RO, {"linear_pt": False}, "linear page tables are switched off"),
-    ],
+    ("flags", "why"),
+    [(PTE_RO, None), (PTE_RW, "it is writable")],
 )
-def test_a_linear_entry_is_refused_for_one_of_these_reasons(flags, options, why):
+def test_a_linear_entry_is_refused_where_it_is_writable(flags, why):
     b, first, second = linear_pair()
     b.table(second)[5] = entry(first, flags)
 
@@ -177,7 +173,7 @@ def test_a_linear_entry_is_refused_for_one_of_these_reasons(flags, options, why)
             return refused
         return list(xen.notes.values())
 
-    answer = alone(b, ask, **options)
+    answer = alone(b, ask)
     if why is None:
         assert answer == [f"L2 pfn {second:#x} maps L2 pfn {first:#x} as a linear table"]
         return

@@ -20,7 +20,7 @@ from migrate.inspection.inspect import NotInStream
 from migrate.inspection.live import live
 from migrate.inspection.meaning import meaning, needed
 from migrate.inspection.names import eflags_names, ranges_told
-from migrate.inspection.registers import vcpu_ids, vcpu_state
+from migrate.inspection.registers import vcpu_ids, vcpu_states
 from migrate.reports.as_json import dumps
 from migrate.reports.show_records import contents_objects, record_object, rounds_object, vcpu_objects
 from migrate.testing import strategies
@@ -45,6 +45,10 @@ def entry(name):
 
 def look(source, question, **options):
     return inspect(source, then=question, **options)
+
+
+def vcpu_state(inspection, vcpu):
+    return next(vcpu_states(inspection, [vcpu]))
 
 
 def log_of(source):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from migrate.counting import count
 from migrate.hypercalls import Pin, Refusal
 from migrate.reports.trace import describe
-from migrate.reports.words import count
 
 if TYPE_CHECKING:
     from migrate.findings import Finding

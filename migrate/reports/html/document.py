@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from migrate.counting import count
 from migrate.reports import tool
 from migrate.reports.safe import safe
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from migrate.reports.html.section import Section
 
 # Characters of one value; what is longer did not come from us.
-LONGEST_TEXT = 2000
+LONGEST_VALUE = 2000
 _PACKAGE = "migrate.reports.html"
 _TEMPLATES = "templates"
 _ERRNO = re.compile(r"(-E[A-Z0-9]+)")
@@ -42,7 +43,7 @@ def _harmless(value: Any) -> Any:
 
 
 def _spelt(text: str) -> str:
-    return safe(text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " …")
+    return safe(text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + " …")
 
 
 @cache
@@ -76,10 +77,6 @@ def _prose(text: str, linked: Iterable[str] = ()) -> Markup:
     return Markup().join([*parts, Markup.escape(safe(text[at:]))])
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
 def _message(text: str) -> Markup:
     """A finding's message, in which no line breaks before an errno."""
     parts = _ERRNO.split(_spelt(text))
@@ -101,7 +98,7 @@ def _environment() -> Environment:
     )
     environment.filters["prose"] = _prose
     environment.filters["message"] = _message
-    environment.filters["counted"] = _counted
+    environment.filters["counted"] = partial(count, form=",")
     environment.filters["number"] = lambda number: f"{number:,}"
     environment.filters["hex"] = lambda number: f"{number:#x}"
     return environment

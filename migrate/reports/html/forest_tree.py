@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from migrate.counting import count
 from migrate.inspection.forest import Group, Link
-from migrate.reports.words import count
 
 if TYPE_CHECKING:
     from migrate.inspection.forest import Branch, Forest

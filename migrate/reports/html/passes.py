@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.inspection.live import Pass, live
 from migrate.reports.words import live_sentences
-from streams.pages import PageType
+from streams.pages import TABLE_TYPES, type_name
 
 if TYPE_CHECKING:
     from migrate.inspection import Inspection
@@ -16,7 +16,7 @@ BAR = 22  # distance of the bars, in user units
 LONGEST = 520
 LEFT = 120
 MOST_BARS = 60
-# Pfns told by number.
+_TABLES = frozenset(map(type_name, TABLE_TYPES))
 
 
 class Bar(NamedTuple):
@@ -53,5 +53,4 @@ def passes(inspection: Inspection) -> Passes | None:
 
 
 def _tables(one: Pass) -> int:
-    plain = {PageType.NOTAB.name, PageType.BROKEN.name, PageType.XALLOC.name, PageType.XTAB.name}
-    return sum(pages for kind, pages in one.types.items() if kind in PageType.__members__ and kind not in plain)
+    return sum(pages for kind, pages in one.types.items() if kind in _TABLES)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from migrate.counting import count
 from migrate.inspection.contents import contents
-from migrate.reports.words import count
 
 if TYPE_CHECKING:
     from migrate.inspection import Inspection

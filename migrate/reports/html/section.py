@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,13 +16,12 @@ from migrate.reports.html.memory_picture import memory
 from migrate.reports.html.passes import passes
 from migrate.reports.html.record_rows import records
 from migrate.reports.html.vcpu_tables import vcpus
-from migrate.reports.words import count, facts_told, verdict_sentence
-from migrate.rules.catalogue import Severity
+from migrate.reports.words import facts_told, tally, verdict_sentence
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from migrate.findings import Finding, Report
+    from migrate.findings import Finding
     from migrate.inspection import Inspection
     from migrate.reports.html.forest_tree import Tree
     from migrate.reports.html.memory_picture import Memory
@@ -73,7 +71,11 @@ class Section:
     @property
     def sign(self) -> str:
         """The verdict, in a character."""
-        return _SIGNS.get(self.verdict, "?")
+        return _sign(self.verdict)
+
+
+def _sign(verdict: str) -> str:
+    return _SIGNS.get(verdict, "?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class Told:
 def section(inspection: Inspection, name: str, number: int) -> Section:
     """The part for one stream, `number` counting the streams from 1."""
     report, log = inspection.report, inspection.log
+    decisive = report.decisive
     # The word that goes with it says so already.
     sentence = verdict_sentence(report).removeprefix("not judged: ")
     anchors = Anchors(f"s{number}")
@@ -102,7 +105,7 @@ def section(inspection: Inspection, name: str, number: int) -> Section:
     registers = vcpus(inspection, anchors)
     trace = calls(inspection)
     live = passes(inspection)
-    told = [_told(finding, report, anchors) for finding in shown]
+    told = [_told(finding, decisive, anchors) for finding in shown]
     parts = [("findings", "Findings")]
     parts += [("checkpoints", "Checkpoints")] if report.checkpoints else []
     parts += [("memory", "Memory")] if pictures is not None else []
@@ -116,6 +119,7 @@ def section(inspection: Inspection, name: str, number: int) -> Section:
         "name": name,
         "report": report,
         "word": VERDICTS[report.verdict],
+        "sign": _sign(report.verdict),
         "sentence": sentence,
         "facts": [fact for fact in facts_told(report) if fact[0] != "checkpoints"],
         "parts": dict(parts),
@@ -145,7 +149,7 @@ def section(inspection: Inspection, name: str, number: int) -> Section:
         report.verdict,
         sentence,
         dict(facts_told(report)).get("guest", ""),
-        _tally(report.findings),
+        tally(report.findings) or "none",
         [(anchors.id(key), heading) for key, heading in parts],
         frozenset(rules),
         render_part("stream.html.j2", **values),
@@ -173,29 +177,15 @@ def _pictures(inspection: Inspection, failing: frozenset[int]) -> tuple[Memory |
         return None, str(absent)
 
 
-def _told(finding: Finding, report: Report, anchors: Anchors) -> Told:
-    failure = report.failure
-    stops = failure is not None and (finding.rule.id, finding.message) == (failure.rule, failure.message)
+def _told(finding: Finding, decisive: Finding | None, anchors: Anchors) -> Told:
     return Told(
         finding,
         anchors.record(finding),
         anchors.table(finding.pfn),
         anchors.vcpu(finding.vcpu),
         [(told, anchors.table(pfn)) for told, pfn in _chain(finding)],
-        stops,
+        finding is decisive,
     )
-
-
-def _tally(findings: list[Finding]) -> str:
-    numbers: Counter[Severity] = Counter()
-    for finding in findings:
-        numbers[finding.severity] += finding.count
-    told = [
-        count(numbers[severity], severity.value) if severity is not Severity.INFO else f"{numbers[severity]} info"
-        for severity in Severity
-        if numbers[severity]
-    ]
-    return ", ".join(told) or "none"
 
 
 def _chain(finding: Finding) -> Iterator[tuple[str, int | None]]:

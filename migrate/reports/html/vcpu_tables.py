@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from migrate.counting import count
 from migrate.inspection.registers import vcpu_ids, vcpu_states
-from migrate.reports.words import count
 
 if TYPE_CHECKING:
     from migrate.inspection import Inspection
