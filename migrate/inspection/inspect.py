@@ -12,10 +12,12 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from migrate.checker import Judgement, Source
+from migrate.checker import Checker, Judgement, Source
+from migrate.findings import StreamFacts
 from migrate.inspection.logbook import Entry, Logbook
 from migrate.selection import Selection
 from migrate.targets import resolve
+from streams.compression import CODECS
 from streams.decoder import Decoder, drive
 from streams.pages import PfnWords
 from streams.transports import open_transport
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# A stream's kind is told by its first bytes: by fewer than so many.
+_HEAD = 4096
 # Records whose pfn words are read in one go: each has a thousand, as savers write them.
 _WORDS_AT_ONCE = 1024
 
@@ -200,10 +204,22 @@ def _rereadable(source: Source) -> Iterator[Source]:
         yield copy
 
 
+def _recognised(head: bytes) -> bool:
+    """Whether an input that begins like this is a stream, or may hold one."""
+    if any(head.startswith(codec.magics) for codec in CODECS):
+        return True
+    checker = Checker()
+    checker.feed(head)
+    return checker.judgement.facts.container != StreamFacts("").container
+
+
 @contextmanager
 def _copied(pipe: BinaryIO) -> Iterator[int]:
     with tempfile.TemporaryFile(prefix="migrate-") as file:
-        shutil.copyfileobj(pipe, file, 1 << 20)
+        head = pipe.read(_HEAD)
+        file.write(head)
+        if _recognised(head):  # what is no stream may have no end
+            shutil.copyfileobj(pipe, file, 1 << 20)
         file.flush()
         os.lseek(file.fileno(), 0, os.SEEK_SET)
         yield file.fileno()

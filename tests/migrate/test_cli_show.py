@@ -458,3 +458,12 @@ def test_the_example_of_the_help_runs(write):
     path = write(b)
     (example,) = lines_of(run("--help").stdout, "Example: migrate show guest.xl")
     assert "record 12 " in shown(path, *example.split("guest.xl")[1].split())
+
+
+def test_an_endless_pipe_that_is_no_stream_is_not_waited_for():
+    with subprocess.Popen(["cat", "/dev/zero"], stdout=subprocess.PIPE) as endless:
+        command = [sys.executable, "-m", "migrate", "show", "-"]
+        done = subprocess.run(command, stdin=endless.stdout, capture_output=True, text=True, timeout=60)
+        endless.stdout.close()
+    assert done.returncode == 3
+    assert "not a Xen stream" in done.stderr + done.stdout
