@@ -101,7 +101,7 @@ def _memory(stream: str, form: str, out: str, *, force: bool) -> Ending:
         raise click.UsageError(f"{out} is no regular file: pages are not written in order")
     try:
         with (
-            stream_output(out, force=force) as file,
+            stream_output(out, force=force, sources=[stream]) as file,
             progress.ProgressBar(stream) if progress.wanted() else nullcontext() as bar,
         ):
             written = write_memory(source_of(stream), file.fileno(), Form(form), bar)
@@ -147,13 +147,13 @@ def _part(stream: str, page: int | None, record: str | None, out: str, *, force:
             contents = one_page(inspection, page)
             if contents is None:
                 raise NotInStream(f"pfn {page:#x} never came with contents")
-            with stream_output(out, force=force) as file:
+            with stream_output(out, force=force, sources=[stream]) as file:
                 file.write(contents)
             return Ending.FINE
         assert record is not None
         entry = selected(inspection, record)
         got = 0
-        with stream_output(out, force=force) as file:
+        with stream_output(out, force=force, sources=[stream]) as file:
             for piece in record_body(inspection, entry):
                 file.write(piece)
                 got += len(piece)

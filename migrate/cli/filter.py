@@ -15,6 +15,7 @@ import click
 
 from migrate.cli import Ending, complain, suggestions
 from migrate.cli.options import placement_option, target_option, vcpus_option
+from migrate.cli.output import is_same
 
 if TYPE_CHECKING:
     from migrate.filtering import Filter, Outcome
@@ -101,6 +102,9 @@ def filter(
     from streams.forwarding import ForwardingTransport
 
     _need_descriptors(report_fd)
+    for file in (report_file, stats_file):
+        if file is not None and (is_same(file, STDIN) or is_same(file, STDOUT)):
+            raise click.UsageError(f"{file} is where the stream comes from or goes to")
     try:
         running = Filter(
             ForwardingTransport(STDIN, STDOUT, hold=guard),
@@ -195,10 +199,11 @@ def _ending(outcome: Outcome, fail_on: str) -> int:
         return OWN_FAILURE
     if outcome.stopped is not None:
         return Ending.FOUND
+    if outcome.stood_down is not None:
+        return Ending.UNJUDGED  # the stream has passed whole, whatever is wrong with it
     from migrate.cli.check import ending_of
 
-    ending = ending_of(outcome.report, fail_on)
-    return Ending.UNJUDGED if ending == Ending.FINE and outcome.stood_down is not None else ending
+    return ending_of(outcome.report, fail_on)
 
 
 def _write_report(outcome: Outcome, file: str | None, fd: int | None, form: str) -> bool:

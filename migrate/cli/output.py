@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
@@ -18,11 +18,18 @@ STDOUT = "-"
 
 
 @contextmanager
-def stream_output(path: str, *, force: bool, what: str = "a stream") -> Iterator[IO[bytes]]:
+def stream_output(
+    path: str, *, force: bool, sources: Iterable[str] = (), what: str = "a stream"
+) -> Iterator[IO[bytes]]:
     """A binary file to write a stream (or `what`) to; "-" is standard output. A regular file can be read back.
 
     A file that is there is only replaced with `force`, and then at the end: the command may read it meanwhile.
     What is not a regular file, such as a FIFO or /dev/null, is written to as it is.
+
+    Parameters
+    ----------
+    sources:
+        the files that are read: none of them is ever overwritten.
 
     Raises
     ------
@@ -37,6 +44,8 @@ def stream_output(path: str, *, force: bool, what: str = "a stream") -> Iterator
         yield _stdout(what)
         return
     there = _mode(path)
+    if any(is_same(path, source) for source in sources):
+        _give_up(f"{path} is what is read: it is never overwritten")
     if there is None:
         with _new(path) as out:
             yield out
@@ -48,6 +57,15 @@ def stream_output(path: str, *, force: bool, what: str = "a stream") -> Iterator
             yield out
     else:
         _give_up(f"{path} exists; --force overwrites it")
+
+
+def is_same(path: str, source: str | int) -> bool:
+    """Whether a path leads to the regular file that is read: one named so ("-": standard input), or a descriptor."""
+    try:
+        there = os.stat(path)
+        return stat.S_ISREG(there.st_mode) and os.path.samestat(there, os.stat(0 if source == STDOUT else source))
+    except OSError:
+        return False
 
 
 def _stdout(what: str) -> IO[bytes]:

@@ -77,7 +77,7 @@ def report(
     watched = not quiet and progress.wanted()
     sections: list[Section] = []
     worst = Ending.FINE
-    with stream_output(output, force=force, what="a report") as out:
+    with stream_output(output, force=force, sources=streams, what="a report") as out:
         for number, name in enumerate(streams, 1):
 
             def then(inspection: Inspection, name: str = name, number: int = number) -> tuple[Section, Ending]:

@@ -74,7 +74,7 @@ def shrink(
     started = time.monotonic()
     out = out or _default_name(stream)
     try:
-        with stream_output(out, force=force) as file:
+        with stream_output(out, force=force, sources=[stream]) as file:
             shrunk = leave_out(
                 _read(stream),
                 rule,

@@ -197,7 +197,7 @@ def _rereadable(source: Source) -> Iterator[Source]:
         return
     assert isinstance(source, str | os.PathLike)
     mode = os.stat(source).st_mode
-    if not (stat.S_ISFIFO(mode) or stat.S_ISBLK(mode)):
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         yield source
         return
     with open(source, "rb") as pipe, _copied(pipe) as copy:
