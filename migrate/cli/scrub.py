@@ -42,7 +42,7 @@ def scrub(ctx: click.Context, stream: str, out: str, target: str, vcpus: int | N
     from streams.transports import TransportError
 
     try:
-        with stream_output(out, force=force, sources=[stream]) as file:
+        with stream_output(out, force=force) as file:
             scrubbed = make_zero(stream, file)
             file.flush()
             if out != STDOUT and os.path.isfile(file.name):
