@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from migrate.findings import Finding
-from migrate.rules import RULES
-from migrate.rules.catalogue import Effect, Release, Severity
+from migrate.rules.catalogue import RULES
+from migrate.rules.declaring import Effect, Release, Severity
 from streams.records import Place
 
 # Rule, effect, severity, first release, first release without it, placement.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from migrate.rules.catalogue import Severity
+from migrate.rules.declaring import Severity
 from streams.wire.framing import (
     EMULATOR_HEADER,
     XL_BYTEORDER,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from migrate.checker import Judgement
 from migrate.findings import Report
-from migrate.rules.catalogue import Severity
+from migrate.rules.declaring import Severity
 from streams.decoder import Decoder, Give
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from migrate.rounds import Round
-from migrate.rules.catalogue import Effect, Release, Rule, Severity
+from migrate.rules.declaring import Effect, Release, Rule, Severity
 
 if TYPE_CHECKING:
     from migrate.targets import Target

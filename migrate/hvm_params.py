@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from migrate.rules.catalogue import Release
+from migrate.rules.declaring import Release
 from streams.wire.hvm_names import HvmParam
 
 # Since when these are known to be refused; earlier releases may have, too.

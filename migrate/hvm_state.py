@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.cpu_features import set_bits
-from migrate.rules.catalogue import Effect, Release, Severity
+from migrate.rules.declaring import Effect, Release, Severity
 from streams.hvm_context import HvmEntry, entries
 from streams.wire.framing import HVM_SAVE_HEADER
 from streams.wire.hvm_names import (

@@ -9,8 +9,8 @@ import numpy as np
 from migrate.findings import Finding
 from migrate.paging import PAE_L3_LIMIT
 from migrate.pv_facts import extended_cr3, pv_guest, roots
-from migrate.rules import RULES
-from migrate.rules.catalogue import Effect, Severity
+from migrate.rules.catalogue import RULES
+from migrate.rules.declaring import Effect, Severity
 from streams.pages import LEVEL_MASK
 from streams.wire.vcpu import CONTEXT
 from streams.wire.views import view

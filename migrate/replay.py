@@ -23,8 +23,8 @@ from migrate.hypercalls import (
 )
 from migrate.hypervisor import FrameType, Hypervisor, L3Rule, Refused
 from migrate.paging import ENTRIES, FRAME_MASK, PAE_L3_LIMIT, RW, P, bad_descriptors
-from migrate.rules import RULES
-from migrate.rules.catalogue import Effect, Severity
+from migrate.rules.catalogue import RULES
+from migrate.rules.declaring import Effect, Severity
 from migrate.rules.extended_cr3 import VARIANTS
 from migrate.vcpu import (
     Objection,

@@ -15,7 +15,7 @@ from migrate.hypercalls import Asked
 from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
 from migrate.policy import policy_objection
 from migrate.rounds import RoundCounter
-from migrate.rules.catalogue import Effect
+from migrate.rules.declaring import Effect
 from migrate.targets import LONG_RECORD, SHORT_RECORD, Target
 from streams.decoder import MOST_WORDS
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords

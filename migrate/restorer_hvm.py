@@ -13,7 +13,7 @@ from migrate.hvm_params import ONCE, param_objection
 from migrate.hvm_state import context_objections, saved_vcpus
 from migrate.hypercalls import Asked, SetHvmContext, Step
 from migrate.policy import Policy, read_policy
-from migrate.rules import RULES
+from migrate.rules.catalogue import RULES
 from streams.pages import TABLE_TYPES, PfnWords
 from streams.records import PageData, Place, Record
 from streams.wire.framing import (

@@ -22,7 +22,7 @@ from migrate.pagestore import PageStore
 from migrate.paging import ENTRIES, FRAME_MASK, IS_TABLE, L1TF_SAFE, looks_like_gdt
 from migrate.pv_complete import complete, unnoticed
 from migrate.restorer import SIGABRT, SIGSEGV
-from migrate.rules.catalogue import Effect
+from migrate.rules.declaring import Effect
 from streams.pages import FRAMELESS_TYPES, LEVEL_MASK, TYPES, PfnWords
 from streams.records import PageData, Place, Record
 from streams.wire.framing import (

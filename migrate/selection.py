@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from migrate.rules import NOT_RULES, RULES, Rule
+from migrate.rules.catalogue import NOT_RULES, RULES
+from migrate.rules.declaring import Rule
 
 
 def matching(word: str) -> list[str]:

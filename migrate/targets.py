@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
-    from migrate.rules.catalogue import Release, Rule
+    from migrate.rules.declaring import Release, Rule
 
 LONG_RECORD = 128 << 20
 SHORT_RECORD = 8 << 20

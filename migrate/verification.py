@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from migrate.checker import Judgement
 from migrate.findings import Finding
 from migrate.restorer import Restorer
-from migrate.rules.catalogue import Effect, Layer
+from migrate.rules.declaring import Effect, Layer
 from migrate.selection import Selection
 from migrate.targets import resolve
 from streams.decoder import Decoder, drive
@@ -23,7 +23,7 @@ from streams.transports import FileTransport, PipeTransport
 from streams.wire.framing import LibxlRecordType, RecordType
 
 if TYPE_CHECKING:
-    from migrate.rules.catalogue import Rule
+    from migrate.rules.declaring import Rule
     from streams.records import LibxlRecord, PageData, Record
     from streams.transports import Transport
     from streams.wire.framing import DomainHeader, ImageHeader, LibxlHeader, XlHeader

@@ -168,7 +168,7 @@ class Commands(LazyGroup):
 def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         from migrate.reports.tool import rule_set, version
-        from migrate.rules import RULES
+        from migrate.rules.catalogue import RULES
 
         click.echo(f"{PROGRAM} {version()}, rules {len(RULES)} ({rule_set()})")
         ctx.exit()

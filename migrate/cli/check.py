@@ -32,7 +32,7 @@ def _rules(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -
 
 def ending_of(report: Report, fail_on: str) -> Ending:
     """The exit code that one stream makes, with the threshold "error" or "warning"."""
-    from migrate.rules.catalogue import Severity
+    from migrate.rules.declaring import Severity
 
     worst = report.worst()
     if report.verdict == "refuse" or (worst is not None and worst.rank >= Severity(fail_on).rank):

@@ -174,7 +174,7 @@ class JunitOutput(DocumentOutput):
     def document(self) -> str:
         """The XML document."""
         from migrate.reports import junit
-        from migrate.rules.catalogue import Severity
+        from migrate.rules.declaring import Severity
 
         cases = junit.from_reports(self.reports, Severity(self.fail_on), self.unreadable)
         return junit.document("migrate check", cases).rstrip()

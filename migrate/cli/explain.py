@@ -11,14 +11,14 @@ from migrate.cli import Ending, complain, echo, suggestions
 
 if TYPE_CHECKING:
     from migrate.reports.rule_pages import Shown
-    from migrate.rules import Rule
+    from migrate.rules.declaring import Rule
 
 STDOUT = "-"
 
 
 def _rule(ctx: click.Context, param: click.Parameter, asked: str) -> str:
     """The id that a word means; that of something which deliberately is no rule, too."""
-    from migrate.rules import NOT_RULES
+    from migrate.rules.catalogue import NOT_RULES
     from migrate.selection import matching
 
     if asked.strip().upper() in NOT_RULES:
@@ -51,7 +51,7 @@ def explain(ctx: click.Context, rule: str, write: str | None, force: bool, form:
     \b
     Example: migrate explain HYP-22
     """
-    from migrate.rules import NOT_RULES, RULES
+    from migrate.rules.catalogue import NOT_RULES, RULES
 
     if force and write is None:
         raise click.UsageError("--force is for --write")
@@ -70,7 +70,7 @@ def explain(ctx: click.Context, rule: str, write: str | None, force: bool, form:
 def _explain_not_rule(id: str, form: str) -> None:
     from migrate.reports.as_json import dumps
     from migrate.reports.rule_pages import not_rule_object
-    from migrate.rules import NOT_RULES
+    from migrate.rules.catalogue import NOT_RULES
 
     echo(dumps(not_rule_object(id), indent=2) if form == "json" else f"{id} is not a rule: {NOT_RULES[id]}")
 

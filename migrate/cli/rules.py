@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from migrate.cli import echo
-from migrate.rules.catalogue import Layer
+from migrate.rules.declaring import Layer
 
 
 def _layer(ctx: click.Context, param: click.Parameter, asked: str | None) -> Layer | None:

@@ -24,8 +24,8 @@ def _items(words: dict[str, str | None], before: str = "") -> list[CompletionIte
 
 
 def _rules(word: str) -> dict[str, str | None]:
-    from migrate.rules import RULES
-    from migrate.rules.catalogue import Layer
+    from migrate.rules.catalogue import RULES
+    from migrate.rules.declaring import Layer
 
     layers = list(Layer)
     in_order = sorted(RULES.values(), key=lambda rule: (layers.index(rule.layer), int(rule.id.partition("-")[2])))

@@ -16,7 +16,7 @@ from migrate.cli.options import one_rule
 from migrate.cli.output import STDOUT, stream_output
 
 if TYPE_CHECKING:
-    from migrate.rules import Rule
+    from migrate.rules.declaring import Rule
     from migrate.testing.builder import StreamBuilder
 
 CONTAINERS = ("libxc", "libxl", "xl")
@@ -119,7 +119,7 @@ def _check_usage(given: set[str], asked: dict[str, Any]) -> None:
 def _named(id: str | None) -> Rule | None:
     if id is None:
         return None
-    from migrate.rules import RULES
+    from migrate.rules.catalogue import RULES
 
     return RULES[id]
 

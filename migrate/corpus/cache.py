@@ -39,7 +39,7 @@ def validator() -> str:
     import migrate
     import streams
     from migrate.reports import tool
-    from migrate.rules import rule_set_version
+    from migrate.rules.catalogue import rule_set_version
 
     name = blake2b(f"{tool.version()} {rule_set_version()}".encode(), digest_size=12)
     # In a checkout the code changes more often than the version.

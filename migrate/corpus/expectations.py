@@ -32,7 +32,7 @@ from migrate.corpus.outcomes import REFUSE, STEPS, UNJUDGED, VERDICTS, Differenc
 from migrate.corpus.places import files_of
 from migrate.corpus.tables import ExpectationError, Table, hint, parse_table, read_table
 from migrate.placement import NAMES as PLACEMENTS
-from migrate.rules import RULES
+from migrate.rules.catalogue import RULES
 from migrate.targets import resolve
 
 SHARED_NAME = "expect.toml"

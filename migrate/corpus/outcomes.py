@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from migrate.rules.catalogue import Severity
+from migrate.rules.declaring import Severity
 
 if TYPE_CHECKING:
     from migrate.findings import Report

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from migrate.checker import check
 from migrate.corpus.ddmin import ddmin
 from migrate.corpus.memory import Memory
-from migrate.rules.catalogue import Severity
+from migrate.rules.declaring import Severity
 from streams.bodies import Body, P2mFrames, PvInfo, SharedInfo, VcpuBasic, VcpuExtended, VcpuMsrs, VcpuXsave
 from streams.decoder import drive
 from streams.encoder import DomainStart, ImageStart, Item, Recorder, Trailing, encode

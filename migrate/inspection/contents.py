@@ -13,7 +13,7 @@ import numpy as np
 from migrate.inspection.logbook import Entry, Layer, Logbook
 from migrate.inspection.meaning import CUT, meaning, needed, pages_told
 from migrate.inspection.names import by_type_name
-from migrate.rules.catalogue import Severity
+from migrate.rules.declaring import Severity
 from streams.pages import TYPES
 from streams.wire.framing import padded
 

@@ -13,7 +13,7 @@ from migrate.reports.safe import well_formed
 
 if TYPE_CHECKING:
     from migrate.findings import Finding, Report
-    from migrate.rules.catalogue import Release
+    from migrate.rules.declaring import Release
 
 # In a finding these are always there, null where unknown; other fields only where there is something to say.
 _ALWAYS = ("offset", "record", "record_type", "pfn", "vcpu")

@@ -8,8 +8,8 @@ from typing import Any
 
 from migrate.findings import CheckpointVerdict, Failure, Finding, Report, StreamFacts
 from migrate.rounds import Round
-from migrate.rules import RULES
-from migrate.rules.catalogue import Effect, Release, Severity
+from migrate.rules.catalogue import RULES
+from migrate.rules.declaring import Effect, Release, Severity
 
 _FACTS = frozenset(f.name for f in fields(StreamFacts))
 _PLAIN = (

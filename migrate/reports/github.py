@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from migrate.reports.safe import safe
 from migrate.reports.words import verdict_sentence
-from migrate.rules.catalogue import Severity
+from migrate.rules.declaring import Severity
 
 if TYPE_CHECKING:
     from migrate.findings import Report

@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from migrate.reports.safe import safe
 from migrate.reports.words import plain_lines, verdict_sentence
-from migrate.rules.catalogue import Severity
+from migrate.rules.declaring import Severity
 
 if TYPE_CHECKING:
     from migrate.findings import Report

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from migrate.findings import SCHEMA
 from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests
 from migrate.reports import tool
-from migrate.rules import NOT_RULES, RULES, Rule, rule_set_version
-from migrate.rules.catalogue import Effect, Layer, Release
+from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
 from migrate.rules.cross import NEEDS_VERIFY
+from migrate.rules.declaring import Effect, Layer, Release, Rule
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.targets import NEWEST, RELEASES, Target
 

@@ -18,8 +18,8 @@ from migrate.reports.rule_pages import (
     write_command,
 )
 from migrate.reports.text import SEVERITY_STYLE, hanging
-from migrate.rules import NOT_RULES, RULES, Rule, rule_set_version
-from migrate.rules.catalogue import Layer
+from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
+from migrate.rules.declaring import Layer, Rule
 
 if TYPE_CHECKING:
     from rich.console import Console

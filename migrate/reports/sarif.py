@@ -15,8 +15,8 @@ from migrate.findings import Finding, Report
 from migrate.reports import tool
 from migrate.reports.safe import well_formed
 from migrate.reports.words import verdict_sentence
-from migrate.rules import RULES, Rule
-from migrate.rules.catalogue import Severity
+from migrate.rules.catalogue import RULES
+from migrate.rules.declaring import Rule, Severity
 
 VERSION = "2.1.0"
 SCHEMA_URI = "https://json.schemastore.org/sarif-2.1.0.json"

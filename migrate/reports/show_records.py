@@ -22,7 +22,7 @@ from migrate.reports.safe import safe, well_formed
 from migrate.reports.tables import print_table
 from migrate.reports.text import SEVERITY_STYLE, hanging
 from migrate.reports.words import live_sentences
-from migrate.rules.catalogue import Severity
+from migrate.rules.declaring import Severity
 from streams.wire.framing import padded
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from rich.text import Text
 from migrate.reports.rule_pages import explain_command
 from migrate.reports.safe import safe
 from migrate.reports.words import facts_told, verdict_sentence
-from migrate.rules.catalogue import Severity
+from migrate.rules.declaring import Severity
 
 if TYPE_CHECKING:
     from migrate.findings import Finding, Report

@@ -22,7 +22,7 @@ def version() -> str:
 
 @cache
 def rule_set() -> str:
-    """The version of the rules: `migrate.rules.rule_set_version`."""
-    from migrate.rules import rule_set_version
+    """The version of the rules: `migrate.rules.catalogue.rule_set_version`."""
+    from migrate.rules.catalogue import rule_set_version
 
     return rule_set_version()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from migrate import targets
 from migrate.counting import count
-from migrate.rules.catalogue import Effect, Severity
+from migrate.rules.declaring import Effect, Severity
 from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from migrate.rules.catalogue import Effect, rule
+from migrate.rules.declaring import Effect, rule
 from streams.wire.framing import EMULATOR_HEADER, XL_CONFIG_LENGTH, LibxlRecordType, XapiBlockId
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from migrate.rules.catalogue import Effect, Severity, rule
+from migrate.rules.declaring import Effect, Severity, rule
 from streams.pages import PIN_BIT, PageType
 from streams.wire.framing import PAGE_SIZE
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from migrate.rules.catalogue import Effect, Severity, rule
+from migrate.rules.declaring import Effect, Severity, rule
 
 if TYPE_CHECKING:
     from migrate.testing.builder import StreamBuilder

@@ -21,8 +21,8 @@ from zlib import crc32
 from hypothesis import strategies as st
 
 from migrate.paging import FRAME_MASK, L4_XEN_SLOTS, PAE_L2_FIRST_XEN_SLOT, PAE_L3_LIMIT
-from migrate.rules import RULES
-from migrate.rules.catalogue import Severity
+from migrate.rules.catalogue import RULES
+from migrate.rules.declaring import Severity
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.testing.builder import FIRST_MFN, SLOT3, StreamBuilder
 from migrate.testing.parts import (
@@ -444,7 +444,7 @@ def damaged_streams(
     """A stream with one named damage, and the id of the rule that it breaks.
 
     The damage is the rule's own violation, done to a random 32-bit guest (or, where the rule is about others, to
-    the smallest guest of its kind). `migrate.rules.RULES[id]` tells which releases of Xen mind.
+    the smallest guest of its kind). `migrate.rules.catalogue.RULES[id]` tells which releases of Xen mind.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from migrate import Checker, check
 from migrate.findings import Report
 from migrate.reports.as_json import report_object
-from migrate.rules import RULES
+from migrate.rules.catalogue import RULES
 from migrate.testing import parts
 from migrate.testing.builder import StreamBuilder
 from streams.pages import PageType

@@ -15,8 +15,8 @@ from migrate.cli import Ending, main
 from migrate.cli.check import BADNESS, ending_of
 from migrate.cli.progress import PATIENCE, ProgressBar
 from migrate.findings import Finding, Report, StreamFacts
-from migrate.rules import NOT_RULES, RULES
-from migrate.rules.catalogue import Effect, Severity
+from migrate.rules.catalogue import NOT_RULES, RULES
+from migrate.rules.declaring import Effect, Severity
 from migrate.selection import resolve_rules
 from migrate.testing.builder import StreamBuilder
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from migrate.cli import COMPLETE, main
 from migrate.cli.completion import SHELLS
-from migrate.rules import RULES
+from migrate.rules.catalogue import RULES
 from migrate.targets import RELEASES
 
 LAUNCHER = f"""#!{sys.executable}

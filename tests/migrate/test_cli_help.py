@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from migrate.cli import main
 from migrate.cli.explain import violating_stream
 from migrate.cli.manual import commands
-from migrate.rules import RULES
+from migrate.rules.catalogue import RULES
 
 EVERY = list(commands(main))
 

@@ -16,8 +16,8 @@ from migrate.cli import main
 from migrate.order import LAW
 from migrate.reports.rule_pages import GUEST_SEES, Since, law_rows, layer_of, releases, rules_object
 from migrate.reports.rule_text import render_rules
-from migrate.rules import NOT_RULES, RULES, rule_set_version
-from migrate.rules.catalogue import Effect, Layer
+from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
+from migrate.rules.declaring import Effect, Layer
 
 layers = pytest.mark.parametrize("layer", list(Layer), ids=lambda layer: layer.name)
 
@@ -165,7 +165,7 @@ def test_layers_add_up_to_everything():
 
 
 def test_rule_set_version_is_short_and_the_same_in_every_process():
-    code = "from migrate.rules import rule_set_version; print(rule_set_version())"
+    code = "from migrate.rules.catalogue import rule_set_version; print(rule_set_version())"
     told = {
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}

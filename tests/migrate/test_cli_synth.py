@@ -10,7 +10,7 @@ from migrate import check
 from migrate.checker import judge
 from migrate.cli import main
 from migrate.pv_facts import pv_guest
-from migrate.rules import RULES
+from migrate.rules.catalogue import RULES
 from streams.encoder import decode
 
 

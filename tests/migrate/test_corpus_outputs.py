@@ -11,8 +11,8 @@ from corpora import ACCEPTED, REFUSED, bad, corpus, corpus_run, expect, good, li
 
 from migrate.replay import PvReplay
 from migrate.reports.from_json import report_from
-from migrate.rules import RULES
-from migrate.rules.catalogue import Effect, Severity
+from migrate.rules.catalogue import RULES
+from migrate.rules.declaring import Effect, Severity
 from migrate.testing.builder import StreamBuilder
 
 # Rules of several layers, each of which makes libxc or Xen refuse its violation.

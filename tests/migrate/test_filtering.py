@@ -16,7 +16,7 @@ from migrate.filtering import Filter, Mode
 from migrate.restorer import Restorer
 from migrate.restorer_pv import PvKind
 from migrate.rounds import Round
-from migrate.rules.catalogue import Severity
+from migrate.rules.declaring import Severity
 from migrate.selection import Selection
 from migrate.targets import resolve
 from migrate.testing.builder import StreamBuilder

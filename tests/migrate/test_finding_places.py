@@ -8,9 +8,9 @@ import pytest
 from migrate import check, restorer
 from migrate.checker import judge
 from migrate.findings import Finding, Report
-from migrate.rules import RULES
-from migrate.rules.catalogue import Effect
+from migrate.rules.catalogue import RULES
 from migrate.rules.cross import NEEDS_VERIFY
+from migrate.rules.declaring import Effect
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.testing.builder import StreamBuilder
 from streams.wire.framing import RecordType

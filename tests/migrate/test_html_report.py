@@ -16,7 +16,7 @@ from migrate.hypercalls import PIN_BATCH
 from migrate.inspection import inspect
 from migrate.reports.html import document, lost_section, section
 from migrate.reports.html.passes import MOST_BARS
-from migrate.rules import RULES
+from migrate.rules.catalogue import RULES
 from migrate.testing import strategies
 from migrate.testing.builder import StreamBuilder
 from migrate.testing.parts import page_data

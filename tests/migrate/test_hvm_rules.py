@@ -9,7 +9,7 @@ import pytest
 from migrate import check
 from migrate.hvm_state import CR0_DEFINED, CR4_DEFINED, EFER_DEFINED, context_objections, saved_vcpus
 from migrate.policy import Policy
-from migrate.rules.catalogue import Effect, Severity
+from migrate.rules.declaring import Effect, Severity
 from migrate.testing.builder import StreamBuilder
 from migrate.testing.parts import hvm_context
 from streams.hvm_context import decode_context

@@ -8,7 +8,7 @@ from migrate.findings import Finding
 from migrate.hypercalls import Pin, SetContext
 from migrate.hypervisor import Cost, FrameType, Hypervisor, Refused
 from migrate.replay import Trace
-from migrate.rules import RULES
+from migrate.rules.catalogue import RULES
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.targets import resolve
 from migrate.testing.builder import PTE_RO, PTE_RW, TABLE, P, StreamBuilder, entry

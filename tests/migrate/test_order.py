@@ -7,7 +7,7 @@ import pytest
 
 from migrate import check
 from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests
-from migrate.rules import RULES
+from migrate.rules.catalogue import RULES
 from migrate.testing.builder import StreamBuilder
 from streams.wire.framing import RecordType
 

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from migrate import check
 from migrate.cli import main
 from migrate.legacy import LEFT, MOVED, NOT_CONCERNED
-from migrate.rules import RULES
-from migrate.rules.catalogue import Severity
+from migrate.rules.catalogue import RULES
+from migrate.rules.declaring import Severity
 from migrate.testing.builder import StreamBuilder
 from streams.encoder import decode, encode
 from streams.wire.framing import XL_HEADER, XL_MAGIC, XapiBlockId

@@ -19,8 +19,8 @@ from migrate.checker import Checker, Judgement, check, judge
 from migrate.findings import Finding
 from migrate.hypercalls import MapP2m, Pin, Refusal, SetContext
 from migrate.replay import Trace
-from migrate.rules import RULES
-from migrate.rules.catalogue import Severity
+from migrate.rules.catalogue import RULES
+from migrate.rules.declaring import Severity
 from migrate.targets import RELEASES, resolve
 from migrate.testing.builder import NX, PTE_RO, PTE_RW, RW, TABLE, G, P, StreamBuilder, entry, page_data
 from migrate.testing.strategies import (

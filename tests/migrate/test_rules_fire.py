@@ -9,9 +9,9 @@ import pytest
 
 from migrate import check
 from migrate.findings import Report
-from migrate.rules import RULES
-from migrate.rules.catalogue import Rule, Severity
+from migrate.rules.catalogue import RULES
 from migrate.rules.cross import NEEDS_VERIFY
+from migrate.rules.declaring import Rule, Severity
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.targets import RELEASES, Target
 from migrate.testing.builder import StreamBuilder

@@ -13,7 +13,7 @@ from migrate.cli import main
 from migrate.cli.explain import violating_stream
 from migrate.corpus.scrub import ScrubError, changed, scrub
 from migrate.paging import P
-from migrate.rules import RULES
+from migrate.rules.catalogue import RULES
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.testing import strategies
 from migrate.testing.builder import StreamBuilder

@@ -17,8 +17,8 @@ from migrate.corpus.ddmin import ddmin
 from migrate.corpus.shrink import NothingToShowError, contents, shrink, taken_apart
 from migrate.findings import Report
 from migrate.reports.rule_pages import conditions
-from migrate.rules import RULES
-from migrate.rules.catalogue import Severity
+from migrate.rules.catalogue import RULES
+from migrate.rules.declaring import Severity
 from migrate.testing.builder import StreamBuilder
 from migrate.testing.shapes import hvm_guest, pv_guest
 from streams.encoder import encode

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from migrate.rules.catalogue import Effect, Rule, Severity
+from migrate.rules.declaring import Effect, Rule, Severity
 from migrate.rules.extended_cr3 import VARIANTS
 from migrate.targets import CHANGES, NEWEST, RELEASES, Target, resolve
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from migrate.rules import RULES
-from migrate.rules.catalogue import Effect, Layer
+from migrate.rules.catalogue import RULES
+from migrate.rules.declaring import Effect, Layer
 from migrate.testing.builder import Rec, StreamBuilder
 from migrate.verification import verify
 from streams.transports import open_transport

@@ -8,7 +8,7 @@ from typing import IO
 from migrate.reports.html.document import render
 from migrate.reports.html.explanations import explanations
 from migrate.reports.html.section import Section, lost_section, section
-from migrate.rules import RULES
+from migrate.rules.catalogue import RULES
 
 
 def write(sections: Sequence[Section], out: IO[bytes]) -> int:

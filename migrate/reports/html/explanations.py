@@ -15,10 +15,10 @@ from migrate.reports.rule_pages import (
     sections,
     write_command,
 )
-from migrate.rules import RULES
+from migrate.rules.catalogue import RULES
 
 if TYPE_CHECKING:
-    from migrate.rules import Rule
+    from migrate.rules.declaring import Rule
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,150 @@
+"""How a rule is declared, and the table of all that are.
+
+A rule is one decorated function: its docstring is the text of `migrate explain`, its body builds the
+smallest stream that breaks it and nothing else. The check itself stands where the state is, and names
+the rule by its id.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from migrate.testing.builder import StreamBuilder
+
+Release = tuple[int, int, int]
+Violation = Callable[["StreamBuilder"], None]
+
+
+class Severity(Enum):
+    """How much a finding matters: error (the restore fails, or comes back corrupt), warning, info."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+    @property
+    def rank(self) -> int:
+        """Larger is worse."""
+        return {"info": 0, "warning": 1, "error": 2}[self.value]
+
+
+class Effect(Enum):
+    """What real software does with a stream that breaks the rule."""
+
+    REFUSED = "the toolstack refuses the stream"
+    HYPERCALL = "a hypercall fails, and with it the restore"
+    CRASH = "the toolstack's process dies"
+    CORRUPT = "restores, but the guest's state is wrong"
+    TOLERATED = "restores; harmless or well defined"
+    HOST = "depends on the destination host"
+    SPEC = "restores; only the specification or Xen's verifier objects"
+
+    @property
+    def fatal(self) -> bool:
+        """Whether the restore fails."""
+        return self in (Effect.REFUSED, Effect.HYPERCALL, Effect.CRASH)
+
+
+class Layer(Enum):
+    """The group of a rule, which is also the prefix of its id."""
+
+    CON = "containers"
+    HDR = "headers"
+    FRM = "framing"
+    REC = "record contents"
+    ORD = "order and multiplicity"
+    XRC = "across records, at END"
+    HVM = "HVM context"
+    HYP = "hypervisor replay"
+    L3C = "the 4 GiB rule"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule: identity, what it does to a restore, who enforces it and from which release to which."""
+
+    id: str
+    slug: str
+    effect: Effect
+    severity: Severity
+    enforced_by: str
+    since: Release | None
+    until: Release | None
+    errno: str | None
+    doc: str  # the docstring as it stands in the source
+    violation: Violation | None
+
+    @property
+    def title(self) -> str:
+        """What is wrong, in a line."""
+        return self.doc.strip().partition("\n")[0].strip().rstrip(".")
+
+    @property
+    def text(self) -> str:
+        """The explanation, below the title."""
+        return inspect.cleandoc(self.doc).partition("\n")[2].strip()
+
+    @property
+    def layer(self) -> Layer:
+        """The group it belongs to."""
+        return Layer[self.id.partition("-")[0]]
+
+    def in_force(self, release: Release) -> bool:
+        """Whether a release has this rule: since is its first release, until the first without it."""
+        return (self.since is None or release >= self.since) and (self.until is None or release < self.until)
+
+
+RULES: dict[str, Rule] = {}
+
+_SEVERITY = {
+    Effect.REFUSED: Severity.ERROR,
+    Effect.HYPERCALL: Severity.ERROR,
+    Effect.CRASH: Severity.ERROR,
+    Effect.CORRUPT: Severity.ERROR,
+    Effect.TOLERATED: Severity.INFO,
+    Effect.HOST: Severity.WARNING,
+    Effect.SPEC: Severity.WARNING,
+}
+
+
+def rule(
+    id: str,
+    slug: str,
+    effect: Effect,
+    enforced_by: str,
+    *,
+    errno: str | None = None,
+    severity: Severity | None = None,
+    since: Release | None = None,
+    until: Release | None = None,
+    violation: bool = True,
+) -> Callable[[Violation], Rule]:
+    """Declare a rule.
+
+    The first line of the docstring is its title, the rest its explanation. `violation=False` marks a rule
+    whose breach no stream of ours can show (the function's body is then just the docstring).
+    """
+
+    def declare(build: Violation) -> Rule:
+        if id in RULES:
+            raise ValueError(f"rule {id} is declared twice")
+        RULES[id] = Rule(
+            id=id,
+            slug=slug,
+            effect=effect,
+            severity=severity or _SEVERITY[effect],
+            enforced_by=enforced_by,
+            since=since,
+            until=until,
+            errno=errno,
+            doc=build.__doc__ or "",
+            violation=build if violation else None,
+        )
+        return RULES[id]
+
+    return declare
