@@ -57,7 +57,7 @@ def echo(text: str) -> None:
 
 def complain(message: str, error: Exception | None = None) -> None:
     """Tell on stderr what went wrong, in one line; with MIGRATE_DEBUG=1 after the traceback of `error`."""
-    from migrate.reports.safe import safe
+    from migrate.safe import safe
 
     if error is not None and os.environ.get(DEBUG, "0") not in ("", "0"):
         import traceback

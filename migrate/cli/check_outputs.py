@@ -84,7 +84,7 @@ class TableOutput(Output):
         names = {row["stream"] for row in self.rows}
         if len(names) == 1:
             # One stream needs no column of its own, which leaves the others room on a narrow terminal.
-            from migrate.reports.safe import safe
+            from migrate.safe import safe
 
             echo(safe(*names))
             self.rows = [{key: value for key, value in row.items() if key != "stream"} for row in self.rows]

@@ -69,7 +69,7 @@ def accept(
     """
     from migrate.corpus.accepting import AcceptError, plan
     from migrate.corpus.results import Status
-    from migrate.reports.safe import safe
+    from migrate.safe import safe
 
     found = discovered(ctx, paths, known)
     unexpected = tuple((target, placement) for target in targets for placement in dict.fromkeys(placements))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from migrate.cli.progress import PATIENCE, REFRESH, wanted
 from migrate.corpus.results import Status
 from migrate.reports.corpus_words import slowest
-from migrate.reports.safe import safe
+from migrate.safe import safe
 
 if TYPE_CHECKING:
     from rich.live import Live

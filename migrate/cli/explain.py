@@ -142,7 +142,7 @@ def _tell_what_next(rule: Rule, file: str, size: int) -> None:
     from shlex import join
 
     from migrate.reports.rule_pages import check_command
-    from migrate.reports.safe import safe
+    from migrate.safe import safe
 
     # A name that looks like an option would be taken for one.
     name = f"./{file}" if file.startswith("-") else file

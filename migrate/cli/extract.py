@@ -114,7 +114,7 @@ def _memory(stream: str, form: str, out: str, *, force: bool) -> Ending:
 
 def _tell(written: Extracted, out: str) -> None:
     """On stderr: what was written, and what is not in it."""
-    from migrate.reports.safe import safe
+    from migrate.safe import safe
 
     told = f"{out}: {written.pages} pages, {written.holes} holes, {written.size} bytes"
     if written.frames is not None:

@@ -44,8 +44,8 @@ class ProgressBar:
     def _show(self) -> Progress:
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-        from migrate.reports.safe import safe
         from migrate.reports.text import console_for
+        from migrate.safe import safe
 
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),

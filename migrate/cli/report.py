@@ -117,7 +117,7 @@ def report(
 def _done(output: str, sections: list[Section], size: int) -> str:
     from collections import Counter
 
-    from migrate.reports.safe import safe
+    from migrate.safe import safe
 
     verdicts = Counter(told.word.lower() for told in sections)
     told = ", ".join(f"{number} {word}" for word, number in verdicts.items())

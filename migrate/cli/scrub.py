@@ -56,7 +56,7 @@ def scrub(ctx: click.Context, stream: str, out: str, target: str, vcpus: int | N
 
 
 def _tell(scrubbed: Scrubbed, out: str) -> None:
-    from migrate.reports.safe import safe
+    from migrate.safe import safe
 
     def say(text: str) -> None:
         if out == STDOUT:

@@ -115,8 +115,8 @@ def _default_name(stream: str) -> str:
 
 
 def _tell(shrunk: Shrunk, out: str, seconds: float, asked: list[str]) -> None:
-    from migrate.reports.safe import safe
     from migrate.reports.tables import print_table
+    from migrate.safe import safe
 
     print_table(_rows(shrunk.before, shrunk.after))
     finding = shrunk.finding

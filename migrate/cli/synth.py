@@ -201,7 +201,7 @@ def _damaged(rule: Rule, container: str, given: set[str]) -> bytes:
 
 
 def _tell(out: str, written: int, rule: Rule | None) -> None:
-    from migrate.reports.safe import safe
+    from migrate.safe import safe
 
     name = f"./{out}" if out.startswith("-") else out
     command: tuple[str, ...] = ("migrate", "check", name)

@@ -97,7 +97,7 @@ def _trace(
 ) -> Ending:
     from migrate.reports import as_json
     from migrate.reports import trace as report
-    from migrate.reports.safe import safe
+    from migrate.safe import safe
 
     outcomes = judgement.outcomes(target, placement, variant, order)
     reason = judgement.unjudged_because()

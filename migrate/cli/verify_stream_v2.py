@@ -54,7 +54,7 @@ def verify_stream_v2(ctx: click.Context, source: str, verbose: bool, quiet: bool
     \b
     Example: migrate verify-stream-v2 -f xl -i guest.xl
     """
-    from migrate.reports.safe import safe
+    from migrate.safe import safe
     from migrate.verification import verify
     from streams.transports import TransportError
 

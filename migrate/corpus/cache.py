@@ -67,7 +67,7 @@ class Cache:
     def get(self, key: str, stream: str) -> tuple[str, ...] | None:
         """The reports, as JSON objects of a stream of that name; None where they are not known."""
         from migrate.reports.as_json import dumps
-        from migrate.reports.safe import well_formed
+        from migrate.safe import well_formed
 
         try:
             checks = json.loads(self._path(key).read_bytes())

@@ -28,7 +28,7 @@ from migrate.corpus.outcomes import Outcome
 from migrate.corpus.results import Answer, Result, Run, compared
 from migrate.corpus.runner import task_of
 from migrate.reports.as_json import dumps
-from migrate.reports.safe import well_formed
+from migrate.safe import well_formed
 
 SCHEMA = 1
 STREAM, MISSING, END = "stream", "missing", "end"

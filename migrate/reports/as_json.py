@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from migrate.findings import SCHEMA
 from migrate.reports import tool
-from migrate.reports.safe import well_formed
+from migrate.safe import well_formed
 
 if TYPE_CHECKING:
     from migrate.findings import Finding, Report

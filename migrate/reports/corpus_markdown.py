@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from migrate.corpus.results import Status
 from migrate.reports.corpus_words import MISSING, WORDS, in_a_line, remarks
-from migrate.reports.safe import safe
+from migrate.safe import safe
 
 if TYPE_CHECKING:
     from migrate.corpus.results import Run

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from migrate.corpus.results import Result, Run, Status
 from migrate.reports import sarif
 from migrate.reports.corpus_words import MISSING, asked, in_a_line, observed, reason, told
-from migrate.reports.safe import well_formed
+from migrate.safe import well_formed
 
 if TYPE_CHECKING:
     from migrate.corpus.results import Comparison

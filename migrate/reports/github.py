@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from migrate.reports.safe import safe
 from migrate.reports.words import verdict_sentence
 from migrate.rules.declaring import Severity
+from migrate.safe import safe
 
 if TYPE_CHECKING:
     from migrate.findings import Report

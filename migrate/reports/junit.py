@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
 
-from migrate.reports.safe import safe
 from migrate.reports.words import plain_lines, verdict_sentence
 from migrate.rules.declaring import Severity
+from migrate.safe import safe
 
 if TYPE_CHECKING:
     from migrate.findings import Report

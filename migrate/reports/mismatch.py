@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from migrate.checker import Judgement, judge
 from migrate.corpus.outcomes import serious
 from migrate.reports import text, trace
-from migrate.reports.safe import safe
+from migrate.safe import safe
 from migrate.selection import Selection
 from migrate.targets import resolve
 

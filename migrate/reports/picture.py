@@ -12,8 +12,8 @@ from rich.text import Text
 
 from migrate.counting import count
 from migrate.inspection.pagemap import KINDS, NEVER_SENT, PageMap, Space, kind_name, page_map
-from migrate.reports.safe import safe, well_formed
 from migrate.reports.text import UNLIMITED, hanging
+from migrate.safe import safe, well_formed
 from streams.pages import LEVEL_MASK, TABLE_TYPES, PageType
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from rich.text import Text
 from migrate.cpu_features import MSR_NAMES
 from migrate.findings import SCHEMA
 from migrate.policy import Lack, Policy
-from migrate.reports.safe import safe, well_formed
 from migrate.reports.text import hanging
+from migrate.safe import safe, well_formed
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,10 +13,10 @@ from urllib.parse import quote
 from migrate.corpus.places import is_url
 from migrate.findings import Finding, Report
 from migrate.reports import tool
-from migrate.reports.safe import well_formed
 from migrate.reports.words import verdict_sentence
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Rule, Severity
+from migrate.safe import well_formed
 
 VERSION = "2.1.0"
 SCHEMA_URI = "https://json.schemastore.org/sarif-2.1.0.json"

@@ -17,8 +17,8 @@ from migrate.inspection.walk import Step, Walk, walk
 from migrate.paging import PAE_L3_LIMIT, P
 from migrate.placement import SOURCE
 from migrate.reports.hexdump import hexdump
-from migrate.reports.safe import safe, well_formed
 from migrate.reports.text import SEVERITY_STYLE, hanging
+from migrate.safe import safe, well_formed
 from streams.pages import type_name
 from streams.wire.framing import PAGE_SIZE
 

@@ -18,11 +18,11 @@ from migrate.inspection.logbook import Layer
 from migrate.inspection.meaning import meaning, needed
 from migrate.inspection.registers import vcpu_states
 from migrate.reports.hexdump import hexdump
-from migrate.reports.safe import safe, well_formed
 from migrate.reports.tables import print_table
 from migrate.reports.text import SEVERITY_STYLE, hanging
 from migrate.reports.words import live_sentences
 from migrate.rules.declaring import Severity
+from migrate.safe import safe, well_formed
 from streams.wire.framing import padded
 
 if TYPE_CHECKING:

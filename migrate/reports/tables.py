@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from migrate.reports.safe import safe
 from migrate.reports.text import console_for
+from migrate.safe import safe
 
 if TYPE_CHECKING:
     from rich.console import Console

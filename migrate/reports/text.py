@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate.reports.rule_pages import explain_command
-from migrate.reports.safe import safe
 from migrate.reports.words import facts_told, verdict_sentence
 from migrate.rules.declaring import Severity
+from migrate.safe import safe
 
 if TYPE_CHECKING:
     from migrate.findings import Finding, Report

@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from migrate.counting import count
 from migrate.reports import tool
-from migrate.reports.safe import safe
+from migrate.safe import safe
 
 if TYPE_CHECKING:
     from migrate.reports.html.explanations import Explanation
