@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from migrate.collector import Collector
 from migrate.findings import CheckpointVerdict, Failure, Finding, Report, StreamFacts
 from migrate.placement import check_name
 from migrate.restorer import Restorer
-from migrate.selection import Selection
+from migrate.rules.findings import Collector
+from migrate.rules.selection import Selection
 from migrate.targets import Target, resolve
 from streams.compression import MAX_EXPANSION
 from streams.decoder import Decoder, drive

@@ -25,8 +25,8 @@ from streams.wire.framing import (
 from streams.wire.qemu import device_state
 
 if TYPE_CHECKING:
-    from migrate.collector import Collector
     from migrate.findings import StreamFacts
+    from migrate.rules.findings import Collector
     from streams.records import LibxlRecord, XapiBlock
 
 _KNOWN_EMULATORS = 2  # 0 unknown, 1 QEMU traditional, 2 QEMU upstream

@@ -22,7 +22,7 @@ from streams.decoder import Decoder, Give
 if TYPE_CHECKING:
     from migrate.findings import Finding
     from migrate.rounds import Round
-    from migrate.selection import Selection
+    from migrate.rules.selection import Selection
     from migrate.targets import Target
     from streams.decoder import Answer, Decoding, Request
     from streams.forwarding import ForwardingTransport

@@ -39,8 +39,8 @@ from streams.wire.framing import (
 )
 
 if TYPE_CHECKING:
-    from migrate.collector import Collector
     from migrate.hypercalls import Step
+    from migrate.rules.findings import Collector
     from migrate.verify_phase import VerifyPhase
     from streams.legacy import LegacyStream
     from streams.transports import Transport

@@ -16,7 +16,7 @@ from migrate.checker import Judgement
 from migrate.findings import Finding
 from migrate.restorer import Restorer
 from migrate.rules.declaring import Effect, Layer
-from migrate.selection import Selection
+from migrate.rules.selection import Selection
 from migrate.targets import resolve
 from streams.decoder import Decoder, drive
 from streams.transports import FileTransport, PipeTransport

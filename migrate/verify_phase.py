@@ -16,7 +16,7 @@ from streams.pages import type_name
 from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from migrate.collector import Collector
+    from migrate.rules.findings import Collector
     from streams.pages import PfnWords
     from streams.records import PageData
     from streams.transports import Transport

@@ -19,7 +19,7 @@ from faulty_os import EAGAIN, END, ERRORS, SHORT, SIGNAL, Fault, FaultyOs, Fault
 
 from migrate.checker import check
 from migrate.filtering import Filter, Mode
-from migrate.selection import Selection
+from migrate.rules.selection import Selection
 from migrate.targets import resolve
 from migrate.testing.builder import StreamBuilder
 from streams import forwarding

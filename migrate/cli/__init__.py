@@ -167,8 +167,8 @@ class Commands(LazyGroup):
 
 def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        from migrate.reports.tool import rule_set, version
         from migrate.rules.catalogue import RULES
+        from migrate.rules.version import rule_set, version
 
         click.echo(f"{PROGRAM} {version()}, rules {len(RULES)} ({rule_set()})")
         ctx.exit()

@@ -22,7 +22,7 @@ BADNESS = (Ending.FINE, Ending.UNJUDGED, Ending.FOUND, Ending.FAILED)
 def _rules(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -> tuple[str, ...]:
     if not asked:
         return ()
-    from migrate.selection import resolve_rules
+    from migrate.rules.selection import resolve_rules
 
     try:
         return resolve_rules(asked)

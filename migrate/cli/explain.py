@@ -19,7 +19,7 @@ STDOUT = "-"
 def _rule(ctx: click.Context, param: click.Parameter, asked: str) -> str:
     """The id that a word means; that of something which deliberately is no rule, too."""
     from migrate.rules.catalogue import NOT_RULES
-    from migrate.selection import matching
+    from migrate.rules.selection import matching
 
     if asked.strip().upper() in NOT_RULES:
         return asked.strip().upper()

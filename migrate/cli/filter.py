@@ -97,7 +97,7 @@ def filter(
     from migrate.filtering import Filter, Mode
     from migrate.placement import check_name
     from migrate.rules.declaring import Severity
-    from migrate.selection import Selection
+    from migrate.rules.selection import Selection
     from migrate.targets import resolve
     from streams.forwarding import ForwardingTransport
 

@@ -48,7 +48,7 @@ def page(program: click.Group) -> str:
 
 
 def _page(program: click.Group) -> Iterator[str]:
-    from migrate.reports.tool import version
+    from migrate.rules.version import version
 
     every = list(commands(program))
     title = " ".join(_help(program).partition("\n\n")[0].split())

@@ -26,7 +26,7 @@ def one_rule(ctx: click.Context, param: click.Parameter, asked: str | None) -> s
     """Callback of an option that names one rule: the id that an id or a slug means."""
     if asked is None:
         return None
-    from migrate.selection import matching
+    from migrate.rules.selection import matching
 
     try:
         found = matching(asked)

@@ -28,9 +28,9 @@ def default_folder() -> str:
     """Where this user's caches are."""
     from platformdirs import user_cache_dir
 
-    from migrate.reports import tool
+    from migrate.rules import version
 
-    return os.path.join(user_cache_dir(tool.NAME), "corpus")
+    return os.path.join(user_cache_dir(version.NAME), "corpus")
 
 
 @cache
@@ -38,10 +38,10 @@ def validator() -> str:
     """A short name for this validator: 24 hex digits, others for another version, other rules, or changed source."""
     import migrate
     import streams
-    from migrate.reports import tool
+    from migrate.rules import version
     from migrate.rules.catalogue import rule_set_version
 
-    name = blake2b(f"{tool.version()} {rule_set_version()}".encode(), digest_size=12)
+    name = blake2b(f"{version.version()} {rule_set_version()}".encode(), digest_size=12)
     # In a checkout the code changes more often than the version.
     for package in (streams, migrate):
         root = Path(package.__path__[0])

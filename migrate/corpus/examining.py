@@ -72,7 +72,7 @@ def _key(source: str | int, task: Task, cache: Cache | None) -> str | None:
 def _judged(source: str | int, task: Task) -> tuple[str, ...]:
     from migrate.checker import judge
     from migrate.reports.as_json import dumps
-    from migrate.selection import Selection
+    from migrate.rules.selection import Selection
     from migrate.targets import resolve
 
     questions = [(resolve(target), placement, None) for target, placement in task.questions]

@@ -162,7 +162,7 @@ def changed(before: Source, after: Source, *, target: str = "newest", vcpus: int
 
     Verdicts and findings are compared under every placement, findings with their places.
     """
-    from migrate.selection import Selection
+    from migrate.rules.selection import Selection
     from migrate.targets import resolve
 
     def reports(judgement: Judgement) -> list[Report]:

@@ -14,12 +14,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.collector import Collector
 from migrate.findings import StreamFacts
 from migrate.guest import room_for
 from migrate.pagestore import Pages
 from migrate.paging import ENTRIES, IS_TABLE
 from migrate.restorer import Restorer
+from migrate.rules.findings import Collector
 from streams.pages import PfnWords
 from streams.records import Damage, PageData, Place, Record
 from streams.wire.framing import (

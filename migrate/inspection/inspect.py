@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from migrate.checker import Checker, Judgement, Source
 from migrate.findings import StreamFacts
 from migrate.inspection.logbook import Entry, Logbook
-from migrate.selection import Selection
+from migrate.rules.selection import Selection
 from migrate.targets import resolve
 from streams.compression import CODECS
 from streams.decoder import Decoder, drive

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from migrate.findings import SCHEMA
-from migrate.reports import tool
+from migrate.rules import version
 from migrate.safe import well_formed
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def report_object(report: Report) -> dict[str, Any]:
     """
     return {
         "schema": SCHEMA,
-        "tool": {"name": tool.NAME, "version": tool.version()},
-        "rule_set": tool.rule_set(),
+        "tool": {"name": version.NAME, "version": version.version()},
+        "rule_set": version.rule_set(),
         "stream": {**asdict(report.stream), "name": well_formed(report.stream.name)},
         "target": report.target,
         "placement": well_formed(report.placement),

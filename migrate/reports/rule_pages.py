@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from migrate.findings import SCHEMA
 from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests
-from migrate.reports import tool
+from migrate.rules import version
 from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
 from migrate.rules.cross import NEEDS_VERIFY
 from migrate.rules.declaring import Effect, Layer, Release, Rule
@@ -250,7 +250,7 @@ def not_rule_object(id: str) -> dict[str, Any]:
 def _head() -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "tool": {"name": tool.NAME, "version": tool.version()},
+        "tool": {"name": version.NAME, "version": version.version()},
         "rule_set": rule_set_version(),
     }
 

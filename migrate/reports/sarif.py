@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from migrate.corpus.places import is_url
 from migrate.findings import Finding, Report
-from migrate.reports import tool
 from migrate.reports.words import verdict_sentence
+from migrate.rules import version
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Rule, Severity
 from migrate.safe import well_formed
@@ -53,10 +53,10 @@ def log(results: Iterable[Json], rules: Sequence[Json], notifications: Sequence[
     if notifications:
         invocation["toolExecutionNotifications"] = list(notifications)
     driver = {
-        "name": tool.NAME,
-        "version": tool.version(),
+        "name": version.NAME,
+        "version": version.version(),
         "rules": list(rules),
-        "properties": {"ruleSet": tool.rule_set()},
+        "properties": {"ruleSet": version.rule_set()},
     }
     return {
         "$schema": SCHEMA_URI,

@@ -19,7 +19,7 @@ from migrate.hvm_state import context_objections, saved_vcpus
 from migrate.policy import read_policy
 from migrate.reports.as_json import dumps, report_object
 from migrate.reports.text import console_for, render
-from migrate.selection import Selection
+from migrate.rules.selection import Selection
 from migrate.targets import resolve
 from streams.decoder import Decoder, drive
 from streams.encoder import DecodeError, decode, encode

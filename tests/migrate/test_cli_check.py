@@ -17,7 +17,7 @@ from migrate.cli.progress import PATIENCE, ProgressBar
 from migrate.findings import Finding, Report, StreamFacts
 from migrate.rules.catalogue import NOT_RULES, RULES
 from migrate.rules.declaring import Effect, Severity
-from migrate.selection import resolve_rules
+from migrate.rules.selection import resolve_rules
 from migrate.testing.builder import StreamBuilder
 
 COMMAND = [sys.executable, "-m", "migrate"]

@@ -17,7 +17,7 @@ from migrate.restorer import Restorer
 from migrate.restorer_pv import PvKind
 from migrate.rounds import Round
 from migrate.rules.declaring import Severity
-from migrate.selection import Selection
+from migrate.rules.selection import Selection
 from migrate.targets import resolve
 from migrate.testing.builder import StreamBuilder
 from migrate.testing.strategies import damaged_streams, streams

@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from migrate.counting import count
-from migrate.reports import tool
+from migrate.rules import version
 from migrate.safe import safe
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def render(sections: Sequence[Section], explanations: Sequence[Explanation], unt
         "style": _inline("report.css"),
         "script": _inline("report.js"),
         "policy": _policy(),
-        "tool": f"{tool.NAME} {tool.version()}",
-        "rule_set": tool.rule_set(),
+        "tool": f"{version.NAME} {version.version()}",
+        "rule_set": version.rule_set(),
     }
     yield from _environment().get_template("document.html.j2").generate(**values)
