@@ -9,9 +9,9 @@ import unicodedata
 import pytest
 from click.testing import CliRunner
 
+from migrate.building.builder import StreamBuilder
+from migrate.building.parts import Rec
 from migrate.cli import main
-from migrate.testing.builder import StreamBuilder
-from migrate.testing.parts import Rec
 from streams.wire.framing import EMULATOR_HEADER, LibxlRecordType, XapiBlockId
 
 # Seven- and eight-bit forms of what begins a sequence, a bell, a line that could pass for another, and a turn of

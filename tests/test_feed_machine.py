@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from migrate import Checker, check
+from migrate.building.builder import StreamBuilder
 from migrate.reports.as_json import report_object
-from migrate.testing.builder import StreamBuilder
 from streams.decoder import drive
 from streams.encoder import Recorder, encode
 from streams.feeder import Feeder

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from faulty_os import EAGAIN, END, ERRORS, SHORT, SIGNAL, Fault, FaultyOs, FaultyPoll
 
+from migrate.building.builder import StreamBuilder
 from migrate.checker import check
 from migrate.filtering import Filter, Mode
 from migrate.rules.selection import Selection
 from migrate.targets import resolve
-from migrate.testing.builder import StreamBuilder
 from streams import forwarding
 from streams.forwarding import ForwardingTransport, OutputError
 from streams.transports import TransportError

@@ -97,7 +97,7 @@ def violating_stream(rule: Rule) -> bytes:
     ValueError
         for a rule that no stream can show.
     """
-    from migrate.testing.builder import StreamBuilder
+    from migrate.building.builder import StreamBuilder
 
     if rule.violation is None:
         raise ValueError(f"no stream can show {rule.id}, so there is none to write")

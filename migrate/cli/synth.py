@@ -16,8 +16,8 @@ from migrate.cli.options import one_rule
 from migrate.cli.output import STDOUT, stream_output
 
 if TYPE_CHECKING:
+    from migrate.building.builder import StreamBuilder
     from migrate.rules.declaring import Rule
-    from migrate.testing.builder import StreamBuilder
 
 CONTAINERS = ("libxc", "libxl", "xl")
 # From here on a guest is written piece by piece, and never is in memory as a whole.
@@ -125,7 +125,7 @@ def _named(id: str | None) -> Rule | None:
 
 
 def _small(asked: dict[str, Any]) -> StreamBuilder:
-    from migrate.testing import shapes
+    from migrate.building import shapes
 
     common = {name: asked[name] for name in ("vcpus", "rounds", "seed")}
     pages = shapes.pages_of(asked["size"])
@@ -146,7 +146,7 @@ def _small(asked: dict[str, Any]) -> StreamBuilder:
 
 
 def _write_big(file: IO[bytes], asked: dict[str, Any], *, sparse: bool) -> int:
-    from migrate.testing.synth import write_synthetic
+    from migrate.building.big_streams import write_synthetic
 
     head, tail = _around(asked)
     file.write(head)
@@ -185,8 +185,8 @@ def _damaged(rule: Rule, container: str, given: set[str]) -> bytes:
     Raises ValueError where no stream can show the rule, or none in such a container.
     """
     from migrate import check
+    from migrate.building.builder import StreamBuilder
     from migrate.reports.rule_pages import conditions
-    from migrate.testing.builder import StreamBuilder
 
     if rule.violation is None:
         raise ValueError(f"no stream can show {rule.id}, so there is none to write")

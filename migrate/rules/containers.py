@@ -9,7 +9,7 @@ from migrate.rules.declaring import Effect, rule
 from streams.wire.framing import EMULATOR_HEADER, XL_CONFIG_LENGTH, LibxlRecordType, XapiBlockId
 
 if TYPE_CHECKING:
-    from migrate.testing.builder import StreamBuilder
+    from migrate.building.builder import StreamBuilder
 
 NOT_RULES: dict[str, str] = {
     "CON-17": "a fault of the verifier under Python 3, which says nothing about the stream",

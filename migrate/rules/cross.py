@@ -9,7 +9,7 @@ from streams.pages import PageType
 from streams.wire.framing import RecordType
 
 if TYPE_CHECKING:
-    from migrate.testing.builder import StreamBuilder
+    from migrate.building.builder import StreamBuilder
 
 NEEDS_VERIFY: frozenset[str] = frozenset({"XRC-46"})
 """Rules that are looked for only where the pages of a VERIFY phase are to be compared."""
@@ -240,7 +240,7 @@ def referenced_page_stale(b: StreamBuilder) -> None:
     Repair: resend the page in the last round, or remove the mapping.
     Source: libxc process_page_data
     """
-    from migrate.testing import parts
+    from migrate.building import parts
 
     gone = parts.page_data([(b.store_pfn, PageType.XTAB, None)])
     b.insert(RecordType.PAGE_DATA, gone, after=RecordType.PAGE_DATA)
@@ -300,7 +300,7 @@ def verify_mismatch(b: StreamBuilder) -> None:
     Repair: look for the fault on the source; the stream is what it is.
     Source: libxc process_page_data
     """
-    from migrate.testing.parts import page_data
+    from migrate.building.parts import page_data
 
     b.insert(RecordType.VERIFY, before=RecordType.X86_TSC_INFO)
     changed = bytearray(b.memory[b.store_pfn].data() or b"")

@@ -14,7 +14,7 @@ from streams.pages import PIN_BIT, PageType
 from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from migrate.testing.builder import StreamBuilder
+    from migrate.building.builder import StreamBuilder
 
 EXTENDED_CR3 = 1 << 3  # of vm_assist
 FOUR_GIB_PFN = 1 << 20
@@ -155,7 +155,7 @@ def cr3_pfn_above_4g(b: StreamBuilder) -> None:
     Repair: none for a large guest; otherwise store the pfn in the rotated form.
     Source: libxc mfn_to_cr3, cr3_to_mfn
     """
-    from migrate.testing import parts
+    from migrate.building import parts
 
     for _ in range(FOUR_GIB_PFN // b.pfns_per_p2m_page):
         b.p2m_frames.append(b.new_page(content=b"\xff" * PAGE_SIZE))

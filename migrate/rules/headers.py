@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from migrate.rules.declaring import Effect, rule
 
 if TYPE_CHECKING:
-    from migrate.testing.builder import StreamBuilder
+    from migrate.building.builder import StreamBuilder
 
 NOT_RULES: dict[str, str] = {
     "HDR-12": "the saver's Xen release is for information; whatever it says is allowed",

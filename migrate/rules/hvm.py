@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from migrate.rules.declaring import Effect, rule
 
 if TYPE_CHECKING:
-    from migrate.testing.builder import StreamBuilder
+    from migrate.building.builder import StreamBuilder
 
 NOT_RULES: dict[str, str] = {}
 
@@ -73,7 +73,7 @@ def hvm_vcpu_unknown(b: StreamBuilder) -> None:
     Repair: restore with at least as many vcpus (maxvcpus) as the guest was saved with.
     Source: xen, hvm_load_cpu_ctxt and the other load handlers.
     """
-    from migrate.testing.parts import hvm_context
+    from migrate.building.parts import hvm_context
 
     b.become_hvm()
     b.wrap("xl")  # whose configuration says how many vcpus there are
@@ -91,7 +91,7 @@ def hvm_cpu_missing(b: StreamBuilder) -> None:
     Repair: fetch the context again while the guest is suspended, not while its vcpus are down.
     Source: xen, hvm_load and hvm_load_cpu_ctxt; hvm_save_cpu_ctxt leaves out vcpus that are down.
     """
-    from migrate.testing.parts import hvm_context
+    from migrate.building.parts import hvm_context
 
     b.become_hvm()
     b.hvm_context[:] = hvm_context(0)

@@ -9,7 +9,7 @@ from streams.pages import PageType
 from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from migrate.testing.builder import StreamBuilder
+    from migrate.building.builder import StreamBuilder
 
 NOT_RULES: dict[str, str] = {
     "HYP-14": "says what is allowed: L2 tables of slots 0 to 2 may be shared and pinned",
@@ -36,7 +36,7 @@ def type_conflict(b: StreamBuilder) -> None:
     Repair: the entry that refers to the wrong page has to go; follow the chain in the finding.
     Source: xen _get_page_type
     """
-    from migrate.testing import parts
+    from migrate.building import parts
 
     root, l2, _ = b.chain(b.roots[0])
     b.table(l2)[1] = parts.entry(root, parts.TABLE)
@@ -52,7 +52,7 @@ def writable_page_table(b: StreamBuilder) -> None:
     Repair: the mapping has to be read-only.
     Source: xen get_page_from_l1e
     """
-    from migrate.testing import parts
+    from migrate.building import parts
 
     root, _, l1 = b.chain(b.roots[0])
     b.table(l1)[root] = parts.entry(root, parts.PTE_RW)
@@ -68,7 +68,7 @@ def table_already_writable(b: StreamBuilder) -> None:
     Repair: the mapping has to be read-only.
     Source: xen _get_page_type
     """
-    from migrate.testing import parts
+    from migrate.building import parts
 
     *_, l1 = b.chain(b.roots[0])
     pinned = b.new_table(1, pinned=True)
@@ -85,7 +85,7 @@ def writable_gdt(b: StreamBuilder) -> None:
     Repair: map the GDT read-only.
     Source: xen arch_set_info_guest, get_page_from_l1e
     """
-    from migrate.testing import parts
+    from migrate.building import parts
 
     *_, l1 = b.chain(b.roots[0])
     b.table(l1)[b.gdt_pfn] = parts.entry(b.gdt_pfn, parts.PTE_RW)
@@ -117,7 +117,7 @@ def data_used_as_table(b: StreamBuilder) -> None:
     Repair: correct the entry that refers to it.
     Source: xen get_page_from_l2e, get_page_from_l3e, get_page_from_l4e
     """
-    from migrate.testing import parts
+    from migrate.building import parts
 
     _, l2, _ = b.chain(b.roots[0])
     text = b.new_page(content=b"Q" * PAGE_SIZE)  # 0x51: present, and uncached
@@ -165,7 +165,7 @@ def data_typed_as_table(b: StreamBuilder) -> None:
     Repair: send the page as NOTAB.
     Source: libxc x86_pv_localise_page
     """
-    from migrate.testing import parts
+    from migrate.building import parts
 
     *_, l1 = b.chain(b.roots[0])
     data = b.new_table(1)
@@ -210,7 +210,7 @@ def pae_slot3_shared(b: StreamBuilder) -> None:
     Repair: each L3 needs an L2 of its own in slot 3; its entries may refer to the same L1 tables.
     Source: xen pae_xen_mappings_check
     """
-    from migrate.testing import parts
+    from migrate.building import parts
 
     second = b.new_table(3, pinned=True)
     b.table(second)[3] = b.table(b.roots[0])[3]
@@ -244,7 +244,7 @@ def linear_page_table(b: StreamBuilder) -> None:
     Repair: none where the destination allows it.
     Source: xen get_l2_linear_pagetable and its siblings
     """
-    from migrate.testing import parts
+    from migrate.building import parts
 
     _, l2, _ = b.chain(b.roots[0])
     b.table(l2)[1] = parts.entry(l2, parts.PTE_RO)
@@ -261,7 +261,7 @@ def linear_page_table_refused(b: StreamBuilder) -> None:
     Repair: clear the writable bit, or the entry.
     Source: xen get_l2_linear_pagetable and its siblings
     """
-    from migrate.testing import parts
+    from migrate.building import parts
 
     _, l2, _ = b.chain(b.roots[0])
     b.table(l2)[1] = parts.entry(l2, parts.TABLE)
@@ -278,7 +278,7 @@ def linear_target_too_early(b: StreamBuilder) -> None:
     Repair: keep the entry in the table that it maps, or in one that is reached later.
     Source: xen get_l2_linear_pagetable, _get_page_type
     """
-    from migrate.testing import parts
+    from migrate.building import parts
 
     root, last, _ = b.chain(b.roots[0])
     first = b.new_table(2)

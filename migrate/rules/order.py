@@ -9,7 +9,7 @@ from streams.pages import PageType
 from streams.wire.framing import RecordType
 
 if TYPE_CHECKING:
-    from migrate.testing.builder import StreamBuilder
+    from migrate.building.builder import StreamBuilder
 
 NOT_RULES: dict[str, str] = {
     "ORD-05": "says what a version 2 image is allowed: the end of its static data is inferred",
@@ -256,7 +256,7 @@ def verify_before_pages(b: StreamBuilder) -> None:
     Repair: send VERIFY after the last round of memory.
     Source: libxc handle_verify, process_page_data
     """
-    from migrate.testing.parts import page_data
+    from migrate.building.parts import page_data
 
     late = b.new_page()
     contents = b.memory.pop(late).data()

@@ -9,7 +9,7 @@ from streams.pages import TYPE_SHIFT, PageType
 from streams.wire.framing import PAGE_DATA_HEADER, PAGE_SIZE, PFN_WORD_SIZE, RecordType
 
 if TYPE_CHECKING:
-    from migrate.testing.builder import StreamBuilder
+    from migrate.building.builder import StreamBuilder
 
 NOT_RULES: dict[str, str] = {
     "REC-14": "whether the host has memory for a pfn is not in the stream",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from migrate.rules.declaring import Effect, Severity, rule
 
 if TYPE_CHECKING:
-    from migrate.testing.builder import StreamBuilder
+    from migrate.building.builder import StreamBuilder
 
 NOT_RULES: dict[str, str] = {
     "REC-28": "says what is allowed: an L2 that stands in no slot 3 may use all of its entries",
@@ -26,7 +26,7 @@ def pte_beyond_max(b: StreamBuilder) -> None:
     Repair: clear bit 0 of the entry or correct its pfn. If the page is data, its type is wrong.
     Source: xg_sr_restore_x86_pv.c, x86_pv_localise_page and pfn_to_mfn.
     """
-    from migrate.testing.parts import entry
+    from migrate.building.parts import entry
 
     b.table(b.chain(b.roots[0])[-1])[100] = entry(0x1000)
 
@@ -41,7 +41,7 @@ def pte_to_absent_page(b: StreamBuilder) -> None:
     Repair: send the page, or clear bit 0 of the entry so that the guest takes a fault instead.
     Source: xg_sr_restore_x86_pv.c, x86_pv_localise_page; populate_pfns.
     """
-    from migrate.testing.parts import entry
+    from migrate.building.parts import entry
 
     b.table(b.chain(b.roots[0])[-1])[100] = entry(b.absent_pfn)
 
@@ -108,8 +108,8 @@ def l3_pae_beyond_slot_3(b: StreamBuilder) -> None:
     Repair: none needed; zero them. If they look like data, the page may not be an L3.
     Source: xg_sr_save_x86_pv.c, x86_pv_normalise_page; xen, promote_l3_table.
     """
+    from migrate.building.parts import PAE_ROOT, entry
     from migrate.paging import PAE_L3_ENTRIES
-    from migrate.testing.parts import PAE_ROOT, entry
 
     b.table(b.roots[0])[PAE_L3_ENTRIES] = entry(b.start_info_pfn, PAE_ROOT)
 
@@ -124,8 +124,8 @@ def l2_pae_xen_slots(b: StreamBuilder) -> None:
     Repair: none needed; zero them.
     Source: xg_sr_save_x86_pv.c, x86_pv_normalise_page; xen, init_xen_pae_l2_slots.
     """
+    from migrate.building.parts import TABLE, entry
     from migrate.paging import PAE_L2_FIRST_XEN_SLOT
-    from migrate.testing.parts import TABLE, entry
 
     _, l2, l1 = b.chain(b.roots[0])
     b.table(l2)[PAE_L2_FIRST_XEN_SLOT] = entry(l1, TABLE)
@@ -141,8 +141,8 @@ def l4_xen_slots(b: StreamBuilder) -> None:
     Repair: none needed; zero them.
     Source: xg_sr_save_x86_pv.c, x86_pv_normalise_page; xen, init_xen_l4_slots.
     """
+    from migrate.building.parts import TABLE, entry
     from migrate.paging import L4_XEN_SLOTS
-    from migrate.testing.parts import TABLE, entry
 
     b.become_pv64()
     l4, l3, *_ = b.chain(b.roots[0])
@@ -161,6 +161,6 @@ def pte_l1tf_unsafe(b: StreamBuilder) -> None:
         by zeroing such entries only if the guest keeps nothing in them.
     Source: xen, pv_l1tf_check_pte and its siblings; option pv-l1tf.
     """
-    from migrate.testing.parts import RW, entry
+    from migrate.building.parts import RW, entry
 
     b.table(b.chain(b.roots[0])[-1])[100] = entry(b.store_pfn, RW)

@@ -15,7 +15,7 @@ from streams.wire.framing import (
 )
 
 if TYPE_CHECKING:
-    from migrate.testing.builder import StreamBuilder
+    from migrate.building.builder import StreamBuilder
 
 NOT_RULES: dict[str, str] = {
     "REC-33": "cannot come about: PAGE_DATA before X86_PV_INFO is refused first, ORD-03",

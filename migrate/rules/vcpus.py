@@ -8,7 +8,7 @@ from migrate.rules.declaring import Effect, rule
 from streams.wire.framing import VCPU_HEADER, RecordType
 
 if TYPE_CHECKING:
-    from migrate.testing.builder import StreamBuilder
+    from migrate.building.builder import StreamBuilder
 
 NOT_RULES: dict[str, str] = {
     "REC-67": "Xen corrects these fields for every guest; there is nothing to report",

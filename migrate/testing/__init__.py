@@ -3,7 +3,7 @@
 A small guest and its stream, open to every edit (`builder`); `table`, `drop`, `insert`, `move` … do the damage:
 
     from migrate import check
-    from migrate.testing.builder import StreamBuilder
+    from migrate.building.builder import StreamBuilder
 
     def test_my_tool_refuses_a_guest_without_shared_info():
         b = StreamBuilder.pv(4, vcpus=2, roots=2)       # or .pv(8), .hvm()
@@ -13,8 +13,8 @@ A small guest and its stream, open to every edit (`builder`); `table`, `drop`, `
 
 The same with as many pages as it takes (`shapes`), and guests of many gigabytes straight into a file (`synth`):
 
-    from migrate.testing.shapes import pv_guest
-    from migrate.testing.synth import write_synthetic
+    from migrate.building.shapes import pv_guest
+    from migrate.building.big_streams import write_synthetic
 
     stream = pv_guest(4, pages=2048, vcpus=4, roots=4, table_share=0.02, rounds=3).build()
     write_synthetic("guest.libxc", kind="pv", size_bytes=8 << 30, sparse=True)

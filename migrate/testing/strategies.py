@@ -20,12 +20,8 @@ from zlib import crc32
 
 from hypothesis import strategies as st
 
-from migrate.paging import FRAME_MASK, L4_XEN_SLOTS, PAE_L2_FIRST_XEN_SLOT, PAE_L3_LIMIT
-from migrate.rules.catalogue import RULES
-from migrate.rules.declaring import Severity
-from migrate.rules.hypervisor import NEEDS_PLACEMENT
-from migrate.testing.builder import FIRST_MFN, SLOT3, StreamBuilder
-from migrate.testing.parts import (
+from migrate.building.builder import FIRST_MFN, SLOT3, StreamBuilder
+from migrate.building.parts import (
     ENTRIES,
     NX,
     PAE_ROOT,
@@ -42,6 +38,10 @@ from migrate.testing.parts import (
     entry,
     page_data,
 )
+from migrate.paging import FRAME_MASK, L4_XEN_SLOTS, PAE_L2_FIRST_XEN_SLOT, PAE_L3_LIMIT
+from migrate.rules.catalogue import RULES
+from migrate.rules.declaring import Severity
+from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from streams.pages import LEVEL_MASK, PIN_BIT, PageType
 from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE
 from streams.wire.vcpu import GDT_ENTRIES_PER_FRAME, START_INFO_REGISTER, ContextFlag

@@ -13,11 +13,11 @@ from pathlib import Path
 from measure import Spread, interleaved
 from tables import Table
 
+from migrate.building.builder import StreamBuilder
 from migrate.corpus.cache import Cache, validator
 from migrate.corpus.discovery import Case, discover
 from migrate.corpus.runner import run
 from migrate.corpus.workers import LOCAL, Alone, Dask, Processes, Workers, cores
-from migrate.testing.builder import StreamBuilder
 from streams.compression import DECODED_PIECE
 from streams.transports import open_transport
 from streams.wire.framing import PAGE_SIZE

@@ -14,7 +14,7 @@ def stream_file(directory: Path, kind: str, size: int, *, table_share: float = 0
     """Path of a warm stream of a guest with `size` bytes of memory; its zero pages are holes of the file."""
     path = directory / f"{kind}-{size}-{table_share}-{seed}.libxc"
     if not path.exists():
-        command = [sys.executable, "-m", "migrate.testing.synth", str(path), "--sparse", "--kind", kind]
+        command = [sys.executable, "-m", "migrate.building.big_streams", str(path), "--sparse", "--kind", kind]
         command += ["--size", str(size), "--table-share", str(table_share), "--seed", str(seed)]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     _warm(path)

@@ -22,8 +22,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from migrate.building.builder import StreamBuilder
 from migrate.cli import Ending
-from migrate.testing.builder import StreamBuilder
 
 SPARE_MEMORY = 64 << 20
 MEMORY_SHARE = 0.01

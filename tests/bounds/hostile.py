@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from migrate.testing.builder import StreamBuilder
-from migrate.testing.parts import Rec
+from migrate.building.builder import StreamBuilder
+from migrate.building.parts import Rec
 from streams.wire.framing import EMULATOR_HEADER, RECORD_HEADER, LibxlRecordType, RecordType, XapiBlockId
 
 END = RECORD_HEADER.pack(RecordType.END, 0)

@@ -8,7 +8,7 @@ import pytest
 import zstandard
 from hostile import END, OPTIONAL
 
-from migrate.testing.builder import StreamBuilder
+from migrate.building.builder import StreamBuilder
 from streams import transports
 from streams.compression import FREE_EXPANSION, MAX_EXPANSION, ZSTD_MAGIC
 from streams.transports import TransportError, open_transport

@@ -3,8 +3,8 @@
 import pytest
 from hostile import OPTIONAL, before_end, record
 
-from migrate.testing import parts
-from migrate.testing.builder import StreamBuilder
+from migrate.building import parts
+from migrate.building.builder import StreamBuilder
 from streams.pages import PageType
 from streams.wire.framing import (
     P2M_ENTRY_SIZE,

@@ -5,7 +5,7 @@ import os
 import pytest
 import zstandard
 
-from migrate.testing.builder import StreamBuilder
+from migrate.building.builder import StreamBuilder
 
 GOOD = StreamBuilder.hvm().build()
 

@@ -6,8 +6,8 @@ import struct
 import pytest
 from hostile import OPTIONAL, before_end, record, with_config, with_xenops, with_xenstore
 
-from migrate.testing import parts
-from migrate.testing.builder import StreamBuilder
+from migrate.building import parts
+from migrate.building.builder import StreamBuilder
 from streams.pages import PageType
 from streams.wire.framing import PARAMS_HEADER, VCPU_HEADER, LibxlRecordType, RecordType
 

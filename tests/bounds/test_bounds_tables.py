@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hostile import END, record
 
-from migrate.testing.builder import PTE_RO, PTE_RW, TABLE, StreamBuilder, entry
-from migrate.testing.parts import PAE_ROOT, PCD, PSE, page_data
+from migrate.building.builder import PTE_RO, PTE_RW, TABLE, StreamBuilder, entry
+from migrate.building.parts import PAE_ROOT, PCD, PSE, page_data
 from streams.pages import PageType
 from streams.wire.framing import RecordType
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+from migrate.building.builder import StreamBuilder
 from migrate.cli import main
-from migrate.testing.builder import StreamBuilder
 
 ACCEPTED = '[[expect]]\ntarget = "4.20"\nplacement = "low"\nverdict = "accept"\n'
 REFUSED = '[[expect]]\ntarget = "4.20"\nplacement = "low"\nverdict = "refuse"\n'

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from migrate.testing.builder import StreamBuilder
+from migrate.building.builder import StreamBuilder
 
 Placement = Callable[[int], int]  # pfn -> machine frame
 

@@ -15,10 +15,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from migrate import Checker, check
+from migrate.building import parts
+from migrate.building.builder import StreamBuilder
 from migrate.findings import Report
 from migrate.reports.as_json import report_object
-from migrate.testing import parts
-from migrate.testing.builder import StreamBuilder
 from streams.compression import CODECS
 from streams.pages import PageType
 from streams.transports import TransportError
@@ -501,7 +501,7 @@ def test_random_words_in_page_tables_get_one_verdict(data):
 CONFINED = """
 import resource, sys
 from migrate import check
-from migrate.testing.builder import StreamBuilder
+from migrate.building.builder import StreamBuilder
 check(StreamBuilder.pv(4).build(), placement="high")  # what is imported late is imported now
 check(StreamBuilder.hvm().build())
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

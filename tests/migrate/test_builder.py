@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from migrate.building import big_streams, builder
+from migrate.building.builder import NX, PAE_ROOT, PTE_RO, PTE_RW, TABLE, StreamBuilder, entry, page_data
 from migrate.cli import main
-from migrate.testing import builder, synth
-from migrate.testing.builder import NX, PAE_ROOT, PTE_RO, PTE_RW, TABLE, StreamBuilder, entry, page_data
 
 PAGE = 4096
 HEADER = bytes.fromhex("ffffffffffffffff58454e46000000030000000000000000010000000c0000000400000012000000")
@@ -519,7 +519,7 @@ def path(tmp_path):
 
 
 def synthetic(path, **options):
-    written = synth.write_synthetic(path, **options)
+    written = big_streams.write_synthetic(path, **options)
     data = path.read_bytes()
     assert written == len(data)
     return data
@@ -592,7 +592,7 @@ def test_a_synthetic_start_info_and_gdt_are_in_place(path):
 
 
 def test_a_synthetic_hvm_guest_has_a_hole_below_4_gib(path):
-    written = synth.write_synthetic(path, kind="hvm", size_bytes=(4 << 30) + (64 << 20), sparse=True)
+    written = big_streams.write_synthetic(path, kind="hvm", size_bytes=(4 << 30) + (64 << 20), sparse=True)
     assert written == path.stat().st_size
     types = {}
     with path.open("rb") as file:
@@ -622,7 +622,7 @@ def test_holes_hold_the_same_bytes(tmp_path, kind):
 def test_a_sparse_stream_overwrites_what_was_there(path):
     path.write_bytes(b"\xff" * (40 << 20))
     with path.open("r+b") as file:
-        synth.write_synthetic(file, kind="hvm", size_bytes=24 << 20, sparse=True)
+        big_streams.write_synthetic(file, kind="hvm", size_bytes=24 << 20, sparse=True)
     walk(path.read_bytes())
 
 
@@ -636,11 +636,11 @@ def test_the_same_seed_gives_the_same_stream(tmp_path):
 
 def test_a_guest_without_room_for_its_tables_is_refused(path):
     with pytest.raises(ValueError, match="no room"):
-        synth.write_synthetic(path, kind="pv", size_bytes=64 << 10)
+        big_streams.write_synthetic(path, kind="pv", size_bytes=64 << 10)
 
 
 def test_the_command_takes_sizes_by_suffix(path):
-    done = CliRunner().invoke(synth.main, [str(path), "--kind", "pv", "--size", "8M", "--width", "4"])
+    done = CliRunner().invoke(big_streams.main, [str(path), "--kind", "pv", "--size", "8M", "--width", "4"])
     assert done.exit_code == 0
     assert len(final_memory(path.read_bytes())) == 2048
 
@@ -671,6 +671,6 @@ def test_built_guests_come_back(path, make, container):
 
 @pytest.mark.parametrize("options", [{"kind": "hvm"}, {"kind": "pv"}, {"kind": "pv", "width": 4}])
 def test_synthetic_guests_come_back(path, options):
-    synth.write_synthetic(path, size_bytes=32 << 20, rounds=2, **options)
+    big_streams.write_synthetic(path, size_bytes=32 << 20, rounds=2, **options)
     done = accepted(path)
     assert done.exit_code == 0, done.output

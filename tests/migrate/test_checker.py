@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from migrate import Checker, check
+from migrate.building import parts
+from migrate.building.builder import StreamBuilder
 from migrate.findings import Report
 from migrate.reports.as_json import report_object
 from migrate.rules.catalogue import RULES
-from migrate.testing import parts
-from migrate.testing.builder import StreamBuilder
 from streams.pages import PageType
 from streams.wire.framing import LIBXL_HEADER, LIBXL_IDENT, LIBXL_VERSION, RecordType
 from streams.wire.vcpu import Msr

@@ -11,6 +11,7 @@ import time
 import pytest
 from click.testing import CliRunner
 
+from migrate.building.builder import StreamBuilder
 from migrate.cli import Ending, main
 from migrate.cli.check import BADNESS, ending_of
 from migrate.cli.progress import PATIENCE, ProgressBar
@@ -18,7 +19,6 @@ from migrate.findings import Finding, Report, StreamFacts
 from migrate.rules.catalogue import NOT_RULES, RULES
 from migrate.rules.declaring import Effect, Severity
 from migrate.rules.selection import resolve_rules
-from migrate.testing.builder import StreamBuilder
 
 COMMAND = [sys.executable, "-m", "migrate"]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from migrate.building.builder import StreamBuilder
 from migrate.checker import check
-from migrate.testing.builder import StreamBuilder
 from streams.transports import open_transport
 from streams.wire.framing import RECORD_HEADER, RecordType
 

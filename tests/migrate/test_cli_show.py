@@ -12,13 +12,13 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from migrate.building.builder import StreamBuilder
+from migrate.building.shapes import pv_guest
 from migrate.cli import main
 from migrate.corpus.expectations import Shelf
 from migrate.inspection import inspect
 from migrate.reports.hexdump import hexdump
 from migrate.reports.show_records import DUMPED, render_contents, render_vcpus
-from migrate.testing.builder import StreamBuilder
-from migrate.testing.shapes import pv_guest
 from streams.wire.framing import LibxlRecordType
 
 SAMPLES = Path(__file__).parents[2] / "sample_streams"

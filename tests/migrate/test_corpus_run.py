@@ -13,12 +13,12 @@ import pytest
 from corpora import ACCEPTED, REFUSED, bad, corpus, corpus_run, expect, good, lines, started, streams
 from rich.console import Console
 
+from migrate.building.builder import StreamBuilder
 from migrate.cli.corpus_live import LiveTable
 from migrate.corpus.cache import Cache, validator
 from migrate.corpus.deviations import load_known
 from migrate.corpus.discovery import Shard, discover
 from migrate.corpus.runner import InProcess, Status, run
-from migrate.testing.builder import StreamBuilder
 
 SMALL_CORPUS = 2000
 # Seconds. Far more than anything here takes.

@@ -15,11 +15,11 @@ from click.testing import CliRunner
 from elftools.elf.elffile import ELFFile
 from hypothesis import given, settings
 
+from migrate.building.builder import StreamBuilder
+from migrate.building.parts import P, page_data
 from migrate.cli import Ending, main
 from migrate.corpus.expectations import Shelf
 from migrate.testing import strategies
-from migrate.testing.builder import StreamBuilder
-from migrate.testing.parts import P, page_data
 from streams.bodies import Checkpoint, HvmContext, Verify
 from streams.encoder import decode
 from streams.hvm_context import decode_context

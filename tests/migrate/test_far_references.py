@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from migrate import check, guest
+from migrate.building import parts
+from migrate.building.builder import StreamBuilder
 from migrate.checker import judge
 from migrate.pv_facts import pv_guest
-from migrate.testing import parts, strategies
-from migrate.testing.builder import StreamBuilder
+from migrate.testing import strategies
 
 QUESTION = {"target": "4.20", "placement": "high"}
 

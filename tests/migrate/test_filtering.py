@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from migrate.building.builder import StreamBuilder
 from migrate.checker import Judgement, check
 from migrate.filtering import Filter, Mode
 from migrate.restorer import Restorer
@@ -19,7 +20,6 @@ from migrate.rounds import Round
 from migrate.rules.declaring import Severity
 from migrate.rules.selection import Selection
 from migrate.targets import resolve
-from migrate.testing.builder import StreamBuilder
 from migrate.testing.strategies import damaged_streams, streams
 from streams.compression import CODECS
 from streams.forwarding import ForwardingTransport

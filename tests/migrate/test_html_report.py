@@ -11,6 +11,9 @@ from click.testing import CliRunner
 from html_pages import assert_sound, page, parsed, skeleton, written
 from hypothesis import HealthCheck, given, settings
 
+from migrate.building.big_streams import write_synthetic
+from migrate.building.builder import StreamBuilder
+from migrate.building.parts import page_data
 from migrate.cli import main
 from migrate.hypercalls import PIN_BATCH
 from migrate.inspection import inspect
@@ -18,9 +21,6 @@ from migrate.reports.html import document, lost_section, section
 from migrate.reports.html.passes import MOST_BARS
 from migrate.rules.catalogue import RULES
 from migrate.testing import strategies
-from migrate.testing.builder import StreamBuilder
-from migrate.testing.parts import page_data
-from migrate.testing.synth import write_synthetic
 from streams.pages import PageType
 from streams.wire.framing import CPUID_LEAF, EMULATOR_HEADER, LibxlRecordType, XapiBlockId
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from migrate import check
+from migrate.building.builder import StreamBuilder
+from migrate.building.parts import hvm_context
 from migrate.hvm_state import CR0_DEFINED, CR4_DEFINED, EFER_DEFINED, context_objections, saved_vcpus
 from migrate.policy import Policy
 from migrate.rules.declaring import Effect, Severity
-from migrate.testing.builder import StreamBuilder
-from migrate.testing.parts import hvm_context
 from streams.hvm_context import decode_context
 from streams.wire import hvm
 from streams.wire.framing import HVM_SAVE_HEADER, RecordType

@@ -3,6 +3,8 @@
 import pytest
 
 from migrate import check, hypervisor
+from migrate.building.builder import PTE_RO, PTE_RW, TABLE, P, StreamBuilder, entry
+from migrate.building.parts import PWT
 from migrate.checker import Judgement, judge
 from migrate.findings import Finding
 from migrate.hypercalls import Pin, SetContext
@@ -11,8 +13,6 @@ from migrate.replay import Trace
 from migrate.rules.catalogue import RULES
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.targets import resolve
-from migrate.testing.builder import PTE_RO, PTE_RW, TABLE, P, StreamBuilder, entry
-from migrate.testing.parts import PWT
 
 # The tables of a built 32-bit guest, the GDT after them, and the first page that a violation adds.
 ROOT, L2, L1, GDT, NEW = 4, 5, 6, 8, 9

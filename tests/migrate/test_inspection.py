@@ -11,6 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from migrate.building.builder import StreamBuilder
+from migrate.building.parts import page_data
+from migrate.building.shapes import pv_guest
 from migrate.corpus.expectations import Shelf
 from migrate.inspection import Header, Layer, inspect
 from migrate.inspection.contents import LONGEST_RUN, contents
@@ -24,9 +27,6 @@ from migrate.inspection.registers import vcpu_ids, vcpu_states
 from migrate.reports.as_json import dumps
 from migrate.reports.show_records import contents_objects, record_object, rounds_object, vcpu_objects
 from migrate.testing import strategies
-from migrate.testing.builder import StreamBuilder
-from migrate.testing.parts import page_data
-from migrate.testing.shapes import pv_guest
 from streams.hvm_context import decode_context, encode_context
 from streams.pages import PageType
 from streams.wire.framing import PAGE_SIZE, VCPU_HEADER, padded

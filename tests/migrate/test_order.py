@@ -6,9 +6,9 @@ from itertools import permutations
 import pytest
 
 from migrate import check
+from migrate.building.builder import StreamBuilder
 from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests
 from migrate.rules.catalogue import RULES
-from migrate.testing.builder import StreamBuilder
 from streams.wire.framing import RecordType
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from migrate.building.builder import StreamBuilder
 from migrate.inspection import inspect
 from migrate.inspection.inspect import NotInStream
 from migrate.inspection.pagemap import NEVER_SENT, kind_name, page_map
@@ -18,7 +19,6 @@ from migrate.reports import picture
 from migrate.reports.as_json import dumps
 from migrate.reports.text import UNLIMITED
 from migrate.testing import strategies
-from migrate.testing.builder import StreamBuilder
 from streams.pages import PageType
 
 SAMPLES = Path(__file__).parents[2] / "sample_streams"

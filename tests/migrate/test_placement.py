@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from migrate.building.builder import StreamBuilder
 from migrate.checker import judge
 from migrate.guest import PvGuest
 from migrate.pagestore import PageStore
 from migrate.placement import Placement, check_name, place
 from migrate.pv_facts import pv_guest
-from migrate.testing.builder import StreamBuilder
 from streams.pages import PageType
 
 LIMIT = 0x100000  # the first frame at 4 GiB

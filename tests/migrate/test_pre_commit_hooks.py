@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from migrate.testing.builder import StreamBuilder
+from migrate.building.builder import StreamBuilder
 
 FILE = Path(__file__).parents[2] / ".pre-commit-hooks.yaml"
 ACCEPTED = """

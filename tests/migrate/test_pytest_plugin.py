@@ -12,7 +12,7 @@ import pytest
 import migrate.corpus.runner
 import migrate.reports.from_json
 import migrate.reports.mismatch  # noqa: F401
-from migrate.testing.builder import StreamBuilder
+from migrate.building.builder import StreamBuilder
 
 pytest_plugins = ["pytester"]
 

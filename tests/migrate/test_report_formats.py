@@ -6,13 +6,13 @@ import pytest
 import schemas
 
 from migrate import check
+from migrate.building.builder import StreamBuilder
 from migrate.cli import main
 from migrate.reports import github, junit, sarif
 from migrate.reports.as_json import dumps
 from migrate.reports.from_json import report_from
 from migrate.rules.catalogue import RULES, rule_set_version
 from migrate.rules.declaring import Severity
-from migrate.testing.builder import StreamBuilder
 
 NO_ZSTD = b"\x28\xb5\x2f\xfd no zstd after all"
 

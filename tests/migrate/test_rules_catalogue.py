@@ -5,9 +5,9 @@ from importlib import import_module
 
 import pytest
 
+from migrate.building.builder import StreamBuilder
 from migrate.rules.catalogue import RULES, SUBJECTS
 from migrate.rules.declaring import Effect, Rule
-from migrate.testing.builder import StreamBuilder
 
 NOT_RULES: dict[str, str] = {}
 for _subject in SUBJECTS:

@@ -9,6 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from migrate import check
+from migrate.building.builder import StreamBuilder
+from migrate.building.parts import entry
+from migrate.building.shapes import hvm_guest, pv_guest
 from migrate.cli import main
 from migrate.cli.explain import violating_stream
 from migrate.corpus.scrub import ScrubError, changed, scrub
@@ -16,9 +19,6 @@ from migrate.paging import P
 from migrate.rules.catalogue import RULES
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.testing import strategies
-from migrate.testing.builder import StreamBuilder
-from migrate.testing.parts import entry
-from migrate.testing.shapes import hvm_guest, pv_guest
 from streams.encoder import decode
 from streams.pages import PageType
 from streams.records import PageData
@@ -161,7 +161,7 @@ def test_an_older_version_of_a_table_that_is_data_now_goes_as_data():
     page = b.new_page(content=SECRET)
     old = StreamBuilder.pv(4)
     table = old.new_table(1)
-    from migrate.testing.parts import page_data
+    from migrate.building.parts import page_data
 
     b.insert("PAGE_DATA", page_data([(page, PageType.L1TAB, old.memory[table].data())]), before="PAGE_DATA")
     told, stream = scrubbed(b.build())

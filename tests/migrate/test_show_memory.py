@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from migrate.building.builder import PSE, PTE_RO, PTE_RW, RW, TABLE, US, P, StreamBuilder, entry
 from migrate.inspection import inspect
 from migrate.inspection.entries import flag_names, ranges
 from migrate.inspection.forest import Link, forest
@@ -21,7 +22,6 @@ from migrate.reports import show_memory
 from migrate.reports.as_json import dumps
 from migrate.reports.hexdump import hexdump
 from migrate.testing import strategies
-from migrate.testing.builder import PSE, PTE_RO, PTE_RW, RW, TABLE, US, P, StreamBuilder, entry
 from streams.hvm_context import decode_context, encode_context
 from streams.pages import PageType
 from streams.wire.hvm_names import SaveType

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migrate import check
+from migrate.building.builder import StreamBuilder
+from migrate.building.shapes import hvm_guest, pv_guest
 from migrate.cli import main
 from migrate.cli.explain import violating_stream
 from migrate.corpus.ddmin import ddmin
@@ -19,8 +21,6 @@ from migrate.findings import Report
 from migrate.reports.rule_pages import conditions
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
-from migrate.testing.builder import StreamBuilder
-from migrate.testing.shapes import hvm_guest, pv_guest
 from streams.encoder import encode
 
 SAMPLES = Path(__file__).parents[2] / "sample_streams"

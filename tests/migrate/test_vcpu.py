@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from migrate.building.builder import StreamBuilder
+from migrate.building.parts import Vcpu
 from migrate.targets import resolve
-from migrate.testing.builder import StreamBuilder
-from migrate.testing.parts import Vcpu
 from migrate.vcpu import (
     Objection,
     canonical,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from migrate import check
-from migrate.testing.builder import StreamBuilder
-from migrate.testing.parts import page_data
+from migrate.building.builder import StreamBuilder
+from migrate.building.parts import page_data
 from streams.pages import PageType
 from streams.wire.framing import RecordType
 

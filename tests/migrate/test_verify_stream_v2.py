@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from migrate.building.builder import Rec, StreamBuilder
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Layer
-from migrate.testing.builder import Rec, StreamBuilder
 from migrate.verification import verify
 from streams.transports import open_transport
 from streams.wire.framing import EMULATOR_HEADER, LibxlRecordType

@@ -3,17 +3,17 @@
     b = pv_guest(4, pages=2048, vcpus=2, roots=4, table_share=0.02)
     stream = b.build()
 
-For guests of many megabytes see `migrate.testing.synth`, which never has them in memory.
+For guests of many megabytes see `migrate.building.big_streams`, which never has them in memory.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from migrate.building.big_streams import DIRTY_ONE_IN
+from migrate.building.builder import FIRST_MFN, StreamBuilder
+from migrate.building.parts import ENTRIES, PTE_RW, TABLE, entry
 from migrate.paging import PAE_L2_FIRST_XEN_SLOT, PAE_L3_LIMIT
-from migrate.testing.builder import FIRST_MFN, StreamBuilder
-from migrate.testing.parts import ENTRIES, PTE_RW, TABLE, entry
-from migrate.testing.synth import DIRTY_ONE_IN
 from streams.wire.framing import PAGE_SHIFT
 
 # How many entries of an L1 map a page.

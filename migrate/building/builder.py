@@ -21,7 +21,7 @@ import numpy as np
 from construct import Construct
 from numpy.typing import NDArray
 
-from migrate.testing.parts import (
+from migrate.building.parts import (
     CPUID_LEAVES,
     DEVICE_MODEL,
     ENTRIES,

@@ -4,7 +4,7 @@ The page tables are trees as a running kernel has them: every process with a roo
 of its own, most of them pinned; the kernel's tables shared among all of them and mapping every table
 read-only. The tables lie scattered among the data pages; data pages are zero.
 
-    python -m migrate.testing.synth guest.libxc --kind pv --size 4G
+    python -m migrate.building.big_streams guest.libxc --kind pv --size 4G
 """
 
 from __future__ import annotations
@@ -18,18 +18,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.testing.builder import (
-    FIRST_MFN,
-    KERNEL_SLOT,
-    PAE_ROOT,
-    PTE_RO,
-    PTE_RW,
-    SLOT3,
-    TABLE,
-    Rec,
-    StreamBuilder,
-)
-from migrate.testing.parts import ENTRIES
+from migrate.building.builder import FIRST_MFN, KERNEL_SLOT, PAE_ROOT, PTE_RO, PTE_RW, SLOT3, TABLE, Rec, StreamBuilder
+from migrate.building.parts import ENTRIES
 from streams.pages import PIN_BIT, TYPE_SHIFT, PageType
 from streams.wire.framing import (
     PAGE_DATA_HEADER,
