@@ -41,7 +41,7 @@ from streams.wire.hvm_names import (
 from streams.wire.xstate import XSAVE_AVX_SIZE, XSAVE_LEGACY_SIZE, XState, valid_xcr0
 
 if TYPE_CHECKING:
-    from migrate.policy import Policy
+    from migrate.guest.cpu_policy import Policy
 
 # The forms of entries are known up to the release before this one; a later one may know longer ones.
 FORMS_KNOWN_UNTIL: Release = (4, 20, 0)

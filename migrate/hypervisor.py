@@ -26,7 +26,7 @@ from migrate.pv_complete import UNWRITTEN
 from streams.pages import LEVEL_MASK
 
 if TYPE_CHECKING:
-    from migrate.guest import PvGuest
+    from migrate.guest.memory import PvGuest
     from migrate.placement import Placement
 
 FRAME = np.uint64(FRAME_MASK)

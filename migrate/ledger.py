@@ -19,7 +19,7 @@ from migrate.paging import ENTRIES, FRAME_MASK
 from streams.pages import LEVEL_MASK
 
 if TYPE_CHECKING:
-    from migrate.guest import PvGuest
+    from migrate.guest.memory import PvGuest
 
 FRAME = np.uint64(FRAME_MASK)
 PRESENT = np.uint64(paging.P)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from migrate.guest import PvGuest
+    from migrate.guest.memory import PvGuest
 
 SOURCE = "source"
 NAMES = (SOURCE, "high", "low", "identity")
@@ -97,7 +97,7 @@ def place(name: str, guest: PvGuest) -> Placement:
     """
     import numpy as np
 
-    from migrate.guest import INVALID_MFN
+    from migrate.guest.memory import INVALID_MFN
     from migrate.paging import FRAME_MASK, PAE_L3_LIMIT
 
     count = len(guest.types)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from migrate.findings import Finding
-from migrate.guest import DATA, FRAMED, REFERENCED, SENT
+from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT
 from migrate.hypercalls import MapP2m, Pin, Refusal, SetContext, SetExtended, SetMsrs, SetXsave, Step
 from migrate.paging import FRAME_MASK, IS_TABLE
 from migrate.rules.catalogue import RULES
@@ -24,7 +24,7 @@ from streams.wire.vcpu import CONTEXT, MAX_GDT_ENTRIES, PAE_EXTENDED_CR3, START_
 from streams.wire.views import dtype_of
 
 if TYPE_CHECKING:
-    from migrate.guest import PvGuest, Vcpu
+    from migrate.guest.memory import PvGuest, Vcpu
     from migrate.restorer_pv import PvKind
     from streams.records import Place
 

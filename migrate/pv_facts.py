@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from migrate.guest import PvGuest
+from migrate.guest.memory import PvGuest
 from migrate.restorer_pv import PvKind
 from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3, cr3_to_pfn
 from streams.wire.views import view

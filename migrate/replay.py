@@ -39,7 +39,7 @@ from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3
 from streams.wire.views import view
 
 if TYPE_CHECKING:
-    from migrate.guest import PvGuest
+    from migrate.guest.memory import PvGuest
     from migrate.ledger import Ledger
     from migrate.placement import Placement
     from migrate.targets import Target

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from migrate.containers import Wrappers
 from migrate.findings import StreamFacts
+from migrate.guest.cpu_policy import policy_objection
 from migrate.hypercalls import Asked
 from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
-from migrate.policy import policy_objection
 from migrate.rounds import RoundCounter
 from migrate.rules.declaring import Effect
 from migrate.targets import LONG_RECORD, SHORT_RECORD, Target

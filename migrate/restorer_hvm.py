@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from migrate.guest.cpu_policy import Policy, read_policy
 from migrate.hvm_params import ONCE, param_objection
 from migrate.hvm_state import context_objections, saved_vcpus
 from migrate.hypercalls import Asked, SetHvmContext, Step
-from migrate.policy import Policy, read_policy
 from migrate.rules.catalogue import RULES
 from streams.pages import TABLE_TYPES, PfnWords
 from streams.records import PageData, Place, Record

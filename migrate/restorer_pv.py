@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.guest import DATA, FRAMED, REFERENCED, SENT, PvGuest, TooSparseError, Vcpu
+from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT, PvGuest, TooSparseError, Vcpu
+from migrate.guest.pages import PageStore
 from migrate.hypercalls import Asked, Step
 from migrate.ledger import Ledger
 from migrate.p2m import read_p2m_frames
-from migrate.pagestore import PageStore
 from migrate.paging import ENTRIES, FRAME_MASK, IS_TABLE, L1TF_SAFE, looks_like_gdt
 from migrate.pv_complete import complete, unnoticed
 from migrate.restorer import SIGABRT, SIGSEGV

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.guest import room_for
+from migrate.guest.memory import room_for
 from streams.pages import type_name
 from streams.wire.framing import PAGE_SIZE
 

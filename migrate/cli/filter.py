@@ -163,8 +163,8 @@ def _need_map(placement: str) -> None:
     from migrate.placement import FILE_PREFIX, place
 
     if placement.startswith(FILE_PREFIX):
-        from migrate.guest import PvGuest
-        from migrate.pagestore import PageStore
+        from migrate.guest.memory import PvGuest
+        from migrate.guest.pages import PageStore
 
         try:
             place(placement, PvGuest(PageStore(None, rereads=False)))

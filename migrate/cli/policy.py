@@ -10,7 +10,7 @@ from migrate.cli import Ending, complain, echo
 from migrate.cli.options import source_of
 
 if TYPE_CHECKING:
-    from migrate.policy_source import Found
+    from migrate.guest.cpu_policy_files import Found
 
 
 @click.command(
@@ -36,7 +36,7 @@ def policy(ctx: click.Context, stream: str, against: str | None, form: str) -> N
     \b
     Example: migrate policy guest.xl --against other.json
     """
-    from migrate.policy import lacking
+    from migrate.guest.cpu_policy import lacking
 
     promised = _load(ctx, stream)
     other = None if against is None else _load(ctx, against, dump_too=True)
@@ -63,7 +63,7 @@ def policy(ctx: click.Context, stream: str, against: str | None, form: str) -> N
 
 def _load(ctx: click.Context, name: str, *, dump_too: bool = False) -> Found:
     """The policy of a stream, or of a file that may be a dump; ends the command where there is none."""
-    from migrate.policy_source import NoPolicyError, any_policy, stream_policy
+    from migrate.guest.cpu_policy_files import NoPolicyError, any_policy, stream_policy
     from streams.transports import TransportError
 
     try:

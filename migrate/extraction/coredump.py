@@ -17,8 +17,8 @@ from migrate.extraction.bypfn import ByPfn
 from migrate.extraction.layout import Note, Section, SectionType
 from migrate.extraction.pagefile import PageFile
 from migrate.extraction.vcpus import Frames, hvm_contexts, pv_contexts
-from migrate.guest import INVALID_MFN
-from migrate.pagestore import Pages
+from migrate.guest.memory import INVALID_MFN
+from migrate.guest.pages import Pages
 from migrate.paging import FRAME_MASK, P
 from migrate.restorer_hvm import HvmKind
 from migrate.restorer_pv import PvKind

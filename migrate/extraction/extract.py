@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from migrate.extraction.coredump import CoreDump, Dumped
 from migrate.extraction.memory import Memory
 from migrate.extraction.pagefile import CAME, FULL, PageFile
-from migrate.pagestore import Pages
+from migrate.guest.pages import Pages
 from streams.decoder import Decoder, drive
 from streams.transports import TransportError, open_transport
 from streams.wire.framing import PAGE_SIZE

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.findings import StreamFacts
-from migrate.guest import room_for
-from migrate.pagestore import Pages
+from migrate.guest.memory import room_for
+from migrate.guest.pages import Pages
 from migrate.paging import ENTRIES, IS_TABLE
 from migrate.restorer import Restorer
 from migrate.rules.findings import Collector

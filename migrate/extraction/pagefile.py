@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.extraction.bypfn import ByPfn
-from migrate.pagestore import Pages
+from migrate.guest.pages import Pages
 from migrate.paging import ENTRIES
 from streams.wire.framing import PAGE_SIZE
 

@@ -29,7 +29,7 @@ from streams.wire.views import dtype_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from migrate.guest import PvGuest
+    from migrate.guest.memory import PvGuest
 
 # Takes frames as a stream gives them, pfns; gives the machine's, -1 where unknown.
 Frames = Callable[["NDArray[np.int64]"], "NDArray[np.int64]"]

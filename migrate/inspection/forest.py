@@ -21,9 +21,9 @@ from streams.wire.views import view
 
 if TYPE_CHECKING:
     from migrate.findings import Finding
-    from migrate.guest import PvGuest
+    from migrate.guest.memory import PvGuest
+    from migrate.guest.pages import Pages
     from migrate.inspection.inspect import Inspection
-    from migrate.pagestore import Pages
 
 _TABLES_AT_ONCE = 4096
 _LINK = re.compile(r"pfn (0x[0-9a-f]+)(?: (?:slot|entry) (\d+))?")

@@ -25,8 +25,8 @@ from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE
 
 if TYPE_CHECKING:
     from migrate.findings import Report
-    from migrate.guest import PvGuest
-    from migrate.pagestore import PageStore
+    from migrate.guest.memory import PvGuest
+    from migrate.guest.pages import PageStore
     from migrate.placement import Placement
     from migrate.replay import Outcome
     from streams.transports import Transport
@@ -124,7 +124,7 @@ class Inspection:
     @cached_property
     def _store(self) -> PageStore:
         """All pages of the stream, of whatever guest, to be found by pfn."""
-        from migrate.pagestore import PageStore
+        from migrate.guest.pages import PageStore
 
         store = PageStore(self.transport, rereads=self.transport.rereads)
         for entry, words in self.words():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from migrate.guest import room_for
+from migrate.guest.memory import room_for
 from migrate.inspection.names import by_type_name
 from migrate.paging import IS_TABLE
 from migrate.rounds import VERIFY, Round

@@ -14,6 +14,7 @@ import numpy as np
 from migrate.containers import LONGEST_TEXT
 from migrate.counting import count
 from migrate.cpu_features import MSR_NAMES
+from migrate.guest.cpu_policy import read_policy
 from migrate.inspection.logbook import Header, Layer
 from migrate.inspection.names import (
     CHECKPOINT_STATES,
@@ -26,7 +27,6 @@ from migrate.inspection.names import (
     msr_name,
     names_of,
 )
-from migrate.policy import read_policy
 from streams.hvm_context import entries as context_entries
 from streams.sexp import fields, parse
 from streams.wire.framing import (

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.cpu_features import set_bits
-from migrate.policy import component_name
+from migrate.guest.cpu_policy import component_name
 from streams.pages import type_name
 from streams.wire.framing import (
     LIBXL_OPTION_BIG_ENDIAN,

@@ -26,7 +26,7 @@ from streams.wire.views import view
 
 if TYPE_CHECKING:
     from migrate.findings import Finding
-    from migrate.guest import PvGuest
+    from migrate.guest.memory import PvGuest
     from migrate.inspection.inspect import Inspection
     from migrate.restorer_hvm import HvmKind
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.guest import SENT, room_for
+from migrate.guest.memory import SENT, room_for
 from migrate.inspection.forest import vcpu_roots
 from migrate.inspection.inspect import NotInStream
 from migrate.paging import PAE_L3_LIMIT

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.guest import FRAMED
+from migrate.guest.memory import FRAMED
 from migrate.inspection.inspect import NotInStream
 from migrate.paging import PAE_L3_LIMIT
 

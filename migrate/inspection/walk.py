@@ -17,7 +17,7 @@ from streams.wire.vcpu import CONTEXT, cr3_to_pfn
 from streams.wire.views import view
 
 if TYPE_CHECKING:
-    from migrate.guest import PvGuest
+    from migrate.guest.memory import PvGuest
     from migrate.inspection.inspect import Inspection
 
 SHOWN_BYTES = 64

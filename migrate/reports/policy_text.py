@@ -9,7 +9,7 @@ from rich.text import Text
 
 from migrate.cpu_features import MSR_NAMES
 from migrate.findings import SCHEMA
-from migrate.policy import Lack, Policy
+from migrate.guest.cpu_policy import Lack, Policy
 from migrate.reports.text import hanging
 from migrate.safe import safe, well_formed
 

@@ -15,8 +15,8 @@ from migrate import Checker, check
 from migrate.checker import survey
 from migrate.filtering import Filter, Mode, Outcome
 from migrate.findings import Report
+from migrate.guest.cpu_policy import read_policy
 from migrate.hvm_state import context_objections, saved_vcpus
-from migrate.policy import read_policy
 from migrate.reports.as_json import dumps, report_object
 from migrate.reports.text import console_for, render
 from migrate.rules.selection import Selection

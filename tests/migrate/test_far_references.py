@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from migrate import check, guest
+from migrate import check
 from migrate.building import parts
 from migrate.building.builder import StreamBuilder
 from migrate.checker import judge
+from migrate.guest import memory
 from migrate.pv_facts import pv_guest
 from migrate.testing import strategies
 

@@ -9,8 +9,8 @@ import pytest
 from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import hvm_context
+from migrate.guest.cpu_policy import Policy
 from migrate.hvm_state import CR0_DEFINED, CR4_DEFINED, EFER_DEFINED, context_objections, saved_vcpus
-from migrate.policy import Policy
 from migrate.rules.declaring import Effect, Severity
 from streams.hvm_context import decode_context
 from streams.wire import hvm

@@ -11,7 +11,7 @@ from migrate.corpus.agreement import agreement, total
 from migrate.corpus.discovery import discover
 from migrate.corpus.expectations import Shelf
 from migrate.corpus.runner import InProcess, Status, run
-from migrate.guest import SENT
+from migrate.guest.memory import SENT
 from migrate.pv_facts import extended_cr3, pv_guest, roots
 from streams.transports import open_transport
 

@@ -15,7 +15,7 @@ from streams.pages import LEVEL_MASK, PIN_BIT
 from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from migrate.pagestore import PageStore
+    from migrate.guest.pages import PageStore
     from streams.records import Place
 
 # Bits of `PvGuest.state`.

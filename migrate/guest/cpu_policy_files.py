@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from migrate.policy import Policy, read_policy
+from migrate.guest.cpu_policy import Policy, read_policy
 from streams.decoder import Decoder, drive
 from streams.pages import PfnWords
 from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
