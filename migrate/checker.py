@@ -6,19 +6,19 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from migrate.destination.placement import check_name
+from migrate.destination.releases import Target, resolve
 from migrate.findings import CheckpointVerdict, Failure, Finding, Report, StreamFacts
-from migrate.placement import check_name
 from migrate.restorer import Restorer
 from migrate.rules.findings import Collector
 from migrate.rules.selection import Selection
-from migrate.targets import Target, resolve
 from streams.compression import MAX_EXPANSION
 from streams.decoder import Decoder, drive
 from streams.transports import open_transport
 
 if TYPE_CHECKING:
+    from migrate.destination.placement import Placement
     from migrate.hypercalls import Step
-    from migrate.placement import Placement
     from migrate.replay import Outcome, Trace
     from migrate.restorer import Kind
     from streams.records import Place
@@ -108,7 +108,7 @@ class Judgement:
         if not isinstance(self.restorer.kind, PvKind):
             return None
         if name not in self._placements:
-            from migrate.placement import place
+            from migrate.destination.placement import place
 
             self._placements[name] = place(name, self.restorer.kind.guest)
         return self._placements[name]

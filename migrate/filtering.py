@@ -20,10 +20,10 @@ from migrate.rules.declaring import Severity
 from streams.decoder import Decoder, Give
 
 if TYPE_CHECKING:
+    from migrate.destination.releases import Target
     from migrate.findings import Finding
     from migrate.rounds import Round
     from migrate.rules.selection import Selection
-    from migrate.targets import Target
     from streams.decoder import Answer, Decoding, Request
     from streams.forwarding import ForwardingTransport
 

@@ -9,7 +9,7 @@ from migrate.rounds import Round
 from migrate.rules.declaring import Effect, Release, Rule, Severity
 
 if TYPE_CHECKING:
-    from migrate.targets import Target
+    from migrate.destination.releases import Target
 
 SCHEMA = 1
 

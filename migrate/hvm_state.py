@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from migrate.cpu_features import set_bits
+from migrate.destination.cpu_features import set_bits
 from migrate.rules.declaring import Effect, Release, Severity
 from streams.hvm_context import HvmEntry, entries
 from streams.wire.framing import HVM_SAVE_HEADER

@@ -26,8 +26,8 @@ from migrate.pv_complete import UNWRITTEN
 from streams.pages import LEVEL_MASK
 
 if TYPE_CHECKING:
+    from migrate.destination.placement import Placement
     from migrate.guest.memory import PvGuest
-    from migrate.placement import Placement
 
 FRAME = np.uint64(FRAME_MASK)
 ONE = np.uint64(1)

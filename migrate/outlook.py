@@ -17,7 +17,7 @@ from streams.wire.views import view
 
 if TYPE_CHECKING:
     from migrate.checker import Judgement
-    from migrate.targets import Target
+    from migrate.destination.releases import Target
 
 
 def _refused(judgement: Judgement, target: Target, placement: str, variant: str | None) -> str | None:

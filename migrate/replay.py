@@ -39,10 +39,10 @@ from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3
 from streams.wire.views import view
 
 if TYPE_CHECKING:
+    from migrate.destination.placement import Placement
+    from migrate.destination.releases import Target
     from migrate.guest.memory import PvGuest
     from migrate.ledger import Ledger
-    from migrate.placement import Placement
-    from migrate.targets import Target
     from streams.records import Place
 
 # The first refusal decides. What else would be refused is told as well, but a refused call gives back all the types

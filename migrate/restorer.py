@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from migrate.containers import Wrappers
+from migrate.destination.releases import LONG_RECORD, SHORT_RECORD, Target
 from migrate.findings import StreamFacts
 from migrate.guest.cpu_policy import policy_objection
 from migrate.hypercalls import Asked
 from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
 from migrate.rounds import RoundCounter
 from migrate.rules.declaring import Effect
-from migrate.targets import LONG_RECORD, SHORT_RECORD, Target
 from streams.decoder import MOST_WORDS
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
 from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock

@@ -30,7 +30,7 @@ from streams.wire.views import dtype_of, offset_of, view
 from streams.wire.xstate import XSAVE_AVX_SIZE, XSAVE_LEGACY_SIZE, XState, valid_xcr0
 
 if TYPE_CHECKING:
-    from migrate.targets import Target
+    from migrate.destination.releases import Target
 
 EFLAGS_VM = 1 << 17
 # Xen's own part of a 64-bit guest's address space; the guest may use what lies outside.

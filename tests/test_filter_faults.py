@@ -19,9 +19,9 @@ from faulty_os import EAGAIN, END, ERRORS, SHORT, SIGNAL, Fault, FaultyOs, Fault
 
 from migrate.building.builder import StreamBuilder
 from migrate.checker import check
+from migrate.destination.releases import resolve
 from migrate.filtering import Filter, Mode
 from migrate.rules.selection import Selection
-from migrate.targets import resolve
 from streams import forwarding
 from streams.forwarding import ForwardingTransport, OutputError
 from streams.transports import TransportError

@@ -128,8 +128,8 @@ def check(
 
     from migrate.checker import survey
     from migrate.cli import progress
+    from migrate.destination.releases import RELEASES
     from migrate.rules.extended_cr3 import VARIANTS
-    from migrate.targets import RELEASES
     from streams.transports import TransportError
 
     targets = [release.name for release in RELEASES] if target == ALL else [target]

@@ -6,11 +6,11 @@ import click
 
 from migrate.cli import Ending, complain, echo, suggestions
 from migrate.cli.corpus import cache_option, discovered, jobs_option, judged, known_option
-from migrate.placement import NAMES as PLACEMENTS
+from migrate.destination.placement import NAMES as PLACEMENTS
 
 
 def _targets(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -> tuple[str, ...]:
-    from migrate.targets import resolve
+    from migrate.destination.releases import resolve
 
     try:
         return tuple(dict.fromkeys(resolve(one).short for one in asked))

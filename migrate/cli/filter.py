@@ -94,11 +94,11 @@ def filter(
     In a migration: xl migrate -s '' DOM 'migrate filter --guard | ssh HOST xl migrate-receive'
     Example: migrate filter --guard --target 4.20 < guest.libxc > passed.libxc
     """
+    from migrate.destination.placement import check_name
+    from migrate.destination.releases import resolve
     from migrate.filtering import Filter, Mode
-    from migrate.placement import check_name
     from migrate.rules.declaring import Severity
     from migrate.rules.selection import Selection
-    from migrate.targets import resolve
     from streams.forwarding import ForwardingTransport
 
     _need_descriptors(report_fd)
@@ -160,7 +160,7 @@ def _need_descriptors(report_fd: int | None) -> None:
 
 def _need_map(placement: str) -> None:
     """Read a map of frames before the stream flows: at its end it is too late to say that there is none."""
-    from migrate.placement import FILE_PREFIX, place
+    from migrate.destination.placement import FILE_PREFIX, place
 
     if placement.startswith(FILE_PREFIX):
         from migrate.guest.memory import PvGuest

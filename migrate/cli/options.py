@@ -41,12 +41,12 @@ def target_option(*, all_too: bool = False) -> Decorator:
     """`--target`; with `all_too` also `all`."""
 
     def check(ctx: click.Context, param: click.Parameter, asked: str) -> str:
-        from migrate import targets
+        from migrate.destination import releases
 
         if all_too and asked == ALL:
             return asked
         try:
-            targets.resolve(asked)
+            releases.resolve(asked)
         except ValueError as error:
             raise click.BadParameter(str(error)) from None
         return asked

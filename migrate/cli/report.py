@@ -65,8 +65,8 @@ def report(
         raise click.UsageError("standard input can be read only once")
 
     from migrate.cli import progress
+    from migrate.destination.placement import check_name
     from migrate.inspection import inspect
-    from migrate.placement import check_name
     from migrate.reports.html import lost_section, section, write
     from streams.transports import TransportError
 

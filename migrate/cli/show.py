@@ -97,9 +97,9 @@ def show(
         raise click.UsageError("--hexdump goes with --record")
 
     from migrate.cli import progress
+    from migrate.destination.placement import check_name
     from migrate.inspection import inspect
     from migrate.inspection.inspect import NotInStream
-    from migrate.placement import check_name
     from streams.transports import TransportError
 
     try:

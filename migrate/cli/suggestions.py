@@ -50,7 +50,7 @@ def releases(*also: str) -> Suggest:
     """Releases of Xen, newest first, after the words that mean more than one."""
 
     def suggest(ctx: click.Context, param: click.Parameter, word: str) -> list[CompletionItem]:
-        from migrate.targets import RELEASES
+        from migrate.destination.releases import RELEASES
 
         known: dict[str, str | None] = {"newest": f"{RELEASES[-1].short} at present"} | dict.fromkeys(also)
         known |= {release.short: "; ".join(c.what for c in release.changes) or None for release in reversed(RELEASES)}
@@ -74,7 +74,7 @@ def l3_rules(*also: str) -> Suggest:
 
 def placements(ctx: click.Context, param: click.Parameter, word: str) -> list[CompletionItem]:
     """Placements by name, and files after `file:`."""
-    from migrate.placement import FILE_PREFIX, NAMES
+    from migrate.destination.placement import FILE_PREFIX, NAMES
 
     if not word.startswith(FILE_PREFIX):
         return _items({name: None for name in (*NAMES, FILE_PREFIX) if name.startswith(word)})

@@ -12,7 +12,7 @@ from migrate.cli.options import l3_rule_option, placement_option, source_of, tar
 
 if TYPE_CHECKING:
     from migrate.checker import Judgement
-    from migrate.targets import Target
+    from migrate.destination.releases import Target
 
 ORDERS = ("restore", "build", "bottom-up", "top-down")
 
@@ -61,8 +61,8 @@ def trace(
     Example: migrate trace guest.xl --target 4.20 --placement high --only failed
     """
     from migrate.checker import judge
-    from migrate.placement import check_name
-    from migrate.targets import resolve
+    from migrate.destination.placement import check_name
+    from migrate.destination.releases import resolve
     from streams.transports import TransportError
 
     if cost and (only or order != "restore"):

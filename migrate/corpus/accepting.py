@@ -31,7 +31,7 @@ from migrate.corpus.outcomes import Observation
 from migrate.corpus.places import is_url
 from migrate.corpus.results import Comparison, Result, Status
 from migrate.corpus.tables import ExpectationError
-from migrate.targets import resolve
+from migrate.destination.releases import resolve
 
 EXPECT, RULES = "expect", "rules"
 VERDICT = "verdict"

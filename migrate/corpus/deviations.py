@@ -20,8 +20,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from migrate.corpus.tables import Table, read_table
-from migrate.placement import NAMES as PLACEMENTS
-from migrate.targets import resolve
+from migrate.destination.placement import NAMES as PLACEMENTS
+from migrate.destination.releases import resolve
 
 if TYPE_CHECKING:
     from migrate.corpus.outcomes import Difference

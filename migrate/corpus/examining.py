@@ -71,9 +71,9 @@ def _key(source: str | int, task: Task, cache: Cache | None) -> str | None:
 
 def _judged(source: str | int, task: Task) -> tuple[str, ...]:
     from migrate.checker import judge
+    from migrate.destination.releases import resolve
     from migrate.reports.as_json import dumps
     from migrate.rules.selection import Selection
-    from migrate.targets import resolve
 
     questions = [(resolve(target), placement, None) for target, placement in task.questions]
     everything = Selection()

@@ -31,9 +31,9 @@ from typing import Any
 from migrate.corpus.outcomes import REFUSE, STEPS, UNJUDGED, VERDICTS, Difference, Observation, Outcome
 from migrate.corpus.places import files_of
 from migrate.corpus.tables import ExpectationError, Table, hint, parse_table, read_table
-from migrate.placement import NAMES as PLACEMENTS
+from migrate.destination.placement import NAMES as PLACEMENTS
+from migrate.destination.releases import resolve
 from migrate.rules.catalogue import RULES
-from migrate.targets import resolve
 
 SHARED_NAME = "expect.toml"
 SUFFIX = ".expect.toml"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from migrate.checker import judge
 from migrate.corpus.needed import Batch, Needed, as_array, frames, levels
-from migrate.placement import NAMES as PLACEMENTS
+from migrate.destination.placement import NAMES as PLACEMENTS
 from migrate.restorer import MAX_RECORD
 from streams.decoder import Consumer, Decoder, drive
 from streams.hvm_context import entries
@@ -162,8 +162,8 @@ def changed(before: Source, after: Source, *, target: str = "newest", vcpus: int
 
     Verdicts and findings are compared under every placement, findings with their places.
     """
+    from migrate.destination.releases import resolve
     from migrate.rules.selection import Selection
-    from migrate.targets import resolve
 
     def reports(judgement: Judgement) -> list[Report]:
         return [judgement.report(resolve(target), placement, Selection()) for placement in PLACEMENTS]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from migrate.cpu_features import (
+from migrate.destination.cpu_features import (
     FEATURES,
     HOME,
     MSR_NAMES,

@@ -11,7 +11,7 @@ import numpy as np
 
 from migrate.containers import LONGEST_TEXT
 from migrate.counting import count
-from migrate.cpu_features import FEATURES, MSR_NAMES, REGISTERS, Word, msr_features, word_features
+from migrate.destination.cpu_features import FEATURES, MSR_NAMES, REGISTERS, Word, msr_features, word_features
 from migrate.inspection import names
 from migrate.inspection.cursor import Cursor, CutError, Explain, Field
 from migrate.inspection.logbook import Header, Layer

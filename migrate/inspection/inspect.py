@@ -13,10 +13,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from migrate.checker import Checker, Judgement, Source
+from migrate.destination.releases import resolve
 from migrate.findings import StreamFacts
 from migrate.inspection.logbook import Entry, Logbook
 from migrate.rules.selection import Selection
-from migrate.targets import resolve
 from streams.compression import CODECS
 from streams.decoder import Decoder, drive
 from streams.pages import PfnWords
@@ -24,10 +24,10 @@ from streams.transports import open_transport
 from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE
 
 if TYPE_CHECKING:
+    from migrate.destination.placement import Placement
     from migrate.findings import Report
     from migrate.guest.memory import PvGuest
     from migrate.guest.pages import PageStore
-    from migrate.placement import Placement
     from migrate.replay import Outcome
     from streams.transports import Transport
 
@@ -166,7 +166,7 @@ def inspect(
     ValueError
         for an unknown target or placement.
     """
-    from migrate.placement import check_name
+    from migrate.destination.placement import check_name
 
     release, where = resolve(target), check_name(placement)
     with _rereadable(source) as again, open_transport(again) as transport:

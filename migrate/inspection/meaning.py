@@ -13,7 +13,7 @@ import numpy as np
 
 from migrate.containers import LONGEST_TEXT
 from migrate.counting import count
-from migrate.cpu_features import MSR_NAMES
+from migrate.destination.cpu_features import MSR_NAMES
 from migrate.guest.cpu_policy import read_policy
 from migrate.inspection.logbook import Header, Layer
 from migrate.inspection.names import (

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.cpu_features import set_bits
+from migrate.destination.cpu_features import set_bits
 from migrate.guest.cpu_policy import component_name
 from streams.pages import type_name
 from streams.wire.framing import (

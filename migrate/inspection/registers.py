@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from migrate.counting import count
-from migrate.cpu_features import set_bits
+from migrate.destination.cpu_features import set_bits
+from migrate.destination.placement import SOURCE
 from migrate.inspection import names
 from migrate.inspection.inspect import NotInStream
 from migrate.inspection.logbook import Entry, Layer
 from migrate.inspection.meaning import context_width
 from migrate.inspection.names import names_of, ranges_told
-from migrate.placement import SOURCE
 from streams.hvm_context import HvmEntry, entries
 from streams.wire.framing import VCPU_HEADER, RecordType
 from streams.wire.hvm import LAPIC_REGS

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from migrate.checker import Judgement, judge
 from migrate.corpus.outcomes import serious
+from migrate.destination.releases import resolve
 from migrate.reports import text, trace
 from migrate.rules.selection import Selection
 from migrate.safe import safe
-from migrate.targets import resolve
 
 if TYPE_CHECKING:
     from migrate.corpus.expectations import Expectation

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from migrate.cpu_features import MSR_NAMES
+from migrate.destination.cpu_features import MSR_NAMES
 from migrate.findings import SCHEMA
 from migrate.guest.cpu_policy import Lack, Policy
 from migrate.reports.text import hanging

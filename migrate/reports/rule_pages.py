@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from migrate.destination.releases import NEWEST, RELEASES, Target
 from migrate.findings import SCHEMA
 from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests
 from migrate.rules import version
@@ -14,7 +15,6 @@ from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
 from migrate.rules.cross import NEEDS_VERIFY
 from migrate.rules.declaring import Effect, Layer, Release, Rule
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
-from migrate.targets import NEWEST, RELEASES, Target
 
 if TYPE_CHECKING:
     from migrate.findings import Report

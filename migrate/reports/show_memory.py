@@ -9,13 +9,13 @@ import numpy as np
 from rich.text import Text
 
 from migrate.counting import count
+from migrate.destination.placement import SOURCE
 from migrate.inspection.entries import EntryRange, flag_names
 from migrate.inspection.forest import Branch, Forest, Group, Link, Span, Table, forest, spans
 from migrate.inspection.page_history import History, Mapper, Sending, history
 from migrate.inspection.placed import Placed, Runs, placed
 from migrate.inspection.walk import Step, Walk, walk
 from migrate.paging import PAE_L3_LIMIT, P
-from migrate.placement import SOURCE
 from migrate.reports.hexdump import hexdump
 from migrate.reports.text import SEVERITY_STYLE, hanging
 from migrate.safe import safe, well_formed

@@ -20,8 +20,8 @@ from migrate.hypercalls import (
 )
 
 if TYPE_CHECKING:
+    from migrate.destination.placement import Placement
     from migrate.findings import Finding
-    from migrate.placement import Placement
     from migrate.replay import Outcome
 
 _CALLS: dict[type[Any], str] = {

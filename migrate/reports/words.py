@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from migrate import targets
 from migrate.counting import count
+from migrate.destination import releases
 from migrate.rules.declaring import Effect, Severity
 from streams.wire.framing import PAGE_SIZE
 
@@ -89,7 +89,7 @@ def placed(placement: str) -> str:
 
 def release(report: Report) -> str:
     """The target's release, in full."""
-    return targets.resolve(report.target).name
+    return releases.resolve(report.target).name
 
 
 def rounds_told(rounds: list[Round]) -> str:

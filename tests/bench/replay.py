@@ -73,8 +73,8 @@ def _replayed(file: str, out: Path) -> tuple[Usage, Any]:
 def _replay(file: str, runs: int) -> dict[str, Any]:
     """Replay a stream: tables validated, and seconds of each run."""
     from migrate.checker import Judgement, judge
+    from migrate.destination.releases import resolve
     from migrate.hypervisor import FrameType
-    from migrate.targets import resolve
 
     target = resolve("newest")
     tables = (FrameType.L1, FrameType.L2, FrameType.L3, FrameType.L4, FrameType.L2X)

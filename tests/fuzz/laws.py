@@ -13,6 +13,7 @@ from limits import bounded, compressed
 
 from migrate import Checker, check
 from migrate.checker import survey
+from migrate.destination.releases import resolve
 from migrate.filtering import Filter, Mode, Outcome
 from migrate.findings import Report
 from migrate.guest.cpu_policy import read_policy
@@ -20,7 +21,6 @@ from migrate.hvm_state import context_objections, saved_vcpus
 from migrate.reports.as_json import dumps, report_object
 from migrate.reports.text import console_for, render
 from migrate.rules.selection import Selection
-from migrate.targets import resolve
 from streams.decoder import Decoder, drive
 from streams.encoder import DecodeError, decode, encode
 from streams.feeder import Feeder

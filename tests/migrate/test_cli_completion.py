@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from migrate.cli import COMPLETE, main
 from migrate.cli.completion import SHELLS
+from migrate.destination.releases import RELEASES
 from migrate.rules.catalogue import RULES
-from migrate.targets import RELEASES
 
 LAUNCHER = f"""#!{sys.executable}
 from migrate.cli import main

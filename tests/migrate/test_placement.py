@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from migrate.building.builder import StreamBuilder
 from migrate.checker import judge
+from migrate.destination.placement import Placement, check_name, place
 from migrate.guest.memory import PvGuest
 from migrate.guest.pages import PageStore
-from migrate.placement import Placement, check_name, place
 from migrate.pv_facts import pv_guest
 from streams.pages import PageType
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from migrate.building.builder import StreamBuilder
 from migrate.cli import main
-from migrate.cpu_features import FEATURES, HOME, MSR_BITS, NO_NAME, Word, set_bits
+from migrate.destination.cpu_features import FEATURES, HOME, MSR_BITS, NO_NAME, Word, set_bits
 from migrate.guest.cpu_policy import Policy, component_name, lacking, policy_objection, read_policy
 from migrate.guest.cpu_policy_files import NoPolicyError, any_policy, dumped_policy, stream_policy
 from migrate.reports.policy_text import policy_object

@@ -17,12 +17,12 @@ from reference_model import Placement, Received, Step, restore
 
 from migrate.building.builder import NX, PTE_RO, PTE_RW, RW, TABLE, G, P, StreamBuilder, entry, page_data
 from migrate.checker import Checker, Judgement, check, judge
+from migrate.destination.releases import RELEASES, resolve
 from migrate.findings import Finding
 from migrate.hypercalls import MapP2m, Pin, Refusal, SetContext
 from migrate.replay import Trace
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
-from migrate.targets import RELEASES, resolve
 from migrate.testing.strategies import (
     damaged_streams,
     damaging_rules,

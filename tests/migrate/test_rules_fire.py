@@ -9,12 +9,12 @@ import pytest
 
 from migrate import check
 from migrate.building.builder import StreamBuilder
+from migrate.destination.releases import RELEASES, Target
 from migrate.findings import Report
 from migrate.rules.catalogue import RULES
 from migrate.rules.cross import NEEDS_VERIFY
 from migrate.rules.declaring import Rule, Severity
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
-from migrate.targets import RELEASES, Target
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = sorted((ROOT / "sample_streams").glob("*.zst"))

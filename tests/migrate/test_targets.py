@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
+from migrate.destination.releases import CHANGES, NEWEST, RELEASES, Target, resolve
 from migrate.rules.declaring import Effect, Rule, Severity
 from migrate.rules.extended_cr3 import VARIANTS
-from migrate.targets import CHANGES, NEWEST, RELEASES, Target, resolve
 
 MIB = 1024 * 1024
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import Vcpu
-from migrate.targets import resolve
+from migrate.destination.releases import resolve
 from migrate.vcpu import (
     Objection,
     canonical,
