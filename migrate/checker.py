@@ -18,9 +18,9 @@ from streams.transports import open_transport
 
 if TYPE_CHECKING:
     from migrate.destination.placement import Placement
-    from migrate.hypercalls import Step
-    from migrate.replay import Outcome, Trace
     from migrate.restorer import Kind
+    from migrate.xen.hypercalls import Step
+    from migrate.xen.replay import Outcome, Trace
     from streams.records import Place
     from streams.transports import Transport
 
@@ -49,7 +49,8 @@ class Judgement:
     def prepare(self) -> None:
         """Import what the end will need, while there is time."""
         if self.facts.guest == "pv":
-            from migrate import outlook, pv_facts, replay, schedules  # noqa: F401
+            from migrate import outlook, pv_facts  # noqa: F401
+            from migrate.xen import replay, schedules  # noqa: F401
 
     def complete(self) -> None:
         """END has come, or never will: what libxc would do now."""
@@ -84,16 +85,16 @@ class Judgement:
         variant:
             a form of the 4 GiB rule (an id of `migrate.rules.extended_cr3.VARIANTS`); the target's own by default.
         schedule:
-            the order of the hypercalls (a name of `migrate.schedules.SCHEDULES`).
+            the order of the hypercalls (a name of `migrate.xen.schedules.SCHEDULES`).
         exact:
             replay every page type; else leave out what a guest that is plainly sound cannot be refused for.
         """
         if not self.steps or self.facts.guest != "pv":
             return None
         from migrate.pv_facts import vcpu_count
-        from migrate.replay import PvReplay
         from migrate.restorer_pv import PvKind
-        from migrate.schedules import SCHEDULES
+        from migrate.xen.replay import PvReplay
+        from migrate.xen.schedules import SCHEDULES
 
         kind, where = self.restorer.kind, self.placement(placement)
         assert isinstance(kind, PvKind)
@@ -164,7 +165,7 @@ class Judgement:
         self, target: Target, placement: str, variant: str | None = None, schedule: str = "restore"
     ) -> list[Outcome]:
         """The hypercalls of the restore in the order of a schedule, from the first to the last, past refusals."""
-        from migrate.replay import Outcome
+        from migrate.xen.replay import Outcome
 
         def answered(step: Step, finding: Finding | None) -> Outcome:
             return Outcome(step, finding if finding is not None and finding.in_force(target, placement) else None)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from migrate.findings import Finding
-from migrate.paging import PAE_L3_LIMIT
 from migrate.pv_facts import extended_cr3, pv_guest, roots
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity
+from migrate.xen.entries import PAE_L3_LIMIT
 from streams.pages import LEVEL_MASK
 from streams.wire.vcpu import CONTEXT
 from streams.wire.views import view

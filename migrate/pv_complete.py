@@ -12,10 +12,10 @@ import numpy as np
 
 from migrate.findings import Finding
 from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT
-from migrate.hypercalls import MapP2m, Pin, Refusal, SetContext, SetExtended, SetMsrs, SetXsave, Step
-from migrate.paging import FRAME_MASK, IS_TABLE
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity
+from migrate.xen.entries import FRAME_MASK, IS_TABLE
+from migrate.xen.hypercalls import MapP2m, Pin, Refusal, SetContext, SetExtended, SetMsrs, SetXsave, Step
 from streams.pages import LEVEL_MASK, PageType, type_name
 from streams.wire.framing import PAGE_SIZE, RecordType
 from streams.wire.shared_info import SHARED_INFO

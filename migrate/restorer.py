@@ -13,10 +13,10 @@ from migrate.containers import Wrappers
 from migrate.destination.releases import LONG_RECORD, SHORT_RECORD, Target
 from migrate.findings import StreamFacts
 from migrate.guest.cpu_policy import policy_objection
-from migrate.hypercalls import Asked
 from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
 from migrate.rounds import RoundCounter
 from migrate.rules.declaring import Effect
+from migrate.xen.hypercalls import Asked
 from streams.decoder import MOST_WORDS
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
 from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
@@ -39,9 +39,9 @@ from streams.wire.framing import (
 )
 
 if TYPE_CHECKING:
-    from migrate.hypercalls import Step
     from migrate.rules.findings import Collector
     from migrate.verify_phase import VerifyPhase
+    from migrate.xen.hypercalls import Step
     from streams.legacy import LegacyStream
     from streams.transports import Transport
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from migrate.guest.cpu_policy import Policy, read_policy
-from migrate.hvm_params import ONCE, param_objection
-from migrate.hvm_state import context_objections, saved_vcpus
-from migrate.hypercalls import Asked, SetHvmContext, Step
 from migrate.rules.catalogue import RULES
+from migrate.xen.hvm_context import context_objections, saved_vcpus
+from migrate.xen.hvm_params import ONCE, param_objection
+from migrate.xen.hypercalls import Asked, SetHvmContext, Step
 from streams.pages import TABLE_TYPES, PfnWords
 from streams.records import PageData, Place, Record
 from streams.wire.framing import (

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT, PvGuest, TooSparseError, Vcpu
 from migrate.guest.pages import PageStore
-from migrate.hypercalls import Asked, Step
-from migrate.ledger import Ledger
 from migrate.p2m import read_p2m_frames
-from migrate.paging import ENTRIES, FRAME_MASK, IS_TABLE, L1TF_SAFE, looks_like_gdt
 from migrate.pv_complete import complete, unnoticed
 from migrate.restorer import SIGABRT, SIGSEGV
 from migrate.rules.declaring import Effect
+from migrate.xen.entries import ENTRIES, FRAME_MASK, IS_TABLE, L1TF_SAFE, looks_like_gdt
+from migrate.xen.hypercalls import Asked, Step
+from migrate.xen.plainly_sound import Ledger
 from streams.pages import FRAMELESS_TYPES, LEVEL_MASK, TYPES, PfnWords
 from streams.records import PageData, Place, Record
 from streams.wire.framing import (

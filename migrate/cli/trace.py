@@ -122,7 +122,7 @@ def _trace(
 
 def _cost(judgement: Judgement, target: Target, placement: str, variant: str | None, form: str) -> Ending:
     from migrate.reports import as_json
-    from migrate.schedules import SCHEDULES, hypercalls
+    from migrate.xen.schedules import SCHEDULES, hypercalls
 
     rows = []
     for name in SCHEDULES:

@@ -12,7 +12,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.paging import ENTRIES, FRAME_MASK, IS_TABLE, P
+from migrate.xen.entries import ENTRIES, FRAME_MASK, IS_TABLE, P
 from streams.encoder import Item
 from streams.pages import DATALESS_TYPES, PFN_MASK, TYPE_SHIFT, TYPES, PageType, PfnWords
 from streams.records import PageData

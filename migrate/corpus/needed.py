@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.checker import judge
-from migrate.paging import FRAME_MASK, IS_TABLE, P
+from migrate.xen.entries import FRAME_MASK, IS_TABLE, P
 from streams.pages import LEVEL_MASK, PFN_MASK, PfnWords
 from streams.wire.framing import PAGE_SHIFT
 from streams.wire.vcpu import START_INFO_REGISTER, USER_ROOT_VALID, gdt_frames_used

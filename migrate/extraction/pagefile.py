@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from migrate.extraction.bypfn import ByPfn
 from migrate.guest.pages import Pages
-from migrate.paging import ENTRIES
+from migrate.xen.entries import ENTRIES
 from streams.wire.framing import PAGE_SIZE
 
 CAME = 1  # there is such a page

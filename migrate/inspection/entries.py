@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.paging import ENTRIES, FRAME_MASK, P
+from migrate.xen.entries import ENTRIES, FRAME_MASK, P
 from streams.wire.framing import PAGE_SHIFT
 
 # Bits of an entry by number, where the level does not matter; 9 to 11 and 52 to 62 are the guest's to use.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.inspection.inspect import NotInStream
-from migrate.paging import ENTRIES, FRAME_MASK, IS_TABLE, L4_XEN_SLOTS, PAE_L3_ENTRIES, PAE_L3_LIMIT, RW, P
+from migrate.xen.entries import ENTRIES, FRAME_MASK, IS_TABLE, L4_XEN_SLOTS, PAE_L3_ENTRIES, PAE_L3_LIMIT, RW, P
 from streams.pages import LEVEL_MASK, PFN_MASK, PIN_BIT
 from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE
 from streams.wire.vcpu import CONTEXT, USER_ROOT_VALID, cr3_to_pfn

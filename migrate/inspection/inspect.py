@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from migrate.findings import Report
     from migrate.guest.memory import PvGuest
     from migrate.guest.pages import PageStore
-    from migrate.replay import Outcome
+    from migrate.xen.replay import Outcome
     from streams.transports import Transport
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from migrate.inspection.entries import EntryRange, decoded
 from migrate.inspection.forest import Span, contexts, failing_chain, spans, vcpu_roots
 from migrate.inspection.inspect import NotInStream
 from migrate.inspection.walk import CR0_PG, walk
-from migrate.paging import FRAME_MASK, IS_TABLE, RW, P
+from migrate.xen.entries import FRAME_MASK, IS_TABLE, RW, P
 from streams.hvm_context import entries as hvm_entries
 from streams.pages import LEVEL_MASK, PFN_MASK
 from streams.wire.framing import PAGE_DATA_HEADER, PAGE_SHIFT, PAGE_SIZE, PFN_WORD_SIZE

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from migrate.guest.memory import SENT, room_for
 from migrate.inspection.forest import vcpu_roots
 from migrate.inspection.inspect import NotInStream
-from migrate.paging import PAE_L3_LIMIT
+from migrate.xen.entries import PAE_L3_LIMIT
 from streams.pages import FRAMELESS_TYPES, LEVEL_MASK, TABLE_TYPES, TYPES, PageType, type_name
 
 if TYPE_CHECKING:

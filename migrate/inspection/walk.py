@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.inspection.entries import flag_names, frame_of
 from migrate.inspection.inspect import NotInStream
-from migrate.paging import FRAME_MASK, IS_TABLE, L4_XEN_SLOTS, PAE_L2_FIRST_XEN_SLOT, PAE_XEN_SLOT, PSE, P
+from migrate.xen.entries import FRAME_MASK, IS_TABLE, L4_XEN_SLOTS, PAE_L2_FIRST_XEN_SLOT, PAE_XEN_SLOT, PSE, P
 from streams.hvm_context import entries as hvm_entries
 from streams.pages import type_name
 from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE

@@ -15,10 +15,10 @@ from migrate.inspection.forest import Branch, Forest, Group, Link, Span, Table, 
 from migrate.inspection.page_history import History, Mapper, Sending, history
 from migrate.inspection.placed import Placed, Runs, placed
 from migrate.inspection.walk import Step, Walk, walk
-from migrate.paging import PAE_L3_LIMIT, P
 from migrate.reports.hexdump import hexdump
 from migrate.reports.text import SEVERITY_STYLE, hanging
 from migrate.safe import safe, well_formed
+from migrate.xen.entries import PAE_L3_LIMIT, P
 from streams.pages import type_name
 from streams.wire.framing import PAGE_SIZE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from migrate.hypercalls import (
+from migrate.xen.hypercalls import (
     PIN_BATCH,
     Asked,
     MapP2m,
@@ -22,7 +22,7 @@ from migrate.hypercalls import (
 if TYPE_CHECKING:
     from migrate.destination.placement import Placement
     from migrate.findings import Finding
-    from migrate.replay import Outcome
+    from migrate.xen.replay import Outcome
 
 _CALLS: dict[type[Any], str] = {
     SetContext: "setvcpucontext",

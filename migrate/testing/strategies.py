@@ -38,10 +38,10 @@ from migrate.building.parts import (
     entry,
     page_data,
 )
-from migrate.paging import FRAME_MASK, L4_XEN_SLOTS, PAE_L2_FIRST_XEN_SLOT, PAE_L3_LIMIT
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
+from migrate.xen.entries import FRAME_MASK, L4_XEN_SLOTS, PAE_L2_FIRST_XEN_SLOT, PAE_L3_LIMIT
 from streams.pages import LEVEL_MASK, PIN_BIT, PageType
 from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE
 from streams.wire.vcpu import GDT_ENTRIES_PER_FRAME, START_INFO_REGISTER, ContextFlag

@@ -74,7 +74,7 @@ def _replay(file: str, runs: int) -> dict[str, Any]:
     """Replay a stream: tables validated, and seconds of each run."""
     from migrate.checker import Judgement, judge
     from migrate.destination.releases import resolve
-    from migrate.hypervisor import FrameType
+    from migrate.xen.frame_types import FrameType
 
     target = resolve("newest")
     tables = (FrameType.L1, FrameType.L2, FrameType.L3, FrameType.L4, FrameType.L2X)

@@ -17,10 +17,10 @@ from migrate.destination.releases import resolve
 from migrate.filtering import Filter, Mode, Outcome
 from migrate.findings import Report
 from migrate.guest.cpu_policy import read_policy
-from migrate.hvm_state import context_objections, saved_vcpus
 from migrate.reports.as_json import dumps, report_object
 from migrate.reports.text import console_for, render
 from migrate.rules.selection import Selection
+from migrate.xen.hvm_context import context_objections, saved_vcpus
 from streams.decoder import Decoder, drive
 from streams.encoder import DecodeError, decode, encode
 from streams.feeder import Feeder

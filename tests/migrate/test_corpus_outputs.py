@@ -10,10 +10,10 @@ import schemas
 from corpora import ACCEPTED, REFUSED, bad, corpus, corpus_run, expect, good, lines, streams
 
 from migrate.building.builder import StreamBuilder
-from migrate.replay import PvReplay
 from migrate.reports.from_json import report_from
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity
+from migrate.xen.replay import PvReplay
 
 # Rules of several layers, each of which makes libxc or Xen refuse its violation.
 BROKEN = ("HDR-03", "FRM-04", "ORD-01", "ORD-02", "REC-30", "HYP-03", "HYP-22")

@@ -15,12 +15,12 @@ from migrate.building.big_streams import write_synthetic
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import page_data
 from migrate.cli import main
-from migrate.hypercalls import PIN_BATCH
 from migrate.inspection import inspect
 from migrate.reports.html import document, lost_section, section
 from migrate.reports.html.passes import MOST_BARS
 from migrate.rules.catalogue import RULES
 from migrate.testing import strategies
+from migrate.xen.hypercalls import PIN_BATCH
 from streams.pages import PageType
 from streams.wire.framing import CPUID_LEAF, EMULATOR_HEADER, LibxlRecordType, XapiBlockId
 

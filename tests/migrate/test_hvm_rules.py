@@ -10,8 +10,8 @@ from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import hvm_context
 from migrate.guest.cpu_policy import Policy
-from migrate.hvm_state import CR0_DEFINED, CR4_DEFINED, EFER_DEFINED, context_objections, saved_vcpus
 from migrate.rules.declaring import Effect, Severity
+from migrate.xen.hvm_context import CR0_DEFINED, CR4_DEFINED, EFER_DEFINED, context_objections, saved_vcpus
 from streams.hvm_context import decode_context
 from streams.wire import hvm
 from streams.wire.framing import HVM_SAVE_HEADER, RecordType

@@ -2,17 +2,18 @@
 
 import pytest
 
-from migrate import check, hypervisor
+from migrate import check
 from migrate.building.builder import PTE_RO, PTE_RW, TABLE, P, StreamBuilder, entry
 from migrate.building.parts import PWT
 from migrate.checker import Judgement, judge
 from migrate.destination.releases import resolve
 from migrate.findings import Finding
-from migrate.hypercalls import Pin, SetContext
-from migrate.hypervisor import Cost, FrameType, Hypervisor, Refused
-from migrate.replay import Trace
 from migrate.rules.catalogue import RULES
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
+from migrate.xen import frame_types
+from migrate.xen.frame_types import Cost, FrameType, Hypervisor, Refused
+from migrate.xen.hypercalls import Pin, SetContext
+from migrate.xen.replay import Trace
 
 # The tables of a built 32-bit guest, the GDT after them, and the first page that a violation adds.
 ROOT, L2, L1, GDT, NEW = 4, 5, 6, 8, 9

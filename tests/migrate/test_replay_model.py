@@ -19,8 +19,6 @@ from migrate.building.builder import NX, PTE_RO, PTE_RW, RW, TABLE, G, P, Stream
 from migrate.checker import Checker, Judgement, check, judge
 from migrate.destination.releases import RELEASES, resolve
 from migrate.findings import Finding
-from migrate.hypercalls import MapP2m, Pin, Refusal, SetContext
-from migrate.replay import Trace
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
 from migrate.testing.strategies import (
@@ -32,6 +30,8 @@ from migrate.testing.strategies import (
     older_pages,
     streams,
 )
+from migrate.xen.hypercalls import MapP2m, Pin, Refusal, SetContext
+from migrate.xen.replay import Trace
 from streams.pages import PageType
 
 EXAMPLES = int(os.environ.get("REPLAY_MODEL_EXAMPLES", "0"))

@@ -15,10 +15,10 @@ from migrate.building.shapes import hvm_guest, pv_guest
 from migrate.cli import main
 from migrate.cli.explain import violating_stream
 from migrate.corpus.scrub import ScrubError, changed, scrub
-from migrate.paging import P
 from migrate.rules.catalogue import RULES
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.testing import strategies
+from migrate.xen.entries import P
 from streams.encoder import decode
 from streams.pages import PageType
 from streams.records import PageData

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import Vcpu
 from migrate.destination.releases import resolve
-from migrate.vcpu import (
+from migrate.xen.pv_vcpu import (
     Objection,
     canonical,
     context_objections,

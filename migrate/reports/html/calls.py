@@ -9,13 +9,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from migrate.counting import count
-from migrate.hypercalls import Pin, Refusal
 from migrate.reports.trace import describe
+from migrate.xen.hypercalls import Pin, Refusal
 
 if TYPE_CHECKING:
     from migrate.findings import Finding
     from migrate.inspection import Inspection
-    from migrate.replay import Outcome
+    from migrate.xen.replay import Outcome
 
 # Pins that succeed are shown one by one where no more of them than this come together.
 PINS_SHOWN = 8

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from migrate.findings import Finding
-from migrate.hypercalls import (
+from migrate.rules.catalogue import RULES
+from migrate.rules.declaring import Effect, Severity
+from migrate.rules.extended_cr3 import VARIANTS
+from migrate.xen.entries import ENTRIES, FRAME_MASK, PAE_L3_LIMIT, RW, P, bad_descriptors
+from migrate.xen.frame_types import FrameType, Hypervisor, L3Rule, Refused
+from migrate.xen.hypercalls import (
     Asked,
     MapP2m,
     Pin,
@@ -21,18 +26,7 @@ from migrate.hypercalls import (
     SetXsave,
     Step,
 )
-from migrate.hypervisor import FrameType, Hypervisor, L3Rule, Refused
-from migrate.paging import ENTRIES, FRAME_MASK, PAE_L3_LIMIT, RW, P, bad_descriptors
-from migrate.rules.catalogue import RULES
-from migrate.rules.declaring import Effect, Severity
-from migrate.rules.extended_cr3 import VARIANTS
-from migrate.vcpu import (
-    Objection,
-    context_objections,
-    extended_objections,
-    msrs_objections,
-    xsave_objections,
-)
+from migrate.xen.pv_vcpu import Objection, context_objections, extended_objections, msrs_objections, xsave_objections
 from streams.pages import LEVEL_MASK, PIN_BIT
 from streams.wire.framing import PAGE_SHIFT
 from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3
@@ -42,7 +36,7 @@ if TYPE_CHECKING:
     from migrate.destination.placement import Placement
     from migrate.destination.releases import Target
     from migrate.guest.memory import PvGuest
-    from migrate.ledger import Ledger
+    from migrate.xen.plainly_sound import Ledger
     from streams.records import Place
 
 # The first refusal decides. What else would be refused is told as well, but a refused call gives back all the types

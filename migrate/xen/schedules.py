@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from migrate.hypercalls import PIN_BATCH, MapP2m, Pin, Step
+from migrate.xen.hypercalls import PIN_BATCH, MapP2m, Pin, Step
 
 Schedule = Callable[[Sequence[Step]], list[Step]]
 
