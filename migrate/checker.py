@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from migrate.destination.placement import check_name
 from migrate.destination.releases import Target, resolve
 from migrate.findings import CheckpointVerdict, Failure, Finding, Report, StreamFacts
-from migrate.restorer import Restorer
 from migrate.rules.findings import Collector
 from migrate.rules.selection import Selection
+from migrate.toolstack.restore import Restorer
 from streams.compression import MAX_EXPANSION
 from streams.decoder import Decoder, drive
 from streams.transports import open_transport
 
 if TYPE_CHECKING:
     from migrate.destination.placement import Placement
-    from migrate.restorer import Kind
+    from migrate.toolstack.restore import Kind
     from migrate.xen.hypercalls import Step
     from migrate.xen.replay import Outcome, Trace
     from streams.records import Place
@@ -92,7 +92,7 @@ class Judgement:
         if not self.steps or self.facts.guest != "pv":
             return None
         from migrate.pv_facts import vcpu_count
-        from migrate.restorer_pv import PvKind
+        from migrate.toolstack.pv import PvKind
         from migrate.xen.replay import PvReplay
         from migrate.xen.schedules import SCHEDULES
 
@@ -104,7 +104,7 @@ class Judgement:
 
     def placement(self, name: str) -> Placement | None:
         """Where a placement puts the guest's frames; None unless it is a PV guest."""
-        from migrate.restorer_pv import PvKind
+        from migrate.toolstack.pv import PvKind
 
         if not isinstance(self.restorer.kind, PvKind):
             return None
@@ -189,7 +189,7 @@ class Judgement:
 
     def compare_verify_phase(self) -> None:
         """Compare pages sent after VERIFY with what came before: every page is read, and a digest kept of each."""
-        from migrate.verify_phase import VerifyPhase
+        from migrate.toolstack.page_comparison import VerifyPhase
 
         self.restorer.verify = VerifyPhase(self.collector, self.restorer.transport)
 

@@ -22,8 +22,8 @@ from streams.decoder import Decoder, Give
 if TYPE_CHECKING:
     from migrate.destination.releases import Target
     from migrate.findings import Finding
-    from migrate.rounds import Round
     from migrate.rules.selection import Selection
+    from migrate.toolstack.passes import Round
     from streams.decoder import Answer, Decoding, Request
     from streams.forwarding import ForwardingTransport
 

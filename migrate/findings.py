@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from migrate.rounds import Round
 from migrate.rules.declaring import Effect, Release, Rule, Severity
+from migrate.toolstack.passes import Round
 
 if TYPE_CHECKING:
     from migrate.destination.releases import Target

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from migrate.guest.memory import PvGuest
-from migrate.restorer_pv import PvKind
+from migrate.toolstack.pv import PvKind
 from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3, cr3_to_pfn
 from streams.wire.views import view
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from migrate.checker import Judgement
 from migrate.destination.releases import resolve
 from migrate.findings import Finding
-from migrate.restorer import Restorer
 from migrate.rules.declaring import Effect, Layer
 from migrate.rules.selection import Selection
+from migrate.toolstack.restore import Restorer
 from streams.decoder import Decoder, drive
 from streams.transports import FileTransport, PipeTransport
 from streams.wire.framing import LibxlRecordType, RecordType

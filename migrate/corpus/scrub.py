@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from migrate.checker import judge
 from migrate.corpus.needed import Batch, Needed, as_array, frames, levels
 from migrate.destination.placement import NAMES as PLACEMENTS
-from migrate.restorer import MAX_RECORD
+from migrate.toolstack.restore import MAX_RECORD
 from streams.decoder import Consumer, Decoder, drive
 from streams.hvm_context import entries
 from streams.pages import PfnWords

@@ -19,8 +19,8 @@ from migrate.extraction.pagefile import PageFile
 from migrate.extraction.vcpus import Frames, hvm_contexts, pv_contexts
 from migrate.guest.memory import INVALID_MFN
 from migrate.guest.pages import Pages
-from migrate.restorer_hvm import HvmKind
-from migrate.restorer_pv import PvKind
+from migrate.toolstack.hvm import HvmKind
+from migrate.toolstack.pv import PvKind
 from migrate.xen.entries import FRAME_MASK, P
 from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE, SHARED_INFO_SIZE
 from streams.wire.views import dtype_of

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from migrate.findings import StreamFacts
 from migrate.guest.memory import room_for
 from migrate.guest.pages import Pages
-from migrate.restorer import Restorer
 from migrate.rules.findings import Collector
+from migrate.toolstack.restore import Restorer
 from migrate.xen.entries import ENTRIES, IS_TABLE
 from streams.pages import PfnWords
 from streams.records import Damage, PageData, Place, Record

@@ -20,7 +20,7 @@ from streams.wire.framing import padded
 if TYPE_CHECKING:
     from migrate.findings import Finding
     from migrate.inspection.inspect import Inspection
-    from migrate.rounds import Round
+    from migrate.toolstack.passes import Round
     from streams.pages import PfnWords
 
 # Of more records of one type in a row than this, only the first few are told one by one.

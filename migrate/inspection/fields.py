@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from migrate.containers import LONGEST_TEXT
 from migrate.counting import count
 from migrate.destination.cpu_features import FEATURES, MSR_NAMES, REGISTERS, Word, msr_features, word_features
 from migrate.inspection import names
@@ -17,6 +16,7 @@ from migrate.inspection.cursor import Cursor, CutError, Explain, Field
 from migrate.inspection.logbook import Header, Layer
 from migrate.inspection.meaning import context_width, xenstore_pairs, xl_config
 from migrate.inspection.names import names_of
+from migrate.toolstack.containers import LONGEST_TEXT
 from streams.hvm_context import entries as context_entries
 from streams.pages import PfnWords, type_name
 from streams.sexp import SexpError, parse

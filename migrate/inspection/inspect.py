@@ -77,7 +77,7 @@ class Inspection:
     @property
     def guest(self) -> PvGuest | None:
         """The guest as reconstructed; None unless it is a PV guest, whose stream has got so far as to say so."""
-        from migrate.restorer_pv import PvKind
+        from migrate.toolstack.pv import PvKind
 
         kind = self.judgement.restorer.kind
         return kind.guest if isinstance(kind, PvKind) else None

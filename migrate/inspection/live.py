@@ -9,7 +9,7 @@ import numpy as np
 
 from migrate.guest.memory import room_for
 from migrate.inspection.names import by_type_name
-from migrate.rounds import VERIFY, Round
+from migrate.toolstack.passes import VERIFY, Round
 from migrate.xen.entries import IS_TABLE
 from streams.pages import TYPES, PageType
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from migrate.rounds import Round, RoundCounter
+from migrate.toolstack.passes import Round, RoundCounter
 from streams.decoder import Consumer
 from streams.wire.framing import (
     DOMAIN_HEADER,
@@ -24,7 +24,7 @@ from streams.wire.framing import (
 )
 
 if TYPE_CHECKING:
-    from migrate.restorer import Restorer
+    from migrate.toolstack.restore import Restorer
     from streams.legacy import LegacyStream
     from streams.pages import PfnWords
     from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from migrate.containers import LONGEST_TEXT
 from migrate.counting import count
 from migrate.destination.cpu_features import MSR_NAMES
 from migrate.guest.cpu_policy import read_policy
@@ -27,6 +26,7 @@ from migrate.inspection.names import (
     msr_name,
     names_of,
 )
+from migrate.toolstack.containers import LONGEST_TEXT
 from streams.hvm_context import entries as context_entries
 from streams.sexp import fields, parse
 from streams.wire.framing import (

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from migrate.findings import Finding
     from migrate.guest.memory import PvGuest
     from migrate.inspection.inspect import Inspection
-    from migrate.restorer_hvm import HvmKind
+    from migrate.toolstack.hvm import HvmKind
 
 # Of a page that is sent very often the first so many and the last so many times are told.
 TOLD_TIMES = 128
@@ -223,7 +223,7 @@ def _mappers(guest: PvGuest, pfn: int) -> Iterator[Mapper]:
 
 
 def _roles(inspection: Inspection, pfn: int) -> Iterator[str]:
-    from migrate.restorer_hvm import HvmKind
+    from migrate.toolstack.hvm import HvmKind
 
     kind = inspection.judgement.restorer.kind
     if isinstance(kind, HvmKind):

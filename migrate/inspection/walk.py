@@ -189,7 +189,7 @@ def _no_vcpu(vcpu: int, known: list[int]) -> str:
 
 
 def _hvm(inspection: Inspection, address: int, vcpu: int) -> Walk:
-    from migrate.restorer_hvm import HvmKind
+    from migrate.toolstack.hvm import HvmKind
 
     kind = inspection.judgement.restorer.kind
     context = kind.context if isinstance(kind, HvmKind) else None

@@ -7,9 +7,9 @@ from dataclasses import fields
 from typing import Any
 
 from migrate.findings import CheckpointVerdict, Failure, Finding, Report, StreamFacts
-from migrate.rounds import Round
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Release, Severity
+from migrate.toolstack.passes import Round
 
 _FACTS = frozenset(f.name for f in fields(StreamFacts))
 _PLAIN = (

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from migrate.inspection.inspect import Inspection
-    from migrate.rounds import Round
+    from migrate.toolstack.passes import Round
 
 # Where nobody looks at a screen, the picture is as wide as the narrowest usual one.
 _USUAL_WIDTH = 80

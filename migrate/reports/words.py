@@ -16,7 +16,7 @@ from streams.wire.framing import PAGE_SIZE
 if TYPE_CHECKING:
     from migrate.findings import Failure, Finding, Report, StreamFacts
     from migrate.inspection.live import Live
-    from migrate.rounds import Round
+    from migrate.toolstack.passes import Round
 
 _PLACED = {
     "source": "frames placed as on the source",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.pv_complete import UNWRITTEN
+from migrate.toolstack.pv_end import UNWRITTEN
 from migrate.xen import entries
 from migrate.xen.entries import ENTRIES, FRAME_MASK, P
 from streams.pages import LEVEL_MASK

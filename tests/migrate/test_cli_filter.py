@@ -465,7 +465,7 @@ def test_progress_is_a_line_a_second_where_there_is_no_terminal():
 BROKEN = """
 import sys
 from migrate.cli import main
-from migrate.restorer import Restorer
+from migrate.toolstack.restore import Restorer
 
 def record(self, record):
     raise ZeroDivisionError("a fault of ours")

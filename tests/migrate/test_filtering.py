@@ -15,12 +15,12 @@ from migrate.building.builder import StreamBuilder
 from migrate.checker import Judgement, check
 from migrate.destination.releases import resolve
 from migrate.filtering import Filter, Mode
-from migrate.restorer import Restorer
-from migrate.restorer_pv import PvKind
-from migrate.rounds import Round
 from migrate.rules.declaring import Severity
 from migrate.rules.selection import Selection
 from migrate.testing.strategies import damaged_streams, streams
+from migrate.toolstack.passes import Round
+from migrate.toolstack.pv import PvKind
+from migrate.toolstack.restore import Restorer
 from streams.compression import CODECS
 from streams.forwarding import ForwardingTransport
 from streams.transports import TransportError, open_transport

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from migrate import check, restorer
+from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.checker import judge
 from migrate.findings import Finding, Report
@@ -13,6 +13,7 @@ from migrate.rules.catalogue import RULES
 from migrate.rules.cross import NEEDS_VERIFY
 from migrate.rules.declaring import Effect
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
+from migrate.toolstack import restore
 from streams.wire.framing import RecordType
 
 # Told of the guest as a whole, at END, though the rule is of records or of their order.

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.cli import main
-from migrate.legacy import LEFT, MOVED, NOT_CONCERNED
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
+from migrate.toolstack.old_streams import LEFT, MOVED, NOT_CONCERNED
 from streams.encoder import decode, encode
 from streams.wire.framing import XL_HEADER, XL_MAGIC, XapiBlockId
 from streams.wire.vcpu import CONTEXT

@@ -10,10 +10,10 @@ from rich.console import Console
 from migrate.findings import Failure, Finding, Report, StreamFacts
 from migrate.reports.as_json import dumps, report_object
 from migrate.reports.text import console_for, render, render_verdict, verdict_sentence
-from migrate.rounds import Round
 from migrate.rules.catalogue import RULES, rule_set_version
 from migrate.rules.declaring import Effect, Severity
 from migrate.safe import safe, well_formed
+from migrate.toolstack.passes import Round
 
 MESSAGE = (
     "vcpu 1 context: L3 pfn 0x19 (mfn 0x1bac57) lies above 4 GiB, and the guest has not enabled "

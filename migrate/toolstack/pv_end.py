@@ -25,7 +25,7 @@ from streams.wire.views import dtype_of
 
 if TYPE_CHECKING:
     from migrate.guest.memory import PvGuest, Vcpu
-    from migrate.restorer_pv import PvKind
+    from migrate.toolstack.pv import PvKind
     from streams.records import Place
 
 DESCRIPTORS_PER_PAGE = 512

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT, PvGuest, TooSparseError, Vcpu
 from migrate.guest.pages import PageStore
 from migrate.p2m import read_p2m_frames
-from migrate.pv_complete import complete, unnoticed
-from migrate.restorer import SIGABRT, SIGSEGV
 from migrate.rules.declaring import Effect
+from migrate.toolstack.pv_end import complete, unnoticed
+from migrate.toolstack.restore import SIGABRT, SIGSEGV
 from migrate.xen.entries import ENTRIES, FRAME_MASK, IS_TABLE, L1TF_SAFE, looks_like_gdt
 from migrate.xen.hypercalls import Asked, Step
 from migrate.xen.plainly_sound import Ledger
@@ -43,7 +43,7 @@ from streams.wire.start_info import MAGIC_PREFIX
 from streams.wire.vcpu import CONTEXT, MAX_EXTENDED_SIZE, XSAVE_MIN_SIZE
 
 if TYPE_CHECKING:
-    from migrate.restorer import Restorer
+    from migrate.toolstack.restore import Restorer
 
 LEVELS = {4: 3, 8: 4}
 # No PV domain can have more (MAX_VIRT_CPUS).

@@ -25,7 +25,7 @@ from streams.wire.framing import (
 from streams.wire.hvm_names import HvmParam, param_name
 
 if TYPE_CHECKING:
-    from migrate.restorer import Restorer
+    from migrate.toolstack.restore import Restorer
 
 # A pfn from here on needs a populated bitmap of 2^28 bytes or more of libxc, and no x86 host has such a frame.
 ABSURD_PFN = 1 << 31

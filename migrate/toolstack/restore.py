@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from migrate.containers import Wrappers
 from migrate.destination.releases import LONG_RECORD, SHORT_RECORD, Target
 from migrate.findings import StreamFacts
 from migrate.guest.cpu_policy import policy_objection
 from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
-from migrate.rounds import RoundCounter
 from migrate.rules.declaring import Effect
+from migrate.toolstack.containers import Wrappers
+from migrate.toolstack.passes import RoundCounter
 from migrate.xen.hypercalls import Asked
 from streams.decoder import MOST_WORDS
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
@@ -40,7 +40,7 @@ from streams.wire.framing import (
 
 if TYPE_CHECKING:
     from migrate.rules.findings import Collector
-    from migrate.verify_phase import VerifyPhase
+    from migrate.toolstack.page_comparison import VerifyPhase
     from migrate.xen.hypercalls import Step
     from streams.legacy import LegacyStream
     from streams.transports import Transport
@@ -166,7 +166,7 @@ class Restorer:
 
     def legacy(self, stream: LegacyStream) -> None:
         """A pre-4.6 stream: no verdict, but what it says of itself, and what became of it in its time."""
-        from migrate.legacy import tell
+        from migrate.toolstack.old_streams import tell
 
         self.unjudged = tell(stream, self.facts, self.unjudged or "")
 
@@ -200,12 +200,12 @@ class Restorer:
                 effect=Effect.SPEC,
             )
         if header.type == GuestType.PV:
-            from migrate.restorer_pv import PvKind
+            from migrate.toolstack.pv import PvKind
 
             self.guests, self.facts.guest = Guests.PV, "pv"
             self.kind = PvKind(self)
         elif header.type == GuestType.HVM:
-            from migrate.restorer_hvm import HvmKind
+            from migrate.toolstack.hvm import HvmKind
 
             self.guests, self.facts.guest = Guests.HVM, "hvm"
             self.kind = HvmKind(self)
