@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from migrate import Checker, check
 from migrate.building.builder import StreamBuilder
-from migrate.reports.as_json import report_object
+from migrate.judging.report_json import report_object
 from streams.decoder import drive
 from streams.encoder import Recorder, encode
 from streams.feeder import Feeder

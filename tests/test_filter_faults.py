@@ -18,9 +18,9 @@ import pytest
 from faulty_os import EAGAIN, END, ERRORS, SHORT, SIGNAL, Fault, FaultyOs, FaultyPoll
 
 from migrate.building.builder import StreamBuilder
-from migrate.checker import check
 from migrate.destination.releases import resolve
-from migrate.filtering import Filter, Mode
+from migrate.judging.check import check
+from migrate.judging.pipe_filter import Filter, Mode
 from migrate.rules.selection import Selection
 from streams import forwarding
 from streams.forwarding import ForwardingTransport, OutputError

@@ -13,7 +13,7 @@ from migrate.cli.options import ALL, STDIN, l3_rule_option, placement_option, so
 from streams.compression import MAX_EXPANSION
 
 if TYPE_CHECKING:
-    from migrate.findings import Report
+    from migrate.judging.report import Report
 
 # With several streams the worst counts; later is worse.
 BADNESS = (Ending.FINE, Ending.UNJUDGED, Ending.FOUND, Ending.FAILED)
@@ -126,9 +126,9 @@ def check(
     if streams.count(STDIN) > 1:
         raise click.UsageError("standard input can be read only once")
 
-    from migrate.checker import survey
     from migrate.cli import progress
     from migrate.destination.releases import RELEASES
+    from migrate.judging.check import survey
     from migrate.rules.extended_cr3 import VARIANTS
     from streams.transports import TransportError
 

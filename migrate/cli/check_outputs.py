@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from migrate.cli import Ending, echo
 
 if TYPE_CHECKING:
-    from migrate.findings import Report
+    from migrate.judging.report import Report
 
 FORMATS = ("text", "json", "jsonl", "sarif", "junit", "github")
 
@@ -97,7 +97,7 @@ class JsonLinesOutput(Output):
 
     def show(self, report: Report, ending: Ending) -> None:
         """Print the object."""
-        from migrate.reports.as_json import dumps
+        from migrate.judging.report_json import dumps
 
         echo(dumps(report.to_dict()))
 
@@ -115,7 +115,7 @@ class JsonOutput(Output):
 
     def close(self) -> None:
         """Print the document."""
-        from migrate.reports.as_json import dumps
+        from migrate.judging.report_json import dumps
 
         if self.several:
             echo(dumps(self.objects, indent=2))
@@ -152,8 +152,8 @@ class SarifOutput(DocumentOutput):
 
     def document(self) -> str:
         """The SARIF log file."""
+        from migrate.judging.report_json import dumps
         from migrate.reports import sarif
-        from migrate.reports.as_json import dumps
 
         return dumps(sarif.document(self.reports, self.unreadable), indent=2)
 

@@ -269,7 +269,7 @@ def write_outputs(outcome: Run, junit: str | None, sarif: str | None, markdown: 
 
         _write(junit, corpus_junit(outcome))
     if sarif is not None:
-        from migrate.reports.as_json import dumps
+        from migrate.judging.report_json import dumps
         from migrate.reports.corpus_sarif import corpus_sarif
 
         _write(sarif, dumps(corpus_sarif(outcome), indent=2) + "\n")

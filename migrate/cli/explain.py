@@ -68,7 +68,7 @@ def explain(ctx: click.Context, rule: str, write: str | None, force: bool, form:
 
 
 def _explain_not_rule(id: str, form: str) -> None:
-    from migrate.reports.as_json import dumps
+    from migrate.judging.report_json import dumps
     from migrate.reports.rule_pages import not_rule_object
     from migrate.rules.catalogue import NOT_RULES
 
@@ -78,7 +78,7 @@ def _explain_not_rule(id: str, form: str) -> None:
 def _explain(rule: Rule, form: str) -> None:
     shown = None if rule.violation is None else show(rule)
     if form == "json":
-        from migrate.reports.as_json import dumps
+        from migrate.judging.report_json import dumps
         from migrate.reports.rule_pages import explanation_object
 
         echo(dumps(explanation_object(rule, shown), indent=2))

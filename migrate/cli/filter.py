@@ -18,7 +18,7 @@ from migrate.cli.options import placement_option, target_option, vcpus_option
 from migrate.cli.output import is_same
 
 if TYPE_CHECKING:
-    from migrate.filtering import Filter, Outcome
+    from migrate.judging.pipe_filter import Filter, Outcome
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 OWN_FAILURE = 4
@@ -96,7 +96,7 @@ def filter(
     """
     from migrate.destination.placement import check_name
     from migrate.destination.releases import resolve
-    from migrate.filtering import Filter, Mode
+    from migrate.judging.pipe_filter import Filter, Mode
     from migrate.rules.declaring import Severity
     from migrate.rules.selection import Selection
     from streams.forwarding import ForwardingTransport
@@ -129,7 +129,7 @@ def filter(
     outcome = running.outcome(why)
     written = _write_report(outcome, report_file, report_fd, form)
     if stats_file is not None:
-        from migrate.reports.as_json import dumps
+        from migrate.judging.report_json import dumps
 
         written &= _write(stats_file, dumps(asdict(outcome.stats)))
     if not quiet and report_file is None and report_fd is None:
@@ -209,7 +209,7 @@ def _ending(outcome: Outcome, fail_on: str) -> int:
 def _write_report(outcome: Outcome, file: str | None, fd: int | None, form: str) -> bool:
     if file is None and fd is None:
         return True
-    from migrate.reports.as_json import dumps
+    from migrate.judging.report_json import dumps
 
     found = outcome.report.to_dict() | {"stopped": outcome.stopped, "stood_down": outcome.stood_down}
     text = dumps(found, indent=2 if form == "json" else None)

@@ -43,7 +43,7 @@ def policy(ctx: click.Context, stream: str, against: str | None, form: str) -> N
     missing = [] if other is None else list(lacking(promised.policy, other.policy))
     extra = [] if other is None else list(lacking(other.policy, promised.policy))
     if form == "json":
-        from migrate.reports.as_json import dumps
+        from migrate.judging.report_json import dumps
         from migrate.reports.policy_text import comparison_object, policy_object
 
         told = policy_object(promised.policy, stream, promised.xen)

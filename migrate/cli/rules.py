@@ -42,7 +42,7 @@ def rules(form: str, layer: Layer | None) -> None:
     from migrate.reports.rule_pages import rules_markdown, rules_object
 
     if form == "json":
-        from migrate.reports.as_json import dumps
+        from migrate.judging.report_json import dumps
 
         echo(dumps(rules_object(layer), indent=2))
     else:

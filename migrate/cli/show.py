@@ -280,7 +280,7 @@ def _print_views(inspection: Inspection, views: list[View]) -> None:
 
 def _write_document(inspection: Inspection, views: list[View]) -> None:
     """One JSON document. What may be long is made and written piece by piece."""
-    from migrate.reports.as_json import dumps, report_object
+    from migrate.judging.report_json import dumps, report_object
     from migrate.reports.show_records import damage_object, elsewhere_object
 
     report = report_object(inspection.report)

@@ -11,8 +11,8 @@ from migrate.cli.check import reason_of
 from migrate.cli.options import l3_rule_option, placement_option, source_of, target_option, vcpus_option
 
 if TYPE_CHECKING:
-    from migrate.checker import Judgement
     from migrate.destination.releases import Target
+    from migrate.judging.check import Judgement
 
 ORDERS = ("restore", "build", "bottom-up", "top-down")
 
@@ -60,9 +60,9 @@ def trace(
     \b
     Example: migrate trace guest.xl --target 4.20 --placement high --only failed
     """
-    from migrate.checker import judge
     from migrate.destination.placement import check_name
     from migrate.destination.releases import resolve
+    from migrate.judging.check import judge
     from streams.transports import TransportError
 
     if cost and (only or order != "restore"):
@@ -95,7 +95,7 @@ def _trace(
     only_failed: bool,
     form: str,
 ) -> Ending:
-    from migrate.reports import as_json
+    from migrate.judging import report_json
     from migrate.reports import trace as report
     from migrate.safe import safe
 
@@ -111,7 +111,7 @@ def _trace(
     where = judgement.placement(placement)
     if form == "jsonl":
         for item in report.objects(outcomes, where, only_failed=only_failed):
-            echo(as_json.dumps(item))
+            echo(report_json.dumps(item))
     else:
         for line in report.lines(outcomes, where, only_failed=only_failed):
             echo(safe(line))
@@ -121,7 +121,7 @@ def _trace(
 
 
 def _cost(judgement: Judgement, target: Target, placement: str, variant: str | None, form: str) -> Ending:
-    from migrate.reports import as_json
+    from migrate.judging import report_json
     from migrate.xen.schedules import SCHEDULES, hypercalls
 
     rows = []
@@ -147,7 +147,7 @@ def _cost(judgement: Judgement, target: Target, placement: str, variant: str | N
         )
     if form == "jsonl":
         for row in rows:
-            echo(as_json.dumps(row))
+            echo(report_json.dumps(row))
     else:
         from migrate.reports.tables import print_table
 

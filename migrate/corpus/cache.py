@@ -66,7 +66,7 @@ class Cache:
 
     def get(self, key: str, stream: str) -> tuple[str, ...] | None:
         """The reports, as JSON objects of a stream of that name; None where they are not known."""
-        from migrate.reports.as_json import dumps
+        from migrate.judging.report_json import dumps
         from migrate.safe import well_formed
 
         try:

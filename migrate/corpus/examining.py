@@ -13,8 +13,8 @@ from migrate.corpus.places import PlaceError, local_source
 from migrate.corpus.results import Answer
 
 if TYPE_CHECKING:
-    from migrate.checker import Judgement
     from migrate.corpus.cache import Cache
+    from migrate.judging.check import Judgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,9 @@ def _key(source: str | int, task: Task, cache: Cache | None) -> str | None:
 
 
 def _judged(source: str | int, task: Task) -> tuple[str, ...]:
-    from migrate.checker import judge
     from migrate.destination.releases import resolve
-    from migrate.reports.as_json import dumps
+    from migrate.judging.check import judge
+    from migrate.judging.report_json import dumps
     from migrate.rules.selection import Selection
 
     questions = [(resolve(target), placement, None) for target, placement in task.questions]

@@ -27,7 +27,7 @@ from migrate.corpus.expectations import Entry, Expectation, Measured
 from migrate.corpus.outcomes import Outcome
 from migrate.corpus.results import Answer, Result, Run, compared
 from migrate.corpus.runner import task_of
-from migrate.reports.as_json import dumps
+from migrate.judging.report_json import dumps
 from migrate.safe import well_formed
 
 SCHEMA = 1

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.checker import judge
+from migrate.judging.check import judge
 from migrate.xen.entries import FRAME_MASK, IS_TABLE, P
 from streams.pages import LEVEL_MASK, PFN_MASK, PfnWords
 from streams.wire.framing import PAGE_SHIFT
 from streams.wire.vcpu import START_INFO_REGISTER, USER_ROOT_VALID, gdt_frames_used
 
 if TYPE_CHECKING:
-    from migrate.checker import Judgement, Source
+    from migrate.judging.check import Judgement, Source
 
 Pfns = NDArray[np.int64]
 
@@ -101,7 +101,7 @@ class Needed:
 
     def _follow(self, judgement: Judgement) -> None:
         """A page that was not sent as a table names what it names by machine frame."""
-        from migrate.pv_facts import pv_guest
+        from migrate.judging.pv_facts import pv_guest
 
         guest = pv_guest(judgement)
         mfns = guest.source_mfns()

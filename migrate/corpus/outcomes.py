@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from migrate.rules.declaring import Severity
 
 if TYPE_CHECKING:
-    from migrate.findings import Report
+    from migrate.judging.report import Report
 
 ACCEPT, REFUSE, UNJUDGED = VERDICTS = ("accept", "refuse", "unjudged")
 STEPS = ("headers", "record", "context", "pin", "p2m")

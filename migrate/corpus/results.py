@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from migrate.corpus.deviations import Deviation
     from migrate.corpus.discovery import Case
     from migrate.corpus.expectations import Expectation
-    from migrate.findings import Report
+    from migrate.judging.report import Report
 
 
 class Status(Enum):
@@ -58,7 +58,7 @@ class Answer:
     @property
     def reports(self) -> tuple[Report, ...]:
         """The reports. Raises ValueError for what is none."""
-        from migrate.reports.from_json import report_from
+        from migrate.judging.from_json import report_from
 
         return tuple(map(report_from, self.checks))
 

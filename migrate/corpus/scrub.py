@@ -20,9 +20,9 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.checker import judge
 from migrate.corpus.needed import Batch, Needed, as_array, frames, levels
 from migrate.destination.placement import NAMES as PLACEMENTS
+from migrate.judging.check import judge
 from migrate.toolstack.restore import MAX_RECORD
 from streams.decoder import Consumer, Decoder, drive
 from streams.hvm_context import entries
@@ -64,8 +64,8 @@ from streams.wire.views import offset_of, view
 from streams.wire.xstate import XSAVE_LEGACY_SIZE
 
 if TYPE_CHECKING:
-    from migrate.checker import Judgement, Source
-    from migrate.findings import Report
+    from migrate.judging.check import Judgement, Source
+    from migrate.judging.report import Report
     from streams.legacy import LegacyStream
 
 PIECE = 1 << 20

@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from migrate.checker import check
 from migrate.corpus.ddmin import ddmin
 from migrate.corpus.memory import Memory
+from migrate.judging.check import check
 from migrate.rules.declaring import Severity
 from streams.bodies import Body, P2mFrames, PvInfo, SharedInfo, VcpuBasic, VcpuExtended, VcpuMsrs, VcpuXsave
 from streams.decoder import drive
@@ -31,7 +31,7 @@ from streams.wire.shared_info import SHARED_INFO
 from streams.wire.views import view
 
 if TYPE_CHECKING:
-    from migrate.findings import Finding, Report
+    from migrate.judging.report import Finding, Report
 
 Items = tuple[Item, ...]
 # Beyond so many words that are not zero, pages alone are made zero.

@@ -21,7 +21,7 @@ from streams.transports import TransportError, open_transport
 from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from migrate.checker import Source
+    from migrate.judging.check import Source
 
 
 class NothingError(Exception):

@@ -14,9 +14,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.findings import StreamFacts
 from migrate.guest.memory import room_for
 from migrate.guest.pages import Pages
+from migrate.judging.report import StreamFacts
 from migrate.rules.findings import Collector
 from migrate.toolstack.restore import Restorer
 from migrate.xen.entries import ENTRIES, IS_TABLE

@@ -18,8 +18,8 @@ from streams.pages import TYPES
 from streams.wire.framing import padded
 
 if TYPE_CHECKING:
-    from migrate.findings import Finding
     from migrate.inspection.inspect import Inspection
+    from migrate.judging.report import Finding
     from migrate.toolstack.passes import Round
     from streams.pages import PfnWords
 

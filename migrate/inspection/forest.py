@@ -20,10 +20,10 @@ from streams.wire.vcpu import CONTEXT, USER_ROOT_VALID, cr3_to_pfn
 from streams.wire.views import view
 
 if TYPE_CHECKING:
-    from migrate.findings import Finding
     from migrate.guest.memory import PvGuest
     from migrate.guest.pages import Pages
     from migrate.inspection.inspect import Inspection
+    from migrate.judging.report import Finding
 
 _TABLES_AT_ONCE = 4096
 _LINK = re.compile(r"pfn (0x[0-9a-f]+)(?: (?:slot|entry) (\d+))?")

@@ -12,10 +12,10 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from migrate.checker import Checker, Judgement, Source
 from migrate.destination.releases import resolve
-from migrate.findings import StreamFacts
 from migrate.inspection.logbook import Entry, Logbook
+from migrate.judging.check import Checker, Judgement, Source
+from migrate.judging.report import StreamFacts
 from migrate.rules.selection import Selection
 from streams.compression import CODECS
 from streams.decoder import Decoder, drive
@@ -25,9 +25,9 @@ from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE
 
 if TYPE_CHECKING:
     from migrate.destination.placement import Placement
-    from migrate.findings import Report
     from migrate.guest.memory import PvGuest
     from migrate.guest.pages import PageStore
+    from migrate.judging.report import Report
     from migrate.xen.replay import Outcome
     from streams.transports import Transport
 

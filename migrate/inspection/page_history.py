@@ -25,9 +25,9 @@ from streams.wire.vcpu import GDT_FRAMES, START_INFO_REGISTER, cr3_to_pfn, gdt_f
 from streams.wire.views import view
 
 if TYPE_CHECKING:
-    from migrate.findings import Finding
     from migrate.guest.memory import PvGuest
     from migrate.inspection.inspect import Inspection
+    from migrate.judging.report import Finding
     from migrate.toolstack.hvm import HvmKind
 
 # Of a page that is sent very often the first so many and the last so many times are told.

@@ -14,7 +14,7 @@ from migrate.safe import well_formed
 
 if TYPE_CHECKING:
     from migrate.corpus.results import Comparison
-    from migrate.findings import Finding, Report
+    from migrate.judging.report import Finding, Report
 
 Json = dict[str, Any]
 

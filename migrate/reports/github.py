@@ -14,7 +14,7 @@ from migrate.rules.declaring import Severity
 from migrate.safe import safe
 
 if TYPE_CHECKING:
-    from migrate.findings import Report
+    from migrate.judging.report import Report
 
 COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
 

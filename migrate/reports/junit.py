@@ -13,7 +13,7 @@ from migrate.rules.declaring import Severity
 from migrate.safe import safe
 
 if TYPE_CHECKING:
-    from migrate.findings import Report
+    from migrate.judging.report import Report
 
 
 @dataclass(frozen=True, slots=True)

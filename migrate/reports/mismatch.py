@@ -8,9 +8,9 @@ from io import StringIO
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from migrate.checker import Judgement, judge
 from migrate.corpus.outcomes import serious
 from migrate.destination.releases import resolve
+from migrate.judging.check import Judgement, judge
 from migrate.reports import text, trace
 from migrate.rules.selection import Selection
 from migrate.safe import safe
@@ -18,7 +18,7 @@ from migrate.safe import safe
 if TYPE_CHECKING:
     from migrate.corpus.expectations import Expectation
     from migrate.corpus.runner import Comparison
-    from migrate.findings import Report
+    from migrate.judging.report import Report
 
 # A guest whose every pin fails would fill the screen.
 TRACE_LINES = 24

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from migrate.destination.cpu_features import MSR_NAMES
-from migrate.findings import SCHEMA
 from migrate.guest.cpu_policy import Lack, Policy
+from migrate.judging.report import SCHEMA
 from migrate.reports.text import hanging
 from migrate.safe import safe, well_formed
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from migrate.destination.releases import NEWEST, RELEASES, Target
-from migrate.findings import SCHEMA
+from migrate.judging.report import SCHEMA
 from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests
 from migrate.rules import version
 from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
@@ -17,7 +17,7 @@ from migrate.rules.declaring import Effect, Layer, Release, Rule
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 
 if TYPE_CHECKING:
-    from migrate.findings import Report
+    from migrate.judging.report import Report
     from migrate.order import Law
 
 STREAM_NAME = "bad.libxc"

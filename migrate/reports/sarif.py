@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from migrate.corpus.places import is_url
-from migrate.findings import Finding, Report
+from migrate.judging.report import Finding, Report
 from migrate.reports.words import verdict_sentence
 from migrate.rules import version
 from migrate.rules.catalogue import RULES

@@ -25,8 +25,8 @@ from streams.wire.framing import PAGE_SIZE
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from migrate.findings import Finding
     from migrate.inspection.inspect import Inspection
+    from migrate.judging.report import Finding
 
 _KEY_WIDTH = 13
 _INDENT = "    "

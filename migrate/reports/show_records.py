@@ -28,11 +28,11 @@ from streams.wire.framing import padded
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from migrate.findings import Finding
     from migrate.inspection.contents import Line
     from migrate.inspection.inspect import Inspection
     from migrate.inspection.logbook import Entry
     from migrate.inspection.registers import Register, Section, VcpuState
+    from migrate.judging.report import Finding
 
 _MARKS = {Severity.ERROR: "!", Severity.WARNING: "?", Severity.INFO: "."}
 _LINES_MEASURED = 512  # names of later records may be longer

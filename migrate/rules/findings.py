@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from migrate.findings import Finding
+from migrate.judging.report import Finding
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Release, Severity
 from streams.records import Place

@@ -25,7 +25,7 @@ from streams.wire.framing import (
 from streams.wire.qemu import device_state
 
 if TYPE_CHECKING:
-    from migrate.findings import StreamFacts
+    from migrate.judging.report import StreamFacts
     from migrate.rules.findings import Collector
     from streams.records import LibxlRecord, XapiBlock
 

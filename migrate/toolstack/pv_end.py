@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from migrate.findings import Finding
 from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT
+from migrate.judging.report import Finding
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity
 from migrate.xen.entries import FRAME_MASK, IS_TABLE

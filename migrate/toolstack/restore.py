@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from migrate.destination.releases import LONG_RECORD, SHORT_RECORD, Target
-from migrate.findings import StreamFacts
 from migrate.guest.cpu_policy import policy_objection
+from migrate.judging.report import StreamFacts
 from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
 from migrate.rules.declaring import Effect
 from migrate.toolstack.containers import Wrappers

@@ -12,12 +12,12 @@ from typing import Any
 from limits import bounded, compressed
 
 from migrate import Checker, check
-from migrate.checker import survey
 from migrate.destination.releases import resolve
-from migrate.filtering import Filter, Mode, Outcome
-from migrate.findings import Report
 from migrate.guest.cpu_policy import read_policy
-from migrate.reports.as_json import dumps, report_object
+from migrate.judging.check import survey
+from migrate.judging.pipe_filter import Filter, Mode, Outcome
+from migrate.judging.report import Report
+from migrate.judging.report_json import dumps, report_object
 from migrate.reports.text import console_for, render
 from migrate.rules.selection import Selection
 from migrate.xen.hvm_context import context_objections, saved_vcpus

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from migrate import Checker, check
 from migrate.building import parts
 from migrate.building.builder import StreamBuilder
-from migrate.findings import Report
-from migrate.reports.as_json import report_object
+from migrate.judging.report import Report
+from migrate.judging.report_json import report_object
 from streams.compression import CODECS
 from streams.pages import PageType
 from streams.transports import TransportError

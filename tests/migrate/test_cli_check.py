@@ -15,7 +15,7 @@ from migrate.building.builder import StreamBuilder
 from migrate.cli import Ending, main
 from migrate.cli.check import BADNESS, ending_of
 from migrate.cli.progress import PATIENCE, ProgressBar
-from migrate.findings import Finding, Report, StreamFacts
+from migrate.judging.report import Finding, Report, StreamFacts
 from migrate.rules.catalogue import NOT_RULES, RULES
 from migrate.rules.declaring import Effect, Severity
 from migrate.rules.selection import resolve_rules

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from migrate.building.builder import StreamBuilder
-from migrate.checker import check
+from migrate.judging.check import check
 from streams.transports import open_transport
 from streams.wire.framing import RECORD_HEADER, RecordType
 

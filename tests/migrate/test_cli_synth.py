@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from migrate import check
-from migrate.checker import judge
 from migrate.cli import main
-from migrate.pv_facts import pv_guest
+from migrate.judging.check import judge
+from migrate.judging.pv_facts import pv_guest
 from migrate.rules.catalogue import RULES
 from streams.encoder import decode
 

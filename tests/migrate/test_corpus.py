@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from corpora import ACCEPTED, REFUSED, bad, corpus_run, expect, good
 
-from migrate.checker import check
 from migrate.corpus.agreement import agreement, total
 from migrate.corpus.discovery import discover
 from migrate.corpus.expectations import ExpectationError, load_own, load_shared
 from migrate.corpus.outcomes import Outcome, serious
 from migrate.corpus.runner import InProcess, Status, run
+from migrate.judging.check import check
 
 MEASURED_REFUSAL = (
     '[[expect]]\ntarget = "4.20"\nplacement = "low"\nmeasured.verdict = "refuse"\nmeasured.step = "pin"\n'

@@ -10,7 +10,7 @@ import schemas
 from corpora import ACCEPTED, REFUSED, bad, corpus, corpus_run, expect, good, lines, streams
 
 from migrate.building.builder import StreamBuilder
-from migrate.reports.from_json import report_from
+from migrate.judging.from_json import report_from
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity
 from migrate.xen.replay import PvReplay

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from migrate import check
 from migrate.building import parts
 from migrate.building.builder import StreamBuilder
-from migrate.checker import judge
 from migrate.guest import memory
-from migrate.pv_facts import pv_guest
+from migrate.judging.check import judge
+from migrate.judging.pv_facts import pv_guest
 from migrate.testing import strategies
 
 QUESTION = {"target": "4.20", "placement": "high"}

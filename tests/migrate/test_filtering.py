@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from migrate.building.builder import StreamBuilder
-from migrate.checker import Judgement, check
 from migrate.destination.releases import resolve
-from migrate.filtering import Filter, Mode
+from migrate.judging.check import Judgement, check
+from migrate.judging.pipe_filter import Filter, Mode
 from migrate.rules.declaring import Severity
 from migrate.rules.selection import Selection
 from migrate.testing.strategies import damaged_streams, streams

@@ -7,8 +7,8 @@ import pytest
 
 from migrate import check
 from migrate.building.builder import StreamBuilder
-from migrate.checker import judge
-from migrate.findings import Finding, Report
+from migrate.judging.check import judge
+from migrate.judging.report import Finding, Report
 from migrate.rules.catalogue import RULES
 from migrate.rules.cross import NEEDS_VERIFY
 from migrate.rules.declaring import Effect

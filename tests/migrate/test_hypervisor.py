@@ -5,9 +5,9 @@ import pytest
 from migrate import check
 from migrate.building.builder import PTE_RO, PTE_RW, TABLE, P, StreamBuilder, entry
 from migrate.building.parts import PWT
-from migrate.checker import Judgement, judge
 from migrate.destination.releases import resolve
-from migrate.findings import Finding
+from migrate.judging.check import Judgement, judge
+from migrate.judging.report import Finding
 from migrate.rules.catalogue import RULES
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.xen import frame_types

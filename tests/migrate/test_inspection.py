@@ -24,7 +24,7 @@ from migrate.inspection.live import live
 from migrate.inspection.meaning import meaning, needed
 from migrate.inspection.names import eflags_names, ranges_told
 from migrate.inspection.registers import vcpu_ids, vcpu_states
-from migrate.reports.as_json import dumps
+from migrate.judging.report_json import dumps
 from migrate.reports.show_records import contents_objects, record_object, rounds_object, vcpu_objects
 from migrate.testing import strategies
 from streams.hvm_context import decode_context, encode_context

@@ -6,7 +6,7 @@ import pytest
 from migrate import Checker, check
 from migrate.building.builder import StreamBuilder
 from migrate.guest.pages import POOL_PAGES_IN_MEMORY, PagePool, PageStore
-from migrate.reports.as_json import report_object
+from migrate.judging.report_json import report_object
 from streams.pages import PageType, PfnWords
 from streams.transports import BytesTransport
 from streams.wire.framing import PAGE_SIZE, PFN_WORD_SIZE

@@ -15,8 +15,8 @@ from migrate.building.builder import StreamBuilder
 from migrate.inspection import inspect
 from migrate.inspection.inspect import NotInStream
 from migrate.inspection.pagemap import NEVER_SENT, kind_name, page_map
+from migrate.judging.report_json import dumps
 from migrate.reports import picture
-from migrate.reports.as_json import dumps
 from migrate.reports.text import UNLIMITED
 from migrate.testing import strategies
 from streams.pages import PageType

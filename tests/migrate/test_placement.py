@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migrate.building.builder import StreamBuilder
-from migrate.checker import judge
 from migrate.destination.placement import Placement, check_name, place
 from migrate.guest.memory import PvGuest
 from migrate.guest.pages import PageStore
-from migrate.pv_facts import pv_guest
+from migrate.judging.check import judge
+from migrate.judging.pv_facts import pv_guest
 from streams.pages import PageType
 
 LIMIT = 0x100000  # the first frame at 4 GiB

@@ -10,7 +10,7 @@ import pytest
 
 # pytester forgets whatever a run within this process imports: what is imported here is not imported each time.
 import migrate.corpus.runner
-import migrate.reports.from_json
+import migrate.judging.from_json
 import migrate.reports.mismatch  # noqa: F401
 from migrate.building.builder import StreamBuilder
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from reference_model import Placement, Received, Step, restore
 
 from migrate.building.builder import NX, PTE_RO, PTE_RW, RW, TABLE, G, P, StreamBuilder, entry, page_data
-from migrate.checker import Checker, Judgement, check, judge
 from migrate.destination.releases import RELEASES, resolve
-from migrate.findings import Finding
+from migrate.judging.check import Checker, Judgement, check, judge
+from migrate.judging.report import Finding
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
 from migrate.testing.strategies import (

@@ -8,9 +8,9 @@ import schemas
 from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.cli import main
+from migrate.judging.from_json import report_from
+from migrate.judging.report_json import dumps
 from migrate.reports import github, junit, sarif
-from migrate.reports.as_json import dumps
-from migrate.reports.from_json import report_from
 from migrate.rules.catalogue import RULES, rule_set_version
 from migrate.rules.declaring import Severity
 

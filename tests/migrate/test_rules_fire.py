@@ -10,7 +10,7 @@ import pytest
 from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.destination.releases import RELEASES, Target
-from migrate.findings import Report
+from migrate.judging.report import Report
 from migrate.rules.catalogue import RULES
 from migrate.rules.cross import NEEDS_VERIFY
 from migrate.rules.declaring import Rule, Severity

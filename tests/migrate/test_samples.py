@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from migrate.checker import check, judge
 from migrate.corpus.agreement import agreement, total
 from migrate.corpus.discovery import discover
 from migrate.corpus.expectations import Shelf
 from migrate.corpus.runner import InProcess, Status, run
 from migrate.guest.memory import SENT
-from migrate.pv_facts import extended_cr3, pv_guest, roots
+from migrate.judging.check import check, judge
+from migrate.judging.pv_facts import extended_cr3, pv_guest, roots
 from streams.transports import open_transport
 
 SAMPLES = Path(__file__).parents[2] / "sample_streams"

@@ -18,8 +18,8 @@ from migrate.inspection.inspect import NotInStream
 from migrate.inspection.page_history import history
 from migrate.inspection.placed import placed, runs
 from migrate.inspection.walk import FIVE_LEVELS, FOUR_LEVELS, NO_PAGING, PAE, TWO_LEVELS, paging_mode, walk
+from migrate.judging.report_json import dumps
 from migrate.reports import show_memory
-from migrate.reports.as_json import dumps
 from migrate.reports.hexdump import hexdump
 from migrate.testing import strategies
 from streams.hvm_context import decode_context, encode_context

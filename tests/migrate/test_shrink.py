@@ -17,7 +17,7 @@ from migrate.cli import main
 from migrate.cli.explain import violating_stream
 from migrate.corpus.ddmin import ddmin
 from migrate.corpus.shrink import NothingToShowError, contents, shrink, taken_apart
-from migrate.findings import Report
+from migrate.judging.report import Report
 from migrate.reports.rule_pages import conditions
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity

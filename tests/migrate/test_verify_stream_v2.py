@@ -13,9 +13,9 @@ import pytest
 import zstandard
 
 from migrate.building.builder import Rec, StreamBuilder
+from migrate.judging.stand_in import verify
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Layer
-from migrate.verification import verify
 from streams.transports import open_transport
 from streams.wire.framing import EMULATOR_HEADER, LibxlRecordType
 

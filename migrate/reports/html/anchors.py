@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from migrate.findings import Finding
+    from migrate.judging.report import Finding
 
 
 @dataclass(slots=True)

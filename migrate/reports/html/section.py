@@ -21,8 +21,8 @@ from migrate.reports.words import facts_told, tally, verdict_sentence
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from migrate.findings import Finding
     from migrate.inspection import Inspection
+    from migrate.judging.report import Finding
     from migrate.reports.html.forest_tree import Tree
     from migrate.reports.html.memory_picture import Memory
 

@@ -130,6 +130,6 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of `migrate check --format json`."""
-        from migrate.reports.as_json import report_object
+        from migrate.judging.report_json import report_object
 
         return report_object(self)

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from migrate.checker import Judgement
 from migrate.destination.releases import resolve
-from migrate.findings import Finding
+from migrate.judging.check import Judgement
+from migrate.judging.report import Finding
 from migrate.rules.declaring import Effect, Layer
 from migrate.rules.selection import Selection
 from migrate.toolstack.restore import Restorer

@@ -7,12 +7,12 @@ import operator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from migrate.findings import SCHEMA
+from migrate.judging.report import SCHEMA
 from migrate.rules import version
 from migrate.safe import well_formed
 
 if TYPE_CHECKING:
-    from migrate.findings import Finding, Report
+    from migrate.judging.report import Finding, Report
     from migrate.rules.declaring import Release
 
 # In a finding these are always there, null where unknown; other fields only where there is something to say.

@@ -6,7 +6,7 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from migrate.findings import CheckpointVerdict, Failure, Finding, Report, StreamFacts
+from migrate.judging.report import CheckpointVerdict, Failure, Finding, Report, StreamFacts
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Release, Severity
 from migrate.toolstack.passes import Round

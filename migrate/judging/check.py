@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from migrate.destination.placement import check_name
 from migrate.destination.releases import Target, resolve
-from migrate.findings import CheckpointVerdict, Failure, Finding, Report, StreamFacts
+from migrate.judging.report import CheckpointVerdict, Failure, Finding, Report, StreamFacts
 from migrate.rules.findings import Collector
 from migrate.rules.selection import Selection
 from migrate.toolstack.restore import Restorer
@@ -49,7 +49,7 @@ class Judgement:
     def prepare(self) -> None:
         """Import what the end will need, while there is time."""
         if self.facts.guest == "pv":
-            from migrate import outlook, pv_facts  # noqa: F401
+            from migrate.judging import other_placements, pv_facts  # noqa: F401
             from migrate.xen import replay, schedules  # noqa: F401
 
     def complete(self) -> None:
@@ -65,7 +65,7 @@ class Judgement:
         self.restorer.unnoticed()
         self.facts.bytes = size
         if self.facts.guest == "pv" and self.restorer.kind is not None:
-            from migrate.pv_facts import fill
+            from migrate.judging.pv_facts import fill
 
             fill(self)
 
@@ -91,7 +91,7 @@ class Judgement:
         """
         if not self.steps or self.facts.guest != "pv":
             return None
-        from migrate.pv_facts import vcpu_count
+        from migrate.judging.pv_facts import vcpu_count
         from migrate.toolstack.pv import PvKind
         from migrate.xen.replay import PvReplay
         from migrate.xen.schedules import SCHEDULES
@@ -133,7 +133,7 @@ class Judgement:
         trace = self.replay(target, placement, variant, exact=False)
         if trace is not None:
             findings += _folded(trace)
-            from migrate.outlook import outlook
+            from migrate.judging.other_placements import outlook
 
             findings += outlook(self, target, placement, variant)
         fatal = next((f for f in findings if f.fatal and self._in_time(f)), None)
@@ -157,7 +157,7 @@ class Judgement:
         """Page tables in hand; 0 for a guest that sends none."""
         if self.facts.guest != "pv" or self.restorer.kind is None:
             return 0
-        from migrate.pv_facts import pv_guest
+        from migrate.judging.pv_facts import pv_guest
 
         return len(pv_guest(self).store.tables)
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from migrate.findings import Finding
-from migrate.pv_facts import extended_cr3, pv_guest, roots
+from migrate.judging.pv_facts import extended_cr3, pv_guest, roots
+from migrate.judging.report import Finding
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity
 from migrate.xen.entries import PAE_L3_LIMIT
@@ -16,8 +16,8 @@ from streams.wire.vcpu import CONTEXT
 from streams.wire.views import view
 
 if TYPE_CHECKING:
-    from migrate.checker import Judgement
     from migrate.destination.releases import Target
+    from migrate.judging.check import Judgement
 
 
 def _refused(judgement: Judgement, target: Target, placement: str, variant: str | None) -> str | None:
