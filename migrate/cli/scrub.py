@@ -12,7 +12,7 @@ from migrate.cli.options import target_option, vcpus_option
 from migrate.cli.output import STDOUT, stream_output
 
 if TYPE_CHECKING:
-    from migrate.corpus.scrub import Scrubbed
+    from migrate.reducing.scrub import Scrubbed
 
 
 @click.command(
@@ -37,8 +37,8 @@ def scrub(ctx: click.Context, stream: str, out: str, target: str, vcpus: int | N
     \b
     Example: migrate corpus scrub guest.xl -o guest.scrubbed.xl
     """
-    from migrate.corpus.scrub import ScrubError, changed
-    from migrate.corpus.scrub import scrub as make_zero
+    from migrate.reducing.scrub import ScrubError, changed
+    from migrate.reducing.scrub import scrub as make_zero
     from streams.transports import TransportError
 
     try:

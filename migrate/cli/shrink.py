@@ -13,7 +13,7 @@ from migrate.cli.options import STDIN, one_rule, placement_option, source_of, ta
 from migrate.cli.output import STDOUT, stream_output
 
 if TYPE_CHECKING:
-    from migrate.corpus.shrink import Contents, Shrunk
+    from migrate.reducing.shrink import Contents, Shrunk
 
 PIECE = 1 << 20
 
@@ -67,8 +67,8 @@ def shrink(
     \b
     Example: migrate corpus shrink guest.xl --rule HYP-22 --placement high -o small.libxc
     """
-    from migrate.corpus.shrink import NothingToShowError
-    from migrate.corpus.shrink import shrink as leave_out
+    from migrate.reducing.shrink import NothingToShowError
+    from migrate.reducing.shrink import shrink as leave_out
     from streams.transports import TransportError
 
     started = time.monotonic()

@@ -14,7 +14,7 @@ from migrate.building.parts import entry
 from migrate.building.shapes import hvm_guest, pv_guest
 from migrate.cli import main
 from migrate.cli.explain import violating_stream
-from migrate.corpus.scrub import ScrubError, changed, scrub
+from migrate.reducing.scrub import ScrubError, changed, scrub
 from migrate.rules.catalogue import RULES
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.testing import strategies

@@ -15,9 +15,9 @@ from migrate.building.builder import StreamBuilder
 from migrate.building.shapes import hvm_guest, pv_guest
 from migrate.cli import main
 from migrate.cli.explain import violating_stream
-from migrate.corpus.ddmin import ddmin
-from migrate.corpus.shrink import NothingToShowError, contents, shrink, taken_apart
 from migrate.judging.report import Report
+from migrate.reducing.ddmin import ddmin
+from migrate.reducing.shrink import NothingToShowError, contents, shrink, taken_apart
 from migrate.reports.rule_pages import conditions
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity

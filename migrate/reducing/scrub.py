@@ -20,9 +20,9 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.corpus.needed import Batch, Needed, as_array, frames, levels
 from migrate.destination.placement import NAMES as PLACEMENTS
 from migrate.judging.check import judge
+from migrate.reducing.pages_read import Batch, Needed, as_array, frames, levels
 from migrate.toolstack.restore import MAX_RECORD
 from streams.decoder import Consumer, Decoder, drive
 from streams.hvm_context import entries

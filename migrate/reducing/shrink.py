@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from migrate.corpus.ddmin import ddmin
-from migrate.corpus.memory import Memory
 from migrate.judging.check import check
+from migrate.reducing.ddmin import ddmin
+from migrate.reducing.stream_memory import Memory
 from migrate.rules.declaring import Severity
 from streams.bodies import Body, P2mFrames, PvInfo, SharedInfo, VcpuBasic, VcpuExtended, VcpuMsrs, VcpuXsave
 from streams.decoder import drive
