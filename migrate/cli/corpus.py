@@ -172,8 +172,8 @@ def discovered(
 ) -> Corpus:
     """The streams of these paths; wrong usage where there are none."""
     from migrate.corpus.discovery import discover
-    from migrate.corpus.places import PlaceError
-    from migrate.corpus.tables import ExpectationError
+    from migrate.corpus.filesystems import PlaceError
+    from migrate.corpus.toml_reader import ExpectationError
 
     try:
         found = discover(paths, known=known, shard=shard)

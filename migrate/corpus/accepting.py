@@ -27,10 +27,10 @@ from migrate.corpus.expectations import (
     load_own,
     load_shared,
 )
+from migrate.corpus.filesystems import is_url
 from migrate.corpus.outcomes import Observation
-from migrate.corpus.places import is_url
 from migrate.corpus.results import Comparison, Result, Status
-from migrate.corpus.tables import ExpectationError
+from migrate.corpus.toml_reader import ExpectationError
 from migrate.destination.releases import resolve
 
 EXPECT, RULES = "expect", "rules"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import date
 from hashlib import blake2b
 
-from migrate.corpus.deviations import KNOWN_NAME, Deviation, load_known
 from migrate.corpus.expectations import SUFFIX, Entry, Shelf, bare_name, is_expectation
-from migrate.corpus.places import File, Files, Folder, files_of
+from migrate.corpus.filesystems import File, Files, Folder, files_of
+from migrate.corpus.known import KNOWN_NAME, Deviation, load_known
 
 # What may lie beside streams in a corpus; a file of such a name counts as a stream only if an entry names it.
 _DOCUMENTS = {".md", ".rst", ".txt", ".html", ".log", ".csv"}

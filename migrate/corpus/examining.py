@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from migrate.corpus.places import PlaceError, local_source
+from migrate.corpus.filesystems import PlaceError, local_source
 from migrate.corpus.results import Answer
 
 if TYPE_CHECKING:

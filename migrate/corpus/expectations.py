@@ -28,9 +28,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from migrate.corpus.filesystems import files_of
 from migrate.corpus.outcomes import REFUSE, STEPS, UNJUDGED, VERDICTS, Difference, Observation, Outcome
-from migrate.corpus.places import files_of
-from migrate.corpus.tables import ExpectationError, Table, hint, parse_table, read_table
+from migrate.corpus.toml_reader import ExpectationError, Table, hint, parse_table, read_table
 from migrate.destination.placement import NAMES as PLACEMENTS
 from migrate.destination.releases import resolve
 from migrate.rules.catalogue import RULES

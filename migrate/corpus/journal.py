@@ -20,10 +20,10 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from migrate.corpus.cache import validator
-from migrate.corpus.deviations import Deviation
 from migrate.corpus.discovery import Case, Shard
 from migrate.corpus.examining import Task
 from migrate.corpus.expectations import Entry, Expectation, Measured
+from migrate.corpus.known import Deviation
 from migrate.corpus.outcomes import Outcome
 from migrate.corpus.results import Answer, Result, Run, compared
 from migrate.corpus.runner import task_of

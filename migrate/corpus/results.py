@@ -13,9 +13,9 @@ from migrate.corpus.outcomes import UNJUDGED, Difference, Observation, observe
 from migrate.counting import count
 
 if TYPE_CHECKING:
-    from migrate.corpus.deviations import Deviation
     from migrate.corpus.discovery import Case
     from migrate.corpus.expectations import Expectation
+    from migrate.corpus.known import Deviation
     from migrate.judging.report import Report
 
 

@@ -9,7 +9,7 @@ from migrate.corpus.outcomes import UNJUDGED
 from migrate.corpus.results import Status
 
 if TYPE_CHECKING:
-    from migrate.corpus.deviations import Deviation
+    from migrate.corpus.known import Deviation
     from migrate.corpus.outcomes import Difference, Observation
     from migrate.corpus.results import Comparison, Result, Run
 

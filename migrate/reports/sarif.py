@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Any
 from urllib.parse import quote
 
-from migrate.corpus.places import is_url
+from migrate.corpus.filesystems import is_url
 from migrate.judging.report import Finding, Report
 from migrate.reports.words import verdict_sentence
 from migrate.rules import version

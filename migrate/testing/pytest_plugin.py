@@ -167,7 +167,7 @@ def pytest_collection(session: pytest.Session) -> None:
     if not folders:
         return
     from migrate.corpus.discovery import discover
-    from migrate.corpus.tables import ExpectationError
+    from migrate.corpus.toml_reader import ExpectationError
 
     start = session.config.invocation_params.dir
     try:

@@ -16,8 +16,8 @@ from rich.console import Console
 from migrate.building.builder import StreamBuilder
 from migrate.cli.corpus_live import LiveTable
 from migrate.corpus.cache import Cache, validator
-from migrate.corpus.deviations import load_known
 from migrate.corpus.discovery import Shard, discover
+from migrate.corpus.known import load_known
 from migrate.corpus.runner import InProcess, Status, run
 
 SMALL_CORPUS = 2000

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from migrate.corpus.places import PlaceError, files_of
+from migrate.corpus.filesystems import PlaceError, files_of
 
 T = TypeVar("T")
 

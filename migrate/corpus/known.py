@@ -19,7 +19,7 @@ from datetime import date
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from migrate.corpus.tables import Table, read_table
+from migrate.corpus.toml_reader import Table, read_table
 from migrate.destination.placement import NAMES as PLACEMENTS
 from migrate.destination.releases import resolve
 
