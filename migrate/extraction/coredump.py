@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.extraction import layout
-from migrate.extraction.bypfn import ByPfn
-from migrate.extraction.layout import Note, Section, SectionType
+from migrate.extraction import core_layout
+from migrate.extraction.core_layout import Note, Section, SectionType
 from migrate.extraction.pagefile import PageFile
+from migrate.extraction.pagefile_by_pfn import ByPfn
 from migrate.extraction.vcpus import Frames, hvm_contexts, pv_contexts
 from migrate.guest.memory import INVALID_MFN
 from migrate.guest.pages import Pages
@@ -26,7 +26,7 @@ from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE, SHARED_INFO_SIZE
 from streams.wire.views import dtype_of
 
 if TYPE_CHECKING:
-    from migrate.extraction.memory import Memory
+    from migrate.extraction.final_pages import Memory
 
 # The headers fit in the first page; all else follows the pages.
 _PAGES_AT = PAGE_SIZE
@@ -128,11 +128,11 @@ class CoreDump:
         self._end = _PAGES_AT + self.count * PAGE_SIZE
         self._write_frames(sections, frames, pv=pv)
         done.contexts = len(contexts)
-        self._append(sections, Section.CONTEXTS, b"".join(contexts), layout.CONTEXT_ROOM)
+        self._append(sections, Section.CONTEXTS, b"".join(contexts), core_layout.CONTEXT_ROOM)
         if isinstance(memory.kind, PvKind) and memory.kind.guest.shared_info is not None:
             self._append(sections, Section.SHARED_INFO, memory.kind.guest.shared_info, SHARED_INFO_SIZE)
         notes = self._notes(memory, len(contexts))
-        sections.add(Section.NOTES, SectionType.NOTE, self._end, len(notes), layout.NOTE_ALIGN, 0)
+        sections.add(Section.NOTES, SectionType.NOTE, self._end, len(notes), core_layout.NOTE_ALIGN, 0)
         self._write(notes)
         self._write_headers(sections)
         return done
@@ -151,14 +151,14 @@ class CoreDump:
 
     def _write_frames(self, sections: _Sections, frames: Frames, *, pv: bool) -> None:
         """Which frame each page is: (pfn, machine frame) of a PV guest, pfns of any other."""
-        declaration = layout.P2M_ENTRY if pv else layout.PFN_ENTRY
+        declaration = core_layout.P2M_ENTRY if pv else core_layout.PFN_ENTRY
         kind = dtype_of(declaration)
         by_slot = np.empty(self.count, np.int64)
         for pfns, slots in self._slots.parts():
             by_slot[slots - 1] = pfns
         size = self.count * kind.itemsize
         name = Section.P2M if pv else Section.PFN
-        sections.add(name, SectionType.PROGBITS, self._end, size, layout.ALIGN, kind.itemsize)
+        sections.add(name, SectionType.PROGBITS, self._end, size, core_layout.ALIGN, kind.itemsize)
         for start in range(0, self.count, _ROWS_AT_ONCE):
             some = by_slot[start : start + _ROWS_AT_ONCE]
             rows: NDArray[Any] = np.zeros(len(some), kind)
@@ -171,18 +171,18 @@ class CoreDump:
 
     def _notes(self, memory: Memory, vcpus: int) -> bytes:
         pv = isinstance(memory.kind, PvKind)
-        width = memory.kind.guest.width if isinstance(memory.kind, PvKind) else max(layout.XEN_VERSION)
+        width = memory.kind.guest.width if isinstance(memory.kind, PvKind) else max(core_layout.XEN_VERSION)
         saver = memory.saver
-        version = layout.XEN_VERSION[width].build(
+        version = core_layout.XEN_VERSION[width].build(
             {
                 "major": saver.xen_major if saver else 0,
                 "minor": saver.xen_minor if saver else 0,
                 "page_size": PAGE_SIZE,
             }
         )
-        header = layout.DUMP_HEADER.build(
+        header = core_layout.DUMP_HEADER.build(
             {
-                "magic": layout.MAGIC_PV if pv else layout.MAGIC_HVM,
+                "magic": core_layout.MAGIC_PV if pv else core_layout.MAGIC_HVM,
                 "vcpus": vcpus,
                 "pages": self.count,
                 "page_size": PAGE_SIZE,
@@ -192,15 +192,18 @@ class CoreDump:
             Note.NONE: b"",
             Note.HEADER: header,
             Note.XEN_VERSION: version,
-            Note.FORMAT_VERSION: layout.DUMP_FORMAT.build({"version": layout.FORMAT_VERSION}),
+            Note.FORMAT_VERSION: core_layout.DUMP_FORMAT.build({"version": core_layout.FORMAT_VERSION}),
         }
         return b"".join(
-            bytes(layout.NOTE_HEADER.build({"namesz": len(layout.NOTE_NAME), "descsz": len(body), "type": kind})) + body
+            bytes(
+                core_layout.NOTE_HEADER.build({"namesz": len(core_layout.NOTE_NAME), "descsz": len(body), "type": kind})
+            )
+            + body
             for kind, body in notes.items()
         )
 
     def _append(self, sections: _Sections, name: Section, body: bytes, entry: int) -> None:
-        sections.add(name, SectionType.PROGBITS, self._end, len(body), layout.ALIGN, entry)
+        sections.add(name, SectionType.PROGBITS, self._end, len(body), core_layout.ALIGN, entry)
         self._write(body)
 
     def _write(self, body: bytes) -> None:
@@ -213,16 +216,16 @@ class CoreDump:
         sections.add(Section.STRINGS, SectionType.STRTAB, self._end, 0, 1, 0)
         sections.headers[names]["size"] = len(sections.names)
         self._write(sections.names)
-        header = layout.ELF_HEADER.build(
+        header = core_layout.ELF_HEADER.build(
             {
-                "shoff": layout.ELF_HEADER.sizeof(),
-                "ehsize": layout.ELF_HEADER.sizeof(),
-                "shentsize": layout.SECTION_HEADER.sizeof(),
+                "shoff": core_layout.ELF_HEADER.sizeof(),
+                "ehsize": core_layout.ELF_HEADER.sizeof(),
+                "shentsize": core_layout.SECTION_HEADER.sizeof(),
                 "shnum": len(sections.headers),
                 "shstrndx": names,
             }
         )
-        self.pages.write(0, header + b"".join(layout.SECTION_HEADER.build(one) for one in sections.headers))
+        self.pages.write(0, header + b"".join(core_layout.SECTION_HEADER.build(one) for one in sections.headers))
 
 
 def _source_frames(memory: Memory, done: Dumped) -> Frames:

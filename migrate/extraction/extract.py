@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.extraction.coredump import CoreDump, Dumped
-from migrate.extraction.memory import Memory
+from migrate.extraction.final_pages import Memory
 from migrate.extraction.pagefile import CAME, FULL, PageFile
 from migrate.guest.pages import Pages
 from streams.decoder import Decoder, drive

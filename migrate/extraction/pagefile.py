@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.extraction.bypfn import ByPfn
+from migrate.extraction.pagefile_by_pfn import ByPfn
 from migrate.guest.pages import Pages
 from migrate.xen.entries import ENTRIES
 from streams.wire.framing import PAGE_SIZE

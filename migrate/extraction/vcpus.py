@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from migrate.extraction.layout import CONTEXT_ROOM
+from migrate.extraction.core_layout import CONTEXT_ROOM
 from streams.hvm_context import decode_context
 from streams.pages import PFN_MASK
 from streams.wire.hvm_names import SaveType
