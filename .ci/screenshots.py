@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from migrate import check
-from migrate.inspection import inspect
+from migrate.inspection import reading
 from migrate.reports import picture, text
 
 HERE = Path(__file__).parents[1]

@@ -135,9 +135,9 @@ def _part(stream: str, page: int | None, record: str | None, out: str, *, force:
     """Write one page, or the body of one record."""
     from migrate.extraction import NothingError, record_body
     from migrate.extraction import page as one_page
-    from migrate.inspection import inspect
-    from migrate.inspection.inspect import NotInStream
-    from migrate.inspection.selector import selected
+    from migrate.inspection import reading
+    from migrate.inspection.reading import NotInStream
+    from migrate.inspection.records.selector import selected
 
     def then(inspection: Inspection) -> Ending:
         reason = inspection.judgement.unjudged_because()

@@ -103,10 +103,10 @@ vcpus_option = click.option(
 
 
 def record_option(help: str) -> Decorator:
-    """`--record`: gives a selector of `migrate.inspection.selector`, or None."""
+    """`--record`: gives a selector of `migrate.inspection.records.selector`, or None."""
 
     def check(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
-        from migrate.inspection.selector import check_selector
+        from migrate.inspection.records.selector import check_selector
 
         try:
             return None if asked is None else check_selector(asked)

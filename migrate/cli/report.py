@@ -66,7 +66,7 @@ def report(
 
     from migrate.cli import progress
     from migrate.destination.placement import check_name
-    from migrate.inspection import inspect
+    from migrate.inspection import reading
     from migrate.reports.html import lost_section, section, write
     from streams.transports import TransportError
 

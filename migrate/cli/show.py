@@ -98,8 +98,8 @@ def show(
 
     from migrate.cli import progress
     from migrate.destination.placement import check_name
-    from migrate.inspection import inspect
-    from migrate.inspection.inspect import NotInStream
+    from migrate.inspection import reading
+    from migrate.inspection.reading import NotInStream
     from streams.transports import TransportError
 
     try:
@@ -202,7 +202,7 @@ def _contents_view(everything: bool) -> View:
 
 
 def _record_view(selector: str, dump: bool, everything: bool) -> View:
-    from migrate.inspection.selector import selected
+    from migrate.inspection.records.selector import selected
     from migrate.reports import show_records
 
     return View(
@@ -215,8 +215,8 @@ def _record_view(selector: str, dump: bool, everything: bool) -> View:
 
 
 def _vcpu_view(vcpu: str | int) -> View:
-    from migrate.inspection.inspect import NotInStream
-    from migrate.inspection.registers import vcpu_ids
+    from migrate.inspection.reading import NotInStream
+    from migrate.inspection.vcpus.registers import vcpu_ids
     from migrate.reports import show_records
 
     def wanted(inspection: Inspection) -> list[int]:

@@ -11,7 +11,7 @@ import numpy as np
 from rich.text import Text
 
 from migrate.counting import count
-from migrate.inspection.pagemap import KINDS, NEVER_SENT, PageMap, Space, kind_name, page_map
+from migrate.inspection.memory.pagemap import KINDS, NEVER_SENT, PageMap, Space, kind_name, page_map
 from migrate.reports.text import UNLIMITED, hanging
 from migrate.safe import safe, well_formed
 from streams.pages import LEVEL_MASK, TABLE_TYPES, PageType
@@ -19,7 +19,7 @@ from streams.pages import LEVEL_MASK, TABLE_TYPES, PageType
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from migrate.inspection.inspect import Inspection
+    from migrate.inspection.reading import Inspection
     from migrate.toolstack.passes import Round
 
 # Where nobody looks at a screen, the picture is as wide as the narrowest usual one.

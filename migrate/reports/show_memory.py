@@ -10,11 +10,11 @@ from rich.text import Text
 
 from migrate.counting import count
 from migrate.destination.placement import SOURCE
-from migrate.inspection.entries import EntryRange, flag_names
-from migrate.inspection.forest import Branch, Forest, Group, Link, Span, Table, forest, spans
-from migrate.inspection.page_history import History, Mapper, Sending, history
-from migrate.inspection.placed import Placed, Runs, placed
-from migrate.inspection.walk import Step, Walk, walk
+from migrate.inspection.memory.entries import EntryRange, flag_names
+from migrate.inspection.memory.forest import Branch, Forest, Group, Link, Span, Table, forest, spans
+from migrate.inspection.memory.frame_runs import Placed, Runs, placed
+from migrate.inspection.memory.page_history import History, Mapper, Sending, history
+from migrate.inspection.memory.walk import Step, Walk, walk
 from migrate.reports.hexdump import hexdump
 from migrate.reports.text import SEVERITY_STYLE, hanging
 from migrate.safe import safe, well_formed
@@ -25,7 +25,7 @@ from streams.wire.framing import PAGE_SIZE
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from migrate.inspection.inspect import Inspection
+    from migrate.inspection.reading import Inspection
     from migrate.judging.report import Finding
 
 _KEY_WIDTH = 13

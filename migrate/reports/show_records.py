@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from migrate.counting import count
-from migrate.inspection.contents import blame, contents, number_at
-from migrate.inspection.cursor import Field
-from migrate.inspection.fields import fields_of
-from migrate.inspection.live import live
 from migrate.inspection.logbook import Layer
-from migrate.inspection.meaning import meaning, needed
-from migrate.inspection.registers import vcpu_states
+from migrate.inspection.memory.resent import live
+from migrate.inspection.records.contents import blame, contents, number_at
+from migrate.inspection.records.cursor import Field
+from migrate.inspection.records.fields import fields_of
+from migrate.inspection.records.summary import meaning, needed
+from migrate.inspection.vcpus.registers import vcpu_states
 from migrate.reports.hexdump import hexdump
 from migrate.reports.tables import print_table
 from migrate.reports.text import SEVERITY_STYLE, hanging
@@ -28,10 +28,10 @@ from streams.wire.framing import padded
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from migrate.inspection.contents import Line
-    from migrate.inspection.inspect import Inspection
     from migrate.inspection.logbook import Entry
-    from migrate.inspection.registers import Register, Section, VcpuState
+    from migrate.inspection.reading import Inspection
+    from migrate.inspection.records.contents import Line
+    from migrate.inspection.vcpus.registers import Register, Section, VcpuState
     from migrate.judging.report import Finding
 
 _MARKS = {Severity.ERROR: "!", Severity.WARNING: "?", Severity.INFO: "."}

@@ -14,7 +14,7 @@ from migrate.rules.declaring import Effect, Severity
 from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from migrate.inspection.live import Live
+    from migrate.inspection.memory.resent import Live
     from migrate.judging.report import Failure, Finding, Report, StreamFacts
     from migrate.toolstack.passes import Round
 

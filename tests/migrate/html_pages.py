@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import lxml.html
 
-from migrate.inspection import inspect
+from migrate.inspection import reading
 from migrate.reports.html import section, write
 
 REFERENCES = ("aria-labelledby", "data-table", "data-unfold", "for")

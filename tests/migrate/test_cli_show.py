@@ -16,7 +16,7 @@ from migrate.building.builder import StreamBuilder
 from migrate.building.shapes import pv_guest
 from migrate.cli import main
 from migrate.corpus.expectations import Shelf
-from migrate.inspection import inspect
+from migrate.inspection import reading
 from migrate.reports.hexdump import hexdump
 from migrate.reports.show_records import DUMPED, render_contents, render_vcpus
 from streams.wire.framing import LibxlRecordType

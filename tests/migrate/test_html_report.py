@@ -15,7 +15,7 @@ from migrate.building.big_streams import write_synthetic
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import page_data
 from migrate.cli import main
-from migrate.inspection import inspect
+from migrate.inspection import reading
 from migrate.reports.html import document, lost_section, section
 from migrate.reports.html.passes import MOST_BARS
 from migrate.rules.catalogue import RULES

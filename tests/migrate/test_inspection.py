@@ -15,15 +15,15 @@ from migrate.building.builder import StreamBuilder
 from migrate.building.parts import page_data
 from migrate.building.shapes import pv_guest
 from migrate.corpus.expectations import Shelf
-from migrate.inspection import Header, Layer, inspect
-from migrate.inspection.contents import LONGEST_RUN, contents
-from migrate.inspection.cursor import ELEMENTS_TOLD
-from migrate.inspection.fields import fields_of
-from migrate.inspection.inspect import NotInStream
-from migrate.inspection.live import live
-from migrate.inspection.meaning import meaning, needed
-from migrate.inspection.names import eflags_names, ranges_told
-from migrate.inspection.registers import vcpu_ids, vcpu_states
+from migrate.inspection import Header, Layer, reading
+from migrate.inspection.memory.resent import live
+from migrate.inspection.reading import NotInStream
+from migrate.inspection.records.contents import LONGEST_RUN, contents
+from migrate.inspection.records.cursor import ELEMENTS_TOLD
+from migrate.inspection.records.fields import fields_of
+from migrate.inspection.records.summary import meaning, needed
+from migrate.inspection.vcpus.names import eflags_names, ranges_told
+from migrate.inspection.vcpus.registers import vcpu_ids, vcpu_states
 from migrate.judging.report_json import dumps
 from migrate.reports.show_records import contents_objects, record_object, rounds_object, vcpu_objects
 from migrate.testing import strategies

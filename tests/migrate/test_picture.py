@@ -12,9 +12,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from migrate.building.builder import StreamBuilder
-from migrate.inspection import inspect
-from migrate.inspection.inspect import NotInStream
-from migrate.inspection.pagemap import NEVER_SENT, kind_name, page_map
+from migrate.inspection import reading
+from migrate.inspection.memory.pagemap import NEVER_SENT, kind_name, page_map
+from migrate.inspection.reading import NotInStream
 from migrate.judging.report_json import dumps
 from migrate.reports import picture
 from migrate.reports.text import UNLIMITED

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from migrate.building.builder import PSE, PTE_RO, PTE_RW, RW, TABLE, US, P, StreamBuilder, entry
-from migrate.inspection import inspect
-from migrate.inspection.entries import flag_names, ranges
-from migrate.inspection.forest import Link, forest
-from migrate.inspection.inspect import NotInStream
-from migrate.inspection.page_history import history
-from migrate.inspection.placed import placed, runs
-from migrate.inspection.walk import FIVE_LEVELS, FOUR_LEVELS, NO_PAGING, PAE, TWO_LEVELS, paging_mode, walk
+from migrate.inspection import reading
+from migrate.inspection.memory.entries import flag_names, ranges
+from migrate.inspection.memory.forest import Link, forest
+from migrate.inspection.memory.frame_runs import placed, runs
+from migrate.inspection.memory.page_history import history
+from migrate.inspection.memory.walk import FIVE_LEVELS, FOUR_LEVELS, NO_PAGING, PAE, TWO_LEVELS, paging_mode, walk
+from migrate.inspection.reading import NotInStream
 from migrate.judging.report_json import dumps
 from migrate.reports import show_memory
 from migrate.reports.hexdump import hexdump

@@ -12,7 +12,7 @@ import pytest
 
 from migrate import check
 from migrate.building.builder import StreamBuilder
-from migrate.inspection import Layer, inspect
+from migrate.inspection import Layer, reading
 from streams.transports import open_transport
 from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE, RECORD_HEADER, VCPU_HEADER, RecordType
 

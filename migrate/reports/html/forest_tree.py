@@ -7,10 +7,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from migrate.counting import count
-from migrate.inspection.forest import Group, Link
+from migrate.inspection.memory.forest import Group, Link
 
 if TYPE_CHECKING:
-    from migrate.inspection.forest import Branch, Forest
+    from migrate.inspection.memory.forest import Branch, Forest
     from migrate.reports.html.anchors import Anchors
 
 # Lines shown below the roots; what leads to a finding always is, up to as many again.

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from migrate.counting import count
-from migrate.inspection.pagemap import NEVER_SENT, kind_name, page_map
+from migrate.inspection.memory.pagemap import NEVER_SENT, kind_name, page_map
 from streams.pages import LEVEL_MASK, PIN_BIT, TABLE_TYPES, PageType
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from migrate.inspection import Inspection
-    from migrate.inspection.pagemap import PageMap, Space
+    from migrate.inspection.memory.pagemap import PageMap, Space
 
 BINS = 2048
 COLUMNS = 64

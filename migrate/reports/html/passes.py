@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from migrate.inspection.live import Pass, live
+from migrate.inspection.memory.resent import Pass, live
 from migrate.reports.words import live_sentences
 from streams.pages import TABLE_TYPES, type_name
 

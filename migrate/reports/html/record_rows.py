@@ -7,11 +7,11 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from migrate.counting import count
-from migrate.inspection.contents import contents
+from migrate.inspection.records.contents import contents
 
 if TYPE_CHECKING:
     from migrate.inspection import Inspection
-    from migrate.inspection.contents import Line
+    from migrate.inspection.records.contents import Line
     from migrate.reports.html.anchors import Anchors
 
 # Of more records than this those that are alike share a row.

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from migrate.inspection.forest import chain_links, failing_chain, forest
-from migrate.inspection.inspect import NotInStream
+from migrate.inspection.memory.forest import chain_links, failing_chain, forest
+from migrate.inspection.reading import NotInStream
 from migrate.reports.html.anchors import Anchors
 from migrate.reports.html.calls import calls
 from migrate.reports.html.document import render_part

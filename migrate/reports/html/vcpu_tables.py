@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.counting import count
-from migrate.inspection.registers import vcpu_ids, vcpu_states
+from migrate.inspection.vcpus.registers import vcpu_ids, vcpu_states
 
 if TYPE_CHECKING:
     from migrate.inspection import Inspection
-    from migrate.inspection.registers import Register
+    from migrate.inspection.vcpus.registers import Register
     from migrate.reports.html.anchors import Anchors
 
 MOST_VCPUS = 32

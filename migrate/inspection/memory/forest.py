@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.inspection.inspect import NotInStream
+from migrate.inspection.reading import NotInStream
 from migrate.xen.entries import ENTRIES, FRAME_MASK, IS_TABLE, L4_XEN_SLOTS, PAE_L3_ENTRIES, PAE_L3_LIMIT, RW, P
 from streams.pages import LEVEL_MASK, PFN_MASK, PIN_BIT
 from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE
@@ -22,7 +22,7 @@ from streams.wire.views import view
 if TYPE_CHECKING:
     from migrate.guest.memory import PvGuest
     from migrate.guest.pages import Pages
-    from migrate.inspection.inspect import Inspection
+    from migrate.inspection.reading import Inspection
     from migrate.judging.report import Finding
 
 _TABLES_AT_ONCE = 4096

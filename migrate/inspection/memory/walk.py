@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from migrate.inspection.entries import flag_names, frame_of
-from migrate.inspection.inspect import NotInStream
+from migrate.inspection.memory.entries import flag_names, frame_of
+from migrate.inspection.reading import NotInStream
 from migrate.xen.entries import FRAME_MASK, IS_TABLE, L4_XEN_SLOTS, PAE_L2_FIRST_XEN_SLOT, PAE_XEN_SLOT, PSE, P
 from streams.hvm_context import entries as hvm_entries
 from streams.pages import type_name
@@ -18,7 +18,7 @@ from streams.wire.views import view
 
 if TYPE_CHECKING:
     from migrate.guest.memory import PvGuest
-    from migrate.inspection.inspect import Inspection
+    from migrate.inspection.reading import Inspection
 
 SHOWN_BYTES = 64
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.guest.memory import FRAMED
-from migrate.inspection.inspect import NotInStream
+from migrate.inspection.reading import NotInStream
 from migrate.xen.entries import PAE_L3_LIMIT
 
 if TYPE_CHECKING:
-    from migrate.inspection.inspect import Inspection
+    from migrate.inspection.reading import Inspection
 
 UNKNOWN = -1
 

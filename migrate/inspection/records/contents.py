@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from migrate.inspection.logbook import Entry, Layer, Logbook
-from migrate.inspection.meaning import CUT, meaning, needed, pages_told
-from migrate.inspection.names import by_type_name
+from migrate.inspection.records.summary import CUT, meaning, needed, pages_told
+from migrate.inspection.vcpus.names import by_type_name
 from migrate.rules.declaring import Severity
 from streams.pages import TYPES
 from streams.wire.framing import padded
 
 if TYPE_CHECKING:
-    from migrate.inspection.inspect import Inspection
+    from migrate.inspection.reading import Inspection
     from migrate.judging.report import Finding
     from migrate.toolstack.passes import Round
     from streams.pages import PfnWords

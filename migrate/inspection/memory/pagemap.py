@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.guest.memory import SENT, room_for
-from migrate.inspection.forest import vcpu_roots
-from migrate.inspection.inspect import NotInStream
+from migrate.inspection.memory.forest import vcpu_roots
+from migrate.inspection.reading import NotInStream
 from migrate.xen.entries import PAE_L3_LIMIT
 from streams.pages import FRAMELESS_TYPES, LEVEL_MASK, TABLE_TYPES, TYPES, PageType, type_name
 
 if TYPE_CHECKING:
-    from migrate.inspection.inspect import Inspection
+    from migrate.inspection.reading import Inspection
 
 NEVER_SENT = TYPES  # a kind of its own, behind the page types
 KINDS = TYPES + 1

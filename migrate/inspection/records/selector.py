@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from migrate.inspection.inspect import NotInStream
 from migrate.inspection.logbook import Header, Layer
+from migrate.inspection.reading import NotInStream
 
 if TYPE_CHECKING:
-    from migrate.inspection.inspect import Inspection
     from migrate.inspection.logbook import Entry
+    from migrate.inspection.reading import Inspection
 
 HEADERS = {"xl": Header.XL, "libxl": Header.LIBXL, "image": Header.IMAGE, "domain": Header.DOMAIN}
 SYNTAX = f"N, libxl:N, xapi:N, {', '.join(HEADERS)} or @OFFSET"
@@ -32,7 +32,7 @@ def check_selector(asked: str) -> str:
 
 def selected(inspection: Inspection, selector: str) -> Entry:
     """The entry that a selector means. Raises NotInStream where there is none."""
-    from migrate.inspection.contents import number_at
+    from migrate.inspection.records.contents import number_at
 
     log, found = inspection.log, _SELECTOR.fullmatch(selector)
     entry: Entry | None

@@ -12,11 +12,11 @@ import numpy as np
 from migrate.counting import count
 from migrate.destination.cpu_features import set_bits
 from migrate.destination.placement import SOURCE
-from migrate.inspection import names
-from migrate.inspection.inspect import NotInStream
 from migrate.inspection.logbook import Entry, Layer
-from migrate.inspection.meaning import context_width
-from migrate.inspection.names import names_of, ranges_told
+from migrate.inspection.reading import NotInStream
+from migrate.inspection.records.summary import context_width
+from migrate.inspection.vcpus import names
+from migrate.inspection.vcpus.names import names_of, ranges_told
 from streams.hvm_context import HvmEntry, entries
 from streams.wire.framing import VCPU_HEADER, RecordType
 from streams.wire.hvm import LAPIC_REGS
@@ -43,7 +43,7 @@ from streams.wire.vcpu import (
 from streams.wire.views import dtype_of, view
 
 if TYPE_CHECKING:
-    from migrate.inspection.inspect import Inspection
+    from migrate.inspection.reading import Inspection
 
 # Of a longer context, and of more entries, only so much is looked at; and of a longer record of a vcpu.
 _MOST_READ = 16 << 20

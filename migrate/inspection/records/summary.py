@@ -15,7 +15,7 @@ from migrate.counting import count
 from migrate.destination.cpu_features import MSR_NAMES
 from migrate.guest.cpu_policy import read_policy
 from migrate.inspection.logbook import Header, Layer
-from migrate.inspection.names import (
+from migrate.inspection.vcpus.names import (
     CHECKPOINT_STATES,
     EMULATORS,
     GUEST_TYPES,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from migrate.inspection.entries import EntryRange, decoded
-from migrate.inspection.forest import Span, contexts, failing_chain, spans, vcpu_roots
-from migrate.inspection.inspect import NotInStream
-from migrate.inspection.walk import CR0_PG, walk
+from migrate.inspection.memory.entries import EntryRange, decoded
+from migrate.inspection.memory.forest import Span, contexts, failing_chain, spans, vcpu_roots
+from migrate.inspection.memory.walk import CR0_PG, walk
+from migrate.inspection.reading import NotInStream
 from migrate.xen.entries import FRAME_MASK, IS_TABLE, RW, P
 from streams.hvm_context import entries as hvm_entries
 from streams.pages import LEVEL_MASK, PFN_MASK
@@ -26,7 +26,7 @@ from streams.wire.views import view
 
 if TYPE_CHECKING:
     from migrate.guest.memory import PvGuest
-    from migrate.inspection.inspect import Inspection
+    from migrate.inspection.reading import Inspection
     from migrate.judging.report import Finding
     from migrate.toolstack.hvm import HvmKind
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from migrate.counting import count
 from migrate.destination.cpu_features import FEATURES, MSR_NAMES, REGISTERS, Word, msr_features, word_features
-from migrate.inspection import names
-from migrate.inspection.cursor import Cursor, CutError, Explain, Field
 from migrate.inspection.logbook import Header, Layer
-from migrate.inspection.meaning import context_width, xenstore_pairs, xl_config
-from migrate.inspection.names import names_of
+from migrate.inspection.records.cursor import Cursor, CutError, Explain, Field
+from migrate.inspection.records.summary import context_width, xenstore_pairs, xl_config
+from migrate.inspection.vcpus import names
+from migrate.inspection.vcpus.names import names_of
 from migrate.toolstack.containers import LONGEST_TEXT
 from streams.hvm_context import entries as context_entries
 from streams.pages import PfnWords, type_name
@@ -77,8 +77,8 @@ from streams.wire.vcpu import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from migrate.inspection.inspect import Inspection
     from migrate.inspection.logbook import Entry
+    from migrate.inspection.reading import Inspection
 
 # Of a longer body only so much is taken apart.
 MOST_READ = 16 << 20
