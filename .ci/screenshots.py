@@ -11,7 +11,8 @@ from rich.console import Console
 
 from migrate import check
 from migrate.inspection import reading
-from migrate.reports import picture, text
+from migrate.reports.inspection import picture
+from migrate.reports.verdict import text
 
 HERE = Path(__file__).parents[1]
 SAMPLE = "sample_streams/x417-pv32.plain.libxc.zst"

@@ -30,14 +30,14 @@ class TextOutput(Output):
     """For people: each stream as soon as it is judged, a blank line between two."""
 
     def __init__(self) -> None:
-        from migrate.reports.text import console_for
+        from migrate.reports.verdict.text import console_for
 
         self.console = console_for()
         self.first = True
 
     def show(self, report: Report, ending: Ending) -> None:
         """Print the report."""
-        from migrate.reports.text import render
+        from migrate.reports.verdict.text import render
 
         if not self.first:
             self.console.print()
@@ -51,7 +51,7 @@ class QuietOutput(Output):
     def show(self, report: Report, ending: Ending) -> None:
         """Print the verdict line."""
         if ending != Ending.FINE:
-            from migrate.reports.text import console_for, render_verdict
+            from migrate.reports.verdict.text import console_for, render_verdict
 
             render_verdict(report, console_for())
 
@@ -153,7 +153,7 @@ class SarifOutput(DocumentOutput):
     def document(self) -> str:
         """The SARIF log file."""
         from migrate.judging.report_json import dumps
-        from migrate.reports import sarif
+        from migrate.reports.verdict import sarif
 
         return dumps(sarif.document(self.reports, self.unreadable), indent=2)
 
@@ -173,7 +173,7 @@ class JunitOutput(DocumentOutput):
 
     def document(self) -> str:
         """The XML document."""
-        from migrate.reports import junit
+        from migrate.reports.verdict import junit
         from migrate.rules.declaring import Severity
 
         cases = junit.from_reports(self.reports, Severity(self.fail_on), self.unreadable)
@@ -185,14 +185,14 @@ class GithubOutput(Output):
 
     def show(self, report: Report, ending: Ending) -> None:
         """Print a line per finding."""
-        from migrate.reports.github import workflow_commands
+        from migrate.reports.verdict.github import workflow_commands
 
         for line in workflow_commands(report):
             echo(line)
 
     def lost(self, name: str, why: str) -> None:
         """Print a line about a stream that cannot be read."""
-        from migrate.reports.github import workflow_command
+        from migrate.reports.verdict.github import workflow_command
 
         echo(workflow_command("error", name, "cannot be read", why))
 

@@ -143,8 +143,8 @@ def run(
     from migrate.cli.corpus_live import LiveTable
     from migrate.corpus.journal import Journal
     from migrate.corpus.results import Run
-    from migrate.reports.corpus_text import render
-    from migrate.reports.text import console_for
+    from migrate.reports.corpus.text import render
+    from migrate.reports.verdict.text import console_for
 
     found = discovered(ctx, paths, known, shard)
     before = journal_of(ctx, resume) if resume else None
@@ -265,16 +265,16 @@ def _workers(jobs: int | None, dask: str | None, streams: int) -> Workers:
 def write_outputs(outcome: Run, junit: str | None, sarif: str | None, markdown: str | None) -> None:
     """Write the documents asked for."""
     if junit is not None:
-        from migrate.reports.corpus_junit import corpus_junit
+        from migrate.reports.corpus.junit import corpus_junit
 
         _write(junit, corpus_junit(outcome))
     if sarif is not None:
         from migrate.judging.report_json import dumps
-        from migrate.reports.corpus_sarif import corpus_sarif
+        from migrate.reports.corpus.sarif import corpus_sarif
 
         _write(sarif, dumps(corpus_sarif(outcome), indent=2) + "\n")
     if markdown is not None:
-        from migrate.reports.corpus_markdown import corpus_markdown
+        from migrate.reports.corpus.markdown import corpus_markdown
 
         _write(markdown, corpus_markdown(outcome))
 

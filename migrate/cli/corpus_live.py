@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from migrate.cli.progress import PATIENCE, REFRESH, wanted
 from migrate.corpus.results import Status
-from migrate.reports.corpus_words import slowest
+from migrate.reports.corpus.sentences import slowest
 from migrate.safe import safe
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class LiveTable:
     def _shown(self) -> Live:
         from rich.live import Live
 
-        from migrate.reports.text import console_for
+        from migrate.reports.verdict.text import console_for
 
         live = Live(
             console=console_for(sys.stderr),

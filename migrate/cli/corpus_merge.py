@@ -22,8 +22,8 @@ def merge(
     Example: migrate corpus merge part1.jsonl part2.jsonl --junit guests.xml
     """
     from migrate.corpus.journal import joined
-    from migrate.reports.corpus_text import render
-    from migrate.reports.text import console_for
+    from migrate.reports.corpus.text import render
+    from migrate.reports.verdict.text import console_for
 
     outcome = joined([journal_of(ctx, file) for file in files])
     write_outputs(outcome, junit, sarif, markdown)

@@ -10,7 +10,7 @@ import click
 from migrate.cli import Ending, complain, echo, suggestions
 
 if TYPE_CHECKING:
-    from migrate.reports.rule_pages import Shown
+    from migrate.reports.rules.pages import Shown
     from migrate.rules.declaring import Rule
 
 STDOUT = "-"
@@ -69,7 +69,7 @@ def explain(ctx: click.Context, rule: str, write: str | None, force: bool, form:
 
 def _explain_not_rule(id: str, form: str) -> None:
     from migrate.judging.report_json import dumps
-    from migrate.reports.rule_pages import not_rule_object
+    from migrate.reports.rules.pages import not_rule_object
     from migrate.rules.catalogue import NOT_RULES
 
     echo(dumps(not_rule_object(id), indent=2) if form == "json" else f"{id} is not a rule: {NOT_RULES[id]}")
@@ -79,12 +79,12 @@ def _explain(rule: Rule, form: str) -> None:
     shown = None if rule.violation is None else show(rule)
     if form == "json":
         from migrate.judging.report_json import dumps
-        from migrate.reports.rule_pages import explanation_object
+        from migrate.reports.rules.pages import explanation_object
 
         echo(dumps(explanation_object(rule, shown), indent=2))
     else:
-        from migrate.reports.rule_text import render_explanation
-        from migrate.reports.text import console_for
+        from migrate.reports.rules.text import render_explanation
+        from migrate.reports.verdict.text import console_for
 
         render_explanation(rule, shown, console_for())
 
@@ -109,7 +109,7 @@ def violating_stream(rule: Rule) -> bytes:
 def show(rule: Rule) -> Shown:
     """Judge the stream that breaks a rule, under what it takes to see it."""
     from migrate import check
-    from migrate.reports.rule_pages import Shown, conditions
+    from migrate.reports.rules.pages import Shown, conditions
 
     return Shown(rule, check(violating_stream(rule), **conditions(rule)._asdict()))
 
@@ -141,7 +141,7 @@ def _write(rule: Rule, file: str, force: bool) -> Ending:
 def _tell_what_next(rule: Rule, file: str, size: int) -> None:
     from shlex import join
 
-    from migrate.reports.rule_pages import check_command
+    from migrate.reports.rules.pages import check_command
     from migrate.safe import safe
 
     # A name that looks like an option would be taken for one.

@@ -133,7 +133,7 @@ def filter(
 
         written &= _write(stats_file, dumps(asdict(outcome.stats)))
     if not quiet and report_file is None and report_fd is None:
-        from migrate.reports.words import plain_lines
+        from migrate.reports.verdict.sentences import plain_lines
 
         for line in plain_lines(outcome.report, Severity.WARNING):
             _say(line)
@@ -302,7 +302,7 @@ class _watching:
             from rich.live import Live
             from rich.text import Text
 
-            from migrate.reports.text import console_for
+            from migrate.reports.verdict.text import console_for
 
             self._live = Live(
                 get_renderable=lambda: Text(_status_line(self._running)),

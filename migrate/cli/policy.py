@@ -44,15 +44,15 @@ def policy(ctx: click.Context, stream: str, against: str | None, form: str) -> N
     extra = [] if other is None else list(lacking(other.policy, promised.policy))
     if form == "json":
         from migrate.judging.report_json import dumps
-        from migrate.reports.policy_text import comparison_object, policy_object
+        from migrate.reports.inspection.policy import comparison_object, policy_object
 
         told = policy_object(promised.policy, stream, promised.xen)
         if against is not None:
             told["against"] = comparison_object(against, missing, extra)
         echo(dumps(told, indent=2))
     else:
-        from migrate.reports.policy_text import render_comparison, render_policy
-        from migrate.reports.text import console_for
+        from migrate.reports.inspection.policy import render_comparison, render_policy
+        from migrate.reports.verdict.text import console_for
 
         console = console_for()
         render_policy(promised.policy, stream, promised.xen, console)

@@ -44,7 +44,7 @@ class ProgressBar:
     def _show(self) -> Progress:
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-        from migrate.reports.text import console_for
+        from migrate.reports.verdict.text import console_for
         from migrate.safe import safe
 
         self._bar = Progress(

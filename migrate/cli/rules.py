@@ -34,12 +34,12 @@ def rules(form: str, layer: Layer | None) -> None:
     Example: migrate rules --layer HYP
     """
     if form == "text":
-        from migrate.reports.rule_text import render_rules
-        from migrate.reports.text import console_for
+        from migrate.reports.rules.text import render_rules
+        from migrate.reports.verdict.text import console_for
 
         render_rules(console_for(), layer)
         return
-    from migrate.reports.rule_pages import rules_markdown, rules_object
+    from migrate.reports.rules.pages import rules_markdown, rules_object
 
     if form == "json":
         from migrate.judging.report_json import dumps

@@ -156,7 +156,7 @@ def _nothing(inspection: Inspection, as_json: bool) -> Ending:
     if as_json:
         _write_document(inspection, [])
     elif report.stream.legacy is not None:
-        from migrate.reports.text import console_for, render_head
+        from migrate.reports.verdict.text import console_for, render_head
 
         render_head(report, console_for())
     why = damaged.message if damaged is not None else report.reason or "no record"
@@ -190,34 +190,32 @@ def _views(
 
 
 def _contents_view(everything: bool) -> View:
-    from migrate.reports import show_records
-    from migrate.reports.text import render_head
+    from migrate.reports.inspection import records
+    from migrate.reports.verdict.text import render_head
 
     def render(inspection: Inspection, console: Console) -> None:
         render_head(inspection.report, console)
         console.print()
-        show_records.render_contents(inspection, console, everything=everything)
+        records.render_contents(inspection, console, everything=everything)
 
-    return View("records", render, lambda i: show_records.contents_objects(i, everything=everything))
+    return View("records", render, lambda i: records.contents_objects(i, everything=everything))
 
 
 def _record_view(selector: str, dump: bool, everything: bool) -> View:
     from migrate.inspection.records.selector import selected
-    from migrate.reports import show_records
+    from migrate.reports.inspection import records
 
     return View(
         "record",
-        lambda i, console: show_records.render_record(
-            i, console, selected(i, selector), everything=everything, dump=dump
-        ),
-        lambda i: show_records.record_object(i, selected(i, selector), everything=everything, dump=dump),
+        lambda i, console: records.render_record(i, console, selected(i, selector), everything=everything, dump=dump),
+        lambda i: records.record_object(i, selected(i, selector), everything=everything, dump=dump),
     )
 
 
 def _vcpu_view(vcpu: str | int) -> View:
     from migrate.inspection.reading import NotInStream
     from migrate.inspection.vcpus.registers import vcpu_ids
-    from migrate.reports import show_records
+    from migrate.reports.inspection import records
 
     def wanted(inspection: Inspection) -> list[int]:
         if isinstance(vcpu, int):
@@ -229,27 +227,27 @@ def _vcpu_view(vcpu: str | int) -> View:
 
     return View(
         "vcpus",
-        lambda i, console: show_records.render_vcpus(i, console, wanted(i)),
-        lambda i: show_records.vcpu_objects(i, wanted(i)),
+        lambda i, console: records.render_vcpus(i, console, wanted(i)),
+        lambda i: records.vcpu_objects(i, wanted(i)),
     )
 
 
 def _rounds_view() -> View:
-    from migrate.reports import show_records
+    from migrate.reports.inspection import records
 
-    return View("rounds", show_records.render_rounds, show_records.rounds_object)
+    return View("rounds", records.render_rounds, records.rounds_object)
 
 
 def _memory_views(
     pfn: int | None, walk: int | None, vcpu: str | int | None, tables: bool, p2m: bool, map_: bool
 ) -> Iterator[View]:
-    from migrate.reports import picture, show_memory
+    from migrate.reports.inspection import memory, picture
 
     if pfn is not None:
         yield View(
             "pfn",
-            lambda i, console: show_memory.render_pfn(i, console, pfn),
-            lambda i: show_memory.pfn_object(i, pfn),
+            lambda i, console: memory.render_pfn(i, console, pfn),
+            lambda i: memory.pfn_object(i, pfn),
         )
     if walk is not None:
         if vcpu == ALL:
@@ -257,19 +255,19 @@ def _memory_views(
         by = vcpu if isinstance(vcpu, int) else 0
         yield View(
             "walk",
-            lambda i, console: show_memory.render_walk(i, console, walk, by),
-            lambda i: show_memory.walk_object(i, walk, by),
+            lambda i, console: memory.render_walk(i, console, walk, by),
+            lambda i: memory.walk_object(i, walk, by),
         )
     if tables:
-        yield View("tables", show_memory.render_tables, show_memory.tables_object)
+        yield View("tables", memory.render_tables, memory.tables_object)
     if p2m:
-        yield View("p2m", show_memory.render_p2m, show_memory.p2m_object)
+        yield View("p2m", memory.render_p2m, memory.p2m_object)
     if map_:
         yield View("map", picture.render_map, picture.map_object)
 
 
 def _print_views(inspection: Inspection, views: list[View]) -> None:
-    from migrate.reports.text import console_for
+    from migrate.reports.verdict.text import console_for
 
     console = console_for()
     for number, view in enumerate(views):
@@ -281,7 +279,7 @@ def _print_views(inspection: Inspection, views: list[View]) -> None:
 def _write_document(inspection: Inspection, views: list[View]) -> None:
     """One JSON document. What may be long is made and written piece by piece."""
     from migrate.judging.report_json import dumps, report_object
-    from migrate.reports.show_records import damage_object, elsewhere_object
+    from migrate.reports.inspection.records import damage_object, elsewhere_object
 
     report = report_object(inspection.report)
     known = {key: report[key] for key in ("schema", "tool", "stream", "target", "placement", "verdict", "reason")}

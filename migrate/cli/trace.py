@@ -96,7 +96,7 @@ def _trace(
     form: str,
 ) -> Ending:
     from migrate.judging import report_json
-    from migrate.reports import trace as report
+    from migrate.reports.verdict import trace as report
     from migrate.safe import safe
 
     outcomes = judgement.outcomes(target, placement, variant, order)

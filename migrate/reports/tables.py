@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from migrate.reports.text import console_for
+from migrate.reports.verdict.text import console_for
 from migrate.safe import safe
 
 if TYPE_CHECKING:

@@ -99,7 +99,7 @@ class StreamItem(_Item):
         if not comparison.differences:
             return
         case = result.case
-        from migrate.reports.mismatch import differences, mismatch
+        from migrate.reports.corpus.mismatch import differences, mismatch
 
         assert case.entry is not None
         if case.entry.host_dependent:

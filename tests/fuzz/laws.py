@@ -18,7 +18,7 @@ from migrate.judging.check import survey
 from migrate.judging.pipe_filter import Filter, Mode, Outcome
 from migrate.judging.report import Report
 from migrate.judging.report_json import dumps, report_object
-from migrate.reports.text import console_for, render
+from migrate.reports.verdict.text import console_for, render
 from migrate.rules.selection import Selection
 from migrate.xen.hvm_context import context_objections, saved_vcpus
 from streams.decoder import Decoder, drive

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from migrate.cli import main
 from migrate.cli.explain import violating_stream
 from migrate.destination.releases import resolve
-from migrate.reports.rule_pages import GUEST_SEES, Conditions, check_command, conditions, releases, sections
+from migrate.reports.rules.pages import GUEST_SEES, Conditions, check_command, conditions, releases, sections
 from migrate.rules.catalogue import NOT_RULES, RULES
 from migrate.rules.declaring import Effect
 

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from migrate.cli import main
 from migrate.order import LAW
-from migrate.reports.rule_pages import GUEST_SEES, Since, law_rows, layer_of, releases, rules_object
-from migrate.reports.rule_text import render_rules
+from migrate.reports.rules.pages import GUEST_SEES, Since, law_rows, layer_of, releases, rules_object
+from migrate.reports.rules.text import render_rules
 from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
 from migrate.rules.declaring import Effect, Layer
 

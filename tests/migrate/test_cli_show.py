@@ -17,8 +17,8 @@ from migrate.building.shapes import pv_guest
 from migrate.cli import main
 from migrate.corpus.expectations import Shelf
 from migrate.inspection import reading
-from migrate.reports.hexdump import hexdump
-from migrate.reports.show_records import DUMPED, render_contents, render_vcpus
+from migrate.reports.inspection.hexdump import hexdump
+from migrate.reports.inspection.records import DUMPED, render_contents, render_vcpus
 from streams.wire.framing import LibxlRecordType
 
 SAMPLES = Path(__file__).parents[2] / "sample_streams"

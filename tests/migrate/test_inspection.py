@@ -25,7 +25,7 @@ from migrate.inspection.records.summary import meaning, needed
 from migrate.inspection.vcpus.names import eflags_names, ranges_told
 from migrate.inspection.vcpus.registers import vcpu_ids, vcpu_states
 from migrate.judging.report_json import dumps
-from migrate.reports.show_records import contents_objects, record_object, rounds_object, vcpu_objects
+from migrate.reports.inspection.records import contents_objects, record_object, rounds_object, vcpu_objects
 from migrate.testing import strategies
 from streams.hvm_context import decode_context, encode_context
 from streams.pages import PageType

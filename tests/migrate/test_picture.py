@@ -16,8 +16,8 @@ from migrate.inspection import reading
 from migrate.inspection.memory.pagemap import NEVER_SENT, kind_name, page_map
 from migrate.inspection.reading import NotInStream
 from migrate.judging.report_json import dumps
-from migrate.reports import picture
-from migrate.reports.text import UNLIMITED
+from migrate.reports.inspection import picture
+from migrate.reports.verdict.text import UNLIMITED
 from migrate.testing import strategies
 from streams.pages import PageType
 

@@ -15,7 +15,7 @@ from migrate.cli import main
 from migrate.destination.cpu_features import FEATURES, HOME, MSR_BITS, NO_NAME, Word, set_bits
 from migrate.guest.cpu_policy import Policy, component_name, lacking, policy_objection, read_policy
 from migrate.guest.cpu_policy_files import NoPolicyError, any_policy, dumped_policy, stream_policy
-from migrate.reports.policy_text import policy_object
+from migrate.reports.inspection.policy import policy_object
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
 
 SAMPLES = Path(__file__).parents[2] / "sample_streams"

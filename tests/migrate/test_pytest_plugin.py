@@ -11,7 +11,7 @@ import pytest
 # pytester forgets whatever a run within this process imports: what is imported here is not imported each time.
 import migrate.corpus.runner
 import migrate.judging.from_json
-import migrate.reports.mismatch  # noqa: F401
+import migrate.reports.corpus.mismatch
 from migrate.building.builder import StreamBuilder
 
 pytest_plugins = ["pytester"]

@@ -10,7 +10,7 @@ from migrate.building.builder import StreamBuilder
 from migrate.cli import main
 from migrate.judging.from_json import report_from
 from migrate.judging.report_json import dumps
-from migrate.reports import github, junit, sarif
+from migrate.reports.verdict import github, junit, sarif
 from migrate.rules.catalogue import RULES, rule_set_version
 from migrate.rules.declaring import Severity
 

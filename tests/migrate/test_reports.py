@@ -9,7 +9,7 @@ from rich.console import Console
 
 from migrate.judging.report import Failure, Finding, Report, StreamFacts
 from migrate.judging.report_json import dumps, report_object
-from migrate.reports.text import console_for, render, render_verdict, verdict_sentence
+from migrate.reports.verdict.text import console_for, render, render_verdict, verdict_sentence
 from migrate.rules.catalogue import RULES, rule_set_version
 from migrate.rules.declaring import Effect, Severity
 from migrate.safe import safe, well_formed

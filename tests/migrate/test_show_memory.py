@@ -19,8 +19,8 @@ from migrate.inspection.memory.page_history import history
 from migrate.inspection.memory.walk import FIVE_LEVELS, FOUR_LEVELS, NO_PAGING, PAE, TWO_LEVELS, paging_mode, walk
 from migrate.inspection.reading import NotInStream
 from migrate.judging.report_json import dumps
-from migrate.reports import show_memory
-from migrate.reports.hexdump import hexdump
+from migrate.reports.inspection import memory
+from migrate.reports.inspection.hexdump import hexdump
 from migrate.testing import strategies
 from streams.hvm_context import decode_context, encode_context
 from streams.pages import PageType
@@ -535,11 +535,11 @@ def test_a_hexdump_folds_lines_that_repeat():
 
 def test_a_page_of_zeros_takes_a_word():
     b = StreamBuilder.pv(4)
-    assert "zeros, the whole page" in printed(b.build(), show_memory.render_pfn, b.store_pfn)
+    assert "zeros, the whole page" in printed(b.build(), memory.render_pfn, b.store_pfn)
 
 
 def test_a_page_is_printed_with_what_it_is_for_and_who_names_it():
-    text = printed("x417-pv32.plain.libxc.zst", show_memory.render_pfn, 25)
+    text = printed("x417-pv32.plain.libxc.zst", memory.render_pfn, 25)
     assert "L3TAB: an L3 page table" in text
     assert "0xbfbf6, below 4 GiB" in text  # 785398
     assert "cr3 of vcpu 1" in text
@@ -547,7 +547,7 @@ def test_a_page_is_printed_with_what_it_is_for_and_who_names_it():
 
 
 def test_the_trees_tell_why_the_restore_fails_where_it_does():
-    text = printed("x417-pv32.plain.libxc.zst", show_memory.render_tables, width=200, target="4.20", placement="high")
+    text = printed("x417-pv32.plain.libxc.zst", memory.render_tables, width=200, target="4.20", placement="high")
     assert "L3 above 4 GiB: 8" in text
     assert "the restore fails at: pfn 0x19" in text
     lines = text.splitlines()
@@ -557,9 +557,7 @@ def test_the_trees_tell_why_the_restore_fails_where_it_does():
 
 
 def test_json_tells_the_same_tables():
-    told = asked(
-        "x417-pv64.plain.libxc.zst", lambda inspection: json.loads(dumps(show_memory.tables_object(inspection)))
-    )
+    told = asked("x417-pv64.plain.libxc.zst", lambda inspection: json.loads(dumps(memory.tables_object(inspection))))
     assert {t["pfn"]: t["source_mfn"] for t in told["tables"] if t["level"] == 4} == SAID["x417-pv64.plain.libxc.zst"][
         "roots"
     ]
@@ -578,10 +576,10 @@ def look_at_everything(inspection):
     out = io.StringIO()
     console = Console(file=out, width=80, highlight=False, markup=False, emoji=False)
     calls = [
-        *((show_memory.render_pfn, show_memory.pfn_object, (pfn,)) for pfn in PFNS),
-        *((show_memory.render_walk, show_memory.walk_object, (address, 0)) for address in ADDRESSES),
-        (show_memory.render_tables, show_memory.tables_object, ()),
-        (show_memory.render_p2m, show_memory.p2m_object, ()),
+        *((memory.render_pfn, memory.pfn_object, (pfn,)) for pfn in PFNS),
+        *((memory.render_walk, memory.walk_object, (address, 0)) for address in ADDRESSES),
+        (memory.render_tables, memory.tables_object, ()),
+        (memory.render_p2m, memory.p2m_object, ()),
     ]
     for render, as_object, args in calls:
         try:

@@ -18,7 +18,7 @@ from migrate.cli.explain import violating_stream
 from migrate.judging.report import Report
 from migrate.reducing.ddmin import ddmin
 from migrate.reducing.shrink import NothingToShowError, contents, shrink, taken_apart
-from migrate.reports.rule_pages import conditions
+from migrate.reports.rules.pages import conditions
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
 from streams.encoder import encode

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from migrate.counting import count
-from migrate.reports.trace import describe
+from migrate.reports.verdict.trace import describe
 from migrate.xen.hypercalls import Pin, Refusal
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from migrate.reports.rule_pages import (
+from migrate.reports.rules.pages import (
     GUEST_SEES,
     check_command,
     explain_command,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.inspection.memory.resent import Pass, live
-from migrate.reports.words import live_sentences
+from migrate.reports.verdict.sentences import live_sentences
 from streams.pages import TABLE_TYPES, type_name
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from migrate.reports.html.memory_picture import memory
 from migrate.reports.html.passes import passes
 from migrate.reports.html.record_rows import records
 from migrate.reports.html.vcpu_tables import vcpus
-from migrate.reports.words import facts_told, tally, verdict_sentence
+from migrate.reports.verdict.sentences import facts_told, tally, verdict_sentence
 
 if TYPE_CHECKING:
     from markupsafe import Markup

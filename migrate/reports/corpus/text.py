@@ -10,7 +10,7 @@ from rich.text import Text
 
 from migrate.corpus.agreement import Share, Tally, agreement, total
 from migrate.corpus.results import Status
-from migrate.reports.corpus_words import MISSING, WORDS, asked, details, disagrees, observed, remarks, worth_a_word
+from migrate.reports.corpus.sentences import MISSING, WORDS, asked, details, disagrees, observed, remarks, worth_a_word
 from migrate.safe import safe
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from migrate.inspection.memory.forest import Branch, Forest, Group, Link, Span, 
 from migrate.inspection.memory.frame_runs import Placed, Runs, placed
 from migrate.inspection.memory.page_history import History, Mapper, Sending, history
 from migrate.inspection.memory.walk import Step, Walk, walk
-from migrate.reports.hexdump import hexdump
-from migrate.reports.text import SEVERITY_STYLE, hanging
+from migrate.reports.inspection.hexdump import hexdump
+from migrate.reports.verdict.text import SEVERITY_STYLE, hanging
 from migrate.safe import safe, well_formed
 from migrate.xen.entries import PAE_L3_LIMIT, P
 from streams.pages import type_name

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from migrate.reports.rule_pages import explain_command
-from migrate.reports.words import facts_told, verdict_sentence
+from migrate.reports.rules.pages import explain_command
+from migrate.reports.verdict.sentences import facts_told, verdict_sentence
 from migrate.rules.declaring import Severity
 from migrate.safe import safe
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from migrate.reports.words import verdict_sentence
+from migrate.reports.verdict.sentences import verdict_sentence
 from migrate.rules.declaring import Severity
 from migrate.safe import safe
 

@@ -10,7 +10,7 @@ from rich.text import Text
 from migrate.destination.cpu_features import MSR_NAMES
 from migrate.guest.cpu_policy import Lack, Policy
 from migrate.judging.report import SCHEMA
-from migrate.reports.text import hanging
+from migrate.reports.verdict.text import hanging
 from migrate.safe import safe, well_formed
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from migrate.corpus.filesystems import is_url
 from migrate.judging.report import Finding, Report
-from migrate.reports.words import verdict_sentence
+from migrate.reports.verdict.sentences import verdict_sentence
 from migrate.rules import version
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Rule, Severity

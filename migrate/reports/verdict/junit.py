@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
 
-from migrate.reports.words import plain_lines, verdict_sentence
+from migrate.reports.verdict.sentences import plain_lines, verdict_sentence
 from migrate.rules.declaring import Severity
 from migrate.safe import safe
 

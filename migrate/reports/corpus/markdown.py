@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from migrate.corpus.results import Status
-from migrate.reports.corpus_words import MISSING, WORDS, in_a_line, remarks
+from migrate.reports.corpus.sentences import MISSING, WORDS, in_a_line, remarks
 from migrate.safe import safe
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from migrate.inspection.records.cursor import Field
 from migrate.inspection.records.fields import fields_of
 from migrate.inspection.records.summary import meaning, needed
 from migrate.inspection.vcpus.registers import vcpu_states
-from migrate.reports.hexdump import hexdump
+from migrate.reports.inspection.hexdump import hexdump
 from migrate.reports.tables import print_table
-from migrate.reports.text import SEVERITY_STYLE, hanging
-from migrate.reports.words import live_sentences
+from migrate.reports.verdict.sentences import live_sentences
+from migrate.reports.verdict.text import SEVERITY_STYLE, hanging
 from migrate.rules.declaring import Severity
 from migrate.safe import safe, well_formed
 from streams.wire.framing import padded

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from migrate.corpus.results import Result, Run, Status
-from migrate.reports.corpus_words import MISSING, WORDS, asked, details, in_a_line
-from migrate.reports.junit import Outcome, Trial, document, placed
+from migrate.reports.corpus.sentences import MISSING, WORDS, asked, details, in_a_line
+from migrate.reports.verdict.junit import Outcome, Trial, document, placed
 
 SUITE = "migrate corpus"
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from migrate.corpus.results import Result, Run, Status
-from migrate.reports import sarif
-from migrate.reports.corpus_words import MISSING, asked, in_a_line, observed, reason, told
+from migrate.reports.corpus.sentences import MISSING, asked, in_a_line, observed, reason, told
+from migrate.reports.verdict import sarif
 from migrate.safe import well_formed
 
 if TYPE_CHECKING:
