@@ -22,7 +22,7 @@ COMMANDS = {
     "show": "migrate.cli.show",
     "report": "migrate.cli.report",
     "extract": "migrate.cli.extract",
-    "corpus": "migrate.cli.corpus",
+    "corpus": "migrate.cli.corpus.run",
     "policy": "migrate.cli.policy",
     "verify-stream-v2": "migrate.cli.verify_stream_v2",
     "synth": "migrate.cli.synth",

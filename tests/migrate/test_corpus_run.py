@@ -14,7 +14,7 @@ from corpora import ACCEPTED, REFUSED, bad, corpus, corpus_run, expect, good, li
 from rich.console import Console
 
 from migrate.building.builder import StreamBuilder
-from migrate.cli.corpus_live import LiveTable
+from migrate.cli.corpus.live import LiveTable
 from migrate.corpus.cache import Cache, validator
 from migrate.corpus.discovery import Shard, discover
 from migrate.corpus.known import load_known

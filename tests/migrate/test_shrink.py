@@ -183,7 +183,7 @@ def test_every_violation_still_shows_once_it_is_small(id):
 
 
 def test_a_genuine_stream_of_8_mib_becomes_small_in_seconds():
-    from migrate.cli.shrink import _read
+    from migrate.cli.corpus.shrink import _read
 
     data = _read(str(SAMPLES / "x417-pv32.live4.libxc.zst"))
     start = time.monotonic()

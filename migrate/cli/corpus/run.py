@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 # The rest of the group; only the command that runs is imported.
 COMMANDS = {
-    "accept": "migrate.cli.corpus_accept",
-    "merge": "migrate.cli.corpus_merge",
-    "shrink": "migrate.cli.shrink",
-    "scrub": "migrate.cli.scrub",
+    "accept": "migrate.cli.corpus.accept",
+    "merge": "migrate.cli.corpus.merge",
+    "shrink": "migrate.cli.corpus.shrink",
+    "scrub": "migrate.cli.corpus.scrub",
 }
 EXIT_CODES = (
     "Exit code: 0 all as expected, known to differ, or new; 1 something differs, or a stream is missing; 2 wrong "
@@ -140,7 +140,7 @@ def run(
     \b
     Example: migrate corpus run guests --junit guests.xml --jsonl guests.jsonl
     """
-    from migrate.cli.corpus_live import LiveTable
+    from migrate.cli.corpus.live import LiveTable
     from migrate.corpus.journal import Journal
     from migrate.corpus.results import Run
     from migrate.reports.corpus.text import render

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from migrate.cli.corpus import EXIT_CODES, ending_of, journal_of, output_options, write_outputs
+from migrate.cli.corpus.run import EXIT_CODES, ending_of, journal_of, output_options, write_outputs
 
 
 @click.command(epilog=EXIT_CODES + " An interrupted run, or a shard that is not there, counts as not judged.")

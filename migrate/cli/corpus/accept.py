@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from migrate.cli import Ending, complain, echo, suggestions
-from migrate.cli.corpus import cache_option, discovered, jobs_option, judged, known_option
+from migrate.cli.corpus.run import cache_option, discovered, jobs_option, judged, known_option
 from migrate.destination.placement import NAMES as PLACEMENTS
 
 
