@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from migrate import check
-from migrate.inspection import reading
+from migrate.inspection.reading import inspect
 from migrate.reports.inspection import picture
 from migrate.reports.verdict import text
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import Rec
-from migrate.cli import main
+from migrate.cli.main import main
 from streams.wire.framing import EMULATOR_HEADER, LibxlRecordType, XapiBlockId
 
 # Seven- and eight-bit forms of what begins a sequence, a bell, a line that could pass for another, and a turn of

@@ -307,7 +307,7 @@ fault, poll = json.loads(sys.argv[2])
 FaultyOs(Fault(**fault)).install(forwarding)
 if poll is not None:
     forwarding.select = FaultyPoll(poll)
-from migrate.cli import main
+from migrate.cli.main import main
 main(["filter", *sys.argv[3:]], prog_name="migrate")
 """
 

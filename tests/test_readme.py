@@ -5,14 +5,13 @@ import importlib.util
 import re
 import shlex
 import string
-from pathlib import Path
 
 import click
 import pytest
+from project import ROOT
 
-from migrate.cli import main
+from migrate.cli.main import main
 
-ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"^\$ (migrate .*)$", TEXT, re.MULTILINE)
 

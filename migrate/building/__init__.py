@@ -1,1 +1,1 @@
-"""building."""
+"""Guests and streams to order, out of what `streams` declares."""

@@ -18,8 +18,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.building.builder import FIRST_MFN, KERNEL_SLOT, PAE_ROOT, PTE_RO, PTE_RW, SLOT3, TABLE, Rec, StreamBuilder
-from migrate.building.parts import ENTRIES
+from migrate.building.builder import FIRST_MFN, KERNEL_SLOT, SLOT3, Rec, StreamBuilder
+from migrate.building.parts import PAE_ROOT, PTE_RO, PTE_RW, TABLE
 from streams.pages import PIN_BIT, TYPE_SHIFT, PageType
 from streams.wire.framing import (
     PAGE_DATA_HEADER,
@@ -30,6 +30,7 @@ from streams.wire.framing import (
     RecordType,
 )
 from streams.wire.hvm_names import HvmParam
+from streams.wire.paging import ENTRIES
 
 Kind = Literal["hvm", "pv"]
 Words = NDArray[np.uint64]

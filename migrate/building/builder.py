@@ -24,27 +24,15 @@ from numpy.typing import NDArray
 from migrate.building.parts import (
     CPUID_LEAVES,
     DEVICE_MODEL,
-    ENTRIES,
     GDT,
     MSRS,
-    NX,
     PAE_EXTENDED_CR3,
     PAE_ROOT,
-    PAT,
-    PCD,
-    PSE,
     PTE_RO,
     PTE_RW,
-    PWT,
-    RW,
     TABLE,
     TSC_KHZ,
-    US,
-    A,
-    D,
-    G,
     Kind,
-    P,
     Page,
     Rec,
     Vcpu,
@@ -93,35 +81,13 @@ from streams.wire.framing import (
 )
 from streams.wire.hvm import HVM_PARAM
 from streams.wire.hvm_names import HvmParam
+from streams.wire.paging import ENTRIES
 from streams.wire.policy import CPUID_LEAF, MSR_ENTRY
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.start_info import MAGIC_PREFIX, MAGIC_SIZE, START_INFO
 from streams.wire.views import view
 
-__all__ = [
-    "NX",
-    "PAE_ROOT",
-    "PAT",
-    "PCD",
-    "PSE",
-    "PTE_RO",
-    "PTE_RW",
-    "PWT",
-    "RW",
-    "TABLE",
-    "US",
-    "A",
-    "D",
-    "G",
-    "P",
-    "Page",
-    "Rec",
-    "StreamBuilder",
-    "Vcpu",
-    "entry",
-    "hvm_context",
-    "page_data",
-]
+__all__ = ["Page", "Rec", "StreamBuilder", "Vcpu"]
 
 # Where the kernel lives: the last slot of a PAE root, the first one above Xen's in an L4.
 SLOT3, KERNEL_SLOT = 3, 272

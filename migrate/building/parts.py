@@ -24,6 +24,7 @@ from streams.wire.framing import (
 )
 from streams.wire.hvm import SAVE_HEADER
 from streams.wire.hvm_names import SAVE_MAGIC, SaveType
+from streams.wire.paging import ENTRIES, RW, US, A, D, P
 from streams.wire.policy import NO_SUBLEAF
 from streams.wire.vcpu import (
     CONTEXT,
@@ -37,14 +38,11 @@ from streams.wire.vcpu import (
     pfn_to_cr3,
 )
 
-P, RW, US, PWT, PCD, A, D, PSE, PAT, G = 0x1, 0x2, 0x4, 0x8, 0x10, 0x20, 0x40, 0x80, 0x80, 0x100
-NX = 1 << 63
 PTE_RW = P | RW | US | A | D
 PTE_RO = P | US | A | D
 TABLE = P | RW | US | A | D
 PAE_ROOT = P | RW | US | A
 
-ENTRIES = 512
 PAE_EXTENDED_CR3 = 1 << next(bit for bit, name in VM_ASSIST_NAMES.items() if name == "pae_extended_cr3")
 
 # How a kernel of each width looks when it is suspended: addresses and selectors that Xen takes as they are.

@@ -12,9 +12,9 @@ import numpy as np
 
 from migrate.building.big_streams import DIRTY_ONE_IN
 from migrate.building.builder import FIRST_MFN, StreamBuilder
-from migrate.building.parts import ENTRIES, PTE_RW, TABLE, entry
-from migrate.xen.entries import PAE_L2_FIRST_XEN_SLOT, PAE_L3_LIMIT
+from migrate.building.parts import PTE_RW, TABLE, entry
 from streams.wire.framing import PAGE_SHIFT
+from streams.wire.paging import ENTRIES, PAE_L2_FIRST_XEN_SLOT, PAE_L3_LIMIT
 
 # How many entries of an L1 map a page.
 MAPPED = 64

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migrate.cli import Ending, complain, internal_error, suggestions
+from migrate.cli import suggestions
 from migrate.cli.check_outputs import FORMATS, output_for
+from migrate.cli.ending import Ending, complain, internal_error
 from migrate.cli.options import ALL, STDIN, l3_rule_option, placement_option, source_of, target_option, vcpus_option
 from streams.compression import MAX_EXPANSION
 

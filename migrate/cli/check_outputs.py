@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from migrate.cli import Ending, echo
+from migrate.cli.ending import Ending, echo
 
 if TYPE_CHECKING:
     from migrate.judging.report import Report

@@ -16,7 +16,8 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from migrate.cli import COMPLETE, PROGRAM, echo
+from migrate.cli.ending import echo
+from migrate.cli.main import COMPLETE, PROGRAM
 
 
 class Bash(BashComplete):
@@ -80,7 +81,7 @@ for _shell in SHELLS.values():
 
 def script(shell: str) -> str:
     """What a shell of that name has to read in order to complete this program's command lines."""
-    from migrate.cli import main
+    from migrate.cli.main import main
 
     context: dict[str, Any] = {}
     return SHELLS[shell](main, context, PROGRAM, COMPLETE).source()

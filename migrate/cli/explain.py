@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migrate.cli import Ending, complain, echo, suggestions
+from migrate.cli import suggestions
+from migrate.cli.ending import Ending, complain, echo
 
 if TYPE_CHECKING:
     from migrate.reports.rules.pages import Shown

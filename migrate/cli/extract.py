@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migrate.cli import Ending, complain
+from migrate.cli.ending import Ending, complain
 from migrate.cli.options import record_option, source_of, whole_number
 from migrate.cli.output import STDOUT, stream_output
 
 if TYPE_CHECKING:
-    from migrate.extraction import Extracted
-    from migrate.inspection import Inspection
+    from migrate.extraction.extract import Extracted
+    from migrate.inspection.reading import Inspection
 
 
 @click.command(
@@ -93,9 +93,8 @@ def extract(
 
 def _memory(stream: str, form: str, out: str, *, force: bool) -> Ending:
     from migrate.cli import progress
-    from migrate.extraction import NothingError
-    from migrate.extraction import extract as write_memory
-    from migrate.extraction.extract import Form
+    from migrate.extraction.extract import Form, NothingError
+    from migrate.extraction.extract import extract as write_memory
 
     if os.path.exists(out) and not stat.S_ISREG(os.stat(out).st_mode):
         raise click.UsageError(f"{out} is no regular file: pages are not written in order")
@@ -133,10 +132,9 @@ def _tell(written: Extracted, out: str) -> None:
 
 def _part(stream: str, page: int | None, record: str | None, out: str, *, force: bool) -> Ending:
     """Write one page, or the body of one record."""
-    from migrate.extraction import NothingError, record_body
-    from migrate.extraction import page as one_page
-    from migrate.inspection import reading
-    from migrate.inspection.reading import NotInStream
+    from migrate.extraction.extract import NothingError, record_body
+    from migrate.extraction.extract import page as one_page
+    from migrate.inspection.reading import NotInStream, inspect
     from migrate.inspection.records.selector import selected
 
     def then(inspection: Inspection) -> Ending:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from migrate.cli import Ending, complain, suggestions
+from migrate.cli import suggestions
+from migrate.cli.ending import Ending, complain
 from migrate.cli.options import placement_option, target_option, vcpus_option
 from migrate.cli.output import is_same
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from migrate.cli import DEBUG, PROGRAM, Ending, echo
+from migrate.cli.ending import DEBUG, Ending, echo
+from migrate.cli.main import PROGRAM
 
 # What roff would take for a command, or print as a typographer would and not as a shell needs it.
 _ROFF = str.maketrans({"\\": r"\e", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti", '"': r"\(dq"})
@@ -115,7 +116,7 @@ def manual() -> None:
     """
     from shutil import which
 
-    from migrate.cli import main
+    from migrate.cli.main import main
 
     if sys.stdout is None or not sys.stdout.isatty() or which("man") is None:
         echo(page(main).rstrip())

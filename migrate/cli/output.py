@@ -12,7 +12,7 @@ from typing import IO
 
 import click
 
-from migrate.cli import Ending, complain
+from migrate.cli.ending import Ending, complain
 
 STDOUT = "-"
 

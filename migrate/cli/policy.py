@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migrate.cli import Ending, complain, echo
+from migrate.cli.ending import Ending, complain, echo
 from migrate.cli.options import source_of
 
 if TYPE_CHECKING:

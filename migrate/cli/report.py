@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migrate.cli import Ending, complain, echo, internal_error
 from migrate.cli.check import BADNESS, ending_of, reason_of
+from migrate.cli.ending import Ending, complain, echo, internal_error
 from migrate.cli.options import STDIN, l3_rule_option, placement_option, source_of, target_option, vcpus_option
 from migrate.cli.output import STDOUT, stream_output
 
 if TYPE_CHECKING:
-    from migrate.inspection import Inspection
-    from migrate.reports.html import Section
+    from migrate.inspection.reading import Inspection
+    from migrate.reports.html.section import Section
 
 
 @click.command(
@@ -66,8 +66,9 @@ def report(
 
     from migrate.cli import progress
     from migrate.destination.placement import check_name
-    from migrate.inspection import reading
-    from migrate.reports.html import lost_section, section, write
+    from migrate.inspection.reading import inspect
+    from migrate.reports.html.document import write
+    from migrate.reports.html.section import lost_section, section
     from streams.transports import TransportError
 
     try:

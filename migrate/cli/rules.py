@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from migrate.cli import echo
+from migrate.cli.ending import echo
 from migrate.rules.declaring import Layer
 
 

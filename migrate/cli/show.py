@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from migrate.cli import Ending, complain, echo
 from migrate.cli.check import reason_of
+from migrate.cli.ending import Ending, complain, echo
 from migrate.cli.options import (
     ALL,
     placement_option,
@@ -24,7 +24,7 @@ from migrate.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from migrate.inspection import Inspection
+    from migrate.inspection.reading import Inspection
 
 
 def _vcpu(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | int | None:
@@ -98,8 +98,7 @@ def show(
 
     from migrate.cli import progress
     from migrate.destination.placement import check_name
-    from migrate.inspection import reading
-    from migrate.inspection.reading import NotInStream
+    from migrate.inspection.reading import NotInStream, inspect
     from streams.transports import TransportError
 
     try:

@@ -11,7 +11,8 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from migrate.cli import Ending, complain, echo, suggestions
+from migrate.cli import suggestions
+from migrate.cli.ending import Ending, complain, echo
 from migrate.cli.options import one_rule
 from migrate.cli.output import STDOUT, stream_output
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migrate.cli import Ending, complain, echo
 from migrate.cli.check import reason_of
+from migrate.cli.ending import Ending, complain, echo
 from migrate.cli.options import l3_rule_option, placement_option, source_of, target_option, vcpus_option
 
 if TYPE_CHECKING:
     from migrate.destination.releases import Target
-    from migrate.judging.check import Judgement
+    from migrate.judging.judgement import Judgement
 
 ORDERS = ("restore", "build", "bottom-up", "top-down")
 

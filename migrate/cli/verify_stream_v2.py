@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import click
 
-from migrate.cli import Ending, complain, echo
+from migrate.cli.ending import Ending, complain, echo
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from migrate.corpus.results import Answer
 
 if TYPE_CHECKING:
     from migrate.corpus.cache import Cache
-    from migrate.judging.check import Judgement
+    from migrate.judging.judgement import Judgement
 
 
 @dataclass(frozen=True, slots=True)

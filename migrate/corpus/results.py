@@ -58,7 +58,7 @@ class Answer:
     @property
     def reports(self) -> tuple[Report, ...]:
         """The reports. Raises ValueError for what is none."""
-        from migrate.judging.from_json import report_from
+        from migrate.judging.report_json import report_from
 
         return tuple(map(report_from, self.checks))
 

@@ -71,7 +71,6 @@ class Processes(Workers):
     def start(self, number: int = 0) -> Executor:
         """A pool of processes."""
         # Where processes are forked, each has then what it would else have to load.
-        import migrate.judging.check
 
         pool = ProcessPoolExecutor(number or self._number, initializer=_leave_interrupts_to_the_parent)
         self._pools.append(pool)

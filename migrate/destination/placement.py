@@ -98,7 +98,7 @@ def place(name: str, guest: PvGuest) -> Placement:
     import numpy as np
 
     from migrate.guest.memory import INVALID_MFN
-    from migrate.xen.entries import FRAME_MASK, PAE_L3_LIMIT
+    from streams.wire.paging import FRAME_MASK, PAE_L3_LIMIT
 
     count = len(guest.types)
     if name == SOURCE:

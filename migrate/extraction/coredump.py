@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 
 from migrate.extraction import core_layout
 from migrate.extraction.core_layout import Note, Section, SectionType
-from migrate.extraction.pagefile import PageFile
-from migrate.extraction.pagefile_by_pfn import ByPfn
+from migrate.extraction.pagefile import ByPfn, PageFile
 from migrate.extraction.vcpus import Frames, hvm_contexts, pv_contexts
 from migrate.guest.memory import INVALID_MFN
 from migrate.guest.pages import Pages
 from migrate.toolstack.hvm import HvmKind
 from migrate.toolstack.pv import PvKind
-from migrate.xen.entries import FRAME_MASK, P
 from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE, SHARED_INFO_SIZE
+from streams.wire.paging import FRAME_MASK, P
 from streams.wire.views import dtype_of
 
 if TYPE_CHECKING:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 from os import ftruncate
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,15 @@ from migrate.extraction.coredump import CoreDump, Dumped
 from migrate.extraction.final_pages import Memory
 from migrate.extraction.pagefile import CAME, FULL, PageFile
 from migrate.guest.pages import Pages
+from migrate.inspection.logbook import Layer
 from streams.decoder import Decoder, drive
+from streams.pages import PFN_MASK
 from streams.transports import TransportError, open_transport
-from streams.wire.framing import PAGE_SIZE
+from streams.wire.framing import PAGE_DATA_HEADER, PAGE_SIZE, PFN_WORD_SIZE, RecordType
+
+if TYPE_CHECKING:
+    from migrate.inspection.logbook import Entry
+    from migrate.inspection.reading import Inspection
 
 if TYPE_CHECKING:
     from migrate.judging.check import Source
@@ -190,3 +197,46 @@ def _remarks(memory: Memory) -> list[str]:
     if memory.waiting:
         told.append(f"{memory.waiting} pages that came after the last checkpoint are left out")
     return told
+
+
+# Bytes of a body read in one go. A compressed stream is decoded again for each piece.
+_PIECE = 16 << 20
+
+
+def page(inspection: Inspection, pfn: int) -> bytes | None:
+    """A page of the guest as its receiver would have it: what a raw image has at pfn * 4096.
+
+    None where it never came with contents. What VERIFY and checkpoints mean is told in `memory`.
+    """
+    if pfn > PFN_MASK:
+        return None
+    places = []
+    for entry, words in inspection.words(islice(inspection.log, _that_count(inspection))):
+        start = PAGE_DATA_HEADER.size + len(words) * PFN_WORD_SIZE
+        if entry.length == start + words.data_pages * PAGE_SIZE:
+            hits = np.flatnonzero(words.pfns[words.has_data] == pfn)
+            places += [entry.body + start + hit * PAGE_SIZE for hit in hits.tolist()]
+    for place in reversed(places):
+        contents = inspection.read([(place, PAGE_SIZE)])[0]
+        if len(contents) == PAGE_SIZE:  # else the input ends in it
+            return contents
+    return None
+
+
+def _that_count(inspection: Inspection) -> int:
+    """How many entries of the logbook stand before the last checkpoint, if there is one, and before VERIFY."""
+    last = len(inspection.log)
+    for number, entry in enumerate(inspection.log):
+        if entry.layer is Layer.LIBXC and entry.type == RecordType.VERIFY:
+            return min(last, number)
+        if entry.layer is Layer.LIBXC and entry.type == RecordType.CHECKPOINT:
+            last = number
+    return last
+
+
+def record_body(inspection: Inspection, entry: Entry) -> Iterator[bytes]:
+    """The body of a record or block in pieces, as far as the input has it."""
+    at = 0
+    while at < entry.length and (piece := inspection.read([(entry.body + at, min(_PIECE, entry.length - at))])[0]):
+        yield piece
+        at += len(piece)

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from migrate.guest.memory import room_for
 from migrate.guest.pages import Pages
-from migrate.judging.report import StreamFacts
 from migrate.rules.findings import Collector
+from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.restore import Restorer
-from migrate.xen.entries import ENTRIES, IS_TABLE
+from migrate.xen.entries import IS_TABLE
 from streams.pages import PfnWords
 from streams.records import Damage, PageData, Place, Record
 from streams.wire.framing import (
@@ -30,6 +30,7 @@ from streams.wire.framing import (
     PageDataHeader,
     RecordType,
 )
+from streams.wire.paging import ENTRIES
 
 # A file may seem this large at the least, most of it holes.
 _FREE_PFNS = 1 << 23

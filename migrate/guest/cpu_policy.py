@@ -10,16 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from migrate.destination.cpu_features import (
-    FEATURES,
-    HOME,
-    MSR_NAMES,
-    REGISTERS,
-    Word,
-    msr_features,
-    set_bits,
-    word_features,
-)
+from streams.wire.cpu_features import FEATURES, HOME, MSR_NAMES, REGISTERS, Word, msr_features, set_bits, word_features
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
 from streams.wire.xstate import XSAVE_LEGACY_SIZE, XState
 

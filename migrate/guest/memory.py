@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.pages import LEVEL_MASK, PIN_BIT
-from streams.wire.framing import PAGE_SIZE
+from streams.wire.framing import P2M_HEADER, PAGE_SIZE
 
 if TYPE_CHECKING:
     from migrate.guest.pages import PageStore
@@ -161,3 +161,24 @@ class PvGuest:
         mfns[self.state & DATA == 0] = INVALID_MFN
         self._source_mfns = mfns
         return mfns
+
+
+UNSET = -1
+
+
+def read_p2m_frames(body: bytes, known: NDArray[np.int64], start: int, end: int) -> NDArray[np.int64]:
+    """Store a record's pfns in slots start..end-1 of the list, growing it where needed.
+
+    Parameters
+    ----------
+    known:
+        the list so far: pfns, int64, `UNSET` where nothing was said.
+
+    Returns
+    -------
+    The new list. A pfn of 2^63 or more reads as `UNSET`: no guest has it.
+    """
+    frames = np.full(max(len(known), end), UNSET, np.int64)
+    frames[: len(known)] = known
+    frames[start:end] = np.frombuffer(body, "<i8", offset=P2M_HEADER.size)
+    return np.maximum(frames, UNSET)

@@ -21,6 +21,8 @@ Pages = NDArray[np.uint64]  # shape (pages, 512): contents as little-endian u64
 
 # Pages kept in memory before a pool moves to a temporary file.
 POOL_PAGES_IN_MEMORY = 4096
+# What a frame holds that the toolstack never wrote to: a debug hypervisor's scrub pattern, as measured.
+UNWRITTEN = b"\xc2" * PAGE_SIZE
 
 
 class PagePool:

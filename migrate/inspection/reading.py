@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from migrate.destination.releases import resolve
 from migrate.inspection.logbook import Entry, Logbook
-from migrate.judging.check import Checker, Judgement, Source
-from migrate.judging.report import StreamFacts
+from migrate.judging.check import Checker, Source
+from migrate.judging.judgement import Judgement
 from migrate.rules.selection import Selection
+from migrate.toolstack.facts import StreamFacts
 from streams.compression import CODECS
 from streams.decoder import Decoder, drive
 from streams.pages import PfnWords

@@ -1,1 +1,1 @@
-"""judging."""
+"""One stream, and its verdict."""

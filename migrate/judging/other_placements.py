@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from migrate.judging.pv_facts import extended_cr3, pv_guest, roots
-from migrate.judging.report import Finding
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity
-from migrate.xen.entries import PAE_L3_LIMIT
+from migrate.rules.findings import Finding
 from streams.pages import LEVEL_MASK
+from streams.wire.paging import PAE_L3_LIMIT
 from streams.wire.vcpu import CONTEXT
 from streams.wire.views import view
 
 if TYPE_CHECKING:
     from migrate.destination.releases import Target
-    from migrate.judging.check import Judgement
+    from migrate.judging.judgement import Judgement
 
 
 def _refused(judgement: Judgement, target: Target, placement: str, variant: str | None) -> str | None:

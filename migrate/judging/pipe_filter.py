@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from migrate.judging.check import Judgement
+from migrate.judging.judgement import Judgement
 from migrate.judging.report import Report
 from migrate.rules.declaring import Severity
 from streams.decoder import Decoder, Give
 
 if TYPE_CHECKING:
     from migrate.destination.releases import Target
-    from migrate.judging.report import Finding
+    from migrate.rules.findings import Finding
     from migrate.rules.selection import Selection
     from migrate.toolstack.passes import Round
     from streams.decoder import Answer, Decoding, Request

@@ -11,7 +11,7 @@ from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3, cr3_to_pfn
 from streams.wire.views import view
 
 if TYPE_CHECKING:
-    from migrate.judging.check import Judgement
+    from migrate.judging.judgement import Judgement
 
 
 def pv_guest(judgement: Judgement) -> PvGuest:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import operator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from migrate.judging.report import SCHEMA
+from migrate.judging.report import SCHEMA, CheckpointVerdict, Report
 from migrate.rules import version
+from migrate.rules.catalogue import RULES
+from migrate.rules.declaring import Effect, Release, Severity
+from migrate.rules.findings import Failure, Finding
 from migrate.safe import well_formed
+from migrate.toolstack.facts import StreamFacts
+from migrate.toolstack.passes import Round
 
 if TYPE_CHECKING:
-    from migrate.judging.report import Finding, Report
+    from migrate.judging.report import Report
     from migrate.rules.declaring import Release
+    from migrate.rules.findings import Finding
 
 # In a finding these are always there, null where unknown; other fields only where there is something to say.
 _ALWAYS = ("offset", "record", "record_type", "pfn", "vcpu")
@@ -70,3 +76,68 @@ def _finding_object(finding: Finding) -> dict[str, Any]:
 
 def _release(release: Release) -> str:
     return ".".join(map(str, release))
+
+
+_FACTS = frozenset(f.name for f in fields(StreamFacts))
+
+
+_PLAIN = (
+    *("message", "offset", "record", "record_type", "pfn", "mfn", "vcpu", "slot", "errno", "count", "step", "call"),
+    "signal",
+)
+
+
+def report_from(text: str) -> Report:
+    """The report that `migrate check --format json` wrote as this object.
+
+    What the object does not hold is left as it is by default: `placement` of a finding, `l3_rule`.
+
+    Raises
+    ------
+    ValueError
+        for anything that is not such an object, or speaks of rules that are unknown here.
+    """
+    try:
+        told: dict[str, Any] = json.loads(text)
+        return Report(
+            stream=_facts_from(told["stream"]),
+            target=told["target"],
+            placement=told["placement"],
+            verdict=told["verdict"],
+            failure=_failure_from(told["failure"]),
+            findings=[_finding_from(one) for one in told["findings"]],
+            reason=told["reason"],
+            checkpoints=[
+                CheckpointVerdict(**{**one, "failure": _failure_from(one["failure"])}) for one in told["checkpoints"]
+            ],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a report: {type(error).__name__}: {error}") from error
+
+
+def _facts_from(told: dict[str, Any]) -> StreamFacts:
+    known = {key: value for key, value in told.items() if key in _FACTS}
+    return StreamFacts(**{**known, "rounds": [Round(**one) for one in told["rounds"]]})
+
+
+def _failure_from(told: dict[str, Any] | None) -> Failure | None:
+    return None if told is None else Failure(**told)
+
+
+def _finding_from(told: dict[str, Any]) -> Finding:
+    return Finding(
+        rule=RULES[told["rule"]],
+        severity=Severity(told["severity"]),
+        effect=Effect[told["effect"].upper()],
+        since=_release_from(told.get("since")),
+        until=_release_from(told.get("until")),
+        chain=tuple(told.get("chain", ())),
+        **{name: told[name] for name in _PLAIN if name in told},
+    )
+
+
+def _release_from(told: str | None) -> Release | None:
+    if told is None:
+        return None
+    major, minor, patch = map(int, told.split("."))
+    return (major, minor, patch)

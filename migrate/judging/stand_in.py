@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from migrate.destination.releases import resolve
-from migrate.judging.check import Judgement
-from migrate.judging.report import Finding
+from migrate.judging.judgement import Judgement
 from migrate.rules.declaring import Effect, Layer
+from migrate.rules.findings import Finding
 from migrate.rules.selection import Selection
 from migrate.toolstack.restore import Restorer
 from streams.decoder import Decoder, drive

@@ -1,1 +1,1 @@
-"""reducing."""
+"""A stream made smaller, or anonymous."""

@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.judging.check import judge
-from migrate.xen.entries import FRAME_MASK, IS_TABLE, P
+from migrate.xen.entries import IS_TABLE
 from streams.pages import LEVEL_MASK, PFN_MASK, PfnWords
 from streams.wire.framing import PAGE_SHIFT
+from streams.wire.paging import FRAME_MASK, P
 from streams.wire.vcpu import START_INFO_REGISTER, USER_ROOT_VALID, gdt_frames_used
 
 if TYPE_CHECKING:
-    from migrate.judging.check import Judgement, Source
+    from migrate.judging.check import Source
+    from migrate.judging.judgement import Judgement
 
 Pfns = NDArray[np.int64]
 

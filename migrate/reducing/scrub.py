@@ -64,7 +64,8 @@ from streams.wire.views import offset_of, view
 from streams.wire.xstate import XSAVE_LEGACY_SIZE
 
 if TYPE_CHECKING:
-    from migrate.judging.check import Judgement, Source
+    from migrate.judging.check import Source
+    from migrate.judging.judgement import Judgement
     from migrate.judging.report import Report
     from streams.legacy import LegacyStream
 

@@ -15,10 +15,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from migrate.judging.check import check
-from migrate.reducing.ddmin import ddmin
 from migrate.reducing.stream_memory import Memory
 from migrate.rules.declaring import Severity
 from streams.bodies import Body, P2mFrames, PvInfo, SharedInfo, VcpuBasic, VcpuExtended, VcpuMsrs, VcpuXsave
@@ -31,7 +30,8 @@ from streams.wire.shared_info import SHARED_INFO
 from streams.wire.views import view
 
 if TYPE_CHECKING:
-    from migrate.judging.report import Finding, Report
+    from migrate.judging.report import Report
+    from migrate.rules.findings import Finding
 
 Items = tuple[Item, ...]
 # Beyond so many words that are not zero, pages alone are made zero.
@@ -362,3 +362,41 @@ class _Shrinker:
 
 
 _VCPU = VcpuBasic | VcpuExtended | VcpuXsave | VcpuMsrs
+
+
+T = TypeVar("T")
+
+
+def ddmin(things: Sequence[T], still: Callable[[list[T]], bool], *, finest: int = 1) -> list[T]:
+    """Leave out what can be left out; what stays is in its order.
+
+    Parameters
+    ----------
+    still:
+        whether some of the things are enough. It holds of all of them, and is not asked that.
+    finest:
+        the least number of things that are left out at a time. With 1, no single one of what stays can go.
+
+    Returns
+    -------
+    list
+        of n things with k that stay, after about 2 k log2(n / k) questions; 2 n where all stay.
+    """
+    kept = list(things)
+    chunk = len(kept)
+    while kept and chunk >= max(finest, 1):
+        before = len(kept)
+        at = 0
+        while at < len(kept):
+            candidate = kept[:at] + kept[at + chunk :]
+            if still(candidate):
+                kept = candidate
+            else:
+                at += chunk
+        if chunk == 1:
+            # Something that could not go may have become free by what went after it.
+            if len(kept) == before:
+                break
+        else:
+            chunk //= 2
+    return kept

@@ -12,11 +12,12 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.xen.entries import ENTRIES, FRAME_MASK, IS_TABLE, P
+from migrate.xen.entries import IS_TABLE
 from streams.encoder import Item
 from streams.pages import DATALESS_TYPES, PFN_MASK, TYPE_SHIFT, TYPES, PageType, PfnWords
 from streams.records import PageData
 from streams.wire.framing import PAGE_SHIFT
+from streams.wire.paging import ENTRIES, FRAME_MASK, P
 
 Items = tuple[Item, ...]
 Mask = NDArray[np.bool_]

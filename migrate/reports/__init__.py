@@ -1,1 +1,1 @@
-"""One renderer per form of the report: each takes a `Report`, none judges."""
+"""Renderers, grouped by what they render."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from migrate.judging.report import Finding
 from migrate.rules.catalogue import RULES
-from migrate.rules.declaring import Effect, Release, Severity
+from migrate.rules.declaring import Effect, Release, Rule, Severity
 from streams.records import Place
+
+if TYPE_CHECKING:
+    from migrate.destination.releases import Target
 
 # Rule, effect, severity, first release, first release without it, placement.
 _Kind = tuple[str, Effect, Severity, Release | None, Release | None, str | None]
@@ -101,3 +103,57 @@ class Collector:
             self._findings.append(finding)
         else:
             self._more[kind] = self._more.get(kind, 0) + finding.count
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing worth telling about a stream, with the place it is about."""
+
+    rule: Rule
+    message: str
+    severity: Severity
+    effect: Effect
+    offset: int | None = None
+    record: int | None = None
+    record_type: str | None = None
+    pfn: int | None = None
+    mfn: int | None = None
+    vcpu: int | None = None
+    slot: int | None = None
+    errno: str | None = None
+    count: int = 1  # how many alike it stands for
+    step: str = "record"  # headers, record, context, pin or p2m
+    call: str = "libxc"  # the hypercall, or whose own check it is
+    signal: int | None = None  # which kills the toolstack's process
+    since: Release | None = None  # where the rule's own range does not tell it
+    until: Release | None = None
+    placement: str | None = None  # the only placement under which it holds
+    chain: tuple[str, ...] = ()  # the tables that led there
+
+    def in_force(self, target: Target, placement: str) -> bool:
+        """Whether a release behaves so on a host with this placement."""
+        if self.placement not in (None, placement):
+            return False
+        if self.since is None and self.until is None:
+            return target.enforces(self.rule)
+        release = target.release
+        return (self.since is None or release >= self.since) and (self.until is None or release < self.until)
+
+    @property
+    def fatal(self) -> bool:
+        """Whether the restore fails of it."""
+        return self.effect.fatal
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The first thing that stops the restore."""
+
+    rule: str
+    step: str  # headers, record, context, pin or p2m
+    call: str  # the hypercall, or "libxc" (libxl, xl) for the toolstack's own checks
+    message: str
+    vcpu: int | None = None
+    pfn: int | None = None
+    errno: str | None = None
+    signal: int | None = None

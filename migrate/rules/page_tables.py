@@ -62,7 +62,7 @@ def superpage_entry(b: StreamBuilder) -> None:
     Repair: clear the bit only if the entry points at a table; a real superpage needs an L1 in its place.
     Source: xen, get_page_from_l2e and its siblings, L2_DISALLOW_MASK; xg_sr_save_x86_pv.c.
     """
-    from migrate.xen.entries import PSE
+    from streams.wire.paging import PSE
 
     b.table(b.chain(b.roots[0])[1])[:1] |= PSE
 
@@ -77,7 +77,7 @@ def pte_cache_flags(b: StreamBuilder) -> None:
     Repair: clear the bits; the guest's kernel has no business setting them.
     Source: xen, get_page_from_l1e to get_page_from_l4e; L1_DISALLOW_MASK to L4_DISALLOW_MASK.
     """
-    from migrate.xen.entries import PCD
+    from streams.wire.paging import PCD
 
     b.table(b.chain(b.roots[0])[-1])[:1] |= PCD
 
@@ -93,7 +93,7 @@ def l3_pae_flags(b: StreamBuilder) -> None:
     Repair: clear the bits. An entry of the saver's reads as pfn << 12 with 0x27.
     Source: xen, promote_l3_table and get_page_from_l3e; COMPAT_L3_DISALLOW_MASK.
     """
-    from migrate.xen.entries import NX, PAE_L3_ENTRIES
+    from streams.wire.paging import NX, PAE_L3_ENTRIES
 
     b.table(b.roots[0])[PAE_L3_ENTRIES - 1 : PAE_L3_ENTRIES] |= NX
 
@@ -109,7 +109,7 @@ def l3_pae_beyond_slot_3(b: StreamBuilder) -> None:
     Source: xg_sr_save_x86_pv.c, x86_pv_normalise_page; xen, promote_l3_table.
     """
     from migrate.building.parts import PAE_ROOT, entry
-    from migrate.xen.entries import PAE_L3_ENTRIES
+    from streams.wire.paging import PAE_L3_ENTRIES
 
     b.table(b.roots[0])[PAE_L3_ENTRIES] = entry(b.start_info_pfn, PAE_ROOT)
 
@@ -125,7 +125,7 @@ def l2_pae_xen_slots(b: StreamBuilder) -> None:
     Source: xg_sr_save_x86_pv.c, x86_pv_normalise_page; xen, init_xen_pae_l2_slots.
     """
     from migrate.building.parts import TABLE, entry
-    from migrate.xen.entries import PAE_L2_FIRST_XEN_SLOT
+    from streams.wire.paging import PAE_L2_FIRST_XEN_SLOT
 
     _, l2, l1 = b.chain(b.roots[0])
     b.table(l2)[PAE_L2_FIRST_XEN_SLOT] = entry(l1, TABLE)
@@ -142,7 +142,7 @@ def l4_xen_slots(b: StreamBuilder) -> None:
     Source: xg_sr_save_x86_pv.c, x86_pv_normalise_page; xen, init_xen_l4_slots.
     """
     from migrate.building.parts import TABLE, entry
-    from migrate.xen.entries import L4_XEN_SLOTS
+    from streams.wire.paging import L4_XEN_SLOTS
 
     b.become_pv64()
     l4, l3, *_ = b.chain(b.roots[0])
@@ -161,6 +161,7 @@ def pte_l1tf_unsafe(b: StreamBuilder) -> None:
         by zeroing such entries only if the guest keeps nothing in them.
     Source: xen, pv_l1tf_check_pte and its siblings; option pv-l1tf.
     """
-    from migrate.building.parts import RW, entry
+    from migrate.building.parts import entry
+    from streams.wire.paging import RW
 
     b.table(b.chain(b.roots[0])[-1])[100] = entry(b.store_pfn, RW)

@@ -11,7 +11,7 @@ A small guest and its stream, open to every edit (`builder`); `table`, `drop`, `
         b.wrap("xl")                                    # in the container that `xl save` writes
         assert not my_tool(b.build()).ok
 
-The same with as many pages as it takes (`shapes`), and guests of many gigabytes straight into a file (`synth`):
+The same with as many pages as it takes, and guests of many gigabytes straight into a file:
 
     from migrate.building.shapes import pv_guest
     from migrate.building.big_streams import write_synthetic

@@ -21,29 +21,26 @@ from zlib import crc32
 from hypothesis import strategies as st
 
 from migrate.building.builder import FIRST_MFN, SLOT3, StreamBuilder
-from migrate.building.parts import (
+from migrate.building.parts import PAE_ROOT, PTE_RO, PTE_RW, TABLE, Vcpu, entry, page_data
+from migrate.rules.catalogue import RULES
+from migrate.rules.declaring import Severity
+from migrate.rules.hypervisor import NEEDS_PLACEMENT
+from streams.pages import LEVEL_MASK, PIN_BIT, PageType
+from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE
+from streams.wire.paging import (
     ENTRIES,
+    FRAME_MASK,
+    L4_XEN_SLOTS,
     NX,
-    PAE_ROOT,
-    PTE_RO,
-    PTE_RW,
+    PAE_L2_FIRST_XEN_SLOT,
+    PAE_L3_LIMIT,
     RW,
-    TABLE,
     US,
     A,
     D,
     G,
     P,
-    Vcpu,
-    entry,
-    page_data,
 )
-from migrate.rules.catalogue import RULES
-from migrate.rules.declaring import Severity
-from migrate.rules.hypervisor import NEEDS_PLACEMENT
-from migrate.xen.entries import FRAME_MASK, L4_XEN_SLOTS, PAE_L2_FIRST_XEN_SLOT, PAE_L3_LIMIT
-from streams.pages import LEVEL_MASK, PIN_BIT, PageType
-from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE
 from streams.wire.vcpu import GDT_ENTRIES_PER_FRAME, START_INFO_REGISTER, ContextFlag
 
 __all__ = ["damaged_streams", "descriptors", "guests", "live_tables", "older_pages", "streams"]

@@ -1,1 +1,1 @@
-"""toolstack."""
+"""What the restoring toolstack (libxc, in libxl, xl or xapi) would do with a stream."""

@@ -25,8 +25,8 @@ from streams.wire.framing import (
 from streams.wire.qemu import device_state
 
 if TYPE_CHECKING:
-    from migrate.judging.report import StreamFacts
     from migrate.rules.findings import Collector
+    from migrate.toolstack.facts import StreamFacts
     from streams.records import LibxlRecord, XapiBlock
 
 _KNOWN_EMULATORS = 2  # 0 unknown, 1 QEMU traditional, 2 QEMU upstream

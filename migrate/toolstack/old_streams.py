@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from migrate.judging.report import StreamFacts
+    from migrate.toolstack.facts import StreamFacts
     from streams.legacy import LegacyStream
 
 # What the restore did with L3 tables that landed above 4 GiB.

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT, PvGuest, TooSparseError, Vcpu
+from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT, PvGuest, TooSparseError, Vcpu, read_p2m_frames
 from migrate.guest.pages import PageStore
-from migrate.p2m import read_p2m_frames
 from migrate.rules.declaring import Effect
 from migrate.toolstack.pv_end import complete, unnoticed
 from migrate.toolstack.restore import SIGABRT, SIGSEGV
-from migrate.xen.entries import ENTRIES, FRAME_MASK, IS_TABLE, L1TF_SAFE, looks_like_gdt
+from migrate.xen.entries import IS_TABLE, L1TF_SAFE, looks_like_gdt
 from migrate.xen.hypercalls import Asked, Step
 from migrate.xen.plainly_sound import Ledger
 from streams.pages import FRAMELESS_TYPES, LEVEL_MASK, TYPES, PfnWords
@@ -39,6 +38,7 @@ from streams.wire.framing import (
     RecordType,
     VcpuHeader,
 )
+from streams.wire.paging import ENTRIES, FRAME_MASK
 from streams.wire.start_info import MAGIC_PREFIX
 from streams.wire.vcpu import CONTEXT, MAX_EXTENDED_SIZE, XSAVE_MIN_SIZE
 

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT
-from migrate.judging.report import Finding
+from migrate.guest.pages import UNWRITTEN
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity
-from migrate.xen.entries import FRAME_MASK, IS_TABLE
+from migrate.rules.findings import Finding
+from migrate.xen.entries import IS_TABLE
 from migrate.xen.hypercalls import MapP2m, Pin, Refusal, SetContext, SetExtended, SetMsrs, SetXsave, Step
 from streams.pages import LEVEL_MASK, PageType, type_name
-from streams.wire.framing import PAGE_SIZE, RecordType
+from streams.wire.framing import RecordType
+from streams.wire.paging import FRAME_MASK
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.start_info import START_INFO
 from streams.wire.vcpu import CONTEXT, MAX_GDT_ENTRIES, PAE_EXTENDED_CR3, START_INFO_REGISTER, cr3_to_pfn
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from streams.records import Place
 
 DESCRIPTORS_PER_PAGE = 512
-# What a frame holds that the toolstack never wrote to: a debug hypervisor's scrub pattern, as measured.
-UNWRITTEN = b"\xc2" * PAGE_SIZE
 
 
 class _Completion:

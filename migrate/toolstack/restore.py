@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from migrate.destination.releases import LONG_RECORD, SHORT_RECORD, Target
 from migrate.guest.cpu_policy import policy_objection
-from migrate.judging.report import StreamFacts
-from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
 from migrate.rules.declaring import Effect
+from migrate.rules.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
 from migrate.toolstack.containers import Wrappers
+from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.passes import RoundCounter
 from migrate.xen.hypercalls import Asked
 from streams.decoder import MOST_WORDS

@@ -1,1 +1,1 @@
-"""xen."""
+"""What Xen would answer to the calls of a restore."""

@@ -10,20 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.pages import TABLE_TYPES, TYPES
-
-ENTRIES = 512
-FRAME_MASK = 0x000F_FFFF_FFFF_F000
-
-P = 1 << 0
-RW = 1 << 1
-US = 1 << 2
-PWT = 1 << 3
-PCD = 1 << 4
-PSE = PAT = 1 << 7
-G = 1 << 8
-GNTTAB = 1 << 62  # a debug hypervisor's mark of its own; it refuses entries that carry it
-NX = 1 << 63
-HIGH_BITS = 0xFFF << 52
+from streams.wire.paging import GNTTAB, HIGH_BITS, PAT, PCD, PSE, PWT, RW, G, P
 
 # Bits that a present entry must not have, by the table's level. A guest without passed-through devices may
 # not choose cache attributes either.
@@ -31,16 +18,8 @@ DISALLOWED_L1 = PWT | PCD | PAT | GNTTAB
 DISALLOWED = PWT | PCD | PSE | G
 DISALLOWED_PAE_L3 = DISALLOWED | HIGH_BITS
 
-# Xen's own slots, which it neither reads nor keeps.
-L4_XEN_SLOTS = slice(256, 272)
-PAE_L2_FIRST_XEN_SLOT = 428
-PAE_L3_ENTRIES = 4
-PAE_XEN_SLOT = 3
-
 # Below this address any host may have memory that a non-present entry must not name (l1tf_safe_maddr).
 L1TF_SAFE = 1 << 44
-
-PAE_L3_LIMIT = 0x100000  # first frame at 4 GiB
 
 IS_TABLE = np.isin(np.arange(TYPES), list(TABLE_TYPES))
 """Whether a page type is a page table's."""

@@ -20,10 +20,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.toolstack.pv_end import UNWRITTEN
-from migrate.xen import entries
-from migrate.xen.entries import ENTRIES, FRAME_MASK, P
+from migrate.guest.pages import UNWRITTEN
+from migrate.xen.entries import (
+    DISALLOWED,
+    DISALLOWED_L1,
+    DISALLOWED_PAE_L3,
+    GNTTAB_BYTES,
+    L1_CLASS,
+    REFUSED,
+    bad_descriptors,
+)
+from migrate.xen.entries import (
+    WRITABLE as MAPS_WRITABLE,
+)
 from streams.pages import LEVEL_MASK
+from streams.wire.paging import (
+    ENTRIES,
+    FRAME_MASK,
+    L4_XEN_SLOTS,
+    PAE_L2_FIRST_XEN_SLOT,
+    PAE_L3_ENTRIES,
+    PAE_L3_LIMIT,
+    PAE_XEN_SLOT,
+    PSE,
+    RW,
+    P,
+)
 
 if TYPE_CHECKING:
     from migrate.destination.placement import Placement
@@ -75,7 +97,7 @@ NONE, L1, L2, L3, L4, L2X, SEG, WRITABLE = FrameType
 _NONE = np.uint8(NONE)
 _WRITABLE = np.uint8(WRITABLE)
 _FREE_TO_WRITE = bytes([NONE, WRITABLE])
-_IS_WRITABLE = bytes(int(c == entries.WRITABLE) for c in range(256))
+_IS_WRITABLE = bytes(int(c == MAPS_WRITABLE) for c in range(256))
 
 
 class Refused(Exception):
@@ -239,12 +261,12 @@ class Hypervisor:
     def _validate_l1(self, pfn: int) -> None:
         """promote_l1_table: every present entry in order; writable ones take their target as writable."""
         page, localised = self._contents(pfn)
-        classes = page[::8].translate(entries.L1_CLASS)
+        classes = page[::8].translate(L1_CLASS)
         self.cost.entries += ENTRIES
-        if entries.REFUSED in classes or page[7::8].translate(None, entries.GNTTAB_BYTES) or not localised:
+        if REFUSED in classes or page[7::8].translate(None, GNTTAB_BYTES) or not localised:
             self._validate_l1_slowly(pfn, page, localised)
             return
-        if entries.WRITABLE not in classes:
+        if MAPS_WRITABLE not in classes:
             return
         writable = np.frombuffer(classes.translate(_IS_WRITABLE), np.bool_)
         words = np.frombuffer(page, "<u8").compress(writable)
@@ -270,9 +292,9 @@ class Hypervisor:
         frames = ((entries[slots] & FRAME) >> SHIFT).astype(np.int64)
         targets = frames if localised else self.placement.pfns_of(frames)
         flags = entries[slots]
-        bad_flags = flags & np.uint64(entries.DISALLOWED_L1) != 0
+        bad_flags = flags & np.uint64(DISALLOWED_L1) != 0
         foreign = targets < 0
-        writable = flags & np.uint64(entries.RW) != 0
+        writable = flags & np.uint64(RW) != 0
         have = np.where(foreign, _NONE, self.types[np.maximum(targets, 0)])
         conflict = writable & ~foreign & (have != _NONE) & (have != _WRITABLE)
         wrong = bad_flags | foreign | conflict
@@ -283,7 +305,7 @@ class Hypervisor:
         at = int(np.argmax(wrong))
         slot, target = int(slots[at]), int(targets[at])
         if bad_flags[at]:
-            raise self._bad_flags(pfn, L1, slot, int(flags[at]), entries.DISALLOWED_L1)
+            raise self._bad_flags(pfn, L1, slot, int(flags[at]), DISALLOWED_L1)
         if foreign[at]:
             raise self._foreign(pfn, slot, int(frames[at]))
         kind = FrameType(int(have[at]))
@@ -317,7 +339,7 @@ class Hypervisor:
         bits = entry & disallowed
         if kind == L3 and self.pae:
             rule = "REC-24"
-        elif kind != L1 and bits & entries.PSE:
+        elif kind != L1 and bits & PSE:
             rule = "REC-22"
         else:
             rule = "REC-23"
@@ -340,7 +362,7 @@ class Hypervisor:
     def _validate_l2(self, pfn: int, kind: FrameType) -> None:
         """promote_l2_table."""
         entries, targets = self._entries(pfn)
-        guest_slots = entries.PAE_L2_FIRST_XEN_SLOT if kind == L2X else ENTRIES
+        guest_slots = PAE_L2_FIRST_XEN_SLOT if kind == L2X else ENTRIES
         self._note_ignored("REC-26", pfn, kind, entries[guest_slots:])
         self._walk(pfn, kind, entries, targets, np.arange(guest_slots), L1, linear=True)
 
@@ -364,8 +386,8 @@ class Hypervisor:
         entries, targets = self._entries(pfn)
         slots = np.arange(ENTRIES)
         if kind == L4:
-            self._note_ignored("REC-27", pfn, kind, entries[entries.L4_XEN_SLOTS])
-            slots = np.delete(slots, entries.L4_XEN_SLOTS)
+            self._note_ignored("REC-27", pfn, kind, entries[L4_XEN_SLOTS])
+            slots = np.delete(slots, L4_XEN_SLOTS)
         self._walk(pfn, kind, entries, targets, slots, FrameType(kind - 1), linear=True)
 
     def _walk(
@@ -380,7 +402,7 @@ class Hypervisor:
         linear: bool,
     ) -> None:
         """Take what the present entries of some slots name, in order."""
-        disallowed = entries.DISALLOWED_PAE_L3 if kind == L3 and self.pae else entries.DISALLOWED
+        disallowed = DISALLOWED_PAE_L3 if kind == L3 and self.pae else DISALLOWED
         some = entries[slots]
         slots = slots[(some & ONE).astype(bool)]
         some = entries[slots]
@@ -413,7 +435,7 @@ class Hypervisor:
         same = have == kind or {have, kind} == {L2, L2X}
         if not same or (kind == L3 and self.pae):
             return
-        if entry & entries.RW:
+        if entry & RW:
             refused.rule, why = "HYP-17", "it is writable"
         else:
             refused.rule, why = "HYP-17", "such chains may be one table long"
@@ -424,7 +446,7 @@ class Hypervisor:
 
         Any other table of that level has been validated before: only tables of higher ones are not done yet.
         """
-        if entry & entries.RW:
+        if entry & RW:
             return False
         if target == table:
             self._note_linear(table, kind, target)
@@ -451,7 +473,7 @@ class Hypervisor:
     def _validate_l3(self, pfn: int) -> None:
         """promote_l3_table: the 4 GiB rule, then of a PAE guest four entries, the last of them special."""
         mfn = self.placement.mfn(pfn)
-        errno = self.l3_rule(self.pae, self.extended_cr3, mfn >= entries.PAE_L3_LIMIT, self.vcpu0_initialised)
+        errno = self.l3_rule(self.pae, self.extended_cr3, mfn >= PAE_L3_LIMIT, self.vcpu0_initialised)
         if errno is not None:
             raise Refused(
                 "HYP-22",
@@ -463,9 +485,9 @@ class Hypervisor:
             self._validate_upper(pfn, L3)
             return
         entries, targets = self._entries(pfn)
-        self._note_ignored("REC-25", pfn, L3, entries[entries.PAE_L3_ENTRIES :])
-        self._walk(pfn, L3, entries, targets, np.arange(entries.PAE_XEN_SLOT), L2, linear=False)
-        slot = entries.PAE_XEN_SLOT
+        self._note_ignored("REC-25", pfn, L3, entries[PAE_L3_ENTRIES:])
+        self._walk(pfn, L3, entries, targets, np.arange(PAE_XEN_SLOT), L2, linear=False)
+        slot = PAE_XEN_SLOT
         entry = int(entries[slot])
         if not entry & P:
             raise Refused("HYP-10", "EINVAL", f"L3 pfn {pfn:#x}: slot 3, which carries Xen's L2, is empty", pfn, slot)
@@ -486,7 +508,7 @@ class Hypervisor:
     def _validate_descriptors(self, pfn: int) -> None:
         """validate_segdesc_page: all 512 descriptors, not only those in use."""
         page, _ = self._contents(pfn)
-        bad = entries.bad_descriptors(np.frombuffer(page, "<u8"), self.guest.width)
+        bad = bad_descriptors(np.frombuffer(page, "<u8"), self.guest.width)
         if len(bad):
             raise Refused(
                 "HYP-05", "EINVAL", f"GDT page pfn {pfn:#x}: Xen refuses descriptor {int(bad[0])}", pfn, int(bad[0])

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from migrate.destination.cpu_features import set_bits
 from migrate.rules.declaring import Effect, Release, Severity
 from streams.hvm_context import HvmEntry, entries
+from streams.wire.cpu_features import set_bits
 from streams.wire.framing import HVM_SAVE_HEADER
 from streams.wire.hvm_names import (
     CPU_CONTROL,

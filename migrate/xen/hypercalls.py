@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from migrate.judging.report import Finding
+    from migrate.rules.findings import Finding
     from streams.records import Place
 
 PIN_BATCH = 1024  # MAX_PIN_BATCH of libxc

@@ -14,16 +14,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.xen import entries
-from migrate.xen.entries import ENTRIES, FRAME_MASK
+from migrate.xen.entries import DISALLOWED, DISALLOWED_L1, DISALLOWED_PAE_L3
 from streams.pages import LEVEL_MASK
+from streams.wire.paging import (
+    ENTRIES,
+    FRAME_MASK,
+    L4_XEN_SLOTS,
+    PAE_L2_FIRST_XEN_SLOT,
+    PAE_L3_ENTRIES,
+    PAE_XEN_SLOT,
+    RW,
+    P,
+)
 
 if TYPE_CHECKING:
     from migrate.guest.memory import PvGuest
 
 FRAME = np.uint64(FRAME_MASK)
-PRESENT = np.uint64(entries.P)
-WRITABLE = np.uint64(entries.P | entries.RW)
+PRESENT = np.uint64(P)
+WRITABLE = np.uint64(P | RW)
 
 
 class Ledger:
@@ -62,7 +71,7 @@ class Ledger:
         first = levels == 1
         if first.any():
             rows = entries[first]
-            bad = ((rows & PRESENT != 0) & (rows & np.uint64(entries.DISALLOWED_L1) != 0)).any(axis=1)
+            bad = ((rows & PRESENT != 0) & (rows & np.uint64(DISALLOWED_L1) != 0)).any(axis=1)
             self._suspect.update(np.array(pfns)[first][bad].tolist())
             self._count(rows, 1)
         for row in np.flatnonzero(~first).tolist():
@@ -77,14 +86,14 @@ class Ledger:
         pae = self._guest.width == 4
         if pae and level == 4:
             return  # nothing of a 32-bit guest ever becomes one
-        disallowed = entries.DISALLOWED
+        disallowed = DISALLOWED
         if level == 3 and pae:
-            if row[entries.PAE_L3_ENTRIES :].any() or not row[entries.PAE_XEN_SLOT] & PRESENT:
+            if row[PAE_L3_ENTRIES:].any() or not row[PAE_XEN_SLOT] & PRESENT:
                 self._suspect.add(pfn)
-            disallowed = entries.DISALLOWED_PAE_L3
-            row = row[: entries.PAE_L3_ENTRIES]
-            self._xen_slot[pfn] = (int(row[entries.PAE_XEN_SLOT]) & FRAME_MASK) >> 12
-        elif level == 4 and row[entries.L4_XEN_SLOTS].any():
+            disallowed = DISALLOWED_PAE_L3
+            row = row[:PAE_L3_ENTRIES]
+            self._xen_slot[pfn] = (int(row[PAE_XEN_SLOT]) & FRAME_MASK) >> 12
+        elif level == 4 and row[L4_XEN_SLOTS].any():
             self._suspect.add(pfn)
         present = row[(row & PRESENT).astype(bool)]
         if (present & np.uint64(disallowed)).any():
@@ -149,6 +158,4 @@ class Ledger:
     def _xen_entries(self, special: NDArray[np.int64]) -> bool:
         """Whether an L2 with Xen's slots has entries there."""
         store = self._guest.store
-        return any(
-            np.frombuffer(store.table(pfn), "<u8")[entries.PAE_L2_FIRST_XEN_SLOT :].any() for pfn in special.tolist()
-        )
+        return any(np.frombuffer(store.table(pfn), "<u8")[PAE_L2_FIRST_XEN_SLOT:].any() for pfn in special.tolist())

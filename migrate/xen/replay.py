@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from migrate.judging.report import Finding
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity
 from migrate.rules.extended_cr3 import VARIANTS
-from migrate.xen.entries import ENTRIES, FRAME_MASK, PAE_L3_LIMIT, RW, P, bad_descriptors
+from migrate.rules.findings import Finding
+from migrate.xen.entries import bad_descriptors
 from migrate.xen.frame_types import FrameType, Hypervisor, L3Rule, Refused
 from migrate.xen.hypercalls import (
     Asked,
@@ -29,6 +29,7 @@ from migrate.xen.hypercalls import (
 from migrate.xen.pv_vcpu import Objection, context_objections, extended_objections, msrs_objections, xsave_objections
 from streams.pages import LEVEL_MASK, PIN_BIT
 from streams.wire.framing import PAGE_SHIFT
+from streams.wire.paging import ENTRIES, FRAME_MASK, PAE_L3_LIMIT, RW, P
 from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3
 from streams.wire.views import view
 

@@ -73,7 +73,8 @@ def _replayed(file: str, out: Path) -> tuple[Usage, Any]:
 def _replay(file: str, runs: int) -> dict[str, Any]:
     """Replay a stream: tables validated, and seconds of each run."""
     from migrate.destination.releases import resolve
-    from migrate.judging.check import Judgement, judge
+    from migrate.judging.check import judge
+    from migrate.judging.judgement import Judgement
     from migrate.xen.frame_types import FrameType
 
     target = resolve("newest")

@@ -22,8 +22,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from project import ROOT
+
 from migrate.building.builder import StreamBuilder
-from migrate.cli import Ending
+from migrate.cli.ending import Ending
 
 SPARE_MEMORY = 64 << 20
 MEMORY_SHARE = 0.01
@@ -32,7 +34,6 @@ CPU_PER_MIB = 2.0
 CPU_ALLOWANCE = 10
 PATIENCE = 240  # seconds; against hanging, nothing is measured by it
 
-ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "NO_COLOR": "1", "COLUMNS": "200"}
 ENDINGS = (Ending.FINE, Ending.FOUND, Ending.FAILED, Ending.UNJUDGED)
 
@@ -42,7 +43,7 @@ import contextlib, io, json, os, pkgutil, resource, sys, traceback
 from importlib import import_module
 
 import migrate, streams
-from migrate.cli import main
+from migrate.cli.main import main
 
 for package in (migrate, streams):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):

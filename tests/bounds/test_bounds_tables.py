@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hostile import END, record
 
-from migrate.building.builder import PTE_RO, PTE_RW, TABLE, StreamBuilder, entry
-from migrate.building.parts import PAE_ROOT, PCD, PSE, page_data
+from migrate.building.builder import StreamBuilder
+from migrate.building.parts import PAE_ROOT, PTE_RO, PTE_RW, TABLE, entry, page_data
 from streams.pages import PageType
 from streams.wire.framing import RecordType
+from streams.wire.paging import PCD, PSE
 
 SOME = 400
 ENTRIES = 512

@@ -2,15 +2,15 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from migrate.building.builder import StreamBuilder
-from migrate.cli import main
+from migrate.cli.main import main
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+from project import SAMPLES  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
@@ -24,7 +24,6 @@ pytestmark = [
     pytest.mark.skipif(BROWSER is None or DRIVER is None, reason="there is no chromium with its chromedriver"),
 ]
 
-SAMPLES = Path(__file__).parents[2] / "sample_streams"
 STREAMS = {
     "good": SAMPLES / "x417-pv64.live4.libxc.zst",
     "refused": SAMPLES / "x417-pv32.plain.libxc.zst",

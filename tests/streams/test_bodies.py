@@ -6,13 +6,13 @@ import struct
 import tomllib
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from project import SAMPLES
 
 from streams.bodies import (
     BODIES,
@@ -43,8 +43,6 @@ from streams.encoder import Stream, decode
 from streams.records import PageData, Place, Record
 from streams.wire.framing import RecordType, record_name
 from streams.wire.vcpu import CONTEXT, START_INFO_REGISTER, cr3_to_pfn
-
-SAMPLES = Path(__file__).parents[2] / "sample_streams"
 
 
 def record(kind: int, body: bytes, padding: bytes = b"") -> Record:

@@ -14,6 +14,7 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from project import SAMPLES
 
 import streams
 from streams.bodies import (
@@ -61,8 +62,6 @@ from streams.wire.framing import (
     RecordType,
     XlHeader,
 )
-
-SAMPLES = Path(__file__).parents[2] / "sample_streams"
 
 # -- streams as bytes, written down here once more and without the code under test -------------------
 

@@ -4,11 +4,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from project import ROOT
 
 from streams.decoder import drive
 from streams.encoder import Recorder
@@ -18,7 +18,6 @@ from streams.wire import hvm, hvm_names
 from streams.wire.framing import HVM_SAVE_HEADER, RecordType
 from streams.wire.hvm_names import CPU_CONTROL, ENTRIES, CpuControl, SaveType
 
-ROOT = Path(__file__).parents[2]
 PVH = sorted(path.name for path in (ROOT / "sample_streams").glob("x417-pvh.*.zst"))
 
 # Sizes of the structures of arch-x86/hvm/save.h.

@@ -1,1 +1,1 @@
-"""corpus."""
+"""`migrate corpus` and its commands."""

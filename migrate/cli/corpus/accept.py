@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from migrate.cli import Ending, complain, echo, suggestions
+from migrate.cli import suggestions
 from migrate.cli.corpus.run import cache_option, discovered, jobs_option, judged, known_option
+from migrate.cli.ending import Ending, complain, echo
 from migrate.destination.placement import NAMES as PLACEMENTS
 
 

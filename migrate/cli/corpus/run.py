@@ -1,4 +1,4 @@
-"""`migrate corpus`: streams together with what is expected of them."""
+"""`migrate corpus run`, and what its neighbours share with it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from migrate.cli import Ending, LazyGroup, complain
+from migrate.cli.ending import Ending, complain
 
 if TYPE_CHECKING:
     from migrate.corpus.cache import Cache
@@ -17,30 +17,10 @@ if TYPE_CHECKING:
     from migrate.corpus.results import Result, Run
     from migrate.corpus.workers import Workers
 
-# The rest of the group; only the command that runs is imported.
-COMMANDS = {
-    "accept": "migrate.cli.corpus.accept",
-    "merge": "migrate.cli.corpus.merge",
-    "shrink": "migrate.cli.corpus.shrink",
-    "scrub": "migrate.cli.corpus.scrub",
-}
 EXIT_CODES = (
     "Exit code: 0 all as expected, known to differ, or new; 1 something differs, or a stream is missing; 2 wrong "
     "usage, or a file of expectations or results that cannot be used; 3 nothing differs, but not all could be judged."
 )
-
-
-class _Corpus(LazyGroup):
-    modules = COMMANDS
-
-
-@click.group(cls=_Corpus)
-def corpus() -> None:
-    """Work with many streams and what is expected of them.
-
-    \b
-    Example: migrate corpus run guests
-    """
 
 
 def _shard(ctx: click.Context, param: click.Parameter, asked: str | None) -> Shard | None:
@@ -92,7 +72,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@corpus.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES)
 @click.argument("paths", metavar="PATH|URL...", nargs=-1, required=True, type=click.Path())
 @jobs_option
 @click.option(

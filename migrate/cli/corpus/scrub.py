@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from migrate.cli import Ending, complain, echo
+from migrate.cli.ending import Ending, complain, echo
 from migrate.cli.options import target_option, vcpus_option
 from migrate.cli.output import STDOUT, stream_output
 

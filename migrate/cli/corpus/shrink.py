@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migrate.cli import Ending, complain, echo, suggestions
+from migrate.cli import suggestions
+from migrate.cli.ending import Ending, complain, echo
 from migrate.cli.options import STDIN, one_rule, placement_option, source_of, target_option, vcpus_option
 from migrate.cli.output import STDOUT, stream_output
 

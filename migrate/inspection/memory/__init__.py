@@ -1,1 +1,1 @@
-"""memory."""
+"""The guest's memory: pages, page tables, the p2m, where frames lie."""

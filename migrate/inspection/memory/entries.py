@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.xen.entries import ENTRIES, FRAME_MASK, P
 from streams.wire.framing import PAGE_SHIFT
+from streams.wire.paging import ENTRIES, FRAME_MASK, P
 
 # Bits of an entry by number, where the level does not matter; 9 to 11 and 52 to 62 are the guest's to use.
 _NAMES = {0: "P", 1: "RW", 2: "US", 3: "PWT", 4: "PCD", 5: "A", 6: "D", 8: "G", 63: "NX"}

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.inspection.reading import NotInStream
-from migrate.xen.entries import ENTRIES, FRAME_MASK, IS_TABLE, L4_XEN_SLOTS, PAE_L3_ENTRIES, PAE_L3_LIMIT, RW, P
+from migrate.xen.entries import IS_TABLE
 from streams.pages import LEVEL_MASK, PFN_MASK, PIN_BIT
 from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE
+from streams.wire.paging import ENTRIES, FRAME_MASK, L4_XEN_SLOTS, PAE_L3_ENTRIES, PAE_L3_LIMIT, RW, P
 from streams.wire.vcpu import CONTEXT, USER_ROOT_VALID, cr3_to_pfn
 from streams.wire.views import view
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from migrate.guest.memory import PvGuest
     from migrate.guest.pages import Pages
     from migrate.inspection.reading import Inspection
-    from migrate.judging.report import Finding
+    from migrate.rules.findings import Finding
 
 _TABLES_AT_ONCE = 4096
 _LINK = re.compile(r"pfn (0x[0-9a-f]+)(?: (?:slot|entry) (\d+))?")

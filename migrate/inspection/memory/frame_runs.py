@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from migrate.guest.memory import FRAMED
 from migrate.inspection.reading import NotInStream
-from migrate.xen.entries import PAE_L3_LIMIT
+from streams.wire.paging import PAE_L3_LIMIT
 
 if TYPE_CHECKING:
     from migrate.inspection.reading import Inspection

@@ -14,11 +14,12 @@ from migrate.inspection.memory.entries import EntryRange, decoded
 from migrate.inspection.memory.forest import Span, contexts, failing_chain, spans, vcpu_roots
 from migrate.inspection.memory.walk import CR0_PG, walk
 from migrate.inspection.reading import NotInStream
-from migrate.xen.entries import FRAME_MASK, IS_TABLE, RW, P
+from migrate.xen.entries import IS_TABLE
 from streams.hvm_context import entries as hvm_entries
 from streams.pages import LEVEL_MASK, PFN_MASK
 from streams.wire.framing import PAGE_DATA_HEADER, PAGE_SHIFT, PAGE_SIZE, PFN_WORD_SIZE
 from streams.wire.hvm_names import HvmParam, SaveType
+from streams.wire.paging import FRAME_MASK, RW, P
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.start_info import MAGIC_PREFIX, START_INFO
 from streams.wire.vcpu import GDT_FRAMES, START_INFO_REGISTER, cr3_to_pfn, gdt_frames_used
@@ -27,7 +28,7 @@ from streams.wire.views import view
 if TYPE_CHECKING:
     from migrate.guest.memory import PvGuest
     from migrate.inspection.reading import Inspection
-    from migrate.judging.report import Finding
+    from migrate.rules.findings import Finding
     from migrate.toolstack.hvm import HvmKind
 
 # Of a page that is sent very often the first so many and the last so many times are told.

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from migrate.guest.memory import SENT, room_for
 from migrate.inspection.memory.forest import vcpu_roots
 from migrate.inspection.reading import NotInStream
-from migrate.xen.entries import PAE_L3_LIMIT
 from streams.pages import FRAMELESS_TYPES, LEVEL_MASK, TABLE_TYPES, TYPES, PageType, type_name
+from streams.wire.paging import PAE_L3_LIMIT
 
 if TYPE_CHECKING:
     from migrate.inspection.reading import Inspection

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.inspection.memory.entries import flag_names, frame_of
 from migrate.inspection.reading import NotInStream
-from migrate.xen.entries import FRAME_MASK, IS_TABLE, L4_XEN_SLOTS, PAE_L2_FIRST_XEN_SLOT, PAE_XEN_SLOT, PSE, P
+from migrate.xen.entries import IS_TABLE
 from streams.hvm_context import entries as hvm_entries
 from streams.pages import type_name
 from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE
 from streams.wire.hvm_names import SaveType
+from streams.wire.paging import FRAME_MASK, L4_XEN_SLOTS, PAE_L2_FIRST_XEN_SLOT, PAE_XEN_SLOT, PSE, P
 from streams.wire.vcpu import CONTEXT, cr3_to_pfn
 from streams.wire.views import view
 

@@ -1,1 +1,1 @@
-"""records."""
+"""Records and blocks, field by field."""

@@ -19,7 +19,7 @@ from streams.wire.framing import padded
 
 if TYPE_CHECKING:
     from migrate.inspection.reading import Inspection
-    from migrate.judging.report import Finding
+    from migrate.rules.findings import Finding
     from migrate.toolstack.passes import Round
     from streams.pages import PfnWords
 

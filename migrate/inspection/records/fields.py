@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from migrate.counting import count
-from migrate.destination.cpu_features import FEATURES, MSR_NAMES, REGISTERS, Word, msr_features, word_features
 from migrate.inspection.logbook import Header, Layer
 from migrate.inspection.records.cursor import Cursor, CutError, Explain, Field
 from migrate.inspection.records.summary import context_width, xenstore_pairs, xl_config
@@ -20,6 +19,7 @@ from migrate.toolstack.containers import LONGEST_TEXT
 from streams.hvm_context import entries as context_entries
 from streams.pages import PfnWords, type_name
 from streams.sexp import SexpError, parse
+from streams.wire.cpu_features import FEATURES, MSR_NAMES, REGISTERS, Word, msr_features, word_features
 from streams.wire.framing import (
     CPUID_LEAF,
     DOMAIN_HEADER,

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from migrate.counting import count
-from migrate.destination.cpu_features import MSR_NAMES
 from migrate.guest.cpu_policy import read_policy
 from migrate.inspection.logbook import Header, Layer
 from migrate.inspection.vcpus.names import (
@@ -29,6 +28,7 @@ from migrate.inspection.vcpus.names import (
 from migrate.toolstack.containers import LONGEST_TEXT
 from streams.hvm_context import entries as context_entries
 from streams.sexp import fields, parse
+from streams.wire.cpu_features import MSR_NAMES
 from streams.wire.framing import (
     CPUID_LEAF,
     DOMAIN_HEADER,

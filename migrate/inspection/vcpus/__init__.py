@@ -1,1 +1,1 @@
-"""vcpus."""
+"""The guest's vcpus, as registers."""

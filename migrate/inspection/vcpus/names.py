@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.destination.cpu_features import set_bits
 from migrate.guest.cpu_policy import component_name
 from streams.pages import type_name
+from streams.wire.cpu_features import set_bits
 from streams.wire.framing import (
     LIBXL_OPTION_BIG_ENDIAN,
     LIBXL_OPTION_LEGACY,

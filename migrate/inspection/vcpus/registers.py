@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from migrate.counting import count
-from migrate.destination.cpu_features import set_bits
 from migrate.destination.placement import SOURCE
 from migrate.inspection.logbook import Entry, Layer
 from migrate.inspection.reading import NotInStream
@@ -18,6 +17,7 @@ from migrate.inspection.records.summary import context_width
 from migrate.inspection.vcpus import names
 from migrate.inspection.vcpus.names import names_of, ranges_told
 from streams.hvm_context import HvmEntry, entries
+from streams.wire.cpu_features import set_bits
 from streams.wire.framing import VCPU_HEADER, RecordType
 from streams.wire.hvm import LAPIC_REGS
 from streams.wire.hvm_names import SaveType

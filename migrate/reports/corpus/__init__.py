@@ -1,1 +1,1 @@
-"""corpus."""
+"""What is said of many streams."""

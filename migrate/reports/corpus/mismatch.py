@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from migrate.corpus.outcomes import serious
 from migrate.destination.releases import resolve
-from migrate.judging.check import Judgement, judge
+from migrate.judging.check import judge
+from migrate.judging.judgement import Judgement
 from migrate.reports.verdict import text, trace
 from migrate.rules.selection import Selection
 from migrate.safe import safe

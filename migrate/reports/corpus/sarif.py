@@ -14,7 +14,8 @@ from migrate.safe import well_formed
 
 if TYPE_CHECKING:
     from migrate.corpus.results import Comparison
-    from migrate.judging.report import Finding, Report
+    from migrate.judging.report import Report
+    from migrate.rules.findings import Finding
 
 Json = dict[str, Any]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from migrate.judging.report import Finding
+    from migrate.rules.findings import Finding
 
 
 @dataclass(slots=True)

@@ -13,8 +13,8 @@ from migrate.reports.verdict.trace import describe
 from migrate.xen.hypercalls import Pin, Refusal
 
 if TYPE_CHECKING:
-    from migrate.inspection import Inspection
-    from migrate.judging.report import Finding
+    from migrate.inspection.reading import Inspection
+    from migrate.rules.findings import Finding
     from migrate.xen.replay import Outcome
 
 # Pins that succeed are shown one by one where no more of them than this come together.

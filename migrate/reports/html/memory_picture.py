@@ -16,8 +16,8 @@ from streams.pages import LEVEL_MASK, PIN_BIT, TABLE_TYPES, PageType
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from migrate.inspection import Inspection
     from migrate.inspection.memory.pagemap import PageMap, Space
+    from migrate.inspection.reading import Inspection
 
 BINS = 2048
 COLUMNS = 64

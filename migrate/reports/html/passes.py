@@ -10,7 +10,7 @@ from migrate.reports.verdict.sentences import live_sentences
 from streams.pages import TABLE_TYPES, type_name
 
 if TYPE_CHECKING:
-    from migrate.inspection import Inspection
+    from migrate.inspection.reading import Inspection
 
 BAR = 22  # distance of the bars, in user units
 LONGEST = 520

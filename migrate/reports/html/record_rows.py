@@ -10,7 +10,7 @@ from migrate.counting import count
 from migrate.inspection.records.contents import contents
 
 if TYPE_CHECKING:
-    from migrate.inspection import Inspection
+    from migrate.inspection.reading import Inspection
     from migrate.inspection.records.contents import Line
     from migrate.reports.html.anchors import Anchors
 

@@ -10,21 +10,21 @@ from migrate.inspection.memory.forest import chain_links, failing_chain, forest
 from migrate.inspection.reading import NotInStream
 from migrate.reports.html.anchors import Anchors
 from migrate.reports.html.calls import calls
-from migrate.reports.html.document import render_part
 from migrate.reports.html.forest_tree import tree
 from migrate.reports.html.memory_picture import memory
 from migrate.reports.html.passes import passes
 from migrate.reports.html.record_rows import records
+from migrate.reports.html.templating import render_part
 from migrate.reports.html.vcpu_tables import vcpus
 from migrate.reports.verdict.sentences import facts_told, tally, verdict_sentence
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from migrate.inspection import Inspection
-    from migrate.judging.report import Finding
+    from migrate.inspection.reading import Inspection
     from migrate.reports.html.forest_tree import Tree
     from migrate.reports.html.memory_picture import Memory
+    from migrate.rules.findings import Finding
 
 LOST = "unreadable"
 VERDICTS = {"accept": "Restores", "refuse": "Refused", "unjudged": "Not judged", LOST: "Not readable"}

@@ -9,7 +9,7 @@ from migrate.counting import count
 from migrate.inspection.vcpus.registers import vcpu_ids, vcpu_states
 
 if TYPE_CHECKING:
-    from migrate.inspection import Inspection
+    from migrate.inspection.reading import Inspection
     from migrate.inspection.vcpus.registers import Register
     from migrate.reports.html.anchors import Anchors
 

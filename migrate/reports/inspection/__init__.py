@@ -1,1 +1,1 @@
-"""inspection."""
+"""What `migrate show` prints."""

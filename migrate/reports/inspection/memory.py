@@ -18,15 +18,15 @@ from migrate.inspection.memory.walk import Step, Walk, walk
 from migrate.reports.inspection.hexdump import hexdump
 from migrate.reports.verdict.text import SEVERITY_STYLE, hanging
 from migrate.safe import safe, well_formed
-from migrate.xen.entries import PAE_L3_LIMIT, P
 from streams.pages import type_name
 from streams.wire.framing import PAGE_SIZE
+from streams.wire.paging import PAE_L3_LIMIT, P
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from migrate.inspection.reading import Inspection
-    from migrate.judging.report import Finding
+    from migrate.rules.findings import Finding
 
 _KEY_WIDTH = 13
 _INDENT = "    "

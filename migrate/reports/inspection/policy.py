@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from migrate.destination.cpu_features import MSR_NAMES
 from migrate.guest.cpu_policy import Lack, Policy
 from migrate.judging.report import SCHEMA
 from migrate.reports.verdict.text import hanging
 from migrate.safe import safe, well_formed
+from streams.wire.cpu_features import MSR_NAMES
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from migrate.inspection.reading import Inspection
     from migrate.inspection.records.contents import Line
     from migrate.inspection.vcpus.registers import Register, Section, VcpuState
-    from migrate.judging.report import Finding
+    from migrate.rules.findings import Finding
 
 _MARKS = {Severity.ERROR: "!", Severity.WARNING: "?", Severity.INFO: "."}
 _LINES_MEASURED = 512  # names of later records may be longer

@@ -1,1 +1,1 @@
-"""rules."""
+"""The rules, for people to read."""

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from migrate.destination.releases import NEWEST, RELEASES, Target
 from migrate.judging.report import SCHEMA
-from migrate.order import INFERS_STATIC_DATA_END, LAW, Guests
 from migrate.rules import version
 from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
 from migrate.rules.cross import NEEDS_VERIFY
 from migrate.rules.declaring import Effect, Layer, Release, Rule
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
+from migrate.rules.order import INFERS_STATIC_DATA_END, LAW, Guests
 
 if TYPE_CHECKING:
     from migrate.judging.report import Report
-    from migrate.order import Law
+    from migrate.rules.order import Law
 
 STREAM_NAME = "bad.libxc"
 

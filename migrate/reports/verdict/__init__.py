@@ -1,1 +1,1 @@
-"""verdict."""
+"""What `migrate check` and its like say of one stream."""

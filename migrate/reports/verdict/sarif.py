@@ -11,11 +11,12 @@ from typing import Any
 from urllib.parse import quote
 
 from migrate.corpus.filesystems import is_url
-from migrate.judging.report import Finding, Report
+from migrate.judging.report import Report
 from migrate.reports.verdict.sentences import verdict_sentence
 from migrate.rules import version
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Rule, Severity
+from migrate.rules.findings import Finding
 from migrate.safe import well_formed
 
 VERSION = "2.1.0"

@@ -15,7 +15,9 @@ from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:
     from migrate.inspection.memory.resent import Live
-    from migrate.judging.report import Failure, Finding, Report, StreamFacts
+    from migrate.judging.report import Report
+    from migrate.rules.findings import Failure, Finding
+    from migrate.toolstack.facts import StreamFacts
     from migrate.toolstack.passes import Round
 
 _PLACED = {

@@ -15,7 +15,8 @@ from migrate.rules.declaring import Severity
 from migrate.safe import safe
 
 if TYPE_CHECKING:
-    from migrate.judging.report import Finding, Report
+    from migrate.judging.report import Report
+    from migrate.rules.findings import Finding
 
 # Wider than any line: where nobody looks at a screen, nothing is broken into lines.
 UNLIMITED = 1 << 20

@@ -21,7 +21,7 @@ from migrate.xen.hypercalls import (
 
 if TYPE_CHECKING:
     from migrate.destination.placement import Placement
-    from migrate.judging.report import Finding
+    from migrate.rules.findings import Finding
     from migrate.xen.replay import Outcome
 
 _CALLS: dict[type[Any], str] = {

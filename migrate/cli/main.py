@@ -1,0 +1,123 @@
+"""The command line: the group, and how every command of it ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, ClassVar
+
+import click
+
+from migrate.cli.ending import orderly_end
+
+# Only the command that runs is imported.
+COMMANDS = {
+    "check": "migrate.cli.check",
+    "explain": "migrate.cli.explain",
+    "rules": "migrate.cli.rules",
+    "filter": "migrate.cli.filter",
+    "trace": "migrate.cli.trace",
+    "show": "migrate.cli.show",
+    "report": "migrate.cli.report",
+    "extract": "migrate.cli.extract",
+    "corpus": "migrate.cli.corpus.group",
+    "policy": "migrate.cli.policy",
+    "verify-stream-v2": "migrate.cli.verify_stream_v2",
+    "synth": "migrate.cli.synth",
+    "completion": "migrate.cli.completion",
+    "manual": "migrate.cli.manual",
+}
+# What this program is when it is called by these names: a link to it stands in for the original.
+LINKS = frozenset({"verify-stream-v2"})
+PROGRAM = "migrate"
+# A shell that wants a command line completed says so in this variable; click makes the name from the program's.
+COMPLETE = "_MIGRATE_COMPLETE"
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is asked for, and names similar ones where there is none.
+
+    `modules` says where commands are, beside those that are declared as usual.
+    """
+
+    modules: ClassVar[Mapping[str, str]] = {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands."""
+        return [*super().list_commands(ctx), *self.modules]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, imported now."""
+        if cmd_name not in self.modules:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(import_module(self.modules[cmd_name]), cmd_name.replace("-", "_"))
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first word means."""
+        word = args[0]
+        if not (word.startswith("-") or ctx.resilient_parsing or word in self.list_commands(ctx)):
+            from difflib import get_close_matches
+
+            close = get_close_matches(word, self.list_commands(ctx))
+            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+            ctx.fail(f"No such command {word!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+class Commands(LazyGroup):
+    """All commands; they end as `Ending` says whatever happens."""
+
+    modules = COMMANDS
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run; under a name of `LINKS`, as that command."""
+        called = os.path.basename(sys.argv[0])
+        if called in LINKS and not args and kwargs.get("args") is None:
+            kwargs |= {"args": [called, *sys.argv[1:]], "prog_name": PROGRAM}
+        if COMPLETE in os.environ:
+            import_module("migrate.cli.completion")
+        return super().main(*args, **kwargs)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the group's own options."""
+        with orderly_end():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        for output in (sys.stdout, sys.stderr):
+            if hasattr(output, "reconfigure"):
+                output.reconfigure(errors="backslashreplace")
+        with orderly_end():
+            return super().invoke(ctx)
+
+
+def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from migrate.rules.catalogue import RULES
+        from migrate.rules.version import rule_set, version
+
+        click.echo(f"{PROGRAM} {version()}, rules {len(RULES)} ({rule_set()})")
+        ctx.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version, and that of the rules.",
+)
+def main() -> None:
+    """Would this guest come back? Judges Xen migration streams as the receiver would.
+
+    \b
+    Example: migrate check guest.xl --target 4.20
+    """

@@ -1,0 +1,409 @@
+"""`migrate check` as its users meet it: options, exit codes, output."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from migrate.building.builder import StreamBuilder
+from migrate.cli.check import BADNESS, ending_of
+from migrate.cli.ending import Ending
+from migrate.cli.main import main
+from migrate.cli.progress import PATIENCE, ProgressBar
+from migrate.judging.report import Report
+from migrate.rules.catalogue import NOT_RULES, RULES
+from migrate.rules.declaring import Effect, Severity
+from migrate.rules.findings import Finding
+from migrate.rules.selection import resolve_rules
+from migrate.toolstack.facts import StreamFacts
+
+COMMAND = [sys.executable, "-m", "migrate"]
+
+
+def run(*args):
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def spawn(*args, **options):
+    return subprocess.run(
+        [*COMMAND, *map(str, args)], stdin=options.pop("stdin", subprocess.DEVNULL), check=False, timeout=60, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def streams(tmp_path_factory):
+    """One stream of each fate: the restore of `good` succeeds, `bad` has no vcpu state, `junk` is no stream."""
+    folder = tmp_path_factory.mktemp("streams")
+    bad = StreamBuilder.pv(4)
+    bad.drop("X86_PV_VCPU_BASIC")
+    (folder / "good").write_bytes(StreamBuilder.pv(4).build())
+    (folder / "bad").write_bytes(bad.build())
+    (folder / "junk").write_bytes(b"no stream at all " * 8)
+    return folder
+
+
+# -- start-up and usage -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("args", [["--version"], ["--help"], ["check", "--help"]])
+def test_version_and_help_import_nothing_heavy(args):
+    code = (
+        "import sys, migrate.cli.main\n"
+        f"try: migrate.cli.main.main({args!r}, prog_name='migrate')\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "print(sorted({'rich', 'numpy', 'construct', 'zstandard'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_version_names_the_program():
+    assert run("--version").output.startswith("migrate ")
+
+
+def test_help_documents_the_exit_codes():
+    text = " ".join(run("check", "--help").output.split())
+    assert "the worst counts: 2, then 1, then 3, then 0" in text
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["check"],
+        ["check", "x", "--no-such-option"],
+        ["check", "x", "--target", "5.1"],
+        ["check", "x", "--format", "yaml"],
+        ["check", "x", "--vcpus", "0"],
+        ["check", "x", "--fail-on", "info"],
+        ["check", "x", "--select", "NOPE"],
+        ["check", "-", "-"],
+        ["no-such-command"],
+    ],
+)
+def test_wrong_usage_exits_2_without_a_traceback(args):
+    result = run(*args)
+    assert result.exit_code == 2
+    assert "Error" in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (["--select", "HYP-222"], "did you mean HYP-22"),
+        (["--ignore", RULES["HYP-22"].slug + "x"], f"did you mean {RULES['HYP-22'].slug}"),
+        (["--target", "4.2"], "did you mean"),
+        (["--select", next(iter(NOT_RULES))], next(iter(NOT_RULES.values()))),
+    ],
+)
+def test_unknown_words_get_a_hint(args, hint):
+    output = run("check", "x", *args).output
+    assert hint in " ".join(output.split())
+
+
+def test_rules_are_meant_by_id_slug_and_beginning():
+    assert resolve_rules(["HYP-22"]) == ("HYP-22",)
+    assert resolve_rules([RULES["HYP-22"].slug]) == ("HYP-22",)
+    assert set(resolve_rules(["hyp-2"])) == {id for id in RULES if id.startswith("HYP-2")}
+    assert set(resolve_rules(["HYP"])) == {id for id in RULES if id.startswith("HYP-")}
+
+
+def test_rules_are_joined_by_commas_or_repetition():
+    assert resolve_rules(["HYP-22, ORD-01", "HYP-22"]) == resolve_rules(["HYP-22", "ORD-01"]) == ("HYP-22", "ORD-01")
+
+
+def test_an_id_does_not_mean_the_ids_that_it_begins():
+    assert resolve_rules(["REC-10"]) == ("REC-10",)
+
+
+# -- what makes the exit code -------------------------------------------------------------------------
+
+
+def report(verdict, *severities):
+    findings = [Finding(RULES["HYP-22"], "m", severity, Effect.SPEC) for severity in severities]
+    return Report(StreamFacts("x"), "4.20", "source", verdict, None, findings)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "severities", "fail_on", "ending"),
+    [
+        ("accept", [], "error", Ending.FINE),
+        ("accept", [Severity.WARNING], "error", Ending.FINE),
+        ("accept", [Severity.WARNING], "warning", Ending.FOUND),
+        ("accept", [Severity.INFO], "warning", Ending.FINE),
+        ("accept", [Severity.ERROR], "error", Ending.FOUND),
+        ("refuse", [], "error", Ending.FOUND),
+        ("unjudged", [], "error", Ending.UNJUDGED),
+        ("unjudged", [Severity.ERROR], "error", Ending.FOUND),
+    ],
+)
+def test_exit_code_of_one_stream(verdict, severities, fail_on, ending):
+    assert ending_of(report(verdict, *severities), fail_on) == ending
+
+
+def test_the_worst_exit_code_is_2_then_1_then_3_then_0():
+    assert sorted([0, 1, 2, 3], key=BADNESS.index, reverse=True) == [2, 1, 3, 0]
+
+
+def test_accepted_stream_exits_0(streams):
+    result = run("check", streams / "good")
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[-1].startswith(f"accept   {streams / 'good'}: Xen ")
+
+
+def test_refused_stream_exits_1(streams):
+    result = run("check", streams / "bad")
+    assert result.exit_code == 1
+    assert result.output.splitlines()[-1].startswith(f"refuse   {streams / 'bad'}: libxc refuses it (")
+
+
+def test_unreadable_stream_exits_2_and_says_why(streams):
+    result = run("check", streams / "missing")
+    assert result.exit_code == 2
+    assert result.output == f"migrate: {streams / 'missing'}: No such file or directory\n"
+
+
+def test_bad_placement_is_wrong_usage(streams):
+    result = run("check", streams / "good", "--placement", "nowhere")
+    assert result.exit_code == 2
+    assert "Error" in result.output
+
+
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [
+        (["good", "bad"], 1),
+        (["bad", "good"], 1),
+        (["missing", "bad", "good"], 2),
+        (["good", "missing"], 2),
+    ],
+)
+def test_the_worst_stream_makes_the_exit_code(streams, names, code):
+    assert run("check", *(streams / name for name in names)).exit_code == code
+
+
+def test_no_stream_stops_the_others(streams):
+    names = [streams / name for name in ("missing", "bad", "good")]
+    output = run("check", "--format", "jsonl", *names).output
+    told = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    assert [one["verdict"] for one in told] == ["refuse", "accept"]
+
+
+def test_a_file_that_is_no_stream_is_never_accepted(streams):
+    result = run("check", streams / "junk")
+    assert result.exit_code in (Ending.FOUND, Ending.UNJUDGED)
+    assert "internal error" not in result.output
+
+
+def test_the_target_decides(streams):
+    result = run("check", streams / "good", "--target", "4.20", "--format", "json")
+    assert json.loads(result.output)["target"] in ("4.20", "4.20.0")
+
+
+def test_ignored_rules_are_not_told_but_the_verdict_stays(streams):
+    found = json.loads(run("check", streams / "bad", "--format", "json").output)
+    rules = ",".join({finding["rule"] for finding in found["findings"]})
+    ignored = json.loads(run("check", streams / "bad", "--format", "json", "--ignore", rules).output)
+    assert ignored["findings"] == []
+    assert ignored["verdict"] == "refuse"
+
+
+# -- output -------------------------------------------------------------------------------------------
+
+
+def test_json_is_one_object_for_one_stream(streams):
+    one = json.loads(run("check", "--format", "json", streams / "good").output)
+    assert one["stream"]["name"] == str(streams / "good")
+
+
+def test_json_is_an_array_for_more(streams):
+    more = json.loads(run("check", "--format", "json", streams / "good", streams / "bad").output)
+    assert [one["verdict"] for one in more] == ["accept", "refuse"]
+
+
+def test_json_lines_are_objects_even_for_one(streams):
+    (line,) = run("check", "--format", "jsonl", streams / "good").output.splitlines()
+    assert json.loads(line)["verdict"] == "accept"
+
+
+def test_json_does_not_import_rich(streams):
+    code = (
+        "import sys, migrate.cli.main\n"
+        f"try: migrate.cli.main.main(['check', '--format', 'jsonl', {str(streams / 'good')!r}])\n"
+        "except SystemExit: pass\n"
+        "print('rich' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "False"
+
+
+def test_quiet_says_nothing_of_what_is_fine(streams):
+    assert run("check", "--quiet", streams / "good").output == ""
+
+
+def test_quiet_gives_the_verdict_line_of_what_is_not(streams):
+    (line,) = run("check", "--quiet", streams / "good", streams / "bad").output.splitlines()
+    assert line.startswith("refuse   ")
+
+
+def test_standard_input_is_a_stream(streams):
+    with (streams / "good").open("rb") as source:
+        result = spawn("check", "-", stdin=source, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[0] == "-"
+
+
+def test_piped_input_gives_the_same_verdict(streams):
+    result = subprocess.run(
+        [*COMMAND, "check", "-q", "-"], input=(streams / "bad").read_bytes(), capture_output=True, timeout=60
+    )
+    assert result.returncode == 1
+    assert result.stdout.startswith(b"refuse   -: ")
+
+
+def test_output_to_a_pipe_is_plain_and_not_wrapped(streams):
+    long = streams / ("n" * 200)
+    long.write_bytes((streams / "bad").read_bytes())
+    result = spawn("check", long, capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
+    assert "\x1b" not in result.stdout
+    assert len(result.stdout.splitlines()[-1]) > 200
+
+
+def test_hostile_file_names_are_escaped(streams):
+    hostile = streams / "\x1b[31m[bold]evil"
+    hostile.write_bytes((streams / "good").read_bytes())
+    for name in (hostile, streams / "\x1b]0;gone"):
+        result = spawn("check", name, capture_output=True, text=True)
+        assert "\x1b" not in result.stdout + result.stderr
+        assert r"\x1b" in result.stdout + result.stderr
+
+
+def test_file_names_need_not_be_utf8(streams):
+    name = os.fsencode(streams) + b"/caf\xe9"
+    with open(name, "wb") as file:
+        file.write((streams / "good").read_bytes())
+    for form in ("text", "jsonl"):
+        result = subprocess.run([*COMMAND, "check", "--format", form, name], capture_output=True, timeout=60)
+        assert result.returncode == 0, result.stderr
+        assert b"xe9" in result.stdout
+
+
+def test_output_that_cannot_show_a_character_shows_an_escape(streams):
+    name = streams / "ä"
+    name.write_bytes((streams / "good").read_bytes())
+    result = spawn("check", name, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert result.returncode == 0
+    assert rb"\xe4" in result.stdout
+
+
+# -- ends ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["text", "json", "jsonl"])
+def test_a_reader_that_is_gone_ends_it_quietly_with_141(streams, form):
+    end, pipe = os.pipe()
+    os.close(end)
+    result = spawn("check", "--format", form, streams / "bad", stdout=pipe, stderr=subprocess.PIPE)
+    os.close(pipe)
+    assert (result.returncode, result.stderr) == (141, b"")
+
+
+def test_closed_stdout_ends_it_quietly_with_141(streams):
+    result = subprocess.run(
+        ["sh", "-c", 'exec "$0" "$@" >&-', *COMMAND, "check", streams / "bad"], stderr=subprocess.PIPE, timeout=60
+    )
+    assert (result.returncode, result.stderr) == (141, b"")
+
+
+def test_a_full_disk_exits_2_with_a_message(streams):
+    with open("/dev/full", "wb") as full:
+        result = spawn("check", streams / "good", stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == 2
+    assert b"No space left" in result.stderr
+    assert b"Traceback" not in result.stderr
+
+
+def open_for_writing(fifo, process):
+    """Open a named pipe as soon as the process reads from it."""
+    while process.poll() is None:
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            time.sleep(0.01)
+    pytest.fail("it ended without reading its stream")
+
+
+def test_interrupt_exits_130_without_a_traceback(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with subprocess.Popen([*COMMAND, "check", str(fifo)], stderr=subprocess.PIPE) as process:
+        end = open_for_writing(fifo, process)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        os.close(end)
+    assert process.returncode == 130
+    assert b"Traceback" not in errors
+
+
+@pytest.mark.parametrize(("debug", "shown"), [(None, False), ("0", False), ("1", True)])
+def test_traceback_is_shown_in_debug_mode_only(streams, debug, shown):
+    env = {name: value for name, value in os.environ.items() if name != "MIGRATE_DEBUG"}
+    env |= {"MIGRATE_DEBUG": debug} if debug else {}
+    result = spawn("check", streams / "missing", capture_output=True, text=True, env=env)
+    assert result.returncode == 2
+    assert ("Traceback" in result.stderr) == shown
+
+
+def test_an_internal_error_is_owned_up_to_without_a_traceback(streams):
+    code = (
+        "import migrate.cli.check as command\n"
+        "command.ending_of = lambda *_: 1 / 0\n"
+        "from migrate.cli.main import main\n"
+        f"main(['check', {str(streams / 'good')!r}])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert "internal error: ZeroDivisionError" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+# -- progress -----------------------------------------------------------------------------------------
+
+
+def test_short_work_shows_no_progress():
+    with ProgressBar("x") as bar:
+        bar(1, 2)
+        assert bar._bar is None
+
+
+def test_long_work_shows_progress_by_an_escaped_name(monkeypatch, capsys):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with ProgressBar("[red]\x1bname") as bar:
+        time.sleep(PATIENCE)
+        bar(10, None)
+        bar(20, 100)
+    shown = capsys.readouterr().err
+    assert "[red]" in shown
+    assert "\x1bname" not in shown
+
+
+def test_progress_is_drawn_without_colour_where_none_is_wanted(monkeypatch, capsys):
+    for name, value in {"TERM": "xterm", "FORCE_COLOR": "1", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with ProgressBar("name") as bar:
+        time.sleep(PATIENCE)
+        bar(20, 100)
+    shown = capsys.readouterr().err
+    assert "name" in shown
+    assert not re.search(r"\x1b\[[0-9;]*m", shown)
+
+
+def test_progress_is_not_drawn_into_a_pipe(streams):
+    assert spawn("check", streams / "good", capture_output=True).stderr == b""

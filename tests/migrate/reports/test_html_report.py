@@ -1,0 +1,505 @@
+"""`migrate report`: one document that stands alone, whatever the streams are."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from html_pages import assert_sound, page, parsed, skeleton, written
+from hypothesis import HealthCheck, given, settings
+from project import SAMPLES
+
+from migrate.building.big_streams import write_synthetic
+from migrate.building.builder import StreamBuilder
+from migrate.building.parts import page_data
+from migrate.cli.main import main
+from migrate.inspection.reading import inspect
+from migrate.reports.html import document
+from migrate.reports.html.passes import MOST_BARS
+from migrate.reports.html.section import lost_section, section
+from migrate.reports.html.templating import LONGEST_VALUE
+from migrate.rules.catalogue import RULES
+from migrate.testing import strategies
+from migrate.xen.hypercalls import PIN_BATCH
+from streams.pages import PageType
+from streams.wire.framing import CPUID_LEAF, EMULATOR_HEADER, LibxlRecordType, XapiBlockId
+
+REAL = sorted(path for path in SAMPLES.glob("*.zst"))
+DAMAGED = sorted((SAMPLES / "oracle").glob("*.zst"))
+VIOLATIONS = sorted(id for id, rule in RULES.items() if rule.violation is not None)
+PV32, PV64 = SAMPLES / "x417-pv32.plain.libxc.zst", SAMPLES / "x417-pv64.plain.libxc.zst"
+MAPPED_WRITABLE = SAMPLES / "oracle" / "pv64.plain__l1_maps_l1_writable.libxc.zst"
+
+MIB = 1 << 20
+SCRIPT = "<script>alert(1)</script>"
+HOSTILE = f"{SCRIPT}\"'><img src=x onerror=alert(1)>&amp;`{{{{7*7}}}}\x1b[31m\u202e\r\n]]>--><!--"
+PLAIN = "x"
+
+
+def run(*args, **options):
+    return CliRunner().invoke(main, ["report", *map(str, args)], **options)
+
+
+def text_of(element):
+    return " ".join(element.text_content().split())
+
+
+def part(root, key, stream=1):
+    return root.get_element_by_id(f"s{stream}-{key}")
+
+
+# -- the whole document ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", REAL[::4], ids=lambda path: path.name)
+def test_the_report_of_a_real_stream_is_sound_and_below_1_mib(path):
+    text = page(path, target="4.20", placement="high")
+    assert_sound(text)
+    assert len(text.encode()) < MIB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["source", "high", "low", "identity"])
+@pytest.mark.parametrize("path", REAL, ids=lambda path: path.name)
+def test_the_report_of_every_real_stream_is_sound_and_below_1_mib(path, placement):
+    text = page(path, target="4.20", placement=placement)
+    assert_sound(text)
+    assert len(text.encode()) < MIB
+
+
+@pytest.mark.parametrize("path", DAMAGED[::19], ids=lambda path: path.name)
+def test_the_report_of_a_damaged_stream_is_sound(path):
+    assert_sound(page(path, target="4.20"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", DAMAGED, ids=lambda path: path.name)
+def test_the_report_of_every_damaged_stream_is_sound(path):
+    assert_sound(page(path, target="4.20"))
+
+
+@pytest.mark.parametrize("id", VIOLATIONS)
+def test_the_smallest_violation_of_every_rule_makes_a_sound_report(id):
+    b = StreamBuilder.pv(4)
+    RULES[id].violation(b)
+    text = page(b.build())
+    assert_sound(text)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(strategies.streams(containers=("libxc", "libxl", "xl", "xapi")))
+def test_the_report_of_any_stream_is_sound(stream):
+    assert_sound(page(bytes(stream)))
+
+
+@pytest.mark.parametrize("size", [0, 1, 23, 24, 40, 100, 4096, 4200, 30000, 38000])
+@pytest.mark.parametrize("container", ["libxc", "xl", "xapi"])
+def test_a_stream_that_is_cut_anywhere_makes_a_sound_report(size, container):
+    b = StreamBuilder.pv(4, vcpus=2)
+    b.wrap(container)
+    assert_sound(page(b.build()[:size]))
+
+
+def test_the_same_streams_make_the_same_document():
+    assert page(PV32, placement="high") == page(PV32, placement="high")
+
+
+@pytest.fixture(scope="module")
+def four_gib(tmp_path_factory):
+    path = tmp_path_factory.mktemp("big") / "big.libxc"
+    write_synthetic(path, kind="pv", size_bytes=4 << 30, width=8, vcpus=4, rounds=3)
+    yield path
+    path.unlink()
+
+
+@pytest.mark.slow
+def test_the_report_of_a_guest_of_4_gib_is_sound_and_below_5_mib(four_gib):
+    text = page(four_gib)
+    assert_sound(text)
+    assert len(text.encode()) < 5 * MIB
+
+
+@pytest.mark.slow
+def test_of_a_guest_of_4_gib_pins_are_folded_and_the_tables_left_out_are_counted(four_gib):
+    root = parsed(page(four_gib))
+    (folded,) = part(root, "calls").find_class("folded")
+    # synth pins an L1 for each of the 256 address spaces' parts, and the 256 roots: more than one batch.
+    assert int(re.search(r"(\d+) pins: ", text_of(folded))[1]) > PIN_BATCH
+    told = re.search(r"([\d,]+) tables\. ([\d,]+) of them are left out", text_of(part(root, "tables")))
+    tables, left_out = (int(number.replace(",", "")) for number in told.groups())
+    assert 0 < left_out < tables
+
+
+# -- what it says ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def refused():
+    return parsed(page(PV32, target="4.20", placement="high"))
+
+
+@pytest.fixture(scope="module")
+def chained():
+    return parsed(page(MAPPED_WRITABLE, target="4.17"))
+
+
+def test_the_verdict_is_a_sentence_at_the_top(refused):
+    (verdict,) = refused.find_class("verdict")
+    assert "refuse" in verdict.get("class")
+    assert text_of(verdict).startswith("✗ Refused vcpu 1's setvcpucontext fails with ERANGE (HYP-22)")
+
+
+def test_a_guest_that_would_come_back_has_no_refusal_on_its_page():
+    root = parsed(page(PV64, target="4.20"))
+    assert text_of(root.find_class("verdict")[0]) == (
+        "✓ Restores Xen 4.20.0 would restore this guest (frames placed as on the source)."
+    )
+    assert root.find_class("refused") == []
+    assert root.find_class("failed") == []
+
+
+def test_a_finding_links_to_its_rule_its_record_its_table_and_its_vcpu(refused):
+    (stops,) = [one for one in part(refused, "findings").iter("li") if "this stops the restore" in text_of(one)]
+    assert {link.get("href"): link.text for link in stops.iter("a")} == {
+        "#rule-HYP-22": "HYP-22",
+        "#s1-record-7fe128": "record 12 X86_PV_VCPU_BASIC",
+        "#s1-table-19": "table pfn 0x19",
+        "#s1-vcpu-1": "vcpu 1",
+    }
+    row = text_of(refused.get_element_by_id("s1-record-7fe128"))
+    assert row.startswith("libxc 12 X86_PV_VCPU_BASIC 0x7fe128 2,808 vcpu 1: ")
+    assert text_of(refused.get_element_by_id("s1-table-19")).startswith("L3 pfn 0x19")
+
+
+def test_all_rules_that_are_spoken_of_are_explained_and_no_others(refused):
+    explained = {id.removeprefix("rule-") for id in refused.xpath("//section[@id='rules']/details/@id")}
+    assert explained == {"HYP-22", "REC-29", "REC-32", "L3C-1"}
+    assert RULES["HYP-22"].title in text_of(refused.get_element_by_id("rule-HYP-22"))
+    assert f"{len(RULES) - 4} rules beside these" in text_of(refused.get_element_by_id("rules"))
+
+
+def test_the_chain_that_led_to_a_refusal_is_marked_and_unfolded(chained):
+    marked = chained.find_class("on-chain")
+    # As `migrate trace` tells: L4 pfn 0xd8 slot 511, L3 pfn 0x118 slot 510, L2 pfn 0x119 slot 1, pfn 0x11b.
+    assert [one.get("id") for one in marked] == [f"s1-table-{pfn}" for pfn in ("d8", "118", "119", "11b")]
+    assert all("open" in above.attrib for one in marked for above in one.iterancestors("details"))
+    listed = [text_of(link) for link in chained.find_class("chain")[0].iter("li")]
+    assert listed == ["L4 pfn 0xd8 slot 511", "L3 pfn 0x118 slot 510", "L2 pfn 0x119 slot 1", "pfn 0x11b (writable)"]
+
+
+def test_refused_hypercalls_stand_out_and_say_why(chained):
+    failed = part(chained, "calls").find_class("failed")
+    assert text_of(failed[0]).startswith("4 setvcpucontext(vcpu 0, cr3 pfn 0xd8, cr1 pfn 0x25) -EINVAL HYP-03: ")
+    assert "A real restore ends with call 4" in text_of(part(chained, "calls"))
+
+
+def test_the_map_of_machine_frames_shows_where_4_gib_are(refused):
+    _, machine = part(refused, "memory").iter("svg")
+    assert "every frame of the guest lies above" in text_of(machine)
+    assert len(machine.find_class("limit")) == 1
+    # 2048 pages less the 8 that were sent as XTAB have frames; 7 of the 8 live L3 tables are not vcpu 0's own.
+    assert "0 pages below 4 GiB" in text_of(machine.find("desc"))
+
+
+def test_no_page_type_is_told_by_colour_alone(refused):
+    for entry in part(refused, "memory").find_class("legend")[0]:
+        name = text_of(entry)
+        assert name.startswith(("NOTAB", "never sent")) or entry.find_class("swatch")[0].text
+
+
+def test_the_types_of_the_legend_add_up_to_the_guest(refused):
+    legend = [text_of(entry) for entry in part(refused, "memory").find_class("legend")[0]]
+    numbers = [int(told.rpartition(": ")[2].replace(",", "")) for told in legend if re.search(r": [\d,]+$", told)]
+    assert sum(numbers) == 2048
+
+
+def test_the_passes_of_a_live_migration_are_bars_and_a_table():
+    root = parsed(page(SAMPLES / "x417-pv64.live4.libxc.zst"))
+    rows = [text_of(row) for row in part(root, "passes").find(".//tbody").iter("tr")]
+    assert [row.split()[1] for row in rows] == ["first", "dirty", "dirty", "dirty", "final"]
+    assert len(part(root, "passes").find_class("bar")) == 5
+
+
+@pytest.mark.parametrize(("more", "told"), [(0, None), (1, "1 pass left out"), (2, "2 passes left out")])
+def test_passes_that_have_no_bar_are_counted(more, told):
+    b = StreamBuilder.pv(4)
+    for _ in range(MOST_BARS - 1 + more):  # the same pfn again: a step back, which begins a pass
+        b.insert("PAGE_DATA", page_data([(1, PageType.XTAB, None)]), after="PAGE_DATA")
+    section = part(parsed(page(b.build())), "passes")
+    caption = text_of(section.find(".//caption"))
+    assert len(section.find_class("bar")) == MOST_BARS
+    assert caption == "; ".join(filter(None, ("Pages that each pass sent", told)))
+
+
+def test_each_checkpoint_of_a_remus_stream_has_a_verdict():
+    root = parsed(page(SAMPLES / "x417-pv32.remus.libxc.zst", target="4.20", placement="high"))
+    rows = [text_of(row) for row in part(root, "checkpoints").find(".//tbody").iter("tr")]
+    assert len(rows) == 3
+    assert all(" refuse HYP-22: " in row for row in rows)
+
+
+def test_all_records_have_a_row_without_any_script(refused):
+    rows = list(refused.get_element_by_id("s1-record-table").find("tbody"))
+    assert len(rows) == 2 + 16  # two headers, and as many records as the verdict's facts tell
+    assert [row.get("hidden") for row in rows] == [None] * len(rows)
+    assert "hidden" in refused.forms[0].attrib
+
+
+def test_a_stream_of_many_records_shares_rows_and_says_so():
+    b = StreamBuilder.pv(4)
+    for _ in range(2000):
+        b.insert("VERIFY", before="END")
+    root = parsed(page(b.build()))
+    caption = text_of(root.get_element_by_id("s1-record-table").find("caption"))
+    assert re.search(r"\d+ records that are alike share lines", caption)
+    assert len(root.get_element_by_id("s1-record-table").find("tbody")) < 100
+
+
+def test_vcpus_have_their_registers_with_a_link_to_the_root(chained):
+    vcpu = chained.get_element_by_id("s1-vcpu-0")
+    assert "0x00000000000d8000" in text_of(vcpu)
+    assert "#s1-table-d8" in vcpu.xpath(".//@href")
+
+
+def test_an_hvm_guest_has_vcpus_and_says_why_it_has_no_page_tables():
+    root = parsed(page(StreamBuilder.hvm(vcpus=2).build()))
+    assert "there are page tables of PV guests only" in text_of(root.get_element_by_id("s1"))
+    assert [one.get("id") for one in part(root, "vcpus").iter("details")] == ["s1-vcpu-0", "s1-vcpu-1"]
+
+
+def test_several_streams_have_an_overview_with_links():
+    good, bad = StreamBuilder.pv(4), StreamBuilder.pv(4)
+    bad.drop("X86_PV_VCPU_BASIC")
+    sections = [
+        inspect(b.build(), then=lambda found, name=name, number=number: section(found, name, number))
+        for number, (name, b) in enumerate([("good", good), ("bad", bad)], 1)
+    ]
+    text = written(*sections, lost_section("gone", "No such file or directory", 3))
+    assert_sound(text)
+    rows = [[text_of(cell) for cell in row][:2] for row in parsed(text).find(".//section[@id='overview']//tbody")]
+    assert rows == [["good", "✓ Restores"], ["bad", "✗ Refused"], ["gone", "? Not readable"]]
+
+
+# -- what a stream may say ---------------------------------------------------------------------------
+
+
+def xl(name):
+    b = StreamBuilder.hvm()
+    b.wrap("xl")
+    config = json.loads(b.xl_config)
+    config["c_info"]["name"] = name
+    b.xl_config = json.dumps(config).encode()
+    return b
+
+
+def keys(word):
+    b = xl("guest")
+    data = b"".join(part.encode() + b"\0" for part in (f"/{word}", word))
+    b.libxl_after.insert(0, type(b.libxl_after[0])(LibxlRecordType.EMULATOR_XENSTORE_DATA, bytearray(data)))
+    b.libxl_after[0].body[:0] = EMULATOR_HEADER.pack(2, 0)
+    return b
+
+
+def vendor(word):
+    b = StreamBuilder.pv(4)
+    letters = word.encode()[:12].ljust(12, b" ")
+    b.cpuid_policy[0] |= dict(zip(("b", "d", "c"), (letters[:4], letters[4:8], letters[8:]), strict=True))
+    for register in "bdc":
+        b.cpuid_policy[0][register] = int.from_bytes(b.cpuid_policy[0][register], "little")
+    return b
+
+
+def xenops(word):
+    b = StreamBuilder.pv(4)
+    b.wrap("xapi")
+    told = b'(("' + re.sub(r'[\\"\x00-\x1f]', "", word).encode() + b'" 1))'
+    b.xapi_blocks[0] = (XapiBlockId.XENOPS, told)
+    return b
+
+
+@pytest.mark.parametrize("guest", [xl, keys, vendor, xenops])
+def test_text_of_a_stream_changes_nothing_but_text(guest):
+    hostile, plain = page(guest(HOSTILE).build(), name="a"), page(guest(PLAIN).build(), name="a")
+    assert_sound(hostile)
+    assert [one[:2] for one in skeleton(hostile)] == [one[:2] for one in skeleton(plain)]
+
+
+def test_what_the_configuration_calls_the_guest_is_there_to_read():
+    assert SCRIPT in parsed(page(xl(SCRIPT).build())).text_content()
+
+
+def test_a_policy_says_its_vendor_in_harmless_letters():
+    assert CPUID_LEAF.size == 24
+    assert "<script>aler" in parsed(page(vendor(SCRIPT).build())).text_content()
+
+
+@pytest.mark.parametrize("name", [HOSTILE, "a\udcff\udcfe", "\x00\x1b]0;x\x07", "javascript:alert(1)", "{{ 7*7 }}"])
+def test_the_name_of_a_file_changes_nothing_but_text(name):
+    stream = StreamBuilder.pv(4).build()
+    hostile = page(stream, stream, name=name)
+    assert_sound(hostile)
+    assert skeleton(hostile) == skeleton(page(stream, stream, name=PLAIN))
+    assert_sound(written(lost_section(name, name, 1)))
+
+
+def test_a_name_without_end_is_cut():
+    text = page(StreamBuilder.pv(4).build(), name="a" * MIB)
+    assert len(text) < MIB // 2
+    assert "a" * LONGEST_VALUE + " …" in text
+
+
+def test_no_template_lets_a_value_through_unescaped():
+    templates = Path(document.__file__).parent / "templates"
+    for template in templates.glob("*.j2"):
+        text = template.read_text()
+        assert not re.search(r"\|\s*safe\b|autoescape|Markup", text), template.name
+        # A value in an attribute without quotes could end it.
+        assert not re.search(r"=\{\{", text), template.name
+        assert "<script" not in text.replace("<script>{{ script }}</script>", ""), template.name
+
+
+# -- how it looks ------------------------------------------------------------------------------------
+
+
+def luminance(colour):
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def schemes():
+    style = (Path(document.__file__).parent / "templates" / "report.css").read_text()
+    light, dark = re.findall(r":root \{([^}]*--ground[^}]*)\}", style)
+    return {name: dict(re.findall(r"--([\w-]+): (#\w{6});", text)) for name, text in (("light", light), ("dark", dark))}
+
+
+PAIRS = [
+    *[(ink, ground) for ink in ("text", "muted", "accent", "refuse") for ground in ("ground", "panel")],
+    *[(ink, "refuse-ground") for ink in ("text", "muted", "refuse", "accent")],
+    *[(ink, "accent-ground") for ink in ("text", "accent")],
+    *[("text", f"k-{kind}") for kind in ("absent", "data", "1", "2", "3", "4", "other")],
+]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("ink", "ground"), PAIRS)
+def test_text_has_the_contrast_that_wcag_aa_asks_for(scheme, ink, ground):
+    colours = schemes()[scheme]
+    assert contrast(colours[ink], colours[ground]) >= 4.5
+
+
+# -- the command -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def streams(tmp_path):
+    bad = StreamBuilder.pv(4)
+    bad.drop("X86_PV_VCPU_BASIC")
+    (tmp_path / "good").write_bytes(StreamBuilder.pv(4).build())
+    (tmp_path / "bad").write_bytes(bad.build())
+    (tmp_path / "junk").write_bytes(b"no stream at all " * 8)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("names", "ending"),
+    [
+        (["good"], 0),
+        (["bad"], 1),
+        (["junk"], 3),
+        (["good", "junk"], 3),
+        (["good", "bad", "junk"], 1),
+        (["bad", "gone"], 2),
+    ],
+)
+def test_the_exit_code_is_that_of_check_and_the_report_is_written(streams, names, ending):
+    paths = [streams / name for name in names]
+    assert run(*paths, "-o", streams / "out.html").exit_code == ending
+    assert CliRunner().invoke(main, ["check", *map(str, paths)]).exit_code == ending
+    assert_sound((streams / "out.html").read_text())
+
+
+@pytest.mark.parametrize(("names", "ending"), [(["bad"], 0), (["junk"], 0), (["bad", "gone"], 2)])
+def test_with_exit_zero_only_what_cannot_be_read_is_a_failure(streams, names, ending):
+    assert run(*(streams / name for name in names), "-o", streams / "out.html", "--exit-zero").exit_code == ending
+
+
+def test_a_stream_that_cannot_be_read_has_a_section_that_says_so(streams):
+    result = run(streams / "gone", streams / "good", "-o", streams / "out.html")
+    assert "No such file or directory" in result.stderr
+    assert "Not readable No such file or directory" in text_of(parsed((streams / "out.html").read_text()))
+
+
+def test_where_no_stream_can_be_read_no_report_is_written(streams):
+    assert run(streams / "gone", "-o", streams / "out.html").exit_code == 2
+    assert not (streams / "out.html").exists()
+
+
+def test_a_file_is_overwritten_only_if_asked(streams):
+    target = streams / "out.html"
+    target.write_text("mine")
+    refused = run(streams / "good", "-o", target)
+    assert (refused.exit_code, target.read_text()) == (2, "mine")
+    assert "--force overwrites it" in refused.stderr
+    assert run(streams / "good", "-o", target, "--force").exit_code == 0
+    assert target.read_text().startswith("<!doctype html>")
+
+
+def test_a_failed_run_with_force_leaves_the_old_report(streams):
+    target = streams / "out.html"
+    target.write_text("mine")
+    assert run(streams / "gone", "-o", target, "--force").exit_code == 2
+    assert target.read_text() == "mine"
+
+
+def test_a_dash_is_standard_output_and_standard_input(streams):
+    result = subprocess.run(
+        [sys.executable, "-m", "migrate", "report", "-", "-o", "-"],
+        input=(streams / "good").read_bytes(),
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert_sound(result.stdout.decode())
+    assert result.stderr == b""
+
+
+def test_the_options_are_those_of_the_question(streams):
+    result = run(PV32, "-o", streams / "out.html", "--target", "4.20", "--placement", "high", "--l3-rule", "L3V-1")
+    assert (
+        result.exit_code
+        == CliRunner()
+        .invoke(main, ["check", str(PV32), "--target", "4.20", "--placement", "high", "--l3-rule", "L3V-1"])
+        .exit_code
+    )
+    assert "placement high: frames placed above 4 GiB" in text_of(parsed((streams / "out.html").read_text()))
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["good"],
+        ["good", "-o", "out.html", "--placement", "nowhere"],
+        ["good", "-o", "out.html", "--target", "3.4"],
+        ["-", "-", "-o", "out.html"],
+    ],
+)
+def test_wrong_usage_ends_with_2_and_leaves_no_file(streams, args, monkeypatch):
+    monkeypatch.chdir(streams)
+    assert run(*args).exit_code == 2
+    assert not (streams / "out.html").exists()
+
+
+def test_what_is_done_is_told_in_a_line(streams):
+    result = run(streams / "good", streams / "bad", "-o", streams / "out.html")
+    size = (streams / "out.html").stat().st_size
+    assert result.stdout == f"{streams / 'out.html'}: {size} bytes; 1 restores, 1 refused\n"

@@ -1,0 +1,78 @@
+"""What people see on a terminal, at 80 and 160 columns, with colour and without, as files to look at in a change.
+
+After a change that is meant: UPDATE_SNAPSHOTS=1 pytest tests/migrate/test_snapshots.py, and read the difference.
+"""
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+from project import ROOT
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+REFUSED = "sample_streams/x417-pv32.plain.libxc.zst"
+LIVE = "sample_streams/x417-pv64.live4.libxc.zst"
+DAMAGED = "sample_streams/oracle/pv64.plain__l1_maps_l1_writable.libxc.zst"
+QUESTION = ["--target", "4.20", "--placement", "high"]
+
+COMMANDS = {
+    "check-refused": ["check", REFUSED, *QUESTION],
+    "check-accepted": ["check", LIVE, *QUESTION],
+    "check-damaged": ["check", DAMAGED, *QUESTION],
+    "explain": ["explain", "HYP-22"],
+    "trace": ["trace", DAMAGED, *QUESTION, "--only", "failed"],
+    "policy": ["policy", LIVE],
+    "show": ["show", REFUSED, *QUESTION],
+    "show-record": ["show", REFUSED, *QUESTION, "--record", "4", "--hexdump"],
+    "show-vcpu": ["show", REFUSED, *QUESTION, "--vcpu", "1"],
+    "show-pfn": ["show", REFUSED, *QUESTION, "--pfn", "0x19"],
+    "show-rounds": ["show", LIVE, *QUESTION, "--rounds"],
+    "show-tables": ["show", REFUSED, *QUESTION, "--tables"],
+    "show-map": ["show", REFUSED, *QUESTION, "--map"],
+}
+# A line per call, for pipes and eyes alike: neither coloured nor folded.
+LINES = {"trace"}
+
+
+def seen(arguments, columns, colour):
+    """What the command writes to a terminal of so many columns; escapes made visible."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "FORCE_COLOR", "COLORTERM")}
+    environment = {**kept, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **({} if colour else {"NO_COLOR": "1"})}
+    command = [sys.executable, "-m", "migrate", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=theirs, stderr=subprocess.DEVNULL, env=environment)
+    os.close(theirs)
+    pieces = []
+    while True:
+        try:
+            piece = os.read(ours, 1 << 16)
+        except OSError:  # what a terminal that has lost its other side says
+            break
+        if not piece:
+            break
+        pieces.append(piece)
+    os.close(ours)
+    process.wait()
+    return b"".join(pieces).decode().replace("\r\n", "\n").replace("\x1b", "␛")
+
+
+@pytest.mark.parametrize("colour", [True, False], ids=["colour", "plain"])
+@pytest.mark.parametrize("columns", [80, 160])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_seen_is_what_was_agreed_on(name, columns, colour):
+    text = seen(COMMANDS[name], columns, colour)
+    assert text
+    assert ("␛[" in text) == (colour and name not in LINES)
+    if not colour:
+        assert max(len(line) for line in text.splitlines()) <= columns or name in LINES
+    file = SNAPSHOTS / f"{name}-{columns}-{'colour' if colour else 'plain'}.txt"
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        file.write_text(text)
+    assert text == file.read_text()

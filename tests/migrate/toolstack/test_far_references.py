@@ -1,0 +1,116 @@
+"""Page tables among a guest's first pages name its last ones: tracked late, they count as if tracked at once."""
+
+import os
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from migrate import check
+from migrate.building.builder import StreamBuilder
+from migrate.guest import memory
+from migrate.judging.check import judge
+from migrate.judging.pv_facts import pv_guest
+from migrate.testing import strategies
+from streams.wire.paging import PCD, P
+
+QUESTION = {"target": "4.20", "placement": "high"}
+
+
+@contextmanager
+def little_room(free=1):
+    """Arrays that may cover no more than what the stream has named."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(memory, "FREE_PFNS", free)
+    patch.setattr(memory, "PFNS_PER_NAMED", 1)
+    try:
+        yield
+    finally:
+        patch.undo()
+
+
+def told(report):
+    return report.verdict, [(f.rule.id, f.message, f.offset, f.pfn, f.count) for f in report.findings]
+
+
+def through_a_pipe(data):
+    source, sink = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(source)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(sink, view) :]
+        os._exit(0)
+    os.close(sink)
+    try:
+        return check(source, **QUESTION)
+    finally:
+        os.close(source)
+        os.waitpid(pid, 0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(b=strategies.guests() | strategies.guests(max_tables=30), batch=st.integers(1, 8), data=st.data())
+def test_the_room_there_is_changes_nothing(b, batch, data):
+    b.batch = batch
+    if data.draw(st.booleans()):
+        b.rounds = [sorted(b.memory), sorted(b.memory)[::2]]
+    stream = b.build()
+    expected = told(check(stream, **QUESTION))
+    with little_room():
+        assert told(check(stream, **QUESTION)) == expected
+
+
+@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize("spoil", [None, "unsound", "missing", "retyped"])
+def test_tables_are_tracked_late_on_a_pipe_too(width, spoil):
+    b = StreamBuilder.pv(width, roots=2)
+    b.batch = 2
+    l1 = b.chain(b.roots[0])[-1]
+    if spoil == "unsound":
+        b.table(l1)[0] |= PCD
+    elif spoil == "missing":
+        b.table(l1)[1] = b.max_pfn << 12 | P
+    elif spoil == "retyped":
+        b.rounds = [[l1]]
+    stream = b.build()
+    expected = told(check(stream, **QUESTION))
+    with little_room():
+        assert told(through_a_pipe(stream)) == expected
+
+
+def test_a_guest_larger_than_the_free_room_is_judged():
+    b = StreamBuilder.pv(8)
+    b.batch = 4
+    with little_room(free=4):
+        assert check(b.build(), **QUESTION).verdict == "accept"
+        known = judge(b.build(), then=lambda judgement: len(pv_guest(judgement).types))
+    assert known > b.max_pfn
+
+
+def sparse():
+    """A guest whose last page, which a table names, never comes; nor does most of its memory."""
+    b = StreamBuilder.pv(8)
+    b.p2m_frames += [b.new_page() for _ in range(7)]
+    b.max_pfn = 8 * b.pfns_per_p2m_page - 1
+    b.table(b.chain(b.roots[0])[-1])[1] = b.max_pfn << 12 | P
+    return b
+
+
+def test_pages_that_never_come_leave_a_guest_unjudged():
+    b = sparse()
+    with little_room(free=8):
+        report = check(b.build(), **QUESTION)
+    assert report.verdict == "unjudged"
+    assert f"pfn {b.max_pfn:#x}" in report.reason
+    assert check(b.build(), **QUESTION).verdict != "unjudged"
+
+
+def test_a_refusal_before_that_is_certain():
+    b = sparse()
+    b.domain["page_shift"] = 13
+    with little_room(free=8):
+        report = check(b.build(), **QUESTION)
+    assert (report.verdict, report.failure.rule) == ("refuse", "HDR-10")
