@@ -9,7 +9,7 @@ import click
 
 from migrate.cli import suggestions
 from migrate.cli.check_outputs import FORMATS, output_for
-from migrate.cli.ending import Ending, complain, internal_error
+from migrate.cli.ending import ExitCode, complain, internal_error
 from migrate.cli.options import ALL, STDIN, l3_rule_option, placement_option, source_of, target_option, vcpus_option
 from streams.compression import MAX_EXPANSION
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from migrate.judging.report import Report
 
 # With several streams the worst counts; later is worse.
-BADNESS = (Ending.FINE, Ending.UNJUDGED, Ending.FOUND, Ending.FAILED)
+BADNESS = (ExitCode.FINE, ExitCode.UNJUDGED, ExitCode.FOUND, ExitCode.FAILED)
 
 
 def _rules(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -> tuple[str, ...]:
@@ -31,14 +31,14 @@ def _rules(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -
         raise click.BadParameter(str(error)) from None
 
 
-def ending_of(report: Report, fail_on: str) -> Ending:
+def ending_of(report: Report, fail_on: str) -> ExitCode:
     """The exit code that one stream makes, with the threshold "error" or "warning"."""
     from migrate.rules.declaring import Severity
 
     worst = report.worst()
     if report.verdict == "refuse" or (worst is not None and worst.rank >= Severity(fail_on).rank):
-        return Ending.FOUND
-    return Ending.FINE if report.verdict == "accept" else Ending.UNJUDGED
+        return ExitCode.FOUND
+    return ExitCode.FINE if report.verdict == "accept" else ExitCode.UNJUDGED
 
 
 @click.command(
@@ -138,7 +138,7 @@ def check(
     many = ALL in (target, l3_rule)
     output = output_for(form, quiet=quiet, many=many, several=many or len(streams) > 1, fail_on=fail_on)
     watched = not quiet and progress.wanted()
-    worst = Ending.FINE
+    worst = ExitCode.FINE
     for name in streams:
         try:
             with progress.ProgressBar(name) if watched else nullcontext() as bar:
@@ -157,15 +157,15 @@ def check(
         except (OSError, TransportError) as error:
             complain(f"{name}: {reason_of(error, name)}", error)
             output.lost(name, reason_of(error, name))
-            ending = Ending.FAILED
+            ending = ExitCode.FAILED
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         except Exception as error:
             internal_error(error, f"{name}: ")
             output.lost(name, f"internal error: {type(error).__name__}")
-            ending = Ending.FAILED
+            ending = ExitCode.FAILED
         else:
-            ending = Ending.FINE
+            ending = ExitCode.FINE
             for report, variant in zip(reports, variants * len(targets), strict=True):
                 report.stream.name = name
                 report.l3_rule = variant

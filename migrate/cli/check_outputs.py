@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from migrate.cli.ending import Ending, echo
+from migrate.cli.ending import ExitCode, echo
 
 if TYPE_CHECKING:
     from migrate.judging.report import Report
@@ -15,7 +15,7 @@ FORMATS = ("text", "json", "jsonl", "sarif", "junit", "github")
 class Output:
     """One of the formats."""
 
-    def show(self, report: Report, ending: Ending) -> None:
+    def show(self, report: Report, ending: ExitCode) -> None:
         """Take the report of one stream, and what it makes the exit code."""
         raise NotImplementedError
 
@@ -35,7 +35,7 @@ class TextOutput(Output):
         self.console = console_for()
         self.first = True
 
-    def show(self, report: Report, ending: Ending) -> None:
+    def show(self, report: Report, ending: ExitCode) -> None:
         """Print the report."""
         from migrate.reports.verdict.text import render
 
@@ -48,9 +48,9 @@ class TextOutput(Output):
 class QuietOutput(Output):
     """For people in a hurry: verdict lines, and only of streams that are not fine."""
 
-    def show(self, report: Report, ending: Ending) -> None:
+    def show(self, report: Report, ending: ExitCode) -> None:
         """Print the verdict line."""
-        if ending != Ending.FINE:
+        if ending != ExitCode.FINE:
             from migrate.reports.verdict.text import console_for, render_verdict
 
             render_verdict(report, console_for())
@@ -62,7 +62,7 @@ class TableOutput(Output):
     def __init__(self) -> None:
         self.rows: list[dict[str, str]] = []
 
-    def show(self, report: Report, ending: Ending) -> None:
+    def show(self, report: Report, ending: ExitCode) -> None:
         """Keep a row."""
         failure = report.failure
         where = ""
@@ -95,7 +95,7 @@ class TableOutput(Output):
 class JsonLinesOutput(Output):
     """For programs: one object per line, as soon as the stream is judged."""
 
-    def show(self, report: Report, ending: Ending) -> None:
+    def show(self, report: Report, ending: ExitCode) -> None:
         """Print the object."""
         from migrate.judging.report_json import dumps
 
@@ -109,7 +109,7 @@ class JsonOutput(Output):
         self.several = several
         self.objects: list[dict[str, Any]] = []
 
-    def show(self, report: Report, ending: Ending) -> None:
+    def show(self, report: Report, ending: ExitCode) -> None:
         """Keep the object."""
         self.objects.append(report.to_dict())
 
@@ -130,7 +130,7 @@ class DocumentOutput(Output):
         self.reports: list[Report] = []
         self.unreadable: list[tuple[str, str]] = []
 
-    def show(self, report: Report, ending: Ending) -> None:
+    def show(self, report: Report, ending: ExitCode) -> None:
         """Keep the report."""
         self.reports.append(report)
 
@@ -183,7 +183,7 @@ class JunitOutput(DocumentOutput):
 class GithubOutput(Output):
     """For GitHub Actions: annotations, as soon as the stream is judged."""
 
-    def show(self, report: Report, ending: Ending) -> None:
+    def show(self, report: Report, ending: ExitCode) -> None:
         """Print a line per finding."""
         from migrate.reports.verdict.github import workflow_commands
 

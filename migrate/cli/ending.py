@@ -14,7 +14,7 @@ import click
 DEBUG = "MIGRATE_DEBUG"
 
 
-class Ending(IntEnum):
+class ExitCode(IntEnum):
     """Exit codes of all commands."""
 
     FINE = 0
@@ -59,7 +59,7 @@ def _silence(*outputs: TextIO | None) -> None:
 
 @contextmanager
 def orderly_end() -> Iterator[None]:
-    """Within, whatever happens ends as `Ending` says, without a traceback."""
+    """Within, whatever happens ends as `ExitCode` says, without a traceback."""
     try:
         try:
             yield
@@ -69,14 +69,14 @@ def orderly_end() -> Iterator[None]:
     except (click.ClickException, click.exceptions.Exit):
         raise
     except (KeyboardInterrupt, click.Abort):
-        raise click.exceptions.Exit(Ending.INTERRUPTED) from None
+        raise click.exceptions.Exit(ExitCode.INTERRUPTED) from None
     except BrokenPipeError:
         _silence(sys.stdout, sys.stderr)
-        raise click.exceptions.Exit(Ending.BROKEN_PIPE) from None
+        raise click.exceptions.Exit(ExitCode.BROKEN_PIPE) from None
     except OSError as error:
         complain(str(error), error)
         _silence(sys.stdout)
-        raise click.exceptions.Exit(Ending.FAILED) from None
+        raise click.exceptions.Exit(ExitCode.FAILED) from None
     except Exception as error:
         internal_error(error)
-        raise click.exceptions.Exit(Ending.FAILED) from None
+        raise click.exceptions.Exit(ExitCode.FAILED) from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli import suggestions
-from migrate.cli.ending import Ending, complain, echo
+from migrate.cli.ending import ExitCode, complain, echo
 
 if TYPE_CHECKING:
     from migrate.reports.rules.pages import Shown
@@ -115,28 +115,28 @@ def show(rule: Rule) -> Shown:
     return Shown(rule, check(violating_stream(rule), **conditions(rule)._asdict()))
 
 
-def _write(rule: Rule, file: str, force: bool) -> Ending:
+def _write(rule: Rule, file: str, force: bool) -> ExitCode:
     if file == STDOUT and sys.stdout is None:
         raise BrokenPipeError("stdout is closed")
     if file == STDOUT and sys.stdout.isatty():
         complain("a stream is not for a terminal: give --write a file, or redirect standard output")
-        return Ending.FAILED
+        return ExitCode.FAILED
     try:
         stream = violating_stream(rule)
     except ValueError as error:
         complain(str(error), error)
-        return Ending.FAILED
+        return ExitCode.FAILED
     if file == STDOUT:
         sys.stdout.buffer.write(stream)
-        return Ending.FINE
+        return ExitCode.FINE
     try:
         with open(file, "wb" if force else "xb") as out:
             out.write(stream)
     except FileExistsError as error:
         complain(f"{file} exists; --force overwrites it", error)
-        return Ending.FAILED
+        return ExitCode.FAILED
     _tell_what_next(rule, file, len(stream))
-    return Ending.FINE
+    return ExitCode.FINE
 
 
 def _tell_what_next(rule: Rule, file: str, size: int) -> None:

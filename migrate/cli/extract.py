@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migrate.cli.ending import Ending, complain
+from migrate.cli.ending import ExitCode, complain
 from migrate.cli.options import record_option, source_of, whole_number
 from migrate.cli.output import STDOUT, stream_output
 
@@ -82,16 +82,16 @@ def extract(
             ending = _part(stream, page, record, out or STDOUT, force=force)
     except TransportError as error:
         complain(f"{stream}: {error}", error)
-        ending = Ending.FAILED
+        ending = ExitCode.FAILED
     except OSError as error:
         if error.filename != stream:
             raise
         complain(f"{stream}: {error.strerror}", error)
-        ending = Ending.FAILED
+        ending = ExitCode.FAILED
     ctx.exit(ending)
 
 
-def _memory(stream: str, form: str, out: str, *, force: bool) -> Ending:
+def _memory(stream: str, form: str, out: str, *, force: bool) -> ExitCode:
     from migrate.cli import progress
     from migrate.extraction.extract import Form, NothingError
     from migrate.extraction.extract import extract as write_memory
@@ -106,9 +106,9 @@ def _memory(stream: str, form: str, out: str, *, force: bool) -> Ending:
             written = write_memory(source_of(stream), file.fileno(), Form(form), bar)
     except NothingError as error:
         complain(f"{stream}: {error}", error)
-        return Ending.FAILED if error.readable else Ending.UNJUDGED
+        return ExitCode.FAILED if error.readable else ExitCode.UNJUDGED
     _tell(written, out)
-    return Ending.FOUND if written.missing else Ending.FINE
+    return ExitCode.FOUND if written.missing else ExitCode.FINE
 
 
 def _tell(written: Extracted, out: str) -> None:
@@ -130,14 +130,14 @@ def _tell(written: Extracted, out: str) -> None:
         complain(f"{out}: not all is there: {reason}")
 
 
-def _part(stream: str, page: int | None, record: str | None, out: str, *, force: bool) -> Ending:
+def _part(stream: str, page: int | None, record: str | None, out: str, *, force: bool) -> ExitCode:
     """Write one page, or the body of one record."""
     from migrate.extraction.extract import NothingError, record_body
     from migrate.extraction.extract import page as one_page
     from migrate.inspection.reading import NotInStream, inspect
     from migrate.inspection.records.selector import selected
 
-    def then(inspection: Inspection) -> Ending:
+    def then(inspection: Inspection) -> ExitCode:
         reason = inspection.judgement.unjudged_because()
         if reason and not len(inspection.log):
             raise NothingError(reason, readable=False)
@@ -147,7 +147,7 @@ def _part(stream: str, page: int | None, record: str | None, out: str, *, force:
                 raise NotInStream(f"pfn {page:#x} never came with contents")
             with stream_output(out, force=force, sources=[stream]) as file:
                 file.write(contents)
-            return Ending.FINE
+            return ExitCode.FINE
         assert record is not None
         entry = selected(inspection, record)
         got = 0
@@ -156,15 +156,15 @@ def _part(stream: str, page: int | None, record: str | None, out: str, *, force:
                 file.write(piece)
                 got += len(piece)
         if got == entry.length:
-            return Ending.FINE
+            return ExitCode.FINE
         complain(f"{stream}: not all is there: the input ends in the {entry.name}: {got} of {entry.length} bytes")
-        return Ending.FOUND
+        return ExitCode.FOUND
 
     try:
         return inspect(source_of(stream), then=then)
     except NotInStream as error:
         complain(f"{stream}: {error}", error)
-        return Ending.FAILED
+        return ExitCode.FAILED
     except NothingError as error:
         complain(f"{stream}: {error}", error)
-        return Ending.UNJUDGED
+        return ExitCode.UNJUDGED

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from migrate.cli import suggestions
-from migrate.cli.ending import Ending, complain
+from migrate.cli.ending import ExitCode, complain
 from migrate.cli.options import placement_option, target_option, vcpus_option
 from migrate.cli.output import is_same
 
 if TYPE_CHECKING:
-    from migrate.judging.pipe_filter import Filter, Outcome
+    from migrate.judging.pipe_filter import Filter, FilterResult
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 OWN_FAILURE = 4
@@ -126,7 +126,7 @@ def filter(
         os.close(STDOUT)
     except OSError as error:  # what a network file system has to say of earlier writes
         _say(f"closing standard output: {error.strerror or error}", error)
-        code = Ending.FAILED if code is None else code
+        code = ExitCode.FAILED if code is None else code
     outcome = running.outcome(why)
     written = _write_report(outcome, report_file, report_fd, form)
     if stats_file is not None:
@@ -140,7 +140,7 @@ def filter(
             _say(line)
     if code is None:
         code = _ending(outcome, fail_on or "error")
-    _leave(ctx, code if written or code != Ending.FINE else Ending.FAILED)
+    _leave(ctx, code if written or code != ExitCode.FINE else ExitCode.FAILED)
 
 
 def _need_descriptors(report_fd: int | None) -> None:
@@ -186,28 +186,28 @@ def _forward(running: Filter, progress: bool) -> tuple[int | None, str | None]:
         finally:
             _end_signals()
     except BrokenPipeError:
-        return Ending.BROKEN_PIPE, "the receiver closed the pipe"
+        return ExitCode.BROKEN_PIPE, "the receiver closed the pipe"
     except (OutputError, TransportError) as error:
         _say(str(error), error)
-        return Ending.FAILED, str(error)
+        return ExitCode.FAILED, str(error)
     except _Terminated as ended:
         return ended.code, f"the filter was told to end ({signal.Signals(ended.code - 128).name})"
     return None, None
 
 
-def _ending(outcome: Outcome, fail_on: str) -> int:
+def _ending(outcome: FilterResult, fail_on: str) -> int:
     if outcome.failure is not None:
         return OWN_FAILURE
     if outcome.stopped is not None:
-        return Ending.FOUND
+        return ExitCode.FOUND
     if outcome.stood_down is not None:
-        return Ending.UNJUDGED  # the stream has passed whole, whatever is wrong with it
+        return ExitCode.UNJUDGED  # the stream has passed whole, whatever is wrong with it
     from migrate.cli.check import ending_of
 
     return ending_of(outcome.report, fail_on)
 
 
-def _write_report(outcome: Outcome, file: str | None, fd: int | None, form: str) -> bool:
+def _write_report(outcome: FilterResult, file: str | None, fd: int | None, form: str) -> bool:
     if file is None and fd is None:
         return True
     from migrate.judging.report_json import dumps

@@ -70,7 +70,7 @@ class LazyGroup(click.Group):
 
 
 class Commands(LazyGroup):
-    """All commands; they end as `Ending` says whatever happens."""
+    """All commands; they end as `ExitCode` says whatever happens."""
 
     modules = COMMANDS
 

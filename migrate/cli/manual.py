@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from migrate.cli.ending import DEBUG, Ending, echo
+from migrate.cli.ending import DEBUG, ExitCode, echo
 from migrate.cli.main import PROGRAM
 
 # What roff would take for a command, or print as a typographer would and not as a shell needs it.
@@ -17,12 +17,12 @@ _ROFF = str.maketrans({"\\": r"\e", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^":
 # By itself or before a paragraph: its lines stay as they are (click's own mark).
 _AS_IT_STANDS = "\b"
 _EXIT_CODES = {
-    Ending.FINE: "Nothing was found that matters.",
-    Ending.FOUND: "Something was: a stream would be refused, a result differs from what is expected.",
-    Ending.FAILED: "Wrong usage, or a file that cannot be read or written.",
-    Ending.UNJUDGED: "Not judged: no stream, or none of those that are modelled.",
-    Ending.INTERRUPTED: "Interrupted.",
-    Ending.BROKEN_PIPE: "Nobody reads the output any more.",
+    ExitCode.FINE: "Nothing was found that matters.",
+    ExitCode.FOUND: "Something was: a stream would be refused, a result differs from what is expected.",
+    ExitCode.FAILED: "Wrong usage, or a file that cannot be read or written.",
+    ExitCode.UNJUDGED: "Not judged: no stream, or none of those that are modelled.",
+    ExitCode.INTERRUPTED: "Interrupted.",
+    ExitCode.BROKEN_PIPE: "Nobody reads the output any more.",
 }
 _ENVIRONMENT = {
     "NO_COLOR": "If set, output on a terminal is neither coloured nor bold.",

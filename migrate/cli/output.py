@@ -12,7 +12,7 @@ from typing import IO
 
 import click
 
-from migrate.cli.ending import Ending, complain
+from migrate.cli.ending import ExitCode, complain
 
 STDOUT = "-"
 
@@ -78,7 +78,7 @@ def _stdout(what: str) -> IO[bytes]:
 
 def _give_up(why: str) -> None:
     complain(why)
-    raise click.exceptions.Exit(Ending.FAILED)
+    raise click.exceptions.Exit(ExitCode.FAILED)
 
 
 def _mode(path: str) -> int | None:

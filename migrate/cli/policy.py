@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migrate.cli.ending import Ending, complain, echo
+from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import source_of
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def policy(ctx: click.Context, stream: str, against: str | None, form: str) -> N
         render_policy(promised.policy, stream, promised.xen, console)
         if against is not None:
             render_comparison(stream, against, missing, extra, console)
-    ctx.exit(Ending.FOUND if missing else Ending.FINE)
+    ctx.exit(ExitCode.FOUND if missing else ExitCode.FINE)
 
 
 def _load(ctx: click.Context, name: str, *, dump_too: bool = False) -> Found:
@@ -70,7 +70,7 @@ def _load(ctx: click.Context, name: str, *, dump_too: bool = False) -> Found:
         return any_policy(name) if dump_too else stream_policy(source_of(name))
     except NoPolicyError as error:
         complain(f"{name}: {error}", error)
-        ctx.exit(Ending.UNJUDGED)
+        ctx.exit(ExitCode.UNJUDGED)
     except (OSError, TransportError) as error:
         complain(f"{name}: {getattr(error, 'strerror', None) or error}", error)
-        ctx.exit(Ending.FAILED)
+        ctx.exit(ExitCode.FAILED)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli.check import BADNESS, ending_of, reason_of
-from migrate.cli.ending import Ending, complain, echo, internal_error
+from migrate.cli.ending import ExitCode, complain, echo, internal_error
 from migrate.cli.options import STDIN, l3_rule_option, placement_option, source_of, target_option, vcpus_option
 from migrate.cli.output import STDOUT, stream_output
 
@@ -77,11 +77,11 @@ def report(
         raise click.UsageError(str(error)) from error
     watched = not quiet and progress.wanted()
     sections: list[Section] = []
-    worst = Ending.FINE
+    worst = ExitCode.FINE
     with stream_output(output, force=force, sources=streams, what="a report") as out:
         for number, name in enumerate(streams, 1):
 
-            def then(inspection: Inspection, name: str = name, number: int = number) -> tuple[Section, Ending]:
+            def then(inspection: Inspection, name: str = name, number: int = number) -> tuple[Section, ExitCode]:
                 inspection.report.stream.name = name
                 return section(inspection, name, number), ending_of(inspection.report, "error")
 
@@ -98,21 +98,21 @@ def report(
                     )
             except (OSError, TransportError) as error:
                 complain(f"{name}: {reason_of(error, name)}", error)
-                told, ending = lost_section(name, reason_of(error, name), number), Ending.FAILED
+                told, ending = lost_section(name, reason_of(error, name), number), ExitCode.FAILED
             except ValueError as error:
                 raise click.UsageError(str(error)) from error
             except Exception as error:
                 internal_error(error, f"{name}: ")
                 reason = f"internal error: {type(error).__name__}"
-                told, ending = lost_section(name, reason, number), Ending.FAILED
+                told, ending = lost_section(name, reason, number), ExitCode.FAILED
             sections.append(told)
             worst = max(worst, ending, key=BADNESS.index)
         if all(told.lost for told in sections):
-            ctx.exit(Ending.FAILED)
+            ctx.exit(ExitCode.FAILED)
         size = write(sections, out)
     if output != STDOUT and not quiet:
         echo(_done(output, sections, size))
-    ctx.exit(Ending.FINE if exit_zero and worst is not Ending.FAILED else worst)
+    ctx.exit(ExitCode.FINE if exit_zero and worst is not ExitCode.FAILED else worst)
 
 
 def _done(output: str, sections: list[Section], size: int) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from migrate.cli.check import reason_of
-from migrate.cli.ending import Ending, complain, echo
+from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import (
     ALL,
     placement_option,
@@ -108,7 +108,7 @@ def show(
     with ExitStack() as stack:
         bar = stack.enter_context(progress.ProgressBar(stream)) if progress.wanted() else None
 
-        def then(inspection: Inspection) -> Ending:
+        def then(inspection: Inspection) -> ExitCode:
             stack.close()
             inspection.judgement.facts.name = stream
             _judge(inspection)
@@ -119,7 +119,7 @@ def show(
                 _write_document(inspection, views)
             else:
                 _print_views(inspection, views)
-            return Ending.FINE
+            return ExitCode.FINE
 
         try:
             ending = inspect(
@@ -134,10 +134,10 @@ def show(
             raise
         except NotInStream as error:
             complain(f"{stream}: {error}")
-            ending = Ending.FAILED
+            ending = ExitCode.FAILED
         except (OSError, TransportError) as error:
             complain(f"{stream}: {reason_of(error, stream)}", error)
-            ending = Ending.FAILED
+            ending = ExitCode.FAILED
     ctx.exit(ending)
 
 
@@ -149,7 +149,7 @@ def _judge(inspection: Inspection) -> None:
         raise click.UsageError(str(error)) from error
 
 
-def _nothing(inspection: Inspection, as_json: bool) -> Ending:
+def _nothing(inspection: Inspection, as_json: bool) -> ExitCode:
     """Tell of a stream without a single record what is known of it."""
     damaged, report = inspection.log.damaged, inspection.report
     if as_json:
@@ -160,7 +160,7 @@ def _nothing(inspection: Inspection, as_json: bool) -> Ending:
         render_head(report, console_for())
     why = damaged.message if damaged is not None else report.reason or "no record"
     complain(f"{report.stream.name}: nothing to show: {why}")
-    return Ending.UNJUDGED
+    return ExitCode.UNJUDGED
 
 
 def _views(

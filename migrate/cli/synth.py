@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from migrate.cli import suggestions
-from migrate.cli.ending import Ending, complain, echo
+from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import one_rule
 from migrate.cli.output import STDOUT, stream_output
 
@@ -95,7 +95,7 @@ def synth(ctx: click.Context, /, out: str, force: bool, **asked: Any) -> None:
             written = len(stream)
     except ValueError as error:
         complain(str(error), error)
-        ctx.exit(Ending.FAILED)
+        ctx.exit(ExitCode.FAILED)
     if out != STDOUT:
         _tell(out, written, rule)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli.check import reason_of
-from migrate.cli.ending import Ending, complain, echo
+from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import l3_rule_option, placement_option, source_of, target_option, vcpus_option
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def trace(
     if cost and (only or order != "restore"):
         raise click.UsageError("--cost compares all orders over the whole restore: it takes neither --order nor --only")
 
-    def then(judgement: Judgement) -> Ending:
+    def then(judgement: Judgement) -> ExitCode:
         if cost:
             return _cost(judgement, resolve(target), placement, l3_rule, form)
         return _trace(judgement, resolve(target), placement, l3_rule, order, only == "failed", form)
@@ -80,7 +80,7 @@ def trace(
         raise
     except (OSError, TransportError) as error:
         complain(f"{stream}: {reason_of(error, stream)}", error)
-        ending = Ending.FAILED
+        ending = ExitCode.FAILED
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     ctx.exit(ending)
@@ -94,7 +94,7 @@ def _trace(
     order: str,
     only_failed: bool,
     form: str,
-) -> Ending:
+) -> ExitCode:
     from migrate.judging import report_json
     from migrate.reports.verdict import trace as report
     from migrate.safe import safe
@@ -107,7 +107,7 @@ def _trace(
         complain("what follows is how it would go on if it did not")
     elif reason:
         complain(f"not judged: {reason}")
-        return Ending.UNJUDGED
+        return ExitCode.UNJUDGED
     where = judgement.placement(placement)
     if form == "jsonl":
         for item in report.objects(outcomes, where, only_failed=only_failed):
@@ -117,10 +117,10 @@ def _trace(
             echo(safe(line))
     if untold := judgement.restorer.untold_calls:
         complain(f"{untold} more calls, made while records are read, are not shown")
-    return Ending.FOUND if stopped or any(outcome.finding for outcome in outcomes) else Ending.FINE
+    return ExitCode.FOUND if stopped or any(outcome.finding for outcome in outcomes) else ExitCode.FINE
 
 
-def _cost(judgement: Judgement, target: Target, placement: str, variant: str | None, form: str) -> Ending:
+def _cost(judgement: Judgement, target: Target, placement: str, variant: str | None, form: str) -> ExitCode:
     from migrate.judging import report_json
     from migrate.xen.schedules import SCHEDULES, hypercalls
 
@@ -129,7 +129,7 @@ def _cost(judgement: Judgement, target: Target, placement: str, variant: str | N
         replay = judgement.replay(target, placement, variant, name)
         if replay is None or replay.hypervisor is None:
             complain("there is no replay to count: the stream does not reach its end, or is not of a PV guest")
-            return Ending.UNJUDGED
+            return ExitCode.UNJUDGED
         cost = replay.hypervisor.cost
         calls, batches = hypercalls(judgement.steps)
         failed = sum(1 for outcome in replay.outcomes if outcome.finding)
@@ -152,4 +152,4 @@ def _cost(judgement: Judgement, target: Target, placement: str, variant: str | N
         from migrate.reports.tables import print_table
 
         print_table(rows)
-    return Ending.FOUND if any(row["failed"] for row in rows) else Ending.FINE
+    return ExitCode.FOUND if any(row["failed"] for row in rows) else ExitCode.FINE

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import click
 
-from migrate.cli.ending import Ending, complain, echo
+from migrate.cli.ending import ExitCode, complain, echo
 
 T = TypeVar("T")
 
@@ -79,14 +79,14 @@ def verify_stream_v2(ctx: click.Context, source: str, verbose: bool, quiet: bool
     except (OSError, TransportError) as error:
         if not quiet:
             complain(f"{source}: {getattr(error, 'strerror', None) or error}", error)
-        ctx.exit(Ending.FAILED)
+        ctx.exit(ExitCode.FAILED)
     for finding in outcome.objections:
         where = f" at {finding.offset:#x}" if finding.offset is not None else ""
         more = f" (and {finding.count - 1} more like it)" if finding.count > 1 else ""
         object_to(f"{finding.rule.id} {finding.rule.slug}{where}: {finding.message}{more}")
     if outcome.unread is not None:
         object_to(outcome.unread)
-    ctx.exit(Ending.FINE if outcome.good else Ending.FOUND)
+    ctx.exit(ExitCode.FINE if outcome.good else ExitCode.FOUND)
 
 
 def _on(source: str, do: Callable[[int], T]) -> T:

@@ -27,8 +27,8 @@ from migrate.corpus.expectations import (
     load_own,
     load_shared,
 )
+from migrate.corpus.expected_verdict import Observation
 from migrate.corpus.filesystems import is_url
-from migrate.corpus.outcomes import Observation
 from migrate.corpus.results import Comparison, Result, Status
 from migrate.corpus.toml_reader import ExpectationError
 from migrate.destination.releases import resolve

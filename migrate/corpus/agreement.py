@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
-from migrate.corpus.outcomes import REFUSE, UNJUDGED
+from migrate.corpus.expected_verdict import REFUSE, UNJUDGED
 from migrate.corpus.runner import Comparison, Result
 
 UNDAMAGED = "none"

@@ -28,8 +28,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from migrate.corpus.expected_verdict import REFUSE, STEPS, UNJUDGED, VERDICTS, Difference, ExpectedVerdict, Observation
 from migrate.corpus.filesystems import files_of
-from migrate.corpus.outcomes import REFUSE, STEPS, UNJUDGED, VERDICTS, Difference, Observation, Outcome
 from migrate.corpus.toml_reader import ExpectationError, Table, hint, parse_table, read_table
 from migrate.destination.placement import NAMES as PLACEMENTS
 from migrate.destination.releases import resolve
@@ -39,14 +39,14 @@ SHARED_NAME = "expect.toml"
 SUFFIX = ".expect.toml"
 DEFAULTS = "defaults"
 COMPRESSED = (".zst", ".gz", ".xz")
-FAILURE_KEYS = tuple(f.name for f in fields(Outcome) if f.name != "verdict")
+FAILURE_KEYS = tuple(f.name for f in fields(ExpectedVerdict) if f.name != "verdict")
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What a real Xen did with the stream, and with the guest in it."""
 
-    outcome: Outcome
+    outcome: ExpectedVerdict
     error: str | None = None
     xen_log: tuple[str, ...] = ()
     guest_runs: bool | None = None
@@ -68,7 +68,7 @@ class Expectation:
 
     target: str
     placement: str
-    outcome: Outcome
+    outcome: ExpectedVerdict
     rules: dict[str, int] | None = None
     measured: Measured | None = None
 
@@ -245,12 +245,12 @@ def _measured(table: Table) -> Measured:
     return measured
 
 
-def _outcome(table: Table, verdicts: Iterable[str]) -> Outcome:
+def _outcome(table: Table, verdicts: Iterable[str]) -> ExpectedVerdict:
     verdict = table.word("verdict", verdicts)
     for key in FAILURE_KEYS:
         if verdict != REFUSE and table.has(key):
             raise table.error(key, "only a refusal has one")
-    return Outcome(
+    return ExpectedVerdict(
         verdict=verdict,
         step=table.word("step", STEPS) if table.has("step") else None,
         call=table.take("call", str, None),

@@ -23,8 +23,8 @@ from migrate.corpus.cache import validator
 from migrate.corpus.discovery import Case, Shard
 from migrate.corpus.examining import Task
 from migrate.corpus.expectations import Entry, Expectation, Measured
+from migrate.corpus.expected_verdict import ExpectedVerdict
 from migrate.corpus.known import Deviation
-from migrate.corpus.outcomes import Outcome
 from migrate.corpus.results import Answer, Result, Run, compared
 from migrate.corpus.runner import task_of
 from migrate.judging.report_json import dumps
@@ -265,7 +265,7 @@ def _entry(told: dict[str, Any]) -> Entry:
         Expectation(
             one["target"],
             one["placement"],
-            Outcome(**one["outcome"]),
+            ExpectedVerdict(**one["outcome"]),
             one["rules"],
             None if one["measured"] is None else _measured(one["measured"]),
         )
@@ -275,7 +275,7 @@ def _entry(told: dict[str, Any]) -> Entry:
 
 
 def _measured(told: dict[str, Any]) -> Measured:
-    return Measured(**{**told, "outcome": Outcome(**told["outcome"]), "xen_log": tuple(told["xen_log"])})
+    return Measured(**{**told, "outcome": ExpectedVerdict(**told["outcome"]), "xen_log": tuple(told["xen_log"])})
 
 
 def _deviation(told: dict[str, Any]) -> Deviation:

@@ -24,7 +24,7 @@ from migrate.destination.placement import NAMES as PLACEMENTS
 from migrate.destination.releases import resolve
 
 if TYPE_CHECKING:
-    from migrate.corpus.outcomes import Difference
+    from migrate.corpus.expected_verdict import Difference
 
 KNOWN_NAME = "known.toml"
 ASPECTS = ("verdict", "step", "call", "vcpu", "errno", "signal", "rules")

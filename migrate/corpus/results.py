@@ -9,7 +9,7 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from migrate.corpus.outcomes import UNJUDGED, Difference, Observation, observe
+from migrate.corpus.expected_verdict import UNJUDGED, Difference, Observation, observe
 from migrate.counting import count
 
 if TYPE_CHECKING:

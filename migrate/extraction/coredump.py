@@ -18,8 +18,8 @@ from migrate.extraction.pagefile import ByPfn, PageFile
 from migrate.extraction.vcpus import Frames, hvm_contexts, pv_contexts
 from migrate.guest.memory import INVALID_MFN
 from migrate.guest.pages import Pages
-from migrate.toolstack.hvm import HvmKind
-from migrate.toolstack.pv import PvKind
+from migrate.toolstack.hvm import HvmRestore
+from migrate.toolstack.pv import PvRestore
 from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE, SHARED_INFO_SIZE
 from streams.wire.paging import FRAME_MASK, P
 from streams.wire.views import dtype_of
@@ -116,7 +116,7 @@ class CoreDump:
     def finish(self, memory: Memory) -> Dumped:
         """Put machine frames back, and write what goes with the pages."""
         done = Dumped()
-        pv = isinstance(memory.kind, PvKind)
+        pv = isinstance(memory.kind, PvRestore)
         frames = _source_frames(memory, done)
         contexts = _contexts(memory, frames, done)
         if pv:
@@ -128,7 +128,7 @@ class CoreDump:
         self._write_frames(sections, frames, pv=pv)
         done.contexts = len(contexts)
         self._append(sections, Section.CONTEXTS, b"".join(contexts), core_layout.CONTEXT_ROOM)
-        if isinstance(memory.kind, PvKind) and memory.kind.guest.shared_info is not None:
+        if isinstance(memory.kind, PvRestore) and memory.kind.guest.shared_info is not None:
             self._append(sections, Section.SHARED_INFO, memory.kind.guest.shared_info, SHARED_INFO_SIZE)
         notes = self._notes(memory, len(contexts))
         sections.add(Section.NOTES, SectionType.NOTE, self._end, len(notes), core_layout.NOTE_ALIGN, 0)
@@ -169,8 +169,8 @@ class CoreDump:
             self._write(rows.tobytes())
 
     def _notes(self, memory: Memory, vcpus: int) -> bytes:
-        pv = isinstance(memory.kind, PvKind)
-        width = memory.kind.guest.width if isinstance(memory.kind, PvKind) else max(core_layout.XEN_VERSION)
+        pv = isinstance(memory.kind, PvRestore)
+        width = memory.kind.guest.width if isinstance(memory.kind, PvRestore) else max(core_layout.XEN_VERSION)
         saver = memory.saver
         version = core_layout.XEN_VERSION[width].build(
             {
@@ -229,9 +229,9 @@ class CoreDump:
 
 def _source_frames(memory: Memory, done: Dumped) -> Frames:
     """What tells the frames of the host that saved the guest; pfns themselves, where its p2m is nowhere."""
-    mfns = memory.kind.guest.source_mfns() if isinstance(memory.kind, PvKind) else np.zeros(0, np.int64)
+    mfns = memory.kind.guest.source_mfns() if isinstance(memory.kind, PvRestore) else np.zeros(0, np.int64)
     if not (mfns >= 0).any():
-        done.own_numbers = isinstance(memory.kind, PvKind)
+        done.own_numbers = isinstance(memory.kind, PvRestore)
         return lambda pfns: pfns
 
     def frames(pfns: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -245,9 +245,9 @@ def _source_frames(memory: Memory, done: Dumped) -> Frames:
 
 def _contexts(memory: Memory, frames: Frames, done: Dumped) -> list[bytes]:
     match memory.kind:
-        case PvKind(guest=guest):
+        case PvRestore(guest=guest):
             contexts, done.lost = pv_contexts(guest, frames)
             return contexts
-        case HvmKind(context=record) if record is not None and record.body is not None:
+        case HvmRestore(context=record) if record is not None and record.body is not None:
             return hvm_contexts(record.body)
     return []

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from migrate.guest.memory import PvGuest
     from migrate.guest.pages import PageStore
     from migrate.judging.report import Report
-    from migrate.xen.replay import Outcome
+    from migrate.xen.replay import StepAnswer
     from streams.transports import Transport
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class Inspection:
         return self.judgement.report(target, placement, Selection(), variant)
 
     @cached_property
-    def outcomes(self) -> list[Outcome]:
+    def outcomes(self) -> list[StepAnswer]:
         """The hypercalls of the restore, in its order, each with Xen's answer."""
         target, placement, variant = self._question
         return self.judgement.outcomes(target, placement, variant)
@@ -78,10 +78,10 @@ class Inspection:
     @property
     def guest(self) -> PvGuest | None:
         """The guest as reconstructed; None unless it is a PV guest, whose stream has got so far as to say so."""
-        from migrate.toolstack.pv import PvKind
+        from migrate.toolstack.pv import PvRestore
 
         kind = self.judgement.restorer.kind
-        return kind.guest if isinstance(kind, PvKind) else None
+        return kind.guest if isinstance(kind, PvRestore) else None
 
     @property
     def placement(self) -> Placement | None:

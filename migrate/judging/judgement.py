@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from migrate.destination.placement import Placement
     from migrate.toolstack.restore import Kind
     from migrate.xen.hypercalls import Step
-    from migrate.xen.replay import Outcome, Trace
+    from migrate.xen.replay import StepAnswer, Trace
     from streams.records import Place
     from streams.transports import Transport
 
@@ -60,7 +60,7 @@ class Judgement:
         """The stream is over, or has broken off: gather what is left to say."""
         if not self.completed:
             self.complete()
-        self.restorer.unnoticed()
+        self.restorer.unchecked_faults()
         self.facts.bytes = size
         if self.facts.guest == "pv" and self.restorer.kind is not None:
             from migrate.judging.pv_facts import fill
@@ -90,21 +90,21 @@ class Judgement:
         if not self.steps or self.facts.guest != "pv":
             return None
         from migrate.judging.pv_facts import vcpu_count
-        from migrate.toolstack.pv import PvKind
+        from migrate.toolstack.pv import PvRestore
         from migrate.xen.replay import PvReplay
         from migrate.xen.schedules import SCHEDULES
 
         kind, where = self.restorer.kind, self.placement(placement)
-        assert isinstance(kind, PvKind)
+        assert isinstance(kind, PvRestore)
         assert where is not None
         replay = PvReplay(kind.guest, target, where, vcpu_count(self), variant)
-        return replay.run(SCHEDULES[schedule](self.steps), None if exact else kind.ledger)
+        return replay.run(SCHEDULES[schedule](self.steps), None if exact else kind.tally)
 
     def placement(self, name: str) -> Placement | None:
         """Where a placement puts the guest's frames; None unless it is a PV guest."""
-        from migrate.toolstack.pv import PvKind
+        from migrate.toolstack.pv import PvRestore
 
-        if not isinstance(self.restorer.kind, PvKind):
+        if not isinstance(self.restorer.kind, PvRestore):
             return None
         if name not in self._placements:
             from migrate.destination.placement import place
@@ -131,9 +131,9 @@ class Judgement:
         trace = self.replay(target, placement, variant, exact=False)
         if trace is not None:
             findings += _folded(trace)
-            from migrate.judging.other_placements import outlook
+            from migrate.judging.other_placements import other_placements
 
-            findings += outlook(self, target, placement, variant)
+            findings += other_placements(self, target, placement, variant)
         fatal = next((f for f in findings if f.fatal and self._in_time(f)), None)
         fatal = fatal or next((f for f in findings if f.fatal), None)
         certain = any(f is fatal for f in self.collector.findings[: self.restorer.certain])
@@ -161,12 +161,12 @@ class Judgement:
 
     def outcomes(
         self, target: Target, placement: str, variant: str | None = None, schedule: str = "restore"
-    ) -> list[Outcome]:
+    ) -> list[StepAnswer]:
         """The hypercalls of the restore in the order of a schedule, from the first to the last, past refusals."""
-        from migrate.xen.replay import Outcome
+        from migrate.xen.replay import StepAnswer
 
-        def answered(step: Step, finding: Finding | None) -> Outcome:
-            return Outcome(step, finding if finding is not None and finding.in_force(target, placement) else None)
+        def answered(step: Step, finding: Finding | None) -> StepAnswer:
+            return StepAnswer(step, finding if finding is not None and finding.in_force(target, placement) else None)
 
         done = [answered(asked, asked.finding) for asked in self.restorer.calls]
         trace = self.replay(target, placement, variant, schedule)
@@ -175,13 +175,13 @@ class Judgement:
         # A guest that needs no replay: what is known of its last steps the checks have found already.
         failed = (f for f in self.collector.findings if f.step == "context" and f.fatal)
         first = next((f for f in failed if f.in_force(target, placement)), None)
-        return done + [Outcome(step, first) for step in self.steps]
+        return done + [StepAnswer(step, first) for step in self.steps]
 
     def unjudged_because(self) -> str | None:
         """Why no verdict can be given; None where one can."""
         if self.restorer.unjudged:
             return self.restorer.unjudged
-        if self.restorer.wrappers.colo:
+        if self.restorer.containers.colo:
             return "a COLO stream: the secondary runs from the first checkpoint on"
         return None
 

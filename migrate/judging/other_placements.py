@@ -26,7 +26,7 @@ def _refused(judgement: Judgement, target: Target, placement: str, variant: str 
     return next((f.rule.id for f in trace.findings if f.fatal), None) if trace else None
 
 
-def outlook(judgement: Judgement, target: Target, placement: str, variant: str | None = None) -> list[Finding]:
+def other_placements(judgement: Judgement, target: Target, placement: str, variant: str | None = None) -> list[Finding]:
     """L3C-1 to L3C-6, and what else would change under another placement."""
     guest = pv_guest(judgement)
     extended = extended_cr3(guest)

@@ -63,7 +63,7 @@ class Stats:
 
 
 @dataclass(slots=True)
-class Outcome:
+class FilterResult:
     """How a filter run ended.
 
     Attributes
@@ -137,7 +137,7 @@ class Filter:
 
     # -- running -----------------------------------------------------------------------------------
 
-    def run(self) -> Outcome:
+    def run(self) -> FilterResult:
         """Forward the stream, and say how it ended. Raises as `forward` does."""
         self.forward()
         return self.outcome()
@@ -256,9 +256,9 @@ class Filter:
         restorer = self.judgement.restorer
         with self.judgement.collector.trial() as found:
             if self._over:
-                restorer.unnoticed()
+                restorer.unchecked_faults()
             elif self.judgement.steps and restorer.kind is not None:  # the container's own end is yet to come
-                restorer.kind.unnoticed()
+                restorer.kind.unchecked_faults()
         self._stops_for(found)
 
     def _stop(self, why: str) -> None:
@@ -272,7 +272,7 @@ class Filter:
 
     # -- telling -----------------------------------------------------------------------------------
 
-    def outcome(self, broken_off: str | None = None) -> Outcome:
+    def outcome(self, broken_off: str | None = None) -> FilterResult:
         """What there is to say once nothing more will come. To be called once.
 
         Parameters
@@ -288,7 +288,7 @@ class Filter:
                 self._failed(error)
         if self._failure is not None or report is None:
             report = self._unjudged(f"the filter stopped judging: {_named(self._failure)}")
-        return Outcome(report, self._stats(), self._stopped, self._stood_down, self._failure)
+        return FilterResult(report, self._stats(), self._stopped, self._stood_down, self._failure)
 
     def _judge(self, broken_off: str | None) -> Report:
         judgement, decoder, position = self.judgement, self._decoder, self._transport.position

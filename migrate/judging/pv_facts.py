@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from migrate.guest.memory import PvGuest
-from migrate.toolstack.pv import PvKind
+from migrate.toolstack.pv import PvRestore
 from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3, cr3_to_pfn
 from streams.wire.views import view
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def pv_guest(judgement: Judgement) -> PvGuest:
     """The reconstructed guest of a PV stream."""
     kind = judgement.restorer.kind
-    assert isinstance(kind, PvKind)
+    assert isinstance(kind, PvRestore)
     return kind.guest
 
 
 def vcpu_count(judgement: Judgement) -> int:
     """The domain's vcpus: as told, else one more than the highest id in the stream."""
-    known = judgement.restorer.wrappers.vcpus
+    known = judgement.restorer.containers.vcpus
     return known if known is not None else max(pv_guest(judgement).vcpus, default=-1) + 1
 
 

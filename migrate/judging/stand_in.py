@@ -42,7 +42,7 @@ class WrongFormatError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StructureResult:
     """What was found.
 
     Attributes
@@ -138,7 +138,7 @@ class _Narrator(Restorer):
             self._page_records = 0
 
 
-def verify(fd: int, form: str = "libxc", say: Callable[[str], None] | None = None) -> Outcome:
+def verify(fd: int, form: str = "libxc", say: Callable[[str], None] | None = None) -> StructureResult:
     """Judge the structure of the stream that a descriptor holds, from where it stands.
 
     Not a byte after the stream's end is read, and there the descriptor is left, be it of a file or of a pipe.
@@ -165,7 +165,7 @@ def verify(fd: int, form: str = "libxc", say: Callable[[str], None] | None = Non
         judgement.finish(transport.position)
         report = judgement.report(_TARGET, _PLACEMENT, Selection((), ()))
     except WrongFormatError as error:
-        return Outcome([], str(error))
+        return StructureResult([], str(error))
     finally:
         if seekable:
             os.lseek(fd, start + transport.position, os.SEEK_SET)
@@ -173,7 +173,7 @@ def verify(fd: int, form: str = "libxc", say: Callable[[str], None] | None = Non
     unread = None
     if not complete and not narrator.cut:
         unread = narrator.unjudged
-    return Outcome([finding for finding in report.findings if minds(finding)], unread)
+    return StructureResult([finding for finding in report.findings if minds(finding)], unread)
 
 
 def _is_regular(fd: int) -> bool:

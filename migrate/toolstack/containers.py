@@ -36,7 +36,7 @@ LONGEST_TEXT = 1 << 20
 _KEY_SHOWN = 40  # bytes
 
 
-class Wrappers:
+class ContainerChecks:
     """Checks of xl and libxl, in the order in which they read.
 
     Parameters

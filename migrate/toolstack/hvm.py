@@ -13,7 +13,7 @@ from migrate.guest.cpu_policy import Policy, read_policy
 from migrate.rules.catalogue import RULES
 from migrate.xen.hvm_context import context_objections, saved_vcpus
 from migrate.xen.hvm_params import ONCE, param_objection
-from migrate.xen.hypercalls import Asked, SetHvmContext, Step
+from migrate.xen.hypercalls import CallMade, SetHvmContext, Step
 from streams.pages import TABLE_TYPES, PfnWords
 from streams.records import PageData, Place, Record
 from streams.wire.framing import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ABSURD_PFN = 1 << 31
 
 
-class HvmKind:
+class HvmRestore:
     """Records of an HVM guest, applied as libxc applies them."""
 
     def __init__(self, restorer: Restorer) -> None:
@@ -133,7 +133,7 @@ class HvmKind:
             )
         if refusal is None or refusal.since:
             self.params[known] = value
-        self.restorer.asked(Asked("hvm_set_param", f"{param_name(index)} = {value:#x}", place, refusal))
+        self.restorer.asked(CallMade("hvm_set_param", f"{param_name(index)} = {value:#x}", place, refusal))
 
     def complete(self) -> list[Step]:
         """`x86_hvm_stream_complete`."""
@@ -155,7 +155,7 @@ class HvmKind:
             return [SetHvmContext(None, None)]
         assert context.body is not None
         place = context.place
-        for objection in context_objections(context.body, self.restorer.wrappers.vcpus, self._policy()):
+        for objection in context_objections(context.body, self.restorer.containers.vcpus, self._policy()):
             certain = (objection.effect or RULES[objection.rule].effect).fatal
             answer = f"→ -{objection.errno}" if certain else f"may answer -{objection.errno}"
             fails = f": sethvmcontext {answer}" if objection.errno else ""
@@ -180,5 +180,5 @@ class HvmKind:
         body = self.restorer.policies.get(RecordType.X86_CPUID_POLICY)
         return None if body is None else read_policy(body)
 
-    def unnoticed(self) -> None:
+    def unchecked_faults(self) -> None:
         """Nothing is left to look at."""

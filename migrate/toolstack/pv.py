@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT, PvGuest, TooSparseError, Vcpu, read_p2m_frames
 from migrate.guest.pages import PageStore
 from migrate.rules.declaring import Effect
-from migrate.toolstack.pv_end import complete, unnoticed
+from migrate.toolstack.pv_end import complete, unchecked_faults
 from migrate.toolstack.restore import SIGABRT, SIGSEGV
 from migrate.xen.entries import IS_TABLE, L1TF_SAFE, looks_like_gdt
-from migrate.xen.hypercalls import Asked, Step
-from migrate.xen.plainly_sound import Ledger
+from migrate.xen.hypercalls import CallMade, Step
+from migrate.xen.plainly_sound import SoundnessTally
 from streams.pages import FRAMELESS_TYPES, LEVEL_MASK, TYPES, PfnWords
 from streams.records import PageData, Place, Record
 from streams.wire.framing import (
@@ -68,7 +68,7 @@ _VCPU_PARTS = {
 }
 
 
-class PvKind:
+class PvRestore:
     """Records of a PV guest, applied as libxc applies them."""
 
     def __init__(self, restorer: Restorer) -> None:
@@ -77,7 +77,7 @@ class PvKind:
         transport = restorer.transport
         rereads = transport is not None and transport.rereads
         self.guest = PvGuest(PageStore(transport, rereads=rereads))
-        self.ledger = Ledger(self.guest)
+        self.tally = SoundnessTally(self.guest)
         self._peeks = not rereads
         self._looked_at: dict[int, bytes] = {}  # of the record that is being read: ordinal -> contents
         self._sure: NDArray[np.bool_] = np.zeros(0, np.bool_)  # its pages that are kept whatever they hold
@@ -184,7 +184,7 @@ class PvKind:
         store.note_batch(record.place.body + PAGE_DATA_HEADER.size, words, record.data_offset)
         last = _last_copies(data_pfns)
         stale = store.tables_among(data_pfns[~tables & last])
-        self.ledger.forget(stale)
+        self.tally.forget(stale)
         store.drop_tables(stale)
         final = np.flatnonzero(last[ordinals])
         kept = ordinals[final].tolist()
@@ -211,10 +211,10 @@ class PvKind:
             named = np.where(entries & 1, (entries & FRAME_MASK) >> 12, 0).max(axis=1, initial=0)
             near = named < self.guest.room
             far = list(compress(pfns, ~near))
-            self.ledger.forget(far)
+            self.tally.forget(far)
             self._far.update(zip(far, compress(types, ~near), strict=True))
             pfns, types, entries = list(compress(pfns, near)), list(compress(types, near)), entries[near]
-        self.ledger.enter(pfns, types, entries)
+        self.tally.enter(pfns, types, entries)
 
     def _lose_track(self, error: TooSparseError) -> None:
         """No verdict on the end can be given; but where it is refused already, none is needed."""
@@ -313,7 +313,7 @@ class PvKind:
             named = ((entries[present] & FRAME_MASK) >> 12).astype(np.int64)
             self.guest.reach(int(named.max()))
             self._gets_frames(named)
-            self.ledger.enter(pfns, [far[pfn] for pfn in pfns], entries)
+            self.tally.enter(pfns, [far[pfn] for pfn in pfns], entries)
 
     def _keep_others(self, pfns: NDArray[np.int64], ordinals: NDArray[np.int64], contents: dict[int, bytes]) -> None:
         """On an input that cannot be read again: keep what the end may ask for."""
@@ -362,7 +362,7 @@ class PvKind:
         guest = self.guest
         guest.width, guest.levels = info.guest_width, info.pt_levels
         if guest.width == 4:
-            self.restorer.asked(Asked("set_address_size", "32 bit", place))
+            self.restorer.asked(CallMade("set_address_size", "32 bit", place))
         self.restorer.facts.width, self.restorer.facts.levels = guest.width, guest.levels
 
     def _p2m_frames(self, record: Record) -> None:
@@ -434,7 +434,7 @@ class PvKind:
             self.report("REC-51", f"{what}, and skipped", place)
             self.report("REC-51", f"{what}, which 4.9 and 4.10 fail over", place, effect=Effect.REFUSED, **_EMPTY_FAILS)
             return
-        limit = self.restorer.wrappers.vcpus
+        limit = self.restorer.containers.vcpus
         if limit is not None and header.vcpu_id >= limit:
             self.restorer.refuse("REC-52", f"vcpu {header.vcpu_id}; the domain has {limit}", place, vcpu=header.vcpu_id)
             return
@@ -500,9 +500,9 @@ class PvKind:
             return []
         return complete(self)
 
-    def unnoticed(self) -> None:
+    def unchecked_faults(self) -> None:
         """What nobody checks."""
-        unnoticed(self)
+        unchecked_faults(self)
 
 
 def _runs(wanted: NDArray[np.int64]) -> Iterable[tuple[int, int]]:

@@ -27,7 +27,7 @@ from streams.wire.views import dtype_of
 
 if TYPE_CHECKING:
     from migrate.guest.memory import PvGuest, Vcpu
-    from migrate.toolstack.pv import PvKind
+    from migrate.toolstack.pv import PvRestore
     from streams.records import Place
 
 DESCRIPTORS_PER_PAGE = 512
@@ -36,7 +36,7 @@ DESCRIPTORS_PER_PAGE = 512
 class _Completion:
     """Gathers the steps of one END."""
 
-    def __init__(self, kind: PvKind) -> None:
+    def __init__(self, kind: PvRestore) -> None:
         self.kind = kind
         self.guest: PvGuest = kind.guest
         self.steps: list[Step] = []
@@ -260,7 +260,7 @@ class _Completion:
 
     # -- what libxc does not notice ----------------------------------------------------------------
 
-    def unnoticed(self) -> None:
+    def unchecked_faults(self) -> None:
         """Cross-record checks that nobody makes, and that tell a guest which comes back wrong."""
         kind = self.kind
         seen = kind.restorer.seen
@@ -396,12 +396,12 @@ class _Completion:
             )
 
 
-def unnoticed(kind: PvKind) -> None:
+def unchecked_faults(kind: PvRestore) -> None:
     """Report what neither libxc nor Xen looks at; it changes no verdict, and may take its time."""
-    _Completion(kind).unnoticed()
+    _Completion(kind).unchecked_faults()
 
 
-def complete(kind: PvKind) -> list[Step]:
+def complete(kind: PvRestore) -> list[Step]:
     """The steps of `x86_pv_stream_complete`, failing checks of libxc's own in their places."""
     work = _Completion(kind)
     guest = kind.guest

@@ -13,10 +13,10 @@ from migrate.destination.releases import LONG_RECORD, SHORT_RECORD, Target
 from migrate.guest.cpu_policy import policy_objection
 from migrate.rules.declaring import Effect
 from migrate.rules.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
-from migrate.toolstack.containers import Wrappers
+from migrate.toolstack.containers import ContainerChecks
 from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.passes import RoundCounter
-from migrate.xen.hypercalls import Asked
+from migrate.xen.hypercalls import CallMade
 from streams.decoder import MOST_WORDS
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
 from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
@@ -90,7 +90,7 @@ class Kind(Protocol):
     def complete(self) -> list[Step]:
         """At END: what libxc does next, its own checks included."""
 
-    def unnoticed(self) -> None:
+    def unchecked_faults(self) -> None:
         """After END: report what no one checks, and what changes no verdict."""
 
 
@@ -116,13 +116,13 @@ class Restorer:
         self.report = collector.report
         self.facts = facts
         self.transport = transport
-        self.wrappers = Wrappers(collector, facts, vcpus)
+        self.containers = ContainerChecks(collector, facts, vcpus)
         self.kind: Kind | None = None
         self.guests = Guests.NONE
         self.version = 0
         self.seen: dict[int, int] = {}
         self.policies: dict[int, bytes] = {}  # bodies of the CPU policy records that count, by type
-        self.calls: list[Asked] = []
+        self.calls: list[CallMade] = []
         self.untold_calls = 0
         self.verify: VerifyPhase | None = None  # compares, where that was asked for
         self.static_data_end = False
@@ -150,19 +150,19 @@ class Restorer:
 
     def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
         """Header of an `xl save` file."""
-        self.wrappers.xl_header(header, optional_data)
+        self.containers.xl_header(header, optional_data)
 
     def libxl_header(self, header: LibxlHeader, offset: int) -> None:
         """Header of a libxl stream."""
-        self.wrappers.libxl_header(header, offset)
+        self.containers.libxl_header(header, offset)
 
     def libxl_record(self, record: LibxlRecord) -> None:
         """A libxl record."""
-        self.wrappers.libxl_record(record, checkpointed=bool(self.facts.checkpoints))
+        self.containers.libxl_record(record, checkpointed=bool(self.facts.checkpoints))
 
     def xapi_block(self, block: XapiBlock) -> None:
         """A block of a xapi suspend image."""
-        self.wrappers.xapi_block(block)
+        self.containers.xapi_block(block)
 
     def legacy(self, stream: LegacyStream) -> None:
         """A pre-4.6 stream: no verdict, but what it says of itself, and what became of it in its time."""
@@ -200,19 +200,19 @@ class Restorer:
                 effect=Effect.SPEC,
             )
         if header.type == GuestType.PV:
-            from migrate.toolstack.pv import PvKind
+            from migrate.toolstack.pv import PvRestore
 
             self.guests, self.facts.guest = Guests.PV, "pv"
-            self.kind = PvKind(self)
+            self.kind = PvRestore(self)
         elif header.type == GuestType.HVM:
-            from migrate.toolstack.hvm import HvmKind
+            from migrate.toolstack.hvm import HvmRestore
 
             self.guests, self.facts.guest = Guests.HVM, "hvm"
-            self.kind = HvmKind(self)
+            self.kind = HvmRestore(self)
         else:
             self._header("HDR-09", f"domain type {header.type}; expected 1 (PV) or 2 (HVM)", offset)
             self.spoiled = True
-        self.wrappers.guest_is(self.facts.guest)
+        self.containers.guest_is(self.facts.guest)
 
     def _header(self, rule: str, message: str, offset: int, **fields: object) -> None:
         self.report(rule, message, offset=offset, step="headers", **fields)  # type: ignore[arg-type]
@@ -270,7 +270,7 @@ class Restorer:
         elif not self.unjudged:
             self._buffered.append(self.kind.detach(record) if self.kind else record)
 
-    def asked(self, call: Asked) -> None:
+    def asked(self, call: CallMade) -> None:
         """Take note of a hypercall that is made now."""
         if len(self.calls) < CALLS_TOLD:
             self.calls.append(call)
@@ -422,7 +422,7 @@ class Restorer:
                 call="settscinfo",
                 since=since,
             )
-        self.asked(Asked("settscinfo", f"mode {tsc.mode}, {tsc.khz} kHz", place, refusal))
+        self.asked(CallMade("settscinfo", f"mode {tsc.mode}, {tsc.khz} kHz", place, refusal))
         if tsc.reserved:
             self.report("REC-103", f"the reserved word is {tsc.reserved:#x}", place)
 
@@ -449,7 +449,7 @@ class Restorer:
                 errno=errno,
                 call="set_domain_cpu_policy",
             )
-        self.asked(Asked("set_domain_cpu_policy", f"{place.length // size} entries", place, refusal))
+        self.asked(CallMade("set_domain_cpu_policy", f"{place.length // size} entries", place, refusal))
 
     def _page_data(self, record: PageData) -> None:
         """The checks of `handle_page_data`, then the guest's."""
@@ -546,11 +546,11 @@ class Restorer:
         rule = "CON-22" if self.facts.container in ("libxl", "xl") else "FRM-09"
         self.report(rule, f"{length} bytes follow the end of the stream", offset=offset)
 
-    def unnoticed(self) -> None:
+    def unchecked_faults(self) -> None:
         """What changes no verdict: only asked where `complete` had steps to give."""
-        self.wrappers.finish(self.ended, cut=self.cut)
+        self.containers.finish(self.ended, cut=self.cut)
         if self._completed and self.kind is not None:
-            self.kind.unnoticed()
+            self.kind.unchecked_faults()
 
     def complete(self) -> list[Step]:
         """What libxc would do at END; nothing where the stream never got there, or is spoiled."""

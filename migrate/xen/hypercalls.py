@@ -13,7 +13,7 @@ PIN_BATCH = 1024  # MAX_PIN_BATCH of libxc
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CallMade:
     """A hypercall made while a record was read; it fails if there is a finding."""
 
     call: str
@@ -95,4 +95,4 @@ class SetHvmContext:
     place: Place | None
 
 
-Step = Asked | Refusal | SetContext | SetExtended | SetXsave | SetMsrs | Pin | MapP2m | SetHvmContext
+Step = CallMade | Refusal | SetContext | SetExtended | SetXsave | SetMsrs | Pin | MapP2m | SetHvmContext

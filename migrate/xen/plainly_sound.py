@@ -2,7 +2,7 @@
 
 Most guests are sound, and soundness can be seen without walking a single tree: every entry of every page table
 names a table of the next level down, no page table is mapped writable anywhere, no entry has a flag that Xen
-refuses. `Ledger.sound` says so, or that the exact replay has to find out. It errs on one side only: tables that
+refuses. `SoundnessTally.sound` says so, or that the exact replay has to find out. It errs on one side only: tables that
 Xen would never look at count too.
 """
 
@@ -35,7 +35,7 @@ PRESENT = np.uint64(P)
 WRITABLE = np.uint64(P | RW)
 
 
-class Ledger:
+class SoundnessTally:
     """Notes on the newest version of every page table, by the level it was sent with.
 
     Attributes

@@ -15,7 +15,7 @@ from migrate.rules.findings import Finding
 from migrate.xen.entries import bad_descriptors
 from migrate.xen.frame_types import FrameType, Hypervisor, L3Rule, Refused
 from migrate.xen.hypercalls import (
-    Asked,
+    CallMade,
     MapP2m,
     Pin,
     Refusal,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from migrate.destination.placement import Placement
     from migrate.destination.releases import Target
     from migrate.guest.memory import PvGuest
-    from migrate.xen.plainly_sound import Ledger
+    from migrate.xen.plainly_sound import SoundnessTally
     from streams.records import Place
 
 # The first refusal decides. What else would be refused is told as well, but a refused call gives back all the types
@@ -51,7 +51,7 @@ MOST_MAPPERS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StepAnswer:
     """One step of the restore, and the answer to it: no finding means 0."""
 
     step: Step
@@ -68,7 +68,7 @@ class Outcome:
 class Trace:
     """The restore from END on, under one target and placement."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[StepAnswer] = field(default_factory=list)
     hypervisor: Hypervisor | None = None
     notes: list[Finding] = field(default_factory=list)  # about no step in particular
 
@@ -122,16 +122,16 @@ class PvReplay:
         self._mappers: dict[int, str] = {}  # which entry maps a frame writable, where that was asked
         self.xen = Hypervisor(guest, placement, l3_rule(variant or target.l3_variant))
 
-    def run(self, steps: Sequence[Step], ledger: Ledger | None = None) -> Trace:
+    def run(self, steps: Sequence[Step], tally: SoundnessTally | None = None) -> Trace:
         """Run the steps in the order given, past refusals.
 
         Parameters
         ----------
-        ledger:
+        tally:
             where it finds the guest sound, types are not replayed one by one, and pins leave no outcome.
         """
         trace = Trace(hypervisor=self.xen)
-        if ledger is not None and self._sound(steps, ledger):
+        if tally is not None and self._sound(steps, tally):
             self._cleared = True
             steps = [step for step in steps if not isinstance(step, Pin | MapP2m)]
         first = None
@@ -148,14 +148,14 @@ class PvReplay:
         trace.notes += [*self._noted(), *self._tags()]
         return trace
 
-    def _sound(self, steps: Sequence[Step], ledger: Ledger) -> bool:
+    def _sound(self, steps: Sequence[Step], tally: SoundnessTally) -> bool:
         """Whether nothing about page types can be refused or noted, in whatever order they are taken."""
         contexts = [step for step in steps if isinstance(step, SetContext)]
         if any(isinstance(step, Refusal) for step in steps) or any(c.user_mfn is not None for c in contexts):
             return False
         roots = [root for c in contexts for root in (c.root, c.user_root) if root is not None]
         descriptor_tables = {pfn for c in contexts for pfn in c.gdt}
-        if not ledger.sound(roots, list(descriptor_tables)):
+        if not tally.sound(roots, list(descriptor_tables)):
             return False
         if not all(self.guest.came_with_data(pfn) for pfn in descriptor_tables):
             return False  # what a frame holds that was never written decides
@@ -214,10 +214,10 @@ class PvReplay:
                     count=len(pfns),
                 )
 
-    def _answer(self, step: Step) -> Outcome:
+    def _answer(self, step: Step) -> StepAnswer:
         match step:
             case Refusal(finding):
-                return Outcome(step, finding)
+                return StepAnswer(step, finding)
             case SetContext():
                 return self._set_context(step)
             case SetExtended():
@@ -233,10 +233,10 @@ class PvReplay:
                 return self._pin(step)
             case MapP2m():
                 return self._map_p2m(step)
-            case SetHvmContext() | Asked():
-                return Outcome(step)
+            case SetHvmContext() | CallMade():
+                return StepAnswer(step)
 
-    def _set_context(self, step: SetContext) -> Outcome:
+    def _set_context(self, step: SetContext) -> StepAnswer:
         """arch_set_info_guest: fields, vm_assist, GDT, cr3, cr1, and then the vcpu is initialised."""
         found = context_objections(step.content, self.guest.width, step.vcpu, self.target)
         outcome = self._objected(step, "setvcpucontext", step.vcpu, step.place, found)
@@ -256,7 +256,7 @@ class PvReplay:
                 self._user_mfn(step, root)
         except Refused as refused:
             refusal = self._refusal(refused, f"vcpu {step.vcpu} context", "context", "setvcpucontext", step)
-            outcome = Outcome(step, refusal, outcome.findings) if not outcome.finding else outcome
+            outcome = StepAnswer(step, refusal, outcome.findings) if not outcome.finding else outcome
         if step.vcpu == 0:
             self.xen.vcpu0_initialised = True
         return outcome
@@ -269,22 +269,22 @@ class PvReplay:
             raise Refused("XRC-15", "EINVAL", f"cr1 names machine frame {step.user_mfn:#x}, which is not the guest's")
         self.xen.take(pfn, root)
 
-    def _pin(self, step: Pin) -> Outcome:
+    def _pin(self, step: Pin) -> StepAnswer:
         try:
             self.xen.pin(step.pfn, step.level)
         except Refused as refused:
             what = "pin" if refused.pfn == step.pfn else f"pin L{step.level} pfn {step.pfn:#x}"
-            return Outcome(step, self._refusal(refused, what, "pin", "mmuext_op", step))
-        return Outcome(step)
+            return StepAnswer(step, self._refusal(refused, what, "pin", "mmuext_op", step))
+        return StepAnswer(step)
 
-    def _map_p2m(self, step: MapP2m) -> Outcome:
+    def _map_p2m(self, step: MapP2m) -> StepAnswer:
         """A p2m page that Xen holds as a page table cannot be mapped writable."""
         frames = np.array(step.frames, np.int64)
         held = self.xen.types[frames]
         for at in np.flatnonzero((held != np.uint8(FrameType.NONE)) & (held != np.uint8(FrameType.WRITABLE)))[:1]:
             pfn, kind = int(frames[at]), FrameType(int(held[at]))
             rule = RULES["XRC-30"]
-            return Outcome(
+            return StepAnswer(
                 step,
                 Finding(
                     rule,
@@ -297,11 +297,11 @@ class PvReplay:
                     call="mmap",
                 ),
             )
-        return Outcome(step)
+        return StepAnswer(step)
 
     # -- findings ----------------------------------------------------------------------------------
 
-    def _objected(self, step: Step, call: str, vcpu: int, place: Place, objections: Iterable[Objection]) -> Outcome:
+    def _objected(self, step: Step, call: str, vcpu: int, place: Place, objections: Iterable[Objection]) -> StepAnswer:
         findings = []
         for objection in objections:
             rule = RULES[objection.rule]
@@ -323,7 +323,7 @@ class PvReplay:
                 )
             )
         fatal = next((f for f in findings if f.fatal), None)
-        return Outcome(step, fatal, tuple(f for f in findings if f is not fatal))
+        return StepAnswer(step, fatal, tuple(f for f in findings if f is not fatal))
 
     def _mapped_by(self, pfn: int) -> str:
         """Which entry of an L1 maps a frame writable, in words; told of a few frames, for it takes all tables."""

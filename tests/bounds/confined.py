@@ -25,7 +25,7 @@ from pathlib import Path
 from project import ROOT
 
 from migrate.building.builder import StreamBuilder
-from migrate.cli.ending import Ending
+from migrate.cli.ending import ExitCode
 
 SPARE_MEMORY = 64 << 20
 MEMORY_SHARE = 0.01
@@ -35,7 +35,7 @@ CPU_ALLOWANCE = 10
 PATIENCE = 240  # seconds; against hanging, nothing is measured by it
 
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "NO_COLOR": "1", "COLUMNS": "200"}
-ENDINGS = (Ending.FINE, Ending.FOUND, Ending.FAILED, Ending.UNJUDGED)
+ENDINGS = (ExitCode.FINE, ExitCode.FOUND, ExitCode.FAILED, ExitCode.UNJUDGED)
 
 # Imports and judges once, and then forks for each command, so that a test need not wait for the imports.
 SERVER = """

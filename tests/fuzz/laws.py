@@ -15,7 +15,7 @@ from migrate import Checker, check
 from migrate.destination.releases import resolve
 from migrate.guest.cpu_policy import read_policy
 from migrate.judging.check import survey
-from migrate.judging.pipe_filter import Filter, Mode, Outcome
+from migrate.judging.pipe_filter import Filter, FilterResult, Mode
 from migrate.judging.report import Report
 from migrate.judging.report_json import dumps, report_object
 from migrate.reports.verdict.text import console_for, render
@@ -225,7 +225,7 @@ def _facts(report: Report) -> list[tuple[Any, ...]]:
     return [(f.rule.id, f.offset or 0, f.message, f.count) for f in report.findings]
 
 
-def _filtered(data: bytes, mode: Mode, asked: dict[str, str]) -> tuple[bytes, Outcome]:
+def _filtered(data: bytes, mode: Mode, asked: dict[str, str]) -> tuple[bytes, FilterResult]:
     """What comes out of a filter, and what it says. A pipe goes in where it holds all; a file takes what comes."""
     sink = os.memfd_create("out")
     source, feed = os.pipe()

@@ -6,7 +6,7 @@ import click
 
 from migrate.cli import suggestions
 from migrate.cli.corpus.run import cache_option, discovered, jobs_option, judged, known_option
-from migrate.cli.ending import Ending, complain, echo
+from migrate.cli.ending import ExitCode, complain, echo
 from migrate.destination.placement import NAMES as PLACEMENTS
 
 
@@ -79,7 +79,7 @@ def accept(
         planned = plan(results, new_only=new_only)
     except AcceptError as error:
         complain(str(error), error)
-        ctx.exit(Ending.FAILED)
+        ctx.exit(ExitCode.FAILED)
     for line in planned.diff():
         echo(safe(line))
     for path, why in planned.kept:
@@ -93,8 +93,8 @@ def accept(
         echo(f"{files} file{'s' * (files != 1)} written")
     else:
         echo("nothing written")
-        ctx.exit(Ending.FOUND)
-    ctx.exit(Ending.UNJUDGED if failed else Ending.FINE)
+        ctx.exit(ExitCode.FOUND)
+    ctx.exit(ExitCode.UNJUDGED if failed else ExitCode.FINE)
 
 
 def _agreed(question: str) -> bool:

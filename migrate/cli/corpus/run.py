@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from migrate.cli.ending import Ending, complain
+from migrate.cli.ending import ExitCode, complain
 
 if TYPE_CHECKING:
     from migrate.corpus.cache import Cache
@@ -161,7 +161,7 @@ def discovered(
         raise click.UsageError(f"no such file or directory: {error}") from None
     except (ExpectationError, PlaceError) as error:
         complain(str(error), error)
-        ctx.exit(Ending.FAILED)
+        ctx.exit(ExitCode.FAILED)
     if not found.cases and not found.missing and shard is None:
         raise click.UsageError("there is no stream in " + ", ".join(paths))
     return found
@@ -175,7 +175,7 @@ def journal_of(ctx: click.Context, path: str) -> Written:
         return read_journal(path)
     except JournalError as error:
         complain(str(error), error)
-        ctx.exit(Ending.FAILED)
+        ctx.exit(ExitCode.FAILED)
 
 
 def judged(
@@ -220,7 +220,7 @@ def judged(
             )
     except WorkersError as error:
         complain(str(error), error)
-        ctx.exit(Ending.FAILED)
+        ctx.exit(ExitCode.FAILED)
     results |= {result.case.path: result for result in fresh}
     return [results[case.path] for case in found.cases]
 
@@ -264,8 +264,8 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def ending_of(outcome: Run) -> Ending:
+def ending_of(outcome: Run) -> ExitCode:
     """The exit code that a run makes."""
     if outcome.differs:
-        return Ending.FOUND
-    return Ending.UNJUDGED if outcome.undecided else Ending.FINE
+        return ExitCode.FOUND
+    return ExitCode.UNJUDGED if outcome.undecided else ExitCode.FINE

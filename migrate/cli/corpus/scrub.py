@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from migrate.cli.ending import Ending, complain, echo
+from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import target_option, vcpus_option
 from migrate.cli.output import STDOUT, stream_output
 
@@ -51,7 +51,7 @@ def scrub(ctx: click.Context, stream: str, out: str, target: str, vcpus: int | N
                     raise ScrubError(f"would not be judged the same without the guest's memory: {difference}")
     except (TransportError, ScrubError) as error:
         complain(f"{stream}: {error}", error)
-        ctx.exit(Ending.FAILED)
+        ctx.exit(ExitCode.FAILED)
     _tell(scrubbed, out)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli import suggestions
-from migrate.cli.ending import Ending, complain, echo
+from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import STDIN, one_rule, placement_option, source_of, target_option, vcpus_option
 from migrate.cli.output import STDOUT, stream_output
 
@@ -89,7 +89,7 @@ def shrink(
             file.write(shrunk.stream)
     except (TransportError, NothingToShowError) as error:
         complain(f"{stream}: {error}", error)
-        ctx.exit(Ending.FAILED)
+        ctx.exit(ExitCode.FAILED)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if out != STDOUT:

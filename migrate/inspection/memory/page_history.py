@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from migrate.guest.memory import PvGuest
     from migrate.inspection.reading import Inspection
     from migrate.rules.findings import Finding
-    from migrate.toolstack.hvm import HvmKind
+    from migrate.toolstack.hvm import HvmRestore
 
 # Of a page that is sent very often the first so many and the last so many times are told.
 TOLD_TIMES = 128
@@ -224,10 +224,10 @@ def _mappers(guest: PvGuest, pfn: int) -> Iterator[Mapper]:
 
 
 def _roles(inspection: Inspection, pfn: int) -> Iterator[str]:
-    from migrate.toolstack.hvm import HvmKind
+    from migrate.toolstack.hvm import HvmRestore
 
     kind = inspection.judgement.restorer.kind
-    if isinstance(kind, HvmKind):
+    if isinstance(kind, HvmRestore):
         return chain(_hvm_pages(kind, pfn), _hvm_roots(kind, pfn))
     guest = inspection.guest
     if guest is None:
@@ -287,7 +287,7 @@ def _named_by_shared_info(guest: PvGuest, pfn: int) -> Iterator[str]:
         yield "root of the page tables that map the p2m"
 
 
-def _hvm_pages(kind: HvmKind, pfn: int) -> Iterator[str]:
+def _hvm_pages(kind: HvmRestore, pfn: int) -> Iterator[str]:
     params = kind.params
     for param, told in _PARAM_PAGES.items():
         if params.get(param) == pfn:
@@ -301,7 +301,7 @@ def _hvm_pages(kind: HvmKind, pfn: int) -> Iterator[str]:
             yield told
 
 
-def _hvm_roots(kind: HvmKind, pfn: int) -> Iterator[str]:
+def _hvm_roots(kind: HvmRestore, pfn: int) -> Iterator[str]:
     if kind.context is None or kind.context.body is None:
         return
     for entry in hvm_entries(kind.context.body):

@@ -190,10 +190,10 @@ def _no_vcpu(vcpu: int, known: list[int]) -> str:
 
 
 def _hvm(inspection: Inspection, address: int, vcpu: int) -> Walk:
-    from migrate.toolstack.hvm import HvmKind
+    from migrate.toolstack.hvm import HvmRestore
 
     kind = inspection.judgement.restorer.kind
-    context = kind.context if isinstance(kind, HvmKind) else None
+    context = kind.context if isinstance(kind, HvmRestore) else None
     if context is None or context.body is None:
         raise NotInStream("the stream has no state of any vcpu")
     cpus = {entry.instance: entry for entry in hvm_entries(context.body) if entry.typecode == SaveType.CPU}

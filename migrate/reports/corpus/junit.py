@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from migrate.corpus.results import Result, Run, Status
 from migrate.reports.corpus.sentences import MISSING, WORDS, asked, details, in_a_line
-from migrate.reports.verdict.junit import Outcome, Trial, document, placed
+from migrate.reports.verdict.junit import TestCase, Trial, document, placed
 
 SUITE = "migrate corpus"
 
@@ -16,14 +16,14 @@ def corpus_junit(run: Run) -> str:
     to differ, is skipped with the reason.
     """
     trials = [_trial(result) for result in run.results]
-    trials += [Trial(*placed(path), failure=Outcome("missing", MISSING)) for path in run.missing]
+    trials += [Trial(*placed(path), failure=TestCase("missing", MISSING)) for path in run.missing]
     return document(SUITE, trials)
 
 
 def _trial(result: Result) -> Trial:
     folder, name = placed(result.case.path)
     seconds = result.answer.seconds
-    said = Outcome(WORDS[result.status], in_a_line(result), _text(result))
+    said = TestCase(WORDS[result.status], in_a_line(result), _text(result))
     match result.status:
         case Status.FINE:
             return Trial(folder, name, seconds)

@@ -8,7 +8,7 @@ from io import StringIO
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from migrate.corpus.outcomes import serious
+from migrate.corpus.expected_verdict import serious
 from migrate.destination.releases import resolve
 from migrate.judging.check import judge
 from migrate.judging.judgement import Judgement

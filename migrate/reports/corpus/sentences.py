@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from migrate.corpus.outcomes import UNJUDGED
+from migrate.corpus.expected_verdict import UNJUDGED
 from migrate.corpus.results import Status
 
 if TYPE_CHECKING:
+    from migrate.corpus.expected_verdict import Difference, Observation
     from migrate.corpus.known import Deviation
-    from migrate.corpus.outcomes import Difference, Observation
     from migrate.corpus.results import Comparison, Result, Run
 
 # A word for each status; "known" is for what real Xen disagrees with, as the expectations know.

@@ -15,7 +15,7 @@ from migrate.xen.hypercalls import Pin, Refusal
 if TYPE_CHECKING:
     from migrate.inspection.reading import Inspection
     from migrate.rules.findings import Finding
-    from migrate.xen.replay import Outcome
+    from migrate.xen.replay import StepAnswer
 
 # Pins that succeed are shown one by one where no more of them than this come together.
 PINS_SHOWN = 8
@@ -70,7 +70,7 @@ def calls(inspection: Inspection) -> Calls | None:
     )
 
 
-def _rows(inspection: Inspection, outcomes: list[Outcome]) -> Iterator[Call]:
+def _rows(inspection: Inspection, outcomes: list[StepAnswer]) -> Iterator[Call]:
     placement = inspection.placement
     number = 1
     for fine, run in groupby(outcomes, key=lambda one: isinstance(one.step, Pin) and one.finding is None):
@@ -92,7 +92,7 @@ def _answer(finding: Finding | None) -> str:
     return f"-{finding.errno}" if finding.errno is not None else "refused"
 
 
-def _pins(some: list[Outcome]) -> str:
+def _pins(some: list[StepAnswer]) -> str:
     pins = [one.step for one in some if isinstance(one.step, Pin)]
     levels = Counter(pin.level for pin in pins)
     told = ", ".join(f"{number} L{level}" for level, number in sorted(levels.items()))

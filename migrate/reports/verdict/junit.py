@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TestCase:
     """What is said of a test case: a line, and all there is to say."""
 
     kind: str
@@ -33,8 +33,8 @@ class Trial:
     name: str
     seconds: float | None = None
     skipped: str | None = None
-    error: Outcome | None = None
-    failure: Outcome | None = None
+    error: TestCase | None = None
+    failure: TestCase | None = None
     output: str = ""
 
 
@@ -46,7 +46,7 @@ def from_reports(
     What has no verdict was not tested: it is skipped. `unreadable` are streams with the reason, and errors.
     """
     cases = [_case(report, fail_on) for report in reports]
-    cases += [Trial(*placed(name), error=Outcome("unreadable", why)) for name, why in unreadable]
+    cases += [Trial(*placed(name), error=TestCase("unreadable", why)) for name, why in unreadable]
     return cases
 
 
@@ -58,10 +58,10 @@ def _case(report: Report, fail_on: Severity) -> Trial:
     worst = report.worst()
     failure = skipped = None
     if report.verdict == "refuse":
-        failure = Outcome(report.failure.rule if report.failure else "refuse", sentence, told)
+        failure = TestCase(report.failure.rule if report.failure else "refuse", sentence, told)
     elif worst is not None and worst.rank >= fail_on.rank:
         first = next(finding for finding in report.findings if finding.severity is worst)
-        failure = Outcome(first.rule.id, first.message, told)
+        failure = TestCase(first.rule.id, first.message, told)
     elif report.verdict == "unjudged":
         skipped = sentence
     output = told if failure is None and report.findings else ""

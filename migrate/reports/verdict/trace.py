@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from migrate.xen.hypercalls import (
     PIN_BATCH,
-    Asked,
+    CallMade,
     MapP2m,
     Pin,
     Refusal,
@@ -22,7 +22,7 @@ from migrate.xen.hypercalls import (
 if TYPE_CHECKING:
     from migrate.destination.placement import Placement
     from migrate.rules.findings import Finding
-    from migrate.xen.replay import Outcome
+    from migrate.xen.replay import StepAnswer
 
 _CALLS: dict[type[Any], str] = {
     SetContext: "setvcpucontext",
@@ -37,7 +37,7 @@ _CALLS: dict[type[Any], str] = {
 
 def call_of(step: Step) -> str:
     """Name of the hypercall a step makes; libxc for a check of its own."""
-    if isinstance(step, Asked):
+    if isinstance(step, CallMade):
         return step.call
     return "libxc" if isinstance(step, Refusal) else _CALLS[type(step)]
 
@@ -45,7 +45,7 @@ def call_of(step: Step) -> str:
 def describe(step: Step, placement: Placement | None) -> str:
     """A step in the words of a trace, without its answer."""
     match step:
-        case Asked():
+        case CallMade():
             return f"{step.call}({step.detail})"
         case Refusal():
             return "libxc"
@@ -73,7 +73,7 @@ def answer(finding: Finding | None) -> str:
     return f"refused ({finding.rule.id})"
 
 
-def lines(outcomes: Iterable[Outcome], placement: Placement | None, *, only_failed: bool) -> Iterator[str]:
+def lines(outcomes: Iterable[StepAnswer], placement: Placement | None, *, only_failed: bool) -> Iterator[str]:
     """One line per hypercall; a refused one is followed by the chain of tables that led there."""
     for outcome in outcomes:
         finding = outcome.finding
@@ -91,7 +91,9 @@ def lines(outcomes: Iterable[Outcome], placement: Placement | None, *, only_fail
             yield f"    {finding.message}"
 
 
-def objects(outcomes: Iterable[Outcome], placement: Placement | None, *, only_failed: bool) -> Iterator[dict[str, Any]]:
+def objects(
+    outcomes: Iterable[StepAnswer], placement: Placement | None, *, only_failed: bool
+) -> Iterator[dict[str, Any]]:
     """One JSON object per hypercall."""
     pins = 0
     for number, outcome in enumerate(outcomes):

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from migrate.building.builder import StreamBuilder
 from migrate.cli.check import BADNESS, ending_of
-from migrate.cli.ending import Ending
+from migrate.cli.ending import ExitCode
 from migrate.cli.main import main
 from migrate.cli.progress import PATIENCE, ProgressBar
 from migrate.judging.report import Report
@@ -133,14 +133,14 @@ def report(verdict, *severities):
 @pytest.mark.parametrize(
     ("verdict", "severities", "fail_on", "ending"),
     [
-        ("accept", [], "error", Ending.FINE),
-        ("accept", [Severity.WARNING], "error", Ending.FINE),
-        ("accept", [Severity.WARNING], "warning", Ending.FOUND),
-        ("accept", [Severity.INFO], "warning", Ending.FINE),
-        ("accept", [Severity.ERROR], "error", Ending.FOUND),
-        ("refuse", [], "error", Ending.FOUND),
-        ("unjudged", [], "error", Ending.UNJUDGED),
-        ("unjudged", [Severity.ERROR], "error", Ending.FOUND),
+        ("accept", [], "error", ExitCode.FINE),
+        ("accept", [Severity.WARNING], "error", ExitCode.FINE),
+        ("accept", [Severity.WARNING], "warning", ExitCode.FOUND),
+        ("accept", [Severity.INFO], "warning", ExitCode.FINE),
+        ("accept", [Severity.ERROR], "error", ExitCode.FOUND),
+        ("refuse", [], "error", ExitCode.FOUND),
+        ("unjudged", [], "error", ExitCode.UNJUDGED),
+        ("unjudged", [Severity.ERROR], "error", ExitCode.FOUND),
     ],
 )
 def test_exit_code_of_one_stream(verdict, severities, fail_on, ending):
@@ -197,7 +197,7 @@ def test_no_stream_stops_the_others(streams):
 
 def test_a_file_that_is_no_stream_is_never_accepted(streams):
     result = run("check", streams / "junk")
-    assert result.exit_code in (Ending.FOUND, Ending.UNJUDGED)
+    assert result.exit_code in (ExitCode.FOUND, ExitCode.UNJUDGED)
     assert "internal error" not in result.output
 
 

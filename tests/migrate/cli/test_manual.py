@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from migrate.cli.ending import Ending
+from migrate.cli.ending import ExitCode
 from migrate.cli.main import main
 from migrate.cli.manual import commands, page
 
@@ -62,7 +62,7 @@ def test_an_example_stands_as_it_is_typed(ctx):
 
 def test_every_exit_code_is_told():
     told = section(page(main), "EXIT STATUS", ".SH")
-    assert [int(code) for code in re.findall(r"^\\fB(\d+)\\fR$", told, re.MULTILINE)] == sorted(Ending)
+    assert [int(code) for code in re.findall(r"^\\fB(\d+)\\fR$", told, re.MULTILINE)] == sorted(ExitCode)
 
 
 def test_the_page_goes_into_a_file_as_roff():

@@ -4,11 +4,11 @@ import pytest
 from corpora import ACCEPTED, REFUSED, bad, corpus, corpus_run, expect, good
 
 from migrate.corpus.expectations import load_own, load_shared
-from migrate.corpus.outcomes import Outcome
+from migrate.corpus.expected_verdict import ExpectedVerdict
 
 MEASURED = '[[expect]]\ntarget = "4.20"\nplacement = "low"\nmeasured.verdict = "refuse"\nmeasured.step = "pin"\n'
 # No vcpu came with a context: libxc's own complaint, after all records are in.
-WITHOUT_CONTEXT = Outcome("refuse", "context", "libxc", 0)
+WITHOUT_CONTEXT = ExpectedVerdict("refuse", "context", "libxc", 0)
 HAND_WRITTEN = """\
 # Where it comes from.
 [provenance]
@@ -91,8 +91,8 @@ def test_what_real_xen_did_stays_and_this_validator_s_opinion_is_written_beside_
     expect(folder, "good", MEASURED)
     corpus("accept", folder / "good", "--yes")
     (after,) = load_own(folder / "good.expect.toml").expect
-    assert after.measured.outcome == Outcome("refuse", "pin")
-    assert after.outcome == Outcome("accept")
+    assert after.measured.outcome == ExpectedVerdict("refuse", "pin")
+    assert after.outcome == ExpectedVerdict("accept")
 
 
 def test_an_opinion_that_real_xen_shares_is_taken_away_again(folder):
@@ -130,7 +130,7 @@ def test_a_known_deviation_is_kept_beside_another_difference(folder):
     (folder / "known.toml").write_text('[[known]]\nstream = "bad"\nplacement = "low"\nreason = "not yet"\n')
     corpus("accept", folder / "bad", "--yes")
     low, high = load_own(folder / "bad.expect.toml").expect
-    assert (low.outcome, high.outcome) == (Outcome("accept"), WITHOUT_CONTEXT)
+    assert (low.outcome, high.outcome) == (ExpectedVerdict("accept"), WITHOUT_CONTEXT)
 
 
 def test_what_depends_on_the_host_is_kept(folder):
@@ -152,7 +152,7 @@ def test_expectations_that_hold_for_others_too_are_not_changed_for_one(folder):
     (folder / "expect.toml").write_text(f"[defaults]\n{default}\n\n[good]\n\n[bad]\n")
     corpus("accept", folder, "--yes")
     entries = load_shared(folder / "expect.toml")
-    assert entries["good"].expect[0].outcome == Outcome("accept")
+    assert entries["good"].expect[0].outcome == ExpectedVerdict("accept")
     assert entries["bad"].expect[0].outcome == WITHOUT_CONTEXT
     assert corpus_run(folder).exit_code == 0
 

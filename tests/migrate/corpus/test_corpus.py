@@ -10,7 +10,7 @@ from corpora import ACCEPTED, REFUSED, bad, corpus_run, expect, good
 from migrate.corpus.agreement import agreement, total
 from migrate.corpus.discovery import discover
 from migrate.corpus.expectations import ExpectationError, load_own, load_shared
-from migrate.corpus.outcomes import Outcome, serious
+from migrate.corpus.expected_verdict import ExpectedVerdict, serious
 from migrate.corpus.runner import InProcess, Status, run
 from migrate.judging.check import check
 
@@ -35,14 +35,14 @@ def folder(tmp_path):
 
 def test_what_real_xen_did_is_what_is_expected(tmp_path):
     entry = load_own(expect(tmp_path, "x", MEASURED_REFUSAL))
-    assert entry.expect[0].outcome == Outcome("refuse", step="pin", errno="EINVAL")
+    assert entry.expect[0].outcome == ExpectedVerdict("refuse", step="pin", errno="EINVAL")
     assert entry.expect[0].measured.xen_log == ("mm.c: Bad L3 flags",)
 
 
 def test_an_opinion_of_its_own_is_expected_in_the_place_of_what_real_xen_did(tmp_path):
     entry = load_own(expect(tmp_path, "x", MEASURED_REFUSAL + 'verdict = "unjudged"\n'))
-    assert entry.expect[0].outcome == Outcome("unjudged")
-    assert entry.expect[0].measured.outcome == Outcome("refuse", step="pin", errno="EINVAL")
+    assert entry.expect[0].outcome == ExpectedVerdict("unjudged")
+    assert entry.expect[0].measured.outcome == ExpectedVerdict("refuse", step="pin", errno="EINVAL")
 
 
 def test_free_tables_are_handed_on_as_they_are(tmp_path):
@@ -116,20 +116,22 @@ def aspects(expected, observed):
 
 
 def test_what_is_not_expected_is_not_compared():
-    assert aspects(Outcome("refuse"), Outcome("refuse", "pin", "mmuext_op", None, "EINVAL")) == []
+    assert aspects(ExpectedVerdict("refuse"), ExpectedVerdict("refuse", "pin", "mmuext_op", None, "EINVAL")) == []
 
 
 def test_each_aspect_that_is_expected_is_compared():
-    expected = Outcome("refuse", "pin", "mmuext_op", 0, "EINVAL")
-    assert aspects(expected, Outcome("refuse", "p2m", "libxc", 1, None)) == ["step", "call", "vcpu", "errno"]
+    expected = ExpectedVerdict("refuse", "pin", "mmuext_op", 0, "EINVAL")
+    assert aspects(expected, ExpectedVerdict("refuse", "p2m", "libxc", 1, None)) == ["step", "call", "vcpu", "errno"]
 
 
 def test_dying_is_not_another_way_of_saying_no():
-    assert aspects(Outcome("refuse", "pin"), Outcome("refuse", "pin", signal=signal.SIGSEGV)) == ["signal"]
+    assert aspects(ExpectedVerdict("refuse", "pin"), ExpectedVerdict("refuse", "pin", signal=signal.SIGSEGV)) == [
+        "signal"
+    ]
 
 
 def test_two_verdicts_that_differ_are_one_difference():
-    assert aspects(Outcome("refuse", "pin"), Outcome("accept")) == ["verdict"]
+    assert aspects(ExpectedVerdict("refuse", "pin"), ExpectedVerdict("accept")) == ["verdict"]
 
 
 def test_rules_are_counted_from_warning_on():

@@ -17,7 +17,7 @@ from project import SAMPLES
 
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import page_data
-from migrate.cli.ending import Ending
+from migrate.cli.ending import ExitCode
 from migrate.cli.main import main
 from migrate.corpus.expectations import Shelf
 from migrate.testing import strategies
@@ -101,7 +101,7 @@ def differing(raw, memory):
 def extracted(tmp_path):
     """Extract from a stream's bytes; gives the ending and the path of the file."""
 
-    def extract(form, stream, *, ending=Ending.FINE):
+    def extract(form, stream, *, ending=ExitCode.FINE):
         source, out = tmp_path / "stream", tmp_path / f"guest.{form}"
         source.write_bytes(stream)
         result = run(source, f"--{form}", out, "--force")
@@ -157,7 +157,7 @@ class Core:
 def test_a_raw_image_has_every_page_as_it_last_came(name, tmp_path):
     out = tmp_path / "guest.raw"
     result = run(SAMPLES / name, "--raw", out)
-    assert result.exit_code == Ending.FINE, result.output
+    assert result.exit_code == ExitCode.FINE, result.output
     with open(out, "rb") as raw:
         assert differing(raw.fileno(), received(plain(name))) == []
 
@@ -226,7 +226,7 @@ def test_a_pfn_far_beyond_all_others_makes_no_huge_file(extracted):
     b = StreamBuilder.hvm()
     far = (1 << 52) - 1
     b.insert("PAGE_DATA", page_data([(far, 0, b"\1" * PAGE_SIZE), (0, 0, b"\2" * PAGE_SIZE)]), after="PAGE_DATA")
-    out = extracted("raw", b.build(), ending=Ending.FOUND)
+    out = extracted("raw", b.build(), ending=ExitCode.FOUND)
     assert out.stat().st_size == (b.max_pfn + 1) * PAGE_SIZE
     assert out.read_bytes()[:PAGE_SIZE] == b"\2" * PAGE_SIZE
     assert f"1 pages lie far beyond all that the stream has sent (up to pfn {far:#x}): left out" in extracted.told
@@ -238,7 +238,7 @@ def test_the_image_of_any_guest_is_what_its_stream_says(tmp_path_factory, stream
     folder = tmp_path_factory.mktemp("any")
     source, out = folder / "stream", folder / "guest.raw"
     source.write_bytes(stream)
-    assert run(source, "--raw", out).exit_code == Ending.FINE
+    assert run(source, "--raw", out).exit_code == ExitCode.FINE
     assert out.read_bytes() == image_of(received(stream))
 
 
@@ -248,7 +248,7 @@ def test_the_image_of_a_built_guest_is_its_memory(tmp_path_factory, b):
     folder = tmp_path_factory.mktemp("built")
     source, out = folder / "stream", folder / "guest.raw"
     source.write_bytes(b.build())
-    assert run(source, "--raw", out).exit_code == Ending.FINE
+    assert run(source, "--raw", out).exit_code == ExitCode.FINE
     assert out.read_bytes() == image_of({pfn: bytes(page.data()) for pfn, page in b.memory.items() if page.has_data})
 
 
@@ -258,7 +258,7 @@ def test_the_image_of_a_built_guest_is_its_memory(tmp_path_factory, b):
 @pytest.mark.parametrize("name", ["x417-pv32.plain.libxc.zst", "x417-pv64.live4.libxc.zst", "x417-pvh.xl.zst"])
 def test_a_core_has_the_sections_and_notes_of_the_format(name, tmp_path):
     out = tmp_path / "guest.core"
-    assert run(SAMPLES / name, "--elf", out).exit_code == Ending.FINE
+    assert run(SAMPLES / name, "--elf", out).exit_code == ExitCode.FINE
     core, pages, pv = Core(out), received(plain(name)), "-pvh" not in name
     assert core.elf.header["e_type"] == "ET_CORE"
     assert core.elf.elfclass == 64
@@ -278,7 +278,7 @@ def test_a_core_has_the_sections_and_notes_of_the_format(name, tmp_path):
 @pytest.mark.parametrize("name", PV)
 def test_machine_frames_are_those_that_the_guest_saw(name, tmp_path):
     out, said = tmp_path / "guest.core", Shelf().entry(SAMPLES / name).guest
-    assert run(SAMPLES / name, "--elf", out).exit_code == Ending.FINE
+    assert run(SAMPLES / name, "--elf", out).exit_code == ExitCode.FINE
     core = Core(out)
     roots = {one["pfn"]: one["mfn"] for one in said["roots"] if "mfn" in one}
     assert len(roots) > 1 or "oneroot" in name
@@ -291,7 +291,7 @@ def test_machine_frames_are_those_that_the_guest_saw(name, tmp_path):
 @pytest.mark.parametrize("name", [name for name in PV if ".plain." in name or ".live4." in name])
 def test_page_tables_name_the_machine_frames_of_the_pages_they_named(name, tmp_path):
     out = tmp_path / "guest.core"
-    assert run(SAMPLES / name, "--elf", out).exit_code == Ending.FINE
+    assert run(SAMPLES / name, "--elf", out).exit_code == ExitCode.FINE
     core, memory, types = Core(out), received(plain(name)), {}
     for item in decode(plain(name)):
         if isinstance(item, PageData):
@@ -366,7 +366,7 @@ def test_the_shared_info_page_is_in_the_core_as_it_came(extracted):
 
 def test_vcpus_of_an_hvm_guest_have_the_registers_of_its_context(tmp_path):
     name, out = "x417-pvh.xl.zst", tmp_path / "guest.core"
-    assert run(SAMPLES / name, "--elf", out).exit_code == Ending.FINE
+    assert run(SAMPLES / name, "--elf", out).exit_code == ExitCode.FINE
     (saved,) = (item for item in decode(plain(name)) if isinstance(item, HvmContext))
     cpus = [entry.parse() for entry in decode_context(saved.pack()).of(SaveType.CPU)]
     contexts = Core(out).contexts(8)
@@ -389,7 +389,7 @@ def test_an_entry_whose_frame_is_not_in_the_p2m_names_no_frame(extracted):
     slots = np.flatnonzero((b.table(leaf) >> np.uint64(12) & np.uint64((1 << 40) - 1)) == b.store_pfn).tolist()
     assert slots == [b.store_pfn]
     b.place(b.store_pfn, None)
-    core = Core(extracted("elf", b.build(), ending=Ending.FOUND))
+    core = Core(extracted("elf", b.build(), ending=ExitCode.FOUND))
     assert core.mfn(b.store_pfn) == UNKNOWN_FRAME
     row = np.frombuffer(core.page(core.at_pfn[leaf]), "<u8")
     assert int(row[slots[0]]) & FRAMES == FRAMES
@@ -401,7 +401,7 @@ def test_without_any_p2m_pfns_stand_for_machine_frames(extracted):
     b = StreamBuilder.pv(4)
     for pfn in b.memory:
         b.place(pfn, None)
-    core = Core(extracted("elf", b.build(), ending=Ending.FOUND))
+    core = Core(extracted("elf", b.build(), ending=ExitCode.FOUND))
     assert (core.mfns == core.pfns).all()
     root = b.roots[0]
     assert core.page(core.at_pfn[root]) == bytes(b.memory[root].data())
@@ -416,7 +416,7 @@ def test_one_page_is_that_of_the_image(name):
     memory = received(plain(name))
     for pfn in random.Random(name).sample(sorted(memory), 2):
         result = run(SAMPLES / name, "--page", hex(pfn))
-        assert (result.exit_code, result.stdout_bytes) == (Ending.FINE, memory[pfn])
+        assert (result.exit_code, result.stdout_bytes) == (ExitCode.FINE, memory[pfn])
 
 
 def test_a_page_that_never_came_is_no_page(tmp_path):
@@ -424,7 +424,7 @@ def test_a_page_that_never_came_is_no_page(tmp_path):
     (tmp_path / "s").write_bytes(b.build())
     for pfn in (b.absent_pfn, b.max_pfn + 1, (1 << 64) - 1):
         result = run(tmp_path / "s", "--page", pfn, "-o", tmp_path / "page")
-        assert result.exit_code == Ending.FAILED
+        assert result.exit_code == ExitCode.FAILED
         assert f"pfn {pfn:#x} never came with contents" in result.output
     assert not (tmp_path / "page").exists()
 
@@ -435,26 +435,26 @@ def test_a_record_is_its_body_byte_for_byte(tmp_path):
     (tmp_path / "s").write_bytes(b.build())
     for number, record in enumerate(b.records):
         result = run(tmp_path / "s", "--record", number)
-        assert (result.exit_code, result.stdout_bytes) == (Ending.FINE, bytes(record.body))
+        assert (result.exit_code, result.stdout_bytes) == (ExitCode.FINE, bytes(record.body))
     libxl = [*b.libxl_before, *b.libxl_after]
     number = next(i for i, record in enumerate(libxl) if record.body)
     result = run(tmp_path / "s", "--record", f"libxl:{number}")
-    assert (result.exit_code, result.stdout_bytes) == (Ending.FINE, bytes(libxl[number].body))
+    assert (result.exit_code, result.stdout_bytes) == (ExitCode.FINE, bytes(libxl[number].body))
 
 
 def test_a_page_and_a_record_come_out_of_a_pipe_too():
     b = StreamBuilder.pv(8)
     page = piped(b.build(), "--page", b.start_info_pfn)
-    assert (page.returncode, page.stdout) == (Ending.FINE, bytes(b.memory[b.start_info_pfn].data()))
+    assert (page.returncode, page.stdout) == (ExitCode.FINE, bytes(b.memory[b.start_info_pfn].data()))
     record = piped(b.build(), "--record", 0)
-    assert (record.returncode, record.stdout) == (Ending.FINE, bytes(b.records[0].body))
+    assert (record.returncode, record.stdout) == (ExitCode.FINE, bytes(b.records[0].body))
 
 
 @pytest.mark.parametrize("asked", ["99", "libxl:0", "xapi:1", "xl", "@0x7fffffff"])
 def test_a_record_that_is_not_there_is_said_not_to_be(tmp_path, asked):
     (tmp_path / "s").write_bytes(StreamBuilder.hvm().build())
     result = run(tmp_path / "s", "--record", asked, "-o", tmp_path / "out")
-    assert result.exit_code == Ending.FAILED
+    assert result.exit_code == ExitCode.FAILED
     assert "there is n" in result.output
     assert not (tmp_path / "out").exists()
 
@@ -466,7 +466,7 @@ def test_of_a_record_that_the_input_ends_in_what_came_is_written(tmp_path):
     (tmp_path / "s").write_bytes(whole[: whole.index(body) + 100])
     number = [record.type for record in b.records].index(RecordType.HVM_CONTEXT)
     result = run(tmp_path / "s", "--record", number, "-o", tmp_path / "out")
-    assert (result.exit_code, (tmp_path / "out").read_bytes()) == (Ending.FOUND, body[:100])
+    assert (result.exit_code, (tmp_path / "out").read_bytes()) == (ExitCode.FOUND, body[:100])
     assert f"100 of {len(body)} bytes" in result.output
 
 
@@ -480,7 +480,7 @@ def test_of_a_stream_that_breaks_off_all_pages_are_written_that_came_whole(extra
     whole, memory = b.build(), {pfn: bytes(page.data()) for pfn, page in b.memory.items() if page.has_data}
     words = len(b.memory)
     start = whole.index(bytes(b.record("PAGE_DATA").body)) + PAGE_DATA_HEADER.size + words * PFN_WORD_SIZE
-    out = extracted(form, whole[: start + 3 * PAGE_SIZE + 100], ending=Ending.FOUND)
+    out = extracted(form, whole[: start + 3 * PAGE_SIZE + 100], ending=ExitCode.FOUND)
     came = dict(sorted(memory.items())[:3])
     assert "not all is there: the input ends in record" in extracted.told
     assert f"3 pages came; the guest has room for {b.max_pfn + 1}" in extracted.told
@@ -498,7 +498,7 @@ def test_compressed_input_that_breaks_off_gives_what_could_be_decoded(tmp_path):
     (tmp_path / "s.zst").write_bytes(half)
     decodable = len(zstandard.ZstdDecompressor().decompressobj().decompress(half))
     result = run(tmp_path / "s.zst", "--raw", out)
-    assert result.exit_code == Ending.FOUND
+    assert result.exit_code == ExitCode.FOUND
     assert "not all is there: the zstd data ends" in result.output
     sure, lost = {}, set()
     for item in decode(plain(name)):
@@ -520,7 +520,7 @@ def test_a_record_without_the_pages_it_announces_is_left_out_and_counted(extract
     b = StreamBuilder.hvm()
     lying = bytearray(page_data([(0, 0, b"\1" * PAGE_SIZE)]))
     b.insert("PAGE_DATA", lying[:-8], after="PAGE_DATA")
-    out = extracted("raw", b.build(), ending=Ending.FOUND)
+    out = extracted("raw", b.build(), ending=ExitCode.FOUND)
     assert out.read_bytes()[:PAGE_SIZE] == bytes(b.memory[0].data())
     assert "1 PAGE_DATA records do not hold the pages that they announce: left out" in extracted.told
 
@@ -529,9 +529,9 @@ def test_a_record_without_the_pages_it_announces_is_left_out_and_counted(extract
 @pytest.mark.parametrize(
     ("stream", "ending"),
     [
-        (b"", Ending.FAILED),
-        (b"no stream at all, and long enough to be sure of it", Ending.UNJUDGED),
-        (StreamBuilder.pv(8).build()[:200], Ending.FAILED),
+        (b"", ExitCode.FAILED),
+        (b"no stream at all, and long enough to be sure of it", ExitCode.UNJUDGED),
+        (StreamBuilder.pv(8).build()[:200], ExitCode.FAILED),
     ],
 )
 def test_where_there_is_no_page_no_file_appears(tmp_path, form, stream, ending):
@@ -545,9 +545,9 @@ def test_where_there_is_no_page_no_file_appears(tmp_path, form, stream, ending):
 def test_a_damaged_sample_gives_files_or_a_plain_error(path, tmp_path):
     for form in ("raw", "elf"):
         result = run(path, f"--{form}", tmp_path / form)
-        assert result.exit_code in (Ending.FINE, Ending.FOUND, Ending.FAILED), result.output
+        assert result.exit_code in (ExitCode.FINE, ExitCode.FOUND, ExitCode.FAILED), result.output
         assert "internal error" not in result.output
-        assert (tmp_path / form).exists() == (result.exit_code != Ending.FAILED)
+        assert (tmp_path / form).exists() == (result.exit_code != ExitCode.FAILED)
 
 
 @pytest.mark.parametrize("kind", ["pv4", "pv8", "hvm"])
@@ -566,7 +566,7 @@ def test_a_stream_with_any_byte_changed_or_cut_anywhere_gives_files_or_a_plain_e
         (tmp_path / "s").write_bytes(stream)
         form = chance.choice(["--raw", "--elf"])
         result = run(tmp_path / "s", form, out, "--force")
-        assert result.exit_code in (Ending.FINE, Ending.FOUND, Ending.FAILED, Ending.UNJUDGED), result.output
+        assert result.exit_code in (ExitCode.FINE, ExitCode.FOUND, ExitCode.FAILED, ExitCode.UNJUDGED), result.output
         assert "internal error" not in result.output
 
 
@@ -585,9 +585,9 @@ def test_a_file_is_only_overwritten_with_force(stream, tmp_path, options):
     out.write_bytes(b"mine")
     options = [str(out) if option == "OUT" else option for option in options]
     result = run(stream, *options)
-    assert (result.exit_code, out.read_bytes()) == (Ending.FAILED, b"mine")
+    assert (result.exit_code, out.read_bytes()) == (ExitCode.FAILED, b"mine")
     assert "--force overwrites it" in result.output
-    assert run(stream, *options, "--force").exit_code == Ending.FINE
+    assert run(stream, *options, "--force").exit_code == ExitCode.FINE
     assert len(out.read_bytes()) >= PAGE_SIZE
 
 
@@ -595,7 +595,7 @@ def test_a_failure_leaves_the_old_file_as_it_was(stream, tmp_path):
     out = tmp_path / "there"
     out.write_bytes(b"mine")
     stream.write_bytes(b"")
-    assert run(stream, "--raw", out, "--force").exit_code == Ending.FAILED
+    assert run(stream, "--raw", out, "--force").exit_code == ExitCode.FAILED
     assert out.read_bytes() == b"mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["stream", "there"]
 
@@ -605,9 +605,9 @@ def test_a_pipe_and_compression_change_nothing(tmp_path, form):
     b = StreamBuilder.pv(8, vcpus=2)
     (tmp_path / "plain").write_bytes(b.build())
     (tmp_path / "small").write_bytes(zstandard.compress(b.build()))
-    assert run(tmp_path / "plain", f"--{form}", tmp_path / "1").exit_code == Ending.FINE
-    assert run(tmp_path / "small", f"--{form}", tmp_path / "2").exit_code == Ending.FINE
-    assert piped(b.build(), f"--{form}", tmp_path / "3").returncode == Ending.FINE
+    assert run(tmp_path / "plain", f"--{form}", tmp_path / "1").exit_code == ExitCode.FINE
+    assert run(tmp_path / "small", f"--{form}", tmp_path / "2").exit_code == ExitCode.FINE
+    assert piped(b.build(), f"--{form}", tmp_path / "3").returncode == ExitCode.FINE
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes() == (tmp_path / "3").read_bytes()
 
 
@@ -637,5 +637,5 @@ def test_the_summary_says_what_was_written(tmp_path):
 )
 def test_wrong_usage_is_told(stream, options, why):
     result = run(stream, *options)
-    assert result.exit_code == Ending.FAILED
+    assert result.exit_code == ExitCode.FAILED
     assert why in result.output

@@ -20,7 +20,7 @@ from migrate.rules.declaring import Severity
 from migrate.rules.selection import Selection
 from migrate.testing.strategies import damaged_streams, streams
 from migrate.toolstack.passes import Round
-from migrate.toolstack.pv import PvKind
+from migrate.toolstack.pv import PvRestore
 from migrate.toolstack.restore import Restorer
 from streams.compression import CODECS
 from streams.forwarding import ForwardingTransport
@@ -509,7 +509,7 @@ FAULTS = [
     (Restorer, "complete", 0),
     (Judgement, "report", 0),
     (Judgement, "replay", 0),
-    (PvKind, "__init__", 0),
+    (PvRestore, "__init__", 0),
 ]
 
 

@@ -137,7 +137,7 @@ def test_junit_fails_by_the_threshold_of_the_exit_code(folder, ran):
 
 
 def test_what_no_xml_can_hold_becomes_an_escape():
-    text = junit.document("s", [junit.Trial("c", "a\x00\x1b\udcff<&\"'\ufffe", failure=junit.Outcome("t", "m\x01"))])
+    text = junit.document("s", [junit.Trial("c", "a\x00\x1b\udcff<&\"'\ufffe", failure=junit.TestCase("t", "m\x01"))])
     (name,) = schemas.junit(text)
     assert name == "c/a\\x00\\x1b\\xff<&\"'\\ufffe"
 

@@ -25,7 +25,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ExpectedVerdict:
     """A verdict, and for a refusal where the restore fails; None where nothing is said of it."""
 
     verdict: str
@@ -35,7 +35,7 @@ class Outcome:
     errno: str | None = None
     signal: int | None = None
 
-    def differences(self, observed: Outcome) -> tuple[Difference, ...]:
+    def differences(self, observed: ExpectedVerdict) -> tuple[Difference, ...]:
         """How an observation differs from this expectation.
 
         Only what is expected is compared, with one exception: who tells the step also tells the signal, as
@@ -80,7 +80,7 @@ class Observation:
 
     target: str
     placement: str
-    outcome: Outcome
+    outcome: ExpectedVerdict
     rule: str | None
     message: str | None
     rules: dict[str, int]
@@ -99,9 +99,11 @@ def observe(report: Report) -> Observation:
     """The part of a report that is compared with expectations."""
     failure = report.failure
     if failure is None:
-        outcome = Outcome(report.verdict)
+        outcome = ExpectedVerdict(report.verdict)
     else:
-        outcome = Outcome(report.verdict, failure.step, failure.call, failure.vcpu, failure.errno, failure.signal)
+        outcome = ExpectedVerdict(
+            report.verdict, failure.step, failure.call, failure.vcpu, failure.errno, failure.signal
+        )
     return Observation(
         target=report.target,
         placement=report.placement,
