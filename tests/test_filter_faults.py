@@ -22,8 +22,9 @@ from migrate.destination.destination import Destination
 from migrate.judging.check import check
 from migrate.judging.pipe_filter import Filter, Mode
 from migrate.rules.selection import Selection
-from streams import forwarding
-from streams.forwarding import ForwardingTransport, OutputError
+from streams import conduit
+from streams.conduit import OutputError
+from streams.forwarding import ForwardingTransport
 from streams.transports import TransportError
 from streams.wire.framing import RECORD_HEADER, RecordType
 
@@ -79,7 +80,7 @@ class Run:
             self.said = []
             self.faulty = FaultyOs(fault, self._terminate if raising else lambda: None)
             with pytest.MonkeyPatch.context() as patch:
-                self.faulty.install(forwarding, patch.setattr)
+                self.faulty.install(conduit, patch.setattr)
                 self.error = self._run(source, sink, mode)
             os.close(sink)
             reader.join(WAIT)
@@ -203,7 +204,7 @@ def test_a_pipe_that_may_not_grow_is_left_as_it_is(monkeypatch, number):
                 raise OSError(errno.EPERM, os.strerror(errno.EPERM))
             return fcntl.fcntl(*arguments)
 
-    monkeypatch.setattr(forwarding, "fcntl", Refusing())
+    monkeypatch.setattr(conduit, "fcntl", Refusing())
     assert_same_as_clean(Run(STREAMS["hvm"], Mode.GUARD), "hvm", Mode.GUARD)
 
 
@@ -290,7 +291,7 @@ def test_no_fault_near_it_lets_a_doomed_end_go():
 
 @every_run
 def test_a_wait_that_comes_back_with_nothing_is_repeated(monkeypatch, name, mode):
-    monkeypatch.setattr(forwarding, "select", FaultyPoll(None))
+    monkeypatch.setattr(conduit, "select", FaultyPoll(None))
     for index, _ in places(name, mode, ERRORS, True):
         assert_same_as_clean(Run(STREAMS[name], mode, Fault(index, EAGAIN)), name, mode)
 
@@ -301,11 +302,11 @@ COMMAND = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from faulty_os import Fault, FaultyOs, FaultyPoll
-from streams import forwarding
+from streams import conduit
 fault, poll = json.loads(sys.argv[2])
-FaultyOs(Fault(**fault)).install(forwarding)
+FaultyOs(Fault(**fault)).install(conduit)
 if poll is not None:
-    forwarding.select = FaultyPoll(poll)
+    conduit.select = FaultyPoll(poll)
 from migrate.cli.main import main
 main(["filter", *sys.argv[3:]], prog_name="migrate")
 """

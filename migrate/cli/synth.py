@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from migrate.cli import suggestions
 from migrate.cli.ending import ExitCode, complain, echo
-from migrate.cli.options import one_rule
+from migrate.cli.options import one_rule, size_in_bytes
 from migrate.cli.output import STDOUT, stream_output
 
 if TYPE_CHECKING:
@@ -26,24 +26,12 @@ BIG = 64 << 20
 BIG_TABLE_SHARE = 0.02
 
 
-_SHIFTS = {"K": 10, "M": 20, "G": 30, "T": 40}
-
-
-def _size(ctx: click.Context, param: click.Parameter, asked: str | None) -> int:
-    """The number of bytes that a word means: 65536, 512K, 8M, 4G, 1T."""
-    if asked is None:
-        return 0
-    shift = _SHIFTS.get(asked[-1:].upper(), 0)
-    digits = asked[:-1] if shift else asked
-    if not (digits.isascii() and digits.isdigit()):
-        raise click.BadParameter(f"{asked!r} is not a size such as 512K, 8M or 4G")
-    return int(digits) << shift
-
-
 @click.command(epilog="Exit code: 0; 2 for wrong usage, or where the stream cannot be written.")
 @click.argument("out", metavar="OUT", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--kind", type=click.Choice(["pv", "hvm"]), default="pv", show_default=True)
-@click.option("--size", callback=_size, metavar="SIZE", help="Memory of the guest: 8M, 4G; by default, a dozen pages.")
+@click.option(
+    "--size", callback=size_in_bytes, metavar="SIZE", help="Memory of the guest: 8M, 4G; by default, a dozen pages."
+)
 @click.option("--width", type=click.Choice(["4", "8"]), default="4", show_default=True, help="PV: bytes of a word.")
 @click.option("--vcpus", metavar="N", type=click.IntRange(1, 1024), default=1, show_default=True)
 @click.option(
