@@ -293,6 +293,8 @@ class Conduit:
                 self._splices = self._tees = False
                 break
             else:
+                if not some:
+                    break
                 moved += some
                 self.position += some * (origin == self.source)
                 self.written += some
@@ -310,7 +312,8 @@ class Conduit:
         while n:
             got = self._read(origin, at, min(n, PIECE - at))
             if not got:
-                return  # somebody else reads from this pipe
+                self.ended = True  # somebody else reads from this pipe, and has it
+                return
             self.position += got * (origin == self.source)
             self.release()
             n -= got
@@ -333,7 +336,10 @@ class Conduit:
         assert self._side is not None
         end = at + n
         while at < end:
-            at += os.readv(self._side[0], [self.buffer[at:end]])
+            try:
+                at += os.readv(self._side[0], [self.buffer[at:end]])
+            except BlockingIOError:
+                self._wait(self._side[0], select.POLLIN)
 
     # -- in our hands ------------------------------------------------------------------------------
 

@@ -63,7 +63,8 @@ class Stage:
             self._ends.hang_up()
         finally:
             if self.words is not None:
-                os.write(self.words, b".")
+                with suppress(OSError):  # the other one is no more
+                    os.write(self.words, b".")
 
     def settle(self) -> None:
         """Wait until the receiver has got all."""
