@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from migrate.judging.judgement import Judgement
 from migrate.judging.report import Report
 from migrate.rules.declaring import Severity
-from streams.conduit import OutputError
+from streams.conduit import STEPS, OutputError
 from streams.decoder import Decoder, Give, drive
 from streams.transports import BytesTransport, TransportError
 from streams.wire.framing import DOMAIN_HEADER, IMAGE_HEADER, IMAGE_ID, IMAGE_MARKER, PAGE_SHIFT, GuestType
@@ -189,11 +189,15 @@ class Filter:
         """Let the judge have an answer; its next request, or None where it has none, or shall have no more."""
         request = None
         self._judging = True
+        state = self._transport.state
         # No descriptor of the pipe is touched in here: whatever is raised, of any kind at all, is a fault of ours.
         try:
+            state[STEPS] += 1
             request = judge(answer)
         except BaseException as error:
             self._fail(error)
+        finally:
+            state[STEPS] += 1
         self._judging = False
         if self._interruption is not None:
             raise self._interruption
