@@ -19,7 +19,7 @@ class Lapic(NamedTuple):
     timer_divisor: U32
     tdt_msr: U64
     pending_esr: U32
-    pad: U32
+    pad: Annotated[bytes, "4s"]
 
 
 LAPIC = Layout(Lapic)

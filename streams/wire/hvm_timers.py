@@ -54,7 +54,7 @@ class Rtc(NamedTuple):
 
     cmos_data: Annotated[bytes, "14s"]
     cmos_index: U8
-    pad: U8
+    pad: Annotated[bytes, "1s"]
     rtc_offset: S64
 
 
