@@ -13,6 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from migrate.destination.releases import resolve
+from migrate.guest.cpu_policy import read_policy
 from migrate.inspection.logbook import Entry, Logbook
 from migrate.judging.check import Checker, Source
 from migrate.judging.judgement import Judgement
@@ -22,10 +23,11 @@ from streams.compression import CODECS
 from streams.decoder import Decoder, drive
 from streams.pages import PfnWords
 from streams.transports import open_transport
-from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE
+from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE, RecordType
 
 if TYPE_CHECKING:
     from migrate.destination.placement import Placement
+    from migrate.guest.cpu_policy import Policy
     from migrate.guest.memory import PvGuest
     from migrate.guest.pages import PageStore
     from migrate.judging.report import Report
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A stream's kind is told by its first bytes: by fewer than so many.
+# A stream's kind shows in its first bytes: in fewer than so many.
 _HEAD = 4096
 # Records whose pfn words are read in one go: each has a thousand, as savers write them.
 _WORDS_AT_ONCE = 1024
@@ -87,6 +89,12 @@ class Inspection:
     def placement(self) -> Placement | None:
         """Where the guest's frames would lie; None unless it is a PV guest."""
         return self.judgement.placement(self._question[1])
+
+    @cached_property
+    def policy(self) -> Policy:
+        """What the guest was promised of its processor, as far as the stream says."""
+        bodies = self.judgement.restorer.policies
+        return read_policy(bodies.get(RecordType.X86_CPUID_POLICY, b""), bodies.get(RecordType.X86_MSR_POLICY))
 
     # -- bytes -------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from streams.wire.msrs import POLICY_MSRS, Msr
+
 
 class Word(NamedTuple):
     """One register of one CPUID leaf; subleaf None where the leaf has none."""
@@ -71,15 +73,12 @@ _NAMES: dict[Word, str] = {
 FEATURES: dict[Word, tuple[str, ...]] = {word: tuple(names.split()) for word, names in _NAMES.items()}
 """Names of a register's bits, bit 0 first; `NO_NAME` for a bit that has none."""
 
-PLATFORM_INFO = 0xCE
-ARCH_CAPABILITIES = 0x10A
-
-MSR_NAMES: dict[int, str] = {PLATFORM_INFO: "platform_info", ARCH_CAPABILITIES: "arch_capabilities"}
+MSR_NAMES: dict[int, str] = {msr: msr.name.lower() for msr in POLICY_MSRS}
 """MSRs that a policy has."""
 
 MSR_BITS: dict[int, dict[int, str]] = {
-    PLATFORM_INFO: {31: "cpuid_faulting"},
-    ARCH_CAPABILITIES: {
+    Msr.PLATFORM_INFO: {31: "cpuid_faulting"},
+    Msr.ARCH_CAPABILITIES: {
         0: "rdcl_no",
         1: "eibrs",
         2: "rsba",

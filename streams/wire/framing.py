@@ -199,8 +199,15 @@ class EmulatorHeader(NamedTuple):
     index: int  # type: ignore[assignment]
 
 
+class CheckpointState(NamedTuple):
+    """CHECKPOINT_STATE."""
+
+    control_id: int
+
+
 LIBXL_HEADER = struct.Struct(">8sII")
 EMULATOR_HEADER = struct.Struct("<II")
+CHECKPOINT_STATE = struct.Struct("<I")
 
 
 class LibxlRecordType(IntEnum):

@@ -70,7 +70,7 @@ class Branch(NamedTuple):
         0 for a root, one more for what its entries name.
     pfns:
         first and last, ascending or descending; more than one only where neighbouring slots name neighbouring pfns
-        that are alike: L1 tables that nothing is to be told of, or what is not shown here. Alike also means
+        that are alike: L1 tables that nothing is to be said of, or what is not shown here. Alike also means
         equally many parents, and all of them pinned or none.
     slots:
         of the table above that name it; empty for a root.
@@ -240,9 +240,9 @@ class Forest:
             yield int(self.pfns[row]), Group.LOOSE
 
     def _plain(self) -> NDArray[np.bool_]:
-        """Leaf tables with nothing to tell of, which may share a line."""
-        told = np.array([*self.findings, *self.roots, *(pfn for pfn, _ in self.chain if self.row(pfn) >= 0)], np.int64)
-        plain: NDArray[np.bool_] = (self.levels == 1) & self.held & ~np.isin(self.pfns, told)
+        """Leaf tables with nothing to say of, which may share a line."""
+        apart = np.array([*self.findings, *self.roots, *(pfn for pfn, _ in self.chain if self.row(pfn) >= 0)], np.int64)
+        plain: NDArray[np.bool_] = (self.levels == 1) & self.held & ~np.isin(self.pfns, apart)
         return plain
 
     def _below(self, row: int, depth: int, shown: NDArray[np.bool_], plain: NDArray[np.bool_]) -> Iterator[Branch]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from migrate.inspection.logbook import Entry, Layer, Logbook
-from migrate.inspection.records.summary import CUT, meaning, needed, pages_told
-from migrate.inspection.vcpus.names import by_type_name
+from migrate.inspection.names import by_type_name
+from migrate.inspection.records.image import pages_line
+from migrate.inspection.records.shown import CUT, needed, summary
 from migrate.rules.declaring import Severity
 from streams.pages import TYPES
 from streams.wire.framing import padded
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from migrate.toolstack.passes import Round
     from streams.pages import PfnWords
 
-# Of more records of one type in a row than this, only the first few are told one by one.
+# Of more records of one type in a row than this, only the first few are shown one by one.
 LONGEST_RUN = 16
 RUN_SHOWN = 4
 # Bodies that are read in one go: the more, the fewer times compressed input is decoded again.
@@ -53,7 +54,7 @@ class Line:
         bytes of their bodies.
     depth:
         how many layers are around it.
-    meaning:
+    summary:
         what it says, not escaped.
     pages:
         of PAGE_DATA only.
@@ -66,7 +67,7 @@ class Line:
     count: int
     length: int
     depth: int
-    meaning: str = ""
+    summary: str = ""
     pages: Pages | None = None
     findings: tuple[Finding, ...] = ()
 
@@ -119,7 +120,7 @@ def _number_of(log: Logbook, finding: Finding) -> int | None:
 def contents(inspection: Inspection, *, everything: bool = False) -> Iterator[Line]:
     """The lines, in stream order, made as they are asked for.
 
-    PAGE_DATA records of one pass are told together, and so are most of a long run of others of one type; a record
+    PAGE_DATA records of one pass share a line, and so do most of a long run of others of one type; a record
     with a warning or an error stands alone.
 
     Parameters
@@ -127,7 +128,7 @@ def contents(inspection: Inspection, *, everything: bool = False) -> Iterator[Li
     everything:
         fold nothing.
     """
-    yield from _with_meanings(inspection, _lines(inspection, blame(inspection).records, everything))
+    yield from _with_summaries(inspection, _lines(inspection, blame(inspection).records, everything))
 
 
 Numbered = Iterator[tuple[int, Entry]]
@@ -171,7 +172,7 @@ class _Folded:
         self._findings: list[Finding] = []
 
     def line(self, entries: Numbered) -> Line:
-        """Any but PAGE_DATA: what they mean is left open."""
+        """Any but PAGE_DATA: what they say is left open."""
         number, first = next(entries)
         last, seen, length = first, 1, first.length
         self._findings += self._blamed.get(number, ())
@@ -199,22 +200,22 @@ class _Folded:
 
         line = self.line(counted())
         pages = Pages(max(lowest, 0), highest, words_seen, by_type_name(types))
-        told = pages_told(pages.lowest, pages.highest, pages.words, pages.types)
+        text = pages_line(pages.lowest, pages.highest, pages.words, pages.types)
         if line.first.round is not None:
-            told = f"{passes[line.first.round].kind} pass, {told}"
+            text = f"{passes[line.first.round].kind} pass, {text}"
         if line.last.cut:
-            told = f"{CUT}: {told}"
-        return replace(line, meaning=told, pages=pages)
+            text = f"{CUT}: {text}"
+        return replace(line, summary=text, pages=pages)
 
 
-def _with_meanings(inspection: Inspection, lines: Iterator[Line]) -> Iterator[Line]:
+def _with_summaries(inspection: Inspection, lines: Iterator[Line]) -> Iterator[Line]:
     width = inspection.judgement.facts.width
     for batch in _batches(lines):
-        wanted = [(line.first.body, needed(line.first)) for line in batch if not line.meaning and line.count == 1]
+        wanted = [(line.first.body, needed(line.first)) for line in batch if not line.summary and line.count == 1]
         bodies = iter(inspection.read(wanted))
         for line in batch:
-            if not line.meaning and line.count == 1:
-                line = replace(line, meaning=meaning(line.first, next(bodies), width))
+            if not line.summary and line.count == 1:
+                line = replace(line, summary=summary(line.first, next(bodies), width))
             yield line
 
 

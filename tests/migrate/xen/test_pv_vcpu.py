@@ -15,7 +15,8 @@ from migrate.xen.pv_vcpu import (
     msrs_objections,
     xsave_objections,
 )
-from streams.wire.vcpu import CONTEXT, EXTENDED, MSR_ENTRY, XSAVE_HEADER, ContextFlag, Msr
+from streams.wire.msrs import PV_MSRS, Msr
+from streams.wire.vcpu import CONTEXT, EXTENDED, MSR_ENTRY, XSAVE_HEADER, ContextFlag
 
 NEWEST = resolve()
 
@@ -298,7 +299,7 @@ def msrs(*entries: tuple[int, int, int], target: str = "newest") -> list[tuple[s
 
 
 def test_all_listed_msrs_of_value_zero_are_taken():
-    assert msrs(*((index, 0, 0) for index in Msr)) == []
+    assert msrs(*((index, 0, 0) for index in PV_MSRS)) == []
 
 
 @pytest.mark.parametrize(("target", "most"), [("4.10", 1), ("4.11", 2), ("4.12", 7), ("newest", 7)])
