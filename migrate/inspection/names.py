@@ -26,6 +26,8 @@ from streams.wire.framing import (
 from streams.wire.qemu import Emulator
 from streams.wire.registers import Rflags
 
+Span = tuple[int, int]  # first and last, both included
+
 
 def _bits(names: Mapping[int, str]) -> dict[int, str]:
     return {mask.bit_length() - 1: name for mask, name in names.items()}
@@ -81,12 +83,17 @@ def by_type_name(counts: NDArray[np.int64]) -> dict[str, int]:
     return {type_name(kind): int(counts[kind]) for kind in np.flatnonzero(counts).tolist()}
 
 
+def spans(numbers: NDArray[np.int64]) -> tuple[Span, ...]:
+    """Ascending integers as ranges, both ends included."""
+    if not len(numbers):
+        return ()
+    breaks = np.flatnonzero(np.diff(numbers) != 1)
+    firsts = numbers[np.concatenate([[0], breaks + 1])]
+    lasts = numbers[np.concatenate([breaks, [len(numbers) - 1]])]
+    return tuple(zip(firsts.tolist(), lasts.tolist(), strict=True))
+
+
 def number_ranges(numbers: Iterable[int]) -> str:
     """Ascending numbers as ranges: 0-14, 16-19, 128."""
-    found: list[list[int]] = []
-    for number in numbers:
-        if found and number == found[-1][1] + 1:
-            found[-1][1] = number
-        else:
-            found.append([number, number])
+    found = spans(np.fromiter(numbers, np.int64))
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in found)

@@ -21,9 +21,11 @@ from migrate.rules.selection import Selection
 from migrate.toolstack.facts import StreamFacts
 from streams.compression import CODECS
 from streams.decoder import Decoder, drive
+from streams.hvm_context import entries
 from streams.pages import PfnWords
 from streams.transports import open_transport
 from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE, RecordType
+from streams.wire.hvm_names import SaveType
 
 if TYPE_CHECKING:
     from migrate.destination.placement import Placement
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from migrate.judging.report import Report
     from migrate.xen.replay import StepAnswer
     from streams.transports import Transport
+    from streams.wire.hvm_cpu import Cpu
 
 T = TypeVar("T")
 
@@ -95,6 +98,17 @@ class Inspection:
         """What the guest was promised of its processor, as far as the stream says."""
         bodies = self.judgement.restorer.policies
         return read_policy(bodies.get(RecordType.X86_CPUID_POLICY, b""), bodies.get(RecordType.X86_MSR_POLICY))
+
+    @cached_property
+    def hvm_cpus(self) -> dict[int, Cpu] | None:
+        """Registers of an HVM guest's vcpus, by number; None where the stream has no context that counts."""
+        from migrate.toolstack.hvm import HvmRestore
+
+        kind = self.judgement.restorer.kind
+        context = kind.context if isinstance(kind, HvmRestore) else None
+        if context is None or context.body is None:
+            return None
+        return {entry.instance: entry.read() for entry in entries(context.body) if entry.typecode == SaveType.CPU}
 
     # -- bytes -------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from migrate.inspection.names import Span, spans
 from migrate.inspection.reading import NotInStream
 from migrate.xen.entries import IS_TABLE
 from streams.pages import LEVEL_MASK, PFN_MASK, PIN_BIT
@@ -28,18 +29,6 @@ if TYPE_CHECKING:
 
 _TABLES_AT_ONCE = 4096
 _LINK = re.compile(r"pfn (0x[0-9a-f]+)(?: (?:slot|entry) (\d+))?")
-
-Span = tuple[int, int]  # first and last, both included
-
-
-def spans(numbers: NDArray[np.int64]) -> tuple[Span, ...]:
-    """Ascending integers as ranges, both ends included."""
-    if not len(numbers):
-        return ()
-    breaks = np.flatnonzero(np.diff(numbers) != 1)
-    firsts = numbers[np.concatenate([[0], breaks + 1])]
-    lasts = numbers[np.concatenate([breaks, [len(numbers) - 1]])]
-    return tuple(zip(firsts.tolist(), lasts.tolist(), strict=True))
 
 
 class Link(StrEnum):

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from migrate.inspection.memory.entries import EntryRange, decoded
-from migrate.inspection.memory.forest import Span, contexts, failing_chain, spans, vcpu_roots
+from migrate.inspection.memory.forest import contexts, failing_chain, vcpu_roots
 from migrate.inspection.memory.walk import walk
+from migrate.inspection.names import Span, spans
 from migrate.inspection.reading import NotInStream
 from migrate.xen.entries import IS_TABLE
-from streams.hvm_context import entries as hvm_entries
 from streams.pages import LEVEL_MASK, PFN_MASK
 from streams.wire.framing import PAGE_DATA_HEADER, PAGE_SHIFT, PAGE_SIZE, PFN_WORD_SIZE
-from streams.wire.hvm_names import HvmParam, SaveType
+from streams.wire.hvm_names import HvmParam
 from streams.wire.paging import FRAME_MASK, RW, P
 from streams.wire.registers import Cr0
 from streams.wire.shared_info import SHARED_INFO
@@ -229,7 +229,7 @@ def _roles(inspection: Inspection, pfn: int) -> Iterator[str]:
 
     kind = inspection.judgement.restorer.kind
     if isinstance(kind, HvmRestore):
-        return chain(_hvm_pages(kind, pfn), _hvm_roots(kind, pfn))
+        return chain(_hvm_pages(kind, pfn), _hvm_roots(inspection, pfn))
     guest = inspection.guest
     if guest is None:
         return iter(())
@@ -302,11 +302,7 @@ def _hvm_pages(kind: HvmRestore, pfn: int) -> Iterator[str]:
             yield role
 
 
-def _hvm_roots(kind: HvmRestore, pfn: int) -> Iterator[str]:
-    if kind.context is None or kind.context.body is None:
-        return
-    for entry in hvm_entries(kind.context.body):
-        if entry.typecode == SaveType.CPU:
-            state = entry.read()
-            if state.cr0 & Cr0.PG and (state.cr3 & FRAME_MASK) >> PAGE_SHIFT == pfn:
-                yield f"cr3 of vcpu {entry.instance}"
+def _hvm_roots(inspection: Inspection, pfn: int) -> Iterator[str]:
+    for vcpu, state in (inspection.hvm_cpus or {}).items():
+        if state.cr0 & Cr0.PG and (state.cr3 & FRAME_MASK) >> PAGE_SHIFT == pfn:
+            yield f"cr3 of vcpu {vcpu}"

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from migrate.inspection.memory.entries import flag_names, frame_of
 from migrate.inspection.reading import NotInStream
 from migrate.xen.entries import IS_TABLE
-from streams.hvm_context import entries as hvm_entries
 from streams.pages import type_name
 from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE
-from streams.wire.hvm_names import SaveType
 from streams.wire.paging import FRAME_MASK, L4_XEN_SLOTS, PAE_L2_FIRST_XEN_SLOT, PAE_XEN_SLOT, PSE, P
 from streams.wire.registers import Cr0, Cr4, Efer
 from streams.wire.vcpu import CONTEXT, cr3_to_pfn
@@ -188,16 +186,12 @@ def _no_vcpu(vcpu: int, known: list[int]) -> str:
 
 
 def _hvm(inspection: Inspection, address: int, vcpu: int) -> Walk:
-    from migrate.toolstack.hvm import HvmRestore
-
-    kind = inspection.judgement.restorer.kind
-    context = kind.context if isinstance(kind, HvmRestore) else None
-    if context is None or context.body is None:
+    cpus = inspection.hvm_cpus
+    if cpus is None:
         raise NotInStream("the stream has no state of any vcpu")
-    cpus = {entry.instance: entry for entry in hvm_entries(context.body) if entry.typecode == SaveType.CPU}
     if vcpu not in cpus:
         raise NotInStream(_no_vcpu(vcpu, list(cpus)))
-    state = cpus[vcpu].read()
+    state = cpus[vcpu]
     paging = paging_mode(state.cr0, state.cr4, state.msr_efer)
     if not paging.levels:
         start = Walk(vcpu, address, paging.name, None, stopped=_invalid(address, paging))

@@ -10,6 +10,7 @@ from migrate.inspection import hardware
 from migrate.inspection.logbook import Entry, Layer
 from migrate.inspection.names import names_of, rflags_names
 from migrate.inspection.vcpus.registers import (
+    GENERAL,
     Register,
     Section,
     VcpuState,
@@ -41,10 +42,6 @@ if TYPE_CHECKING:
 _MOST_READ = 16 << 20
 _MOST_ENTRIES = 1 << 17
 
-_GENERAL = (
-    *("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp"),
-    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
-)
 _SEGMENTS = ("cs", "ss", "ds", "es", "fs", "gs", "tr", "ldtr")
 _ALSO = ("shadow_gs", "sysenter_cs", "sysenter_esp", "sysenter_eip")
 _MASKS = ("xfeature_mask", "xcr0", "xcr0_accum", "xstate_bv")
@@ -83,7 +80,7 @@ def _cpu(cpu: Any) -> Iterator[Section]:
     def word(name: str, shown: str = "", **more: Any) -> Register:
         return Register(shown or name, cpu[name], 64, **more)
 
-    yield Section("general", tuple(map(word, _GENERAL)))
+    yield Section("general", tuple(map(word, GENERAL[8])))
     yield Section("next", (word("rip"), word("rflags", flags=rflags_names(cpu.rflags))))
     yield Section("segments", tuple(_segment(cpu, name) for name in _SEGMENTS))
     tables = (

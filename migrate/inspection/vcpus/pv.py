@@ -13,6 +13,7 @@ from migrate.inspection.logbook import Entry, Layer
 from migrate.inspection.names import names_of, number_ranges, rflags_names
 from migrate.inspection.records.pv import context_width
 from migrate.inspection.vcpus.registers import (
+    GENERAL,
     Register,
     Section,
     VcpuState,
@@ -51,13 +52,6 @@ PV_RECORDS = (
     RecordType.X86_PV_VCPU_MSRS,
 )
 
-_GENERAL = {
-    4: ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp", "esp"),
-    8: (
-        *("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp"),
-        *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
-    ),
-}
 _NEXT = {4: ("eip", "eflags"), 8: ("rip", "rflags")}
 _SEGMENTS = ("cs", "ss", "ds", "es", "fs", "gs")
 _AS_SENT = "in the stream the pfn stands for the mfn"
@@ -105,7 +99,7 @@ def _context(inspection: Inspection, content: bytes, width: int) -> Iterator[Sec
     def word(name: str, value: Any = None, **more: Any) -> Register:
         return Register(name, int(context[name] if value is None else value), bits, **more)
 
-    yield Section("general", tuple(word(name, user[name]) for name in _GENERAL[width]))
+    yield Section("general", tuple(word(name, user[name]) for name in GENERAL[width]))
     counter, flags = _NEXT[width]
     yield Section(
         "next", (word(counter, user[counter]), word(flags, user[flags], flags=rflags_names(int(user[flags]))))

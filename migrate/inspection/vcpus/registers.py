@@ -14,6 +14,14 @@ from streams.wire.msrs import msr_name
 if TYPE_CHECKING:
     from migrate.inspection.logbook import Entry
 
+GENERAL = {
+    4: ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp", "esp"),
+    8: (
+        *("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp"),
+        *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
+    ),
+}
+"""General registers by word size in bytes, in the order in which they are shown."""
 _FPU = {"fcw": 16, "fsw": 16, "ftw": 8, "mxcsr": 32}
 _MACHINE_CHECK = ("mci_ctl2_bank0", "mci_ctl2_bank1", "mcg_ext_ctl")
 _MSRS_SHOWN = 1024

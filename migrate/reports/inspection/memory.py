@@ -11,10 +11,11 @@ from rich.text import Text
 from migrate.counting import count
 from migrate.destination.placement import SOURCE
 from migrate.inspection.memory.entries import EntryRange, flag_names
-from migrate.inspection.memory.forest import Branch, Forest, Group, Link, Span, Table, forest, spans
+from migrate.inspection.memory.forest import Branch, Forest, Group, Link, Table, forest
 from migrate.inspection.memory.frame_runs import Placed, Runs, placed
 from migrate.inspection.memory.page_history import History, Mapper, Sending, history
 from migrate.inspection.memory.walk import Step, Walk, walk
+from migrate.inspection.names import Span, spans
 from migrate.reports.inspection.hexdump import hexdump
 from migrate.reports.verdict.text import SEVERITY_STYLE, hanging
 from migrate.safe import safe, well_formed
