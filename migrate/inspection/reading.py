@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from migrate.guest.pages import PageStore
     from migrate.judging.report import Report
     from migrate.xen.replay import StepAnswer
+    from streams.hvm_context import HvmEntry
     from streams.transports import Transport
-    from streams.wire.hvm_cpu import Cpu
 
 T = TypeVar("T")
 
@@ -100,15 +100,15 @@ class Inspection:
         return read_policy(bodies.get(RecordType.X86_CPUID_POLICY, b""), bodies.get(RecordType.X86_MSR_POLICY))
 
     @cached_property
-    def hvm_cpus(self) -> dict[int, Cpu] | None:
-        """Registers of an HVM guest's vcpus, by number; None where the stream has no context that counts."""
+    def hvm_cpus(self) -> dict[int, HvmEntry] | None:
+        """CPU entries of an HVM guest's vcpus, by number; None where the stream has no context that counts."""
         from migrate.toolstack.hvm import HvmRestore
 
         kind = self.judgement.restorer.kind
         context = kind.context if isinstance(kind, HvmRestore) else None
         if context is None or context.body is None:
             return None
-        return {entry.instance: entry.read() for entry in entries(context.body) if entry.typecode == SaveType.CPU}
+        return {entry.instance: entry for entry in entries(context.body) if entry.typecode == SaveType.CPU}
 
     # -- bytes -------------------------------------------------------------------------------------
 

@@ -303,6 +303,7 @@ def _hvm_pages(kind: HvmRestore, pfn: int) -> Iterator[str]:
 
 
 def _hvm_roots(inspection: Inspection, pfn: int) -> Iterator[str]:
-    for vcpu, state in (inspection.hvm_cpus or {}).items():
+    for vcpu, entry in (inspection.hvm_cpus or {}).items():
+        state = entry.read()
         if state.cr0 & Cr0.PG and (state.cr3 & FRAME_MASK) >> PAGE_SHIFT == pfn:
             yield f"cr3 of vcpu {vcpu}"

@@ -191,7 +191,7 @@ def _hvm(inspection: Inspection, address: int, vcpu: int) -> Walk:
         raise NotInStream("the stream has no state of any vcpu")
     if vcpu not in cpus:
         raise NotInStream(_no_vcpu(vcpu, list(cpus)))
-    state = cpus[vcpu]
+    state = cpus[vcpu].read()
     paging = paging_mode(state.cr0, state.cr4, state.msr_efer)
     if not paging.levels:
         start = Walk(vcpu, address, paging.name, None, stopped=_invalid(address, paging))

@@ -214,6 +214,8 @@ class _Parser:
         cursor, start = self._cursor, self._cursor.offset
         size = element.sizeof()
         there = min(wanted, cursor.left // size)
+        if wanted and not there:
+            raise CutError
         shown = min(there, cursor.most)
         meaning = self._meanings.get(f"{path}[]")
         if isinstance(element, FormatField) and meaning is None:

@@ -64,7 +64,7 @@ def entry_field(cursor: Cursor, entry: HvmEntry) -> Field:
     return Field(f"{entry.name} {entry.instance}", start, None, meaning, tuple(inside))
 
 
-def _lapic_page(cursor: Cursor) -> Iterator[Field]:
+def lapic_page(cursor: Cursor) -> Iterator[Field]:
     """The registers of a local APIC: those that have a name, others where they are not zero."""
     names = {offset: name for name, offset in LAPIC_REGISTERS.items()}
     vectors = {offset: name for name, offset in LAPIC_VECTORS.items()}
@@ -130,7 +130,7 @@ ENTRY_KINDS: dict[int, EntryKind] = {
     ),
     SaveType.IOAPIC: EntryKind({"redirtbl[]": lambda pin, value: hardware.redirection(value)}),
     SaveType.LAPIC: EntryKind({"apic_base_msr": hardware.apic_base, "disabled": flags(LapicDisabled)}),
-    SaveType.LAPIC_REGS: EntryKind(inside={"data": _lapic_page}),
+    SaveType.LAPIC_REGS: EntryKind(inside={"data": lapic_page}),
     SaveType.PCI_IRQ: EntryKind({"lines": lambda words: hardware.pci_lines(words[0] | words[1] << 64)}),
     SaveType.ISA_IRQ: EntryKind({"lines": hardware.lines}),
     SaveType.PCI_LINK: EntryKind({"route[]": _pci_route}),

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from migrate.inspection import hardware
 from migrate.inspection.logbook import Entry, Layer
 from migrate.inspection.names import names_of, rflags_names
+from migrate.inspection.records.cursor import Cursor
+from migrate.inspection.records.hvm_entries import lapic_page
 from migrate.inspection.vcpus.registers import (
     GENERAL,
     Register,
@@ -25,13 +27,6 @@ from streams.wire.hvm_cpu import MTRR_PAIR_VALID
 from streams.wire.hvm_interrupts import ApicBase, LapicDisabled
 from streams.wire.hvm_names import SaveType
 from streams.wire.hvm_viridian import SyntheticInterrupt
-from streams.wire.lapic import (
-    LAPIC_REGISTER,
-    LAPIC_REGISTERS,
-    LAPIC_STRIDE,
-    LAPIC_VECTOR_WORDS,
-    LAPIC_VECTORS,
-)
 from streams.wire.registers import Cr0, Cr4, Efer
 from streams.wire.vcpu import cr3_to_pfn
 
@@ -122,40 +117,25 @@ def _lapic(lapic: Any) -> Iterator[Section]:
 
 
 def _lapic_registers(registers: Any) -> Iterator[Section]:
-    def read(offset: int) -> int:
-        return int(LAPIC_REGISTER.unpack_from(registers.data, offset)[0])
-
-    values = {name: read(offset) for name, offset in LAPIC_REGISTERS.items()}
-    found = (Register(name, v, 32, meaning=hardware.lapic_register(name, v)) for name, v in values.items())
-    yield Section("lapic registers", tuple(sorted(found, key=lambda register: bool(register.meaning))))
-    pending = []
-    for name, offset in LAPIC_VECTORS.items():
-        words = (read(offset + number * LAPIC_STRIDE) for number in range(LAPIC_VECTOR_WORDS))
-        value = sum(word << 32 * number for number, word in enumerate(words))
-        pending.append(Register(name, value.bit_count(), meaning=hardware.vectors(value)))
-    yield Section("lapic vectors", tuple(pending))
+    fields = sorted(lapic_page(Cursor(registers.data, 0)), key=lambda field: bool(field.meaning))
+    single = (Register(one.name, one.value, 32, meaning=one.meaning) for one in fields if isinstance(one.value, int))
+    yield Section("lapic registers", tuple(single))
+    by_vector = ((one, one.value) for one in fields if isinstance(one.value, tuple))
+    counts = (Register(one.name, sum(map(int.bit_count, words)), meaning=one.meaning) for one, words in by_vector)
+    yield Section("lapic vectors", tuple(counts))
 
 
 def _mtrr(mtrr: Any) -> Iterator[Section]:
-    valid = [(number, pair) for number, pair in enumerate(mtrr.msr_mtrr_var) if pair.mask & MTRR_PAIR_VALID]
-    yield Section(
-        "mtrr",
-        (
-            Register("pat", mtrr.msr_pat_cr, 64, meaning=hardware.pat(mtrr.msr_pat_cr)),
-            Register("cap", mtrr.msr_mtrr_cap, 64, meaning=hardware.mtrr_cap(mtrr.msr_mtrr_cap)),
-            Register("def_type", mtrr.msr_mtrr_def_type, 64, meaning=hardware.mtrr_def_type(mtrr.msr_mtrr_def_type)),
-            *(
-                Register(
-                    f"base{number}",
-                    pair.base,
-                    64,
-                    parts={"mask": pair.mask},
-                    meaning=hardware.mtrr_range(pair.base, pair.mask),
-                )
-                for number, pair in valid
-            ),
-        ),
-    )
+    found = [
+        Register("pat", mtrr.msr_pat_cr, 64, meaning=hardware.pat(mtrr.msr_pat_cr)),
+        Register("cap", mtrr.msr_mtrr_cap, 64, meaning=hardware.mtrr_cap(mtrr.msr_mtrr_cap)),
+        Register("def_type", mtrr.msr_mtrr_def_type, 64, meaning=hardware.mtrr_def_type(mtrr.msr_mtrr_def_type)),
+    ]
+    for number, (base, mask) in enumerate((pair.base, pair.mask) for pair in mtrr.msr_mtrr_var):
+        if mask & MTRR_PAIR_VALID:
+            there = hardware.mtrr_range(base, mask)
+            found.append(Register(f"base{number}", base, 64, parts={"mask": mask}, meaning=there))
+    yield Section("mtrr", tuple(found))
 
 
 def _xsave(xsave: Any) -> Iterator[Section]:

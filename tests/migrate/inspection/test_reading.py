@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inspecting import check_fields, look
 from project import SAMPLES
 
 from migrate.building.builder import StreamBuilder
@@ -18,7 +19,7 @@ from migrate.corpus.expectations import Shelf
 from migrate.inspection.logbook import Header, Layer
 from migrate.inspection.memory.resent import live
 from migrate.inspection.names import number_ranges, rflags_names
-from migrate.inspection.reading import NotInStream, inspect
+from migrate.inspection.reading import NotInStream
 from migrate.inspection.records.contents import LONGEST_RUN, contents
 from migrate.inspection.records.cursor import ELEMENTS_SHOWN
 from migrate.inspection.records.shown import fields_of, needed, summary
@@ -42,10 +43,6 @@ KINDS = {"pv32": StreamBuilder.pv, "pv64": lambda: StreamBuilder.pv(8), "hvm": S
 
 def entry(name):
     return Shelf().entry(SAMPLES / name)
-
-
-def look(source, question, **options):
-    return inspect(source, then=question, **options)
 
 
 def vcpu_state(inspection, vcpu):
@@ -348,32 +345,6 @@ def test_layers_nest():
 
 
 # -- all fields -------------------------------------------------------------------------------------------
-
-
-def leaves(fields):
-    for field in fields:
-        if field.fields:
-            yield from leaves(field.fields)
-        elif field.offset is not None and field.value is not None:
-            yield field
-
-
-def check_fields(inspection, found):
-    """Every number stands in the stream where its field says, little-endian, up to where the next one begins."""
-    fields = list(leaves(fields_of(inspection, found, everything=True)))
-    ends = [*(field.offset for field in fields[1:]), found.body + found.length]
-    order = "big" if found.name in (Header.IMAGE, Header.LIBXL) else "little"
-    raws = inspection.read((field.offset, end - field.offset) for field, end in zip(fields, ends, strict=True))
-    for field, raw in zip(fields, raws, strict=True):
-        if isinstance(field.value, int):
-            assert int.from_bytes(raw, order, signed=field.value < 0) == field.value, field
-        elif isinstance(field.value, bytes):
-            assert raw == field.value, field
-        elif isinstance(field.value, tuple):
-            size = len(raw) // len(field.value)
-            numbers = [int.from_bytes(raw[at : at + size], order) for at in range(0, len(raw), size)]
-            assert numbers == list(field.value), field
-    return fields
 
 
 PASSED_OVER = {"PAGE_DATA", Header.XL, "XENOPS", "EMULATOR_XENSTORE_DATA"}  # with text, or ranges
