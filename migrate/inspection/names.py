@@ -21,9 +21,9 @@ from streams.wire.framing import (
     OPTION_BIG_ENDIAN,
     XL_FLAG_JSON,
     XL_FLAG_LIBXL_V2,
+    Emulator,
     GuestType,
 )
-from streams.wire.qemu import Emulator
 from streams.wire.registers import Rflags
 
 Span = tuple[int, int]  # first and last, both included

@@ -210,6 +210,14 @@ EMULATOR_HEADER = struct.Struct("<II")
 CHECKPOINT_STATE = struct.Struct("<I")
 
 
+class Emulator(IntEnum):
+    """Ids of device models in EMULATOR_* bodies."""
+
+    UNKNOWN = 0
+    QEMU_TRADITIONAL = 1
+    QEMU_UPSTREAM = 2
+
+
 class LibxlRecordType(IntEnum):
     """libxl record types."""
 

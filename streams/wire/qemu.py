@@ -1,24 +1,13 @@
-"""Which device models there are, and how upstream QEMU's state begins: enough to name it. Its numbers are big-endian.
+"""How the state of upstream QEMU begins: enough to name it. Every number in it is big-endian.
 
-Sources: libxl's stream format for the ids; QEMU's `migration/savevm.c`. What a section holds is known to the device
-alone, so no list of sections can be read without QEMU's own descriptions: the first one's header is as far as this
-goes.
+Source: QEMU's `migration/savevm.c`. What a section holds is known to the device alone, so no list of sections can be
+read without QEMU's own descriptions: the first one's header is as far as this goes.
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
-
-
-class Emulator(IntEnum):
-    """Ids of device models in libxl's EMULATOR records."""
-
-    UNKNOWN = 0
-    QEMU_TRADITIONAL = 1
-    QEMU_UPSTREAM = 2
-
 
 HEAD_SIZE = 600
 """Enough for a header, a machine's name and a section's name, each as long as QEMU lets it be."""
@@ -40,12 +29,12 @@ class DeviceState:
     first_section: str | None
 
     def __str__(self) -> str:
-        parts = [f"QEMU state version {self.version}"]
+        told = [f"QEMU state version {self.version}"]
         if self.machine is not None:
-            parts.append(f"machine {self.machine}")
+            told.append(f"machine {self.machine}")
         if self.first_section is not None:
-            parts.append(f"first section {self.first_section}")
-        return ", ".join(parts)
+            told.append(f"first section {self.first_section}")
+        return ", ".join(told)
 
 
 def device_state(head: bytes) -> DeviceState | None:

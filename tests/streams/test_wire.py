@@ -14,7 +14,7 @@ from construct import Array, Bytes, Computed, Construct, FormatField, GreedyByte
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.wire import framing, hvm, hvm_names, msrs, policy, qemu, registers, vcpu
+from streams.wire import framing, hvm, hvm_names, msrs, policy, registers, vcpu
 from streams.wire.constructs import construct_of
 from streams.wire.layouts import S64, U8, U16, U32, Layout
 from streams.wire.shared_info import SHARED_INFO
@@ -570,7 +570,7 @@ def test_control_register_bits_have_the_numbers_of_the_manuals() -> None:
 
 
 def test_emulators_have_the_ids_of_libxl() -> None:
-    assert list(qemu.Emulator) == [0, 1, 2]
+    assert list(framing.Emulator) == [0, 1, 2]
 
 
 # -- what is imported ---------------------------------------------------------------------------------
