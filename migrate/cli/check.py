@@ -128,26 +128,30 @@ def check(
         raise click.UsageError("standard input can be read only once")
 
     from migrate.cli import progress
-    from migrate.destination.releases import RELEASES
+    from migrate.destination.destination import Destination
+    from migrate.destination.releases import DISTINCT
     from migrate.judging.check import survey
-    from migrate.rules.extended_cr3 import VARIANTS
+    from migrate.rules.extended_cr3 import L3_RULES
     from streams.transports import TransportError
 
-    targets = [release.name for release in RELEASES] if target == ALL else [target]
-    variants = list(VARIANTS) if l3_rule == ALL else [l3_rule]
     many = ALL in (target, l3_rule)
     output = output_for(form, quiet=quiet, many=many, several=many or len(streams) > 1, fail_on=fail_on)
     watched = not quiet and progress.wanted()
+    try:
+        destinations = [
+            Destination(release, placement, l3_rule=rule, vcpus=vcpus)
+            for release in (DISTINCT if target == ALL else [target])
+            for rule in (L3_RULES if l3_rule == ALL else [l3_rule])
+        ]
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     worst = ExitCode.FINE
     for name in streams:
         try:
             with progress.ProgressBar(name) if watched else nullcontext() as bar:
                 reports = survey(
                     source_of(name),
-                    targets=targets,
-                    variants=variants,
-                    placement=placement,
-                    vcpus=vcpus,
+                    destinations,
                     verify=verify,
                     max_expansion=max_expansion,
                     select=select,
@@ -166,9 +170,8 @@ def check(
             ending = ExitCode.FAILED
         else:
             ending = ExitCode.FINE
-            for report, variant in zip(reports, variants * len(targets), strict=True):
+            for report in reports:
                 report.stream.name = name
-                report.l3_rule = variant
                 output.show(report, ending_of(report, fail_on))
                 ending = max(ending, ending_of(report, fail_on), key=BADNESS.index)
         worst = max(worst, ending, key=BADNESS.index)

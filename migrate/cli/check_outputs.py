@@ -72,9 +72,9 @@ class TableOutput(Output):
             where = f"{failure.step}: {who}{page}{failure.call} {failure.errno or ''}".rstrip()
         row = {"stream": report.stream.name, "target": report.target, "verdict": report.verdict}
         if report.l3_rule is not None:
-            from migrate.rules.extended_cr3 import VARIANTS
+            from migrate.rules.extended_cr3 import L3_RULES
 
-            row["4 GiB rule"] = f"{report.l3_rule} {VARIANTS[report.l3_rule].name}"
+            row["4 GiB rule"] = f"{report.l3_rule} {L3_RULES[report.l3_rule].name}"
         self.rows.append(row | {"rule": failure.rule if failure else "", "where": where or (report.reason or "")})
 
     def close(self) -> None:

@@ -67,14 +67,14 @@ def l3_rule_option(*, all_too: bool = False) -> Decorator:
     """`--l3-rule`; with `all_too` also `all`."""
 
     def check(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
-        from migrate.rules.extended_cr3 import VARIANTS
+        from migrate.rules.extended_cr3 import L3_RULES
 
         if asked is None or (all_too and asked == ALL):
             return asked
-        names = {variant.name: id for id, variant in VARIANTS.items()}
+        names = {variant.name: id for id, variant in L3_RULES.items()}
         id = names.get(asked.lower().replace("-", " "), asked.upper())
-        if id not in VARIANTS:
-            known = ", ".join(f"{id} ({variant.name})" for id, variant in VARIANTS.items())
+        if id not in L3_RULES:
+            known = ", ".join(f"{id} ({variant.name})" for id, variant in L3_RULES.items())
             raise click.BadParameter(f"unknown form of the 4 GiB rule {asked!r}; known: {known}")
         return id
 

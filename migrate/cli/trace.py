@@ -11,7 +11,7 @@ from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import l3_rule_option, placement_option, source_of, target_option, vcpus_option
 
 if TYPE_CHECKING:
-    from migrate.destination.releases import Target
+    from migrate.destination.destination import Destination
     from migrate.judging.judgement import Judgement
 
 ORDERS = ("restore", "build", "bottom-up", "top-down")
@@ -60,8 +60,7 @@ def trace(
     \b
     Example: migrate trace guest.xl --target 4.20 --placement high --only failed
     """
-    from migrate.destination.placement import check_name
-    from migrate.destination.releases import resolve
+    from migrate.destination.destination import Destination
     from migrate.judging.check import judge
     from streams.transports import TransportError
 
@@ -70,11 +69,11 @@ def trace(
 
     def then(judgement: Judgement) -> ExitCode:
         if cost:
-            return _cost(judgement, resolve(target), placement, l3_rule, form)
-        return _trace(judgement, resolve(target), placement, l3_rule, order, only == "failed", form)
+            return _cost(judgement, destination, form)
+        return _trace(judgement, destination, order, only == "failed", form)
 
     try:
-        check_name(placement)
+        destination = Destination(target, placement, l3_rule=l3_rule, vcpus=vcpus)
         ending = judge(source_of(stream), vcpus=vcpus, then=then)
     except BrokenPipeError:
         raise
@@ -88,9 +87,7 @@ def trace(
 
 def _trace(
     judgement: Judgement,
-    target: Target,
-    placement: str,
-    variant: str | None,
+    destination: Destination,
     order: str,
     only_failed: bool,
     form: str,
@@ -99,16 +96,16 @@ def _trace(
     from migrate.reports.verdict import trace as report
     from migrate.safe import safe
 
-    outcomes = judgement.outcomes(target, placement, variant, order)
+    outcomes = judgement.answers(destination, order)
     reason = judgement.unjudged_because()
-    stopped = next((f for f in judgement.collector.findings if f.fatal and f.in_force(target, placement)), None)
+    stopped = next((f for f in judgement.collector.findings if f.fatal and f.in_force(destination)), None)
     if stopped is not None and stopped.step != "context":
         complain(f"the restore stops while reading: {stopped.message} ({stopped.rule.id})")
         complain("what follows is how it would go on if it did not")
     elif reason:
         complain(f"not judged: {reason}")
         return ExitCode.UNJUDGED
-    where = judgement.placement(placement)
+    where = judgement.placement(destination.placement)
     if form == "jsonl":
         for item in report.objects(outcomes, where, only_failed=only_failed):
             echo(report_json.dumps(item))
@@ -120,13 +117,13 @@ def _trace(
     return ExitCode.FOUND if stopped or any(outcome.finding for outcome in outcomes) else ExitCode.FINE
 
 
-def _cost(judgement: Judgement, target: Target, placement: str, variant: str | None, form: str) -> ExitCode:
+def _cost(judgement: Judgement, destination: Destination, form: str) -> ExitCode:
     from migrate.judging import report_json
     from migrate.xen.schedules import SCHEDULES, hypercalls
 
     rows = []
     for name in SCHEDULES:
-        replay = judgement.replay(target, placement, variant, name)
+        replay = judgement.replay(destination, name)
         if replay is None or replay.hypervisor is None:
             complain("there is no replay to count: the stream does not reach its end, or is not of a PV guest")
             return ExitCode.UNJUDGED

@@ -70,19 +70,17 @@ def _key(source: str | int, task: Task, cache: Cache | None) -> str | None:
 
 
 def _judged(source: str | int, task: Task) -> tuple[str, ...]:
-    from migrate.destination.releases import resolve
+    from migrate.destination.destination import Destination
     from migrate.judging.check import judge
     from migrate.judging.report_json import dumps
     from migrate.rules.selection import Selection
 
-    questions = [(resolve(target), placement, None) for target, placement in task.questions]
+    questions = [Destination(target, placement, vcpus=task.vcpus) for target, placement in task.questions]
     everything = Selection()
 
     def told(judgement: Judgement) -> tuple[str, ...]:
         judgement.facts.name = task.path
-        return tuple(
-            dumps(judgement.report(target, placement, everything).to_dict()) for target, placement, _ in questions
-        )
+        return tuple(dumps(judgement.report(one, everything).to_dict()) for one in questions)
 
     answer: tuple[str, ...] = judge(source, vcpus=task.vcpus, questions=questions, then=told)
     return answer

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from migrate.destination.releases import resolve
+from migrate.destination.destination import DEFAULT_PLACEMENT, Destination
 from migrate.guest.cpu_policy import read_policy
 from migrate.inspection.logbook import Entry, Logbook
 from migrate.judging.check import Checker, Source
@@ -57,28 +57,24 @@ class Inspection:
     log:
         every header, block and record, in stream order.
     judgement:
-        what judging it left; `report` is its outcome for one target and placement.
+        what judging it left; `report` is its outcome for the destination.
     """
 
-    def __init__(
-        self, transport: Transport, judgement: Judgement, log: Logbook, target: str, placement: str, variant: str | None
-    ) -> None:
+    def __init__(self, transport: Transport, judgement: Judgement, log: Logbook, destination: Destination) -> None:
         self.transport = transport
         self.judgement = judgement
         self.log = log
-        self._question = (resolve(target), placement, variant)
+        self.destination = destination
 
     @cached_property
     def report(self) -> Report:
         """Verdict and findings."""
-        target, placement, variant = self._question
-        return self.judgement.report(target, placement, Selection(), variant)
+        return self.judgement.report(self.destination, Selection())
 
     @cached_property
     def outcomes(self) -> list[StepAnswer]:
         """The hypercalls of the restore, in its order, each with Xen's answer."""
-        target, placement, variant = self._question
-        return self.judgement.outcomes(target, placement, variant)
+        return self.judgement.answers(self.destination)
 
     @property
     def guest(self) -> PvGuest | None:
@@ -91,7 +87,7 @@ class Inspection:
     @property
     def placement(self) -> Placement | None:
         """Where the guest's frames would lie; None unless it is a PV guest."""
-        return self.judgement.placement(self._question[1])
+        return self.judgement.placement(self.destination.placement)
 
     @cached_property
     def policy(self) -> Policy:
@@ -164,9 +160,10 @@ class Inspection:
 
 def inspect(
     source: Source,
+    destination: Destination | None = None,
     *,
     target: str = "newest",
-    placement: str = "source",
+    placement: str = DEFAULT_PLACEMENT,
     vcpus: int | None = None,
     l3_rule: str | None = None,
     progress: Callable[[int, int | None], None] | None = None,
@@ -189,16 +186,14 @@ def inspect(
     ValueError
         for an unknown target or placement.
     """
-    from migrate.destination.placement import check_name
-
-    release, where = resolve(target), check_name(placement)
+    destination = destination or Destination(target, placement, l3_rule=l3_rule, vcpus=vcpus)
     with _rereadable(source) as again, open_transport(again) as transport:
-        judgement = Judgement(transport, _name(source), vcpus)
-        judgement.watch_checkpoints([(release, where, l3_rule)])
+        judgement = Judgement(transport, _name(source), destination.vcpus)
+        judgement.watch_checkpoints([destination])
         log = Logbook(judgement.restorer)
         drive(Decoder(log).run(), transport, progress)
         judgement.finish(transport.position)
-        return then(Inspection(transport, judgement, log, target, placement, l3_rule))
+        return then(Inspection(transport, judgement, log, destination))
 
 
 def _name(source: Source) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from migrate.destination.releases import Target
 from migrate.judging.report import CheckpointVerdict, Report
 from migrate.rules.findings import Collector, Failure, Finding
 from migrate.rules.selection import Selection
@@ -13,16 +12,13 @@ from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.restore import Restorer
 
 if TYPE_CHECKING:
+    from migrate.destination.destination import Destination
     from migrate.destination.placement import Placement
     from migrate.toolstack.restore import Kind
     from migrate.xen.hypercalls import Step
     from migrate.xen.replay import StepAnswer, Trace
     from streams.records import Place
     from streams.transports import Transport
-
-
-# A release, a placement, and a form of the 4 GiB rule or None for the release's own.
-Question = tuple[Target, str, str | None]
 
 
 # A checkpointed stream goes on for as long as it likes: of more checkpoints than so many, those in the middle are
@@ -40,8 +36,8 @@ class Judgement:
         self.steps: list[Step] = []
         self.completed = False
         self._placements: dict[str, Placement] = {}
-        self._questions: tuple[Question, ...] = ()
-        self._at_checkpoints: dict[Question, list[CheckpointVerdict]] = {}
+        self._questions: tuple[Destination, ...] = ()
+        self._at_checkpoints: dict[Destination, list[CheckpointVerdict]] = {}
         self._judged_at = -1  # records when a checkpoint was last judged
 
     def prepare(self) -> None:
@@ -69,19 +65,15 @@ class Judgement:
 
     def replay(
         self,
-        target: Target,
-        placement: str,
-        variant: str | None = None,
+        destination: Destination,
         schedule: str = "restore",
         *,
         exact: bool = True,
     ) -> Trace | None:
-        """The restore from END on under one target and placement; None where the stream never got there.
+        """The restore from END on at one destination; None where the stream never got there.
 
         Parameters
         ----------
-        variant:
-            a form of the 4 GiB rule (an id of `migrate.rules.extended_cr3.VARIANTS`); the target's own by default.
         schedule:
             the order of the hypercalls (a name of `migrate.xen.schedules.SCHEDULES`).
         exact:
@@ -94,10 +86,10 @@ class Judgement:
         from migrate.xen.replay import PvReplay
         from migrate.xen.schedules import SCHEDULES
 
-        kind, where = self.restorer.kind, self.placement(placement)
+        kind, where = self.restorer.kind, self.placement(destination.placement)
         assert isinstance(kind, PvRestore)
         assert where is not None
-        replay = PvReplay(kind.guest, target, where, vcpu_count(self), variant)
+        replay = PvReplay(kind.guest, destination, where, vcpu_count(self))
         return replay.run(SCHEDULES[schedule](self.steps), None if exact else kind.tally)
 
     def placement(self, name: str) -> Placement | None:
@@ -112,11 +104,11 @@ class Judgement:
             self._placements[name] = place(name, self.restorer.kind.guest)
         return self._placements[name]
 
-    def refusal(self, target: Target, placement: str, variant: str | None = None) -> Finding | None:
+    def refusal(self, destination: Destination) -> Finding | None:
         """The first thing that stops the restore, if any does: no more work than that takes."""
-        fatal = [f for f in self.collector.findings if f.fatal and f.in_force(target, placement)]
+        fatal = [f for f in self.collector.findings if f.fatal and f.in_force(destination)]
         first = next(filter(self._in_time, fatal), None)
-        if first is None and (trace := self.replay(target, placement, variant, exact=False)) is not None:
+        if first is None and (trace := self.replay(destination, exact=False)) is not None:
             first = next((f for f in trace.findings if f.fatal), None)
         return first or next(iter(fatal), None)
 
@@ -125,15 +117,15 @@ class Judgement:
         end = self.restorer.end_offset
         return end is None or finding.offset is None or finding.offset <= end
 
-    def report(self, target: Target, placement: str, selection: Selection, variant: str | None = None) -> Report:
-        """The report for one target and placement."""
-        findings = [f for f in self.collector.findings if f.in_force(target, placement)]
-        trace = self.replay(target, placement, variant, exact=False)
+    def report(self, destination: Destination, selection: Selection) -> Report:
+        """The report for one destination."""
+        findings = [f for f in self.collector.findings if f.in_force(destination)]
+        trace = self.replay(destination, exact=False)
         if trace is not None:
             findings += _folded(trace)
             from migrate.judging.other_placements import other_placements
 
-            findings += other_placements(self, target, placement, variant)
+            findings += other_placements(self, destination)
         fatal = next((f for f in findings if f.fatal and self._in_time(f)), None)
         fatal = fatal or next((f for f in findings if f.fatal), None)
         certain = any(f is fatal for f in self.collector.findings[: self.restorer.certain])
@@ -141,13 +133,12 @@ class Judgement:
         verdict = "unjudged" if reason else "refuse" if fatal else "accept"
         return Report(
             stream=self.facts,
-            target=target.short,
-            placement=placement,
+            destination=destination,
             verdict=verdict,
             failure=None if verdict != "refuse" or fatal is None else _failure(fatal),
             findings=[f for f in findings if selection.wants(f.rule)],
             reason=reason,
-            checkpoints=self._at_checkpoints.get((target, placement, variant), []),
+            checkpoints=self._at_checkpoints.get(destination, []),
         )
 
     @property
@@ -159,22 +150,20 @@ class Judgement:
 
         return len(pv_guest(self).store.tables)
 
-    def outcomes(
-        self, target: Target, placement: str, variant: str | None = None, schedule: str = "restore"
-    ) -> list[StepAnswer]:
+    def answers(self, destination: Destination, schedule: str = "restore") -> list[StepAnswer]:
         """The hypercalls of the restore in the order of a schedule, from the first to the last, past refusals."""
         from migrate.xen.replay import StepAnswer
 
         def answered(step: Step, finding: Finding | None) -> StepAnswer:
-            return StepAnswer(step, finding if finding is not None and finding.in_force(target, placement) else None)
+            return StepAnswer(step, finding if finding is not None and finding.in_force(destination) else None)
 
         done = [answered(asked, asked.finding) for asked in self.restorer.calls]
-        trace = self.replay(target, placement, variant, schedule)
+        trace = self.replay(destination, schedule)
         if trace is not None:
             return done + trace.outcomes
         # A guest that needs no replay: what is known of its last steps the checks have found already.
         failed = (f for f in self.collector.findings if f.step == "context" and f.fatal)
-        first = next((f for f in failed if f.in_force(target, placement)), None)
+        first = next((f for f in failed if f.in_force(destination)), None)
         return done + [StepAnswer(step, first) for step in self.steps]
 
     def unjudged_because(self) -> str | None:
@@ -191,7 +180,7 @@ class Judgement:
 
         self.restorer.verify = VerifyPhase(self.collector, self.restorer.transport)
 
-    def watch_checkpoints(self, questions: Sequence[Question]) -> None:
+    def watch_checkpoints(self, questions: Sequence[Destination]) -> None:
         """At each checkpoint of a checkpointed stream, judge what the secondary would have in hand.
 
         Has to be asked before the stream flows: state that the next checkpoint replaces is not kept.
@@ -212,7 +201,7 @@ class Judgement:
                 middle = range(CHECKPOINTS_TOLD // 2, CHECKPOINTS_TOLD)
                 del told[next((at for at in middle if told[at].verdict == told[at - 1].verdict), middle.start)]
 
-    def _failures(self, kind: Kind, unchanged: bool) -> Iterator[tuple[Question, Failure | None]]:
+    def _failures(self, kind: Kind, unchanged: bool) -> Iterator[tuple[Destination, Failure | None]]:
         """For each question what would fail if the stream ended here; as last time, where nothing has come since."""
         if unchanged:
             yield from [(question, told[-1].failure) for question, told in self._at_checkpoints.items()]
@@ -220,11 +209,10 @@ class Judgement:
         self._placements.clear()
         with self.collector.trial() as found:
             self.steps = kind.complete()
-        for question in self._questions:
-            target, placement, variant = question
-            fatal = self.refusal(target, placement, variant)
-            fatal = fatal or next((f for f in found if f.fatal and f.in_force(target, placement)), None)
-            yield question, _failure(fatal) if fatal else None
+        for destination in self._questions:
+            fatal = self.refusal(destination)
+            fatal = fatal or next((f for f in found if f.fatal and f.in_force(destination)), None)
+            yield destination, _failure(fatal) if fatal else None
         self.steps = []
 
 

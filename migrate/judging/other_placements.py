@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from migrate.destination import releases
 from migrate.judging.pv_facts import extended_cr3, pv_guest, roots
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity
@@ -16,17 +17,17 @@ from streams.wire.vcpu import CONTEXT
 from streams.wire.views import view
 
 if TYPE_CHECKING:
-    from migrate.destination.releases import Target
+    from migrate.destination.destination import Destination
     from migrate.judging.judgement import Judgement
 
 
-def _refused(judgement: Judgement, target: Target, placement: str, variant: str | None) -> str | None:
+def _refused(judgement: Judgement, destination: Destination, placement: str) -> str | None:
     """The rule by which the replay is refused under another placement."""
-    trace = judgement.replay(target, placement, variant, exact=False)
+    trace = judgement.replay(destination.but(placement=placement), exact=False)
     return next((f.rule.id for f in trace.findings if f.fatal), None) if trace else None
 
 
-def other_placements(judgement: Judgement, target: Target, placement: str, variant: str | None = None) -> list[Finding]:
+def other_placements(judgement: Judgement, destination: Destination) -> list[Finding]:
     """L3C-1 to L3C-6, and what else would change under another placement."""
     guest = pv_guest(judgement)
     extended = extended_cr3(guest)
@@ -35,14 +36,14 @@ def other_placements(judgement: Judgement, target: Target, placement: str, varia
     def tell(rule: str, message: str, pfn: int | None = None, count: int = 1) -> None:
         declared = RULES[rule]
         finding = Finding(declared, message, declared.severity, declared.effect, pfn=pfn, count=count)
-        if finding.in_force(target, placement):
+        if finding.in_force(destination):
             found.append(finding)
 
     if guest.width == 8:
         if extended:
             tell("L3C-4", "the 64-bit guest has enabled pae_extended_cr3, which means nothing there")
         return found
-    if target.shared_info_moves_low and placement != "high":
+    if destination.release.has(releases.shared_info_moves_low) and destination.placement != "high":
         rule = RULES["HYP-27"]
         found.append(
             Finding(
@@ -68,8 +69,8 @@ def other_placements(judgement: Judgement, target: Target, placement: str, varia
     others = sorted(live - {by_vcpu.get(0)})
     mfns = guest.source_mfns()
     high = [p for p in np.flatnonzero(guest.types & LEVEL_MASK == 3).tolist() if mfns[p] >= PAE_L3_LIMIT]
-    at_risk = others and _refused(judgement, target, "high", variant) == "HYP-22"
-    if at_risk and _refused(judgement, target, "low", variant) is None:
+    at_risk = others and _refused(judgement, destination, "high") == "HYP-22"
+    if at_risk and _refused(judgement, destination, "low") is None:
         names = ", ".join(f"{pfn:#x}" for pfn in others[:8]) + (", …" if len(others) > 8 else "")
         tell(
             "L3C-1",

@@ -20,7 +20,7 @@ from migrate.rules.declaring import Severity
 from streams.decoder import Decoder, Give
 
 if TYPE_CHECKING:
-    from migrate.destination.releases import Target
+    from migrate.destination.destination import Destination
     from migrate.rules.findings import Finding
     from migrate.rules.selection import Selection
     from migrate.toolstack.passes import Round
@@ -104,24 +104,21 @@ class Filter:
         transport: ForwardingTransport,
         *,
         mode: Mode,
-        target: Target,
-        placement: str,
+        destination: Destination,
         selection: Selection,
-        vcpus: int | None = None,
         fail_on: Severity | None = None,
         clock: Callable[[], float] = time.monotonic,
         tell: Callable[[str, Exception | None], None] = lambda message, error: None,
     ) -> None:
         self._transport = transport
         self._guards = mode is Mode.GUARD
-        self._target = target
-        self._placement = placement
+        self._destination = destination
         self._selection = selection
         self._fail_on = fail_on
         self._clock = clock
         self._tell = tell
-        self.judgement = Judgement(transport, "-", vcpus)
-        self.judgement.watch_checkpoints([(target, placement, None)])
+        self.judgement = Judgement(transport, "-", destination.vcpus)
+        self.judgement.watch_checkpoints([destination])
         self._decoder = Decoder(self.judgement.restorer, drain=False)
         self._found = 0  # findings so far
         self._judged_at_end = False
@@ -227,7 +224,7 @@ class Filter:
     def _stops_for(self, findings: list[Finding]) -> bool:
         """Whether any of some findings stops the stream; if so it is stopped."""
         for finding in findings:
-            if finding.in_force(self._target, self._placement) and self._minds(finding):
+            if finding.in_force(self._destination) and self._minds(finding):
                 self._stop(f"{finding.message} ({finding.rule.id})")
                 return True
         return False
@@ -243,13 +240,13 @@ class Filter:
         """END is here and held: let it go only if the replay passes."""
         judgement = self.judgement
         judgement.complete()
-        refusal = judgement.refusal(self._target, self._placement)
+        refusal = judgement.refusal(self._destination)
         if refusal is not None:
             self._stop(f"{refusal.message} ({refusal.rule.id})")
         elif reason := judgement.unjudged_because():
             self._stand_down(reason)
         elif self._fail_on is not None:
-            self._stops_for(judgement.report(self._target, self._placement, self._selection).findings)
+            self._stops_for(judgement.report(self._destination, self._selection).findings)
 
     def _look_closer(self) -> None:
         """What changes no verdict is told last of all; whether there is any must be known while END is held."""
@@ -296,7 +293,7 @@ class Filter:
         if decoder.ended and position > decoder.position:
             judgement.restorer.trailing(decoder.position, position - decoder.position)
         judgement.finish(position)
-        report = judgement.report(self._target, self._placement, self._selection)
+        report = judgement.report(self._destination, self._selection)
         # A checkpointed stream has no other end than to be broken off.
         held = self._transport.held  # END, where it was to go on and could not
         if (held or not self._over) and not judgement.facts.checkpoints and report.verdict == "accept":
@@ -313,11 +310,10 @@ class Filter:
         found = self.judgement.collector.findings
         return Report(
             stream=facts,
-            target=self._target.short,
-            placement=self._placement,
+            destination=self._destination,
             verdict="unjudged",
             failure=None,
-            findings=[f for f in found if f.in_force(self._target, self._placement) and self._selection.wants(f.rule)],
+            findings=[f for f in found if f.in_force(self._destination) and self._selection.wants(f.rule)],
             reason=why,
         )
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from migrate.destination.destination import Destination
 from migrate.rules.declaring import Severity
 from migrate.rules.findings import Failure, Finding
 from migrate.toolstack.facts import StreamFacts
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +25,30 @@ class CheckpointVerdict:
 
 @dataclass(slots=True)
 class Report:
-    """The outcome for one stream, one target and one placement."""
+    """The outcome for one stream at one destination."""
 
     stream: StreamFacts
-    target: str
-    placement: str
+    destination: Destination
     verdict: str  # accept, refuse or unjudged
     failure: Failure | None
     findings: list[Finding]
     reason: str | None = None  # why it was not judged
     checkpoints: list[CheckpointVerdict] = field(default_factory=list)  # of a checkpointed stream, one by one
-    l3_rule: str | None = None  # the form of the 4 GiB rule that was tried instead of the target's own
+
+    @property
+    def target(self) -> str:
+        """The release asked about, as people write it."""
+        return self.destination.release.short
+
+    @property
+    def placement(self) -> str:
+        """The placement asked about."""
+        return self.destination.placement
+
+    @property
+    def l3_rule(self) -> str | None:
+        """The form of the 4 GiB rule that was tried instead of the release's own."""
+        return self.destination.l3_rule
 
     @property
     def decisive(self) -> Finding | None:

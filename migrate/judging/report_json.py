@@ -7,10 +7,12 @@ import operator
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
+from migrate.destination.destination import Destination
+from migrate.destination.releases import CHANGES, Change
 from migrate.judging.report import SCHEMA, CheckpointVerdict, Report
 from migrate.rules import version
 from migrate.rules.catalogue import RULES
-from migrate.rules.declaring import Effect, Release, Severity
+from migrate.rules.declaring import Effect, Severity
 from migrate.rules.findings import Failure, Finding
 from migrate.safe import well_formed
 from migrate.toolstack.facts import StreamFacts
@@ -18,7 +20,6 @@ from migrate.toolstack.passes import Round
 
 if TYPE_CHECKING:
     from migrate.judging.report import Report
-    from migrate.rules.declaring import Release
     from migrate.rules.findings import Finding
 
 # In a finding these are always there, null where unknown; other fields only where there is something to say.
@@ -38,7 +39,7 @@ def report_object(report: Report) -> dict[str, Any]:
         "stream": {**asdict(report.stream), "name": well_formed(report.stream.name)},
         "target": report.target,
         "placement": well_formed(report.placement),
-        "l3_rule": report.l3_rule,
+        "destination": _destination_object(report.destination),
         "verdict": report.verdict,
         "checkpoints": [asdict(checkpoint) for checkpoint in report.checkpoints],
         "reason": None if report.reason is None else well_formed(report.reason),
@@ -68,14 +69,27 @@ def _finding_object(finding: Finding) -> dict[str, Any]:
     }
     told |= {name: getattr(finding, name) for name in _ALWAYS}
     told |= {name: value for name in _IF_KNOWN if (value := getattr(finding, name)) is not None}
-    told |= {name: _release(value) for name in ("since", "until") if (value := getattr(finding, name)) is not None}
+    told |= {name: _change(value) for name in ("since", "until") if (value := getattr(finding, name)) is not None}
     if finding.chain:
         told["chain"] = [well_formed(table) for table in finding.chain]
     return told
 
 
-def _release(release: Release) -> str:
-    return ".".join(map(str, release))
+def _destination_object(destination: Destination) -> dict[str, Any]:
+    return {
+        "release": destination.release.name,
+        "placement": well_formed(destination.placement),
+        "l3_rule": destination.l3_rule,
+        "vcpus": destination.vcpus,
+    }
+
+
+def _destination_from(told: dict[str, Any]) -> Destination:
+    return Destination(told["release"], told["placement"], l3_rule=told["l3_rule"], vcpus=told["vcpus"])
+
+
+def _change(change: Change) -> dict[str, Any]:
+    return {"change": change.name, "releases": [release.name for release in change.firsts]}
 
 
 _FACTS = frozenset(f.name for f in fields(StreamFacts))
@@ -90,7 +104,7 @@ _PLAIN = (
 def report_from(text: str) -> Report:
     """The report that `migrate check --format json` wrote as this object.
 
-    What the object does not hold is left as it is by default: `placement` of a finding, `l3_rule`.
+    What the object does not hold is left as it is by default: `placement` of a finding.
 
     Raises
     ------
@@ -101,8 +115,7 @@ def report_from(text: str) -> Report:
         told: dict[str, Any] = json.loads(text)
         return Report(
             stream=_facts_from(told["stream"]),
-            target=told["target"],
-            placement=told["placement"],
+            destination=_destination_from(told["destination"]),
             verdict=told["verdict"],
             failure=_failure_from(told["failure"]),
             findings=[_finding_from(one) for one in told["findings"]],
@@ -129,15 +142,12 @@ def _finding_from(told: dict[str, Any]) -> Finding:
         rule=RULES[told["rule"]],
         severity=Severity(told["severity"]),
         effect=Effect[told["effect"].upper()],
-        since=_release_from(told.get("since")),
-        until=_release_from(told.get("until")),
+        since=_change_from(told.get("since")),
+        until=_change_from(told.get("until")),
         chain=tuple(told.get("chain", ())),
         **{name: told[name] for name in _PLAIN if name in told},
     )
 
 
-def _release_from(told: str | None) -> Release | None:
-    if told is None:
-        return None
-    major, minor, patch = map(int, told.split("."))
-    return (major, minor, patch)
+def _change_from(told: dict[str, Any] | None) -> Change | None:
+    return None if told is None else CHANGES[told["change"]]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from migrate.destination.releases import resolve
+from migrate.destination.destination import Destination
 from migrate.judging.judgement import Judgement
 from migrate.rules.declaring import Effect, Layer
 from migrate.rules.findings import Finding
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("libxc", "libxl", "xl")
 VERIFIER = "verify-stream-v2"
-_TARGET = resolve("newest")
-_PLACEMENT = "low"  # where frames land is no matter of structure
+_DESTINATION = Destination(placement="low")  # where frames land is no matter of structure
 _STRUCTURE = frozenset({Layer.CON, Layer.HDR, Layer.FRM, Layer.REC, Layer.ORD})
 # Enforced by others, and in their lesser form by the verifier as well.
 _IN_THE_LESSER_FORM = frozenset({"HDR-10"})
@@ -163,7 +162,7 @@ def verify(fd: int, form: str = "libxc", say: Callable[[str], None] | None = Non
     try:
         complete = drive(Decoder(narrator, drain=False).run(), transport)
         judgement.finish(transport.position)
-        report = judgement.report(_TARGET, _PLACEMENT, Selection((), ()))
+        report = judgement.report(_DESTINATION, Selection((), ()))
     except WrongFormatError as error:
         return StructureResult([], str(error))
     finally:

@@ -163,11 +163,11 @@ def changed(before: Source, after: Source, *, target: str = "newest", vcpus: int
 
     Verdicts and findings are compared under every placement, findings with their places.
     """
-    from migrate.destination.releases import resolve
+    from migrate.destination.destination import Destination
     from migrate.rules.selection import Selection
 
     def reports(judgement: Judgement) -> list[Report]:
-        return [judgement.report(resolve(target), placement, Selection()) for placement in PLACEMENTS]
+        return [judgement.report(Destination(target, placement), Selection()) for placement in PLACEMENTS]
 
     pairs = zip(judge(before, vcpus=vcpus, then=reports), judge(after, vcpus=vcpus, then=reports), strict=True)
     for placement, (was, now) in zip(PLACEMENTS, pairs, strict=True):

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
+    from migrate.destination.releases import Change, Release
 
-Release = tuple[int, int, int]
 Violation = Callable[["StreamBuilder"], None]
 
 
@@ -73,8 +73,8 @@ class Rule:
     effect: Effect
     severity: Severity
     enforced_by: str
-    since: Release | None
-    until: Release | None
+    since: Change | None
+    until: Change | None
     errno: str | None
     doc: str  # the docstring as it stands in the source
     violation: Violation | None
@@ -95,8 +95,13 @@ class Rule:
         return Layer[self.id.partition("-")[0]]
 
     def in_force(self, release: Release) -> bool:
-        """Whether a release has this rule: since is its first release, until the first without it."""
-        return (self.since is None or release >= self.since) and (self.until is None or release < self.until)
+        """Whether a release has this rule: it has the change `since`, and not yet `until`."""
+        return in_range(release, self.since, self.until)
+
+
+def in_range(release: Release, since: Change | None, until: Change | None) -> bool:
+    """Whether a release has one change (None: all releases do), and not yet another (None: none has)."""
+    return (since is None or release.has(since)) and (until is None or not release.has(until))
 
 
 RULES: dict[str, Rule] = {}
@@ -120,8 +125,8 @@ def rule(
     *,
     errno: str | None = None,
     severity: Severity | None = None,
-    since: Release | None = None,
-    until: Release | None = None,
+    since: Change | None = None,
+    until: Change | None = None,
     violation: bool = True,
 ) -> Callable[[Violation], Rule]:
     """Declare a rule.

@@ -7,15 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from migrate.destination.destination import Destination
+from migrate.destination.releases import Change
 from migrate.rules.catalogue import RULES
-from migrate.rules.declaring import Effect, Release, Rule, Severity
+from migrate.rules.declaring import Effect, Rule, Severity, in_range
 from streams.records import Place
 
 if TYPE_CHECKING:
-    from migrate.destination.releases import Target
+    pass
 
 # Rule, effect, severity, first release, first release without it, placement.
-_Kind = tuple[str, Effect, Severity, Release | None, Release | None, str | None]
+_Kind = tuple[str, Effect, Severity, Change | None, Change | None, str | None]
 
 # So many findings of one rule are told one by one; later ones are counted in the last.
 TOLD_PER_RULE = 12
@@ -125,19 +127,18 @@ class Finding:
     step: str = "record"  # headers, record, context, pin or p2m
     call: str = "libxc"  # the hypercall, or whose own check it is
     signal: int | None = None  # which kills the toolstack's process
-    since: Release | None = None  # where the rule's own range does not tell it
-    until: Release | None = None
+    since: Change | None = None  # where the rule's own range does not tell it
+    until: Change | None = None
     placement: str | None = None  # the only placement under which it holds
     chain: tuple[str, ...] = ()  # the tables that led there
 
-    def in_force(self, target: Target, placement: str) -> bool:
+    def in_force(self, destination: Destination) -> bool:
         """Whether a release behaves so on a host with this placement."""
-        if self.placement not in (None, placement):
+        if self.placement not in (None, destination.placement):
             return False
         if self.since is None and self.until is None:
-            return target.enforces(self.rule)
-        release = target.release
-        return (self.since is None or release >= self.since) and (self.until is None or release < self.until)
+            return self.rule.in_force(destination.release)
+        return in_range(destination.release, self.since, self.until)
 
     @property
     def fatal(self) -> bool:

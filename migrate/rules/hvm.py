@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from migrate.destination import releases
 from migrate.rules.declaring import Effect, rule
 
 if TYPE_CHECKING:
@@ -174,7 +175,14 @@ def hvm_lapic_impossible(b: StreamBuilder) -> None:
     _append(b, SaveType.LAPIC, base.ljust(ENTRIES[SaveType.LAPIC].length, b"\0"))
 
 
-@rule("HVM-09", "hvm-mtrr-count", Effect.HYPERCALL, "xen: hvm_load_mtrr_msr", errno="EINVAL", since=(4, 14, 0))
+@rule(
+    "HVM-09",
+    "hvm-mtrr-count",
+    Effect.HYPERCALL,
+    "xen: hvm_load_mtrr_msr",
+    errno="EINVAL",
+    since=releases.hvm_widths_checked,
+)
 def hvm_mtrr_count(b: StreamBuilder) -> None:
     """A vcpu has more variable MTRRs than Xen keeps.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from migrate.destination import releases
 from migrate.rules.declaring import Effect, Severity, rule
 from streams.pages import PageType
 from streams.wire.framing import PAGE_SIZE
@@ -298,7 +299,7 @@ def pinned_twice(b: StreamBuilder) -> None:
     """
 
 
-@rule("HYP-22", "l3-above-4g", Effect.HYPERCALL, "xen: promote_l3_table", errno="ERANGE", since=(4, 19, 0))
+@rule("HYP-22", "l3-above-4g", Effect.HYPERCALL, "xen: promote_l3_table", errno="ERANGE", since=releases.l3_below_4g)
 def l3_above_4g(b: StreamBuilder) -> None:
     """A 32-bit guest's L3 table lands above 4 GiB without extended cr3.
 
@@ -327,7 +328,14 @@ def l3_above_4g(b: StreamBuilder) -> None:
     b.place(b.new_root(), 0x12_3456)
 
 
-@rule("HYP-27", "shared-info-moves", Effect.REFUSED, "libxc: handle_shared_info", errno="EBUSY", since=(4, 19, 5))
+@rule(
+    "HYP-27",
+    "shared-info-moves",
+    Effect.REFUSED,
+    "libxc: handle_shared_info",
+    errno="EBUSY",
+    since=releases.shared_info_moves_low,
+)
 def shared_info_moves(b: StreamBuilder) -> None:
     """A 32-bit guest's shared_info is moved away under libxc.
 

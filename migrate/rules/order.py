@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Flag, auto
 from typing import TYPE_CHECKING
 
+from migrate.destination import releases
 from migrate.rules.declaring import Effect, Severity, rule
 from streams.pages import PageType
 from streams.wire.framing import RecordType
@@ -62,7 +63,7 @@ def p2m_frames_late(b: StreamBuilder) -> None:
     b.move(RecordType.X86_PV_P2M_FRAMES, after=RecordType.PAGE_DATA)
 
 
-@rule("ORD-04", "static-data-end-missing", Effect.REFUSED, "libxc: handle_page_data", since=(4, 14, 0))
+@rule("ORD-04", "static-data-end-missing", Effect.REFUSED, "libxc: handle_page_data", since=releases.version_3)
 def static_data_end_missing(b: StreamBuilder) -> None:
     """A version 3 image has no STATIC_DATA_END before its memory.
 
@@ -75,7 +76,7 @@ def static_data_end_missing(b: StreamBuilder) -> None:
     b.drop(RecordType.STATIC_DATA_END)
 
 
-@rule("ORD-06", "static-data-end-twice", Effect.REFUSED, "libxc: handle_static_data_end", since=(4, 14, 0))
+@rule("ORD-06", "static-data-end-twice", Effect.REFUSED, "libxc: handle_static_data_end", since=releases.version_3)
 def static_data_end_twice(b: StreamBuilder) -> None:
     """The static data ends more than once.
 
@@ -88,7 +89,7 @@ def static_data_end_twice(b: StreamBuilder) -> None:
     b.duplicate(RecordType.STATIC_DATA_END)
 
 
-@rule("ORD-07", "policy-too-late", Effect.CORRUPT, "nobody", since=(4, 14, 0))
+@rule("ORD-07", "policy-too-late", Effect.CORRUPT, "nobody", since=releases.version_3)
 def policy_too_late(b: StreamBuilder) -> None:
     """A CPU policy comes after the static data has ended.
 
@@ -101,7 +102,7 @@ def policy_too_late(b: StreamBuilder) -> None:
     b.move(RecordType.X86_CPUID_POLICY, after=RecordType.STATIC_DATA_END)
 
 
-@rule("ORD-08", "policy-missing", Effect.TOLERATED, "nobody", since=(4, 14, 0))
+@rule("ORD-08", "policy-missing", Effect.TOLERATED, "nobody", since=releases.version_3)
 def policy_missing(b: StreamBuilder) -> None:
     """A version 3 image carries no CPU policy.
 
@@ -115,7 +116,7 @@ def policy_missing(b: StreamBuilder) -> None:
     b.drop(RecordType.X86_MSR_POLICY)
 
 
-@rule("ORD-09", "policy-twice", Effect.TOLERATED, "nobody", since=(4, 14, 0))
+@rule("ORD-09", "policy-twice", Effect.TOLERATED, "nobody", since=releases.version_3)
 def policy_twice(b: StreamBuilder) -> None:
     """A CPU policy record occurs twice.
 
@@ -127,7 +128,7 @@ def policy_twice(b: StreamBuilder) -> None:
     b.duplicate(RecordType.X86_CPUID_POLICY)
 
 
-@rule("ORD-10", "static-data-end-early", Effect.TOLERATED, "nobody", since=(4, 14, 0))
+@rule("ORD-10", "static-data-end-early", Effect.TOLERATED, "nobody", since=releases.version_3)
 def static_data_end_early(b: StreamBuilder) -> None:
     """STATIC_DATA_END comes before X86_PV_INFO.
 

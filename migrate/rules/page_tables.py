@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from migrate.destination import releases
 from migrate.rules.declaring import Effect, Severity, rule
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def l4_xen_slots(b: StreamBuilder) -> None:
     b.table(l4)[L4_XEN_SLOTS.start] = entry(l3, TABLE)
 
 
-@rule("REC-29", "pte-l1tf-unsafe", Effect.HOST, "xen: pv_l1tf_check_pte", severity=Severity.INFO, since=(4, 12, 0))
+@rule("REC-29", "pte-l1tf-unsafe", Effect.HOST, "xen: pv_l1tf_check_pte", severity=Severity.INFO, since=releases.l1tf)
 def pte_l1tf_unsafe(b: StreamBuilder) -> None:
     """A non-present entry holds an address that L1TF makes unsafe.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from migrate.destination import releases
 from migrate.rules.declaring import Effect, Severity, rule
 from streams.pages import PageType
 from streams.wire.framing import (
@@ -45,7 +46,7 @@ def pv_info_short(b: StreamBuilder) -> None:
     del b.record(RecordType.X86_PV_INFO).body[-4:]
 
 
-@rule("REC-31", "pv-width-levels", Effect.REFUSED, "libxc: handle_x86_pv_info", since=(4, 14, 0))
+@rule("REC-31", "pv-width-levels", Effect.REFUSED, "libxc: handle_x86_pv_info", since=releases.blob_lengths_checked)
 def pv_width_levels(b: StreamBuilder) -> None:
     """Guest width and paging levels do not belong together.
 
@@ -67,7 +68,7 @@ def pv_width_levels(b: StreamBuilder) -> None:
     "xen: switch_compat",
     errno="EOPNOTSUPP",
     severity=Severity.INFO,
-    since=(4, 14, 0),
+    since=releases.pv32_switch,
     violation=False,
 )
 def pv32_disabled_on_host(b: StreamBuilder) -> None:
@@ -209,7 +210,7 @@ def tsc_info_length(b: StreamBuilder) -> None:
     del b.record(RecordType.X86_TSC_INFO).body[-8:]
 
 
-@rule("REC-102", "tsc-mode", Effect.HYPERCALL, "xen: tsc_set_info", errno="EINVAL", since=(4, 12, 0))
+@rule("REC-102", "tsc-mode", Effect.HYPERCALL, "xen: tsc_set_info", errno="EINVAL", since=releases.tsc_mode_3_refused)
 def tsc_mode(b: StreamBuilder) -> None:
     """The TSC mode is not one that Xen knows.
 
@@ -237,7 +238,7 @@ def tsc_reserved(b: StreamBuilder) -> None:
 # -- X86_CPUID_POLICY, X86_MSR_POLICY ---------------------------------------------------------------
 
 
-@rule("REC-104", "cpuid-policy-length", Effect.REFUSED, "libxc: handle_x86_cpuid_policy", since=(4, 14, 0))
+@rule("REC-104", "cpuid-policy-length", Effect.REFUSED, "libxc: handle_x86_cpuid_policy", since=releases.version_3)
 def cpuid_policy_length(b: StreamBuilder) -> None:
     """The X86_CPUID_POLICY record does not hold whole leaves.
 
@@ -249,7 +250,7 @@ def cpuid_policy_length(b: StreamBuilder) -> None:
     b.record(RecordType.X86_CPUID_POLICY).body.pop()
 
 
-@rule("REC-105", "msr-policy-length", Effect.REFUSED, "libxc: handle_x86_msr_policy", since=(4, 14, 0))
+@rule("REC-105", "msr-policy-length", Effect.REFUSED, "libxc: handle_x86_msr_policy", since=releases.version_3)
 def msr_policy_length(b: StreamBuilder) -> None:
     """The X86_MSR_POLICY record does not hold whole entries.
 
@@ -268,7 +269,7 @@ def msr_policy_length(b: StreamBuilder) -> None:
     Effect.HYPERCALL,
     "xen: update_domain_cpu_policy",
     errno="ERANGE",
-    since=(4, 14, 0),
+    since=releases.version_3,
 )
 def cpu_policy_unknown(b: StreamBuilder) -> None:
     """The guest's CPU policy names a leaf or an MSR that Xen does not know.
@@ -284,7 +285,7 @@ def cpu_policy_unknown(b: StreamBuilder) -> None:
     b.cpuid_policy.append({**b.cpuid_policy[-1], "leaf": 0x5000_0000})
 
 
-@rule("REC-107", "static-data-in-version-2", Effect.SPEC, "verify-stream-v2", since=(4, 14, 0))
+@rule("REC-107", "static-data-in-version-2", Effect.SPEC, "verify-stream-v2", since=releases.version_3)
 def static_data_in_version_2(b: StreamBuilder) -> None:
     """A version 2 stream has records that only version 3 knows.
 
@@ -332,7 +333,7 @@ def hvm_param_refused(b: StreamBuilder) -> None:
     b.hvm_params[39] = 1  # one more than there are
 
 
-@rule("REC-110", "hvm-context-empty", Effect.REFUSED, "libxc: handle_hvm_context", since=(4, 14, 0))
+@rule("REC-110", "hvm-context-empty", Effect.REFUSED, "libxc: handle_hvm_context", since=releases.hvm_context_nonempty)
 def hvm_context_empty(b: StreamBuilder) -> None:
     """The HVM_CONTEXT record is empty.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from migrate.destination import releases
 from migrate.rules.declaring import Effect, rule
 from streams.wire.framing import VCPU_HEADER, RecordType
 
@@ -94,7 +95,9 @@ def vcpu_xsave_length(b: StreamBuilder) -> None:
     b.insert(RecordType.X86_PV_VCPU_XSAVE, VCPU_HEADER.pack(0, 0) + bytes(8))
 
 
-@rule("REC-56", "vcpu-msrs-length", Effect.REFUSED, "libxc: handle_x86_pv_vcpu_blob", since=(4, 14, 0))
+@rule(
+    "REC-56", "vcpu-msrs-length", Effect.REFUSED, "libxc: handle_x86_pv_vcpu_blob", since=releases.blob_lengths_checked
+)
 def vcpu_msrs_length(b: StreamBuilder) -> None:
     """A VCPU_MSRS record does not hold whole entries.
 
@@ -150,7 +153,14 @@ def vcpu_without_basic(b: StreamBuilder) -> None:
 # -- registers in VCPU_BASIC, judged by setvcpucontext ----------------------------------------------
 
 
-@rule("REC-60", "vm-assist-mask", Effect.HYPERCALL, "xen: arch_set_info_guest", errno="EINVAL", since=(4, 14, 0))
+@rule(
+    "REC-60",
+    "vm-assist-mask",
+    Effect.HYPERCALL,
+    "xen: arch_set_info_guest",
+    errno="EINVAL",
+    since=releases.vm_assist_mask,
+)
 def vm_assist_mask(b: StreamBuilder) -> None:
     """Vcpu 0 asks for a VM assist that Xen does not have.
 
@@ -190,7 +200,14 @@ def ldt_bounds(b: StreamBuilder) -> None:
     b.vcpus[0].basic.ldt_base = 0x800
 
 
-@rule("REC-63", "debug-registers", Effect.HYPERCALL, "xen: arch_set_info_guest", errno="EINVAL", since=(4, 18, 0))
+@rule(
+    "REC-63",
+    "debug-registers",
+    Effect.HYPERCALL,
+    "xen: arch_set_info_guest",
+    errno="EINVAL",
+    since=releases.debug_registers_checked,
+)
 def debug_registers(b: StreamBuilder) -> None:
     """A 64-bit vcpu's debug registers hold what hardware or Xen refuses.
 
@@ -235,7 +252,14 @@ def user_mode_without_user_root(b: StreamBuilder) -> None:
     b.vcpus[0].basic.flags &= ~ContextFlag.IN_KERNEL
 
 
-@rule("REC-66", "eflags-vm", Effect.HYPERCALL, "xen: arch_set_info_guest", errno="EINVAL", since=(4, 22, 0))
+@rule(
+    "REC-66",
+    "eflags-vm",
+    Effect.HYPERCALL,
+    "xen: arch_set_info_guest",
+    errno="EINVAL",
+    since=releases.eflags_vm_refused,
+)
 def eflags_vm(b: StreamBuilder) -> None:
     """A 32-bit vcpu is in virtual-8086 mode.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from migrate.destination import releases
 from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT, PvGuest, TooSparseError, Vcpu, read_p2m_frames
 from migrate.guest.pages import PageStore
 from migrate.rules.declaring import Effect
@@ -58,7 +59,7 @@ _MAGIC = np.uint64(int.from_bytes(MAGIC_PREFIX, "little"))
 _GETS_FRAME = np.array([t not in FRAMELESS_TYPES for t in range(TYPES)])
 
 # Releases that meant to skip vcpu records without content.
-_EMPTY_FAILS: dict[str, Any] = {"since": (4, 9, 0), "until": (4, 11, 0)}
+_EMPTY_FAILS: dict[str, Any] = {"until": releases.empty_vcpu_records_skipped}
 
 _VCPU_PARTS = {
     RecordType.X86_PV_VCPU_BASIC: "basic",
@@ -354,7 +355,7 @@ class PvRestore:
                 "REC-31",
                 f"width {info.guest_width} with {info.pt_levels} levels; expected 4 with 3 or 8 with 4",
                 place,
-                **({} if late else {"since": (4, 6, 0)}),
+                **({} if late else {"since": releases.every_release}),
             )
             return
         if any(info.reserved) or place.length > PV_INFO.size:
@@ -481,7 +482,7 @@ class PvRestore:
                     return False
                 if size % XSAVE_MIN_SIZE:
                     what = f"{place.name}: {size} bytes; before 4.14 a multiple of {XSAVE_MIN_SIZE}"
-                    self.report("REC-55", what, place, vcpu=vcpu, until=(4, 14, 0))
+                    self.report("REC-55", what, place, vcpu=vcpu, until=releases.blob_lengths_checked)
             case _:
                 if size % MSR_ENTRY_SIZE:
                     # Not the end of the story everywhere: before 4.14 the remainder is dropped.

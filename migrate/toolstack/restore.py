@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from migrate.destination.releases import LONG_RECORD, SHORT_RECORD, Target
+from migrate.destination import releases
+from migrate.destination.releases import LONG_RECORD, SHORT_RECORD, Release
 from migrate.guest.cpu_policy import policy_objection
 from migrate.rules.declaring import Effect
 from migrate.rules.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 # libxc refuses longer records (REC_LENGTH_MAX), the second figure before 4.10.
 MAX_RECORD = LONG_RECORD
 MAX_RECORD_OLD = SHORT_RECORD
-(OLD_LIMIT_UNTIL,) = Target.long_records.firsts
 
 # A saver's batch (MAX_BATCH_SIZE).
 MAX_BATCH = 1024
@@ -174,7 +174,9 @@ class Restorer:
         """HDR-04 to HDR-07 (`read_headers`)."""
         self.version = self.facts.version = header.version
         if header.version == 3:
-            self._header("HDR-04", "version 3, which restorers know from 4.14 on", offset + 12, until=(4, 14, 0))
+            self._header(
+                "HDR-04", "version 3, which restorers know from 4.14 on", offset + 12, until=releases.version_3
+            )
         if header.options >> 1:
             self._header("HDR-06", f"reserved option bits are set: 0x{header.options:04x}", offset + 16)
         if header.reserved1 or header.reserved2:
@@ -184,8 +186,8 @@ class Restorer:
         """HDR-09 to HDR-13 (`read_headers`, `x86_pv_setup`, `x86_hvm_setup`)."""
         self.facts.converted = header.xen_major == 0
         self.facts.xen = None if self.facts.converted else f"{header.xen_major}.{header.xen_minor}"
-        saver = (header.xen_major, header.xen_minor)
-        if not self.facts.converted and (self.version == 3) != (saver >= (4, 14)):
+        saver = Release(header.xen_major, header.xen_minor)
+        if not self.facts.converted and (self.version == 3) != saver.has(releases.version_3):
             self._header("HDR-13", f"a version {self.version} image from Xen {self.facts.xen}", offset + 8)
         if header.reserved:
             self._header("HDR-11", f"the reserved field is 0x{header.reserved:04x}", offset + 6)
@@ -235,7 +237,7 @@ class Restorer:
                 "FRM-02",
                 f"{place.name} of {place.length:#x} bytes; at most {MAX_RECORD_OLD:#x} before 4.10",
                 place,
-                until=OLD_LIMIT_UNTIL,
+                until=releases.long_records,
             )
         limit = MAX_RECORD if place.type == RecordType.X86_PV_P2M_FRAMES else LONGEST_BODY
         return place.type in LAW and place.length <= limit
@@ -391,7 +393,7 @@ class Restorer:
         if self.version < 3 and place.type in _VERSION_3_RECORDS:
             self.report("REC-107", f"{place.name} in a version {self.version} image", place)
             what = f"unknown mandatory record {place.name}, which restorers know from 4.14 on"
-            self.report("FRM-05", what, place, until=(4, 14, 0))
+            self.report("FRM-05", what, place, until=releases.version_3)
 
     def _end_after_checkpoints(self) -> None:
         """A checkpointed save has no END: where one comes, the stream is restored as a plain one."""
@@ -412,7 +414,7 @@ class Restorer:
         tsc = TscBody._make(TSC_INFO.unpack(record.body))
         refusal = None
         if tsc.mode > 2:
-            since = (4, 6, 0) if tsc.mode > 3 else None  # only mode 3 was ever good
+            since = releases.every_release if tsc.mode > 3 else None  # only mode 3 was ever good
             refusal = self.report(
                 "REC-102",
                 f"TSC mode {tsc.mode}; Xen knows 0 (default), 1 (always emulate) and 2 (never emulate): "

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.guest.pages import UNWRITTEN
+from migrate.rules.extended_cr3 import L3Rule
 from migrate.xen.entries import (
     DISALLOWED,
     DISALLOWED_L1,
@@ -115,7 +116,6 @@ class Refused(Exception):
 
 
 # (32-bit guest, pae_extended_cr3, frame at or above 4 GiB, vcpu 0 initialised) -> errno, or None for accepted.
-L3Rule = Callable[[bool, bool, bool, bool], str | None]
 
 
 @dataclass(slots=True)
@@ -473,7 +473,7 @@ class Hypervisor:
     def _validate_l3(self, pfn: int) -> None:
         """promote_l3_table: the 4 GiB rule, then of a PAE guest four entries, the last of them special."""
         mfn = self.placement.mfn(pfn)
-        errno = self.l3_rule(self.pae, self.extended_cr3, mfn >= PAE_L3_LIMIT, self.vcpu0_initialised)
+        errno = self.l3_rule.answer(self.pae, self.extended_cr3, mfn >= PAE_L3_LIMIT, self.vcpu0_initialised)
         if errno is not None:
             raise Refused(
                 "HYP-22",

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from migrate.rules.declaring import Effect, Release, Severity
+from migrate.destination import releases
+from migrate.destination.releases import Change
+from migrate.rules.declaring import Effect, Severity
 from streams.hvm_context import HvmEntry, entries
 from streams.wire.cpu_features import set_bits
 from streams.wire.framing import HVM_SAVE_HEADER
@@ -44,9 +46,9 @@ if TYPE_CHECKING:
     from migrate.guest.cpu_policy import Policy
 
 # The forms of entries are known up to the release before this one; a later one may know longer ones.
-FORMS_KNOWN_UNTIL: Release = (4, 20, 0)
+FORMS_KNOWN_UNTIL = releases.msr_refusal_enxio
 # Since when Xen looks at these; earlier releases may have, too.
-WIDTHS_CHECKED_SINCE: Release = (4, 14, 0)
+WIDTHS_CHECKED_SINCE = releases.hvm_widths_checked
 
 PE, ET, PG = 1 << 0, 1 << 4, 1 << 31
 CR0_DEFINED = 0xE005_003F
@@ -128,8 +130,8 @@ class Objection(NamedTuple):
     vcpu: int | None = None
     effect: Effect | None = None
     severity: Severity | None = None
-    since: Release | None = None
-    until: Release | None = None
+    since: Change | None = None
+    until: Change | None = None
 
 
 def saved_vcpus(body: bytes) -> int:

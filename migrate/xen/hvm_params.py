@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from migrate.rules.declaring import Release
+from migrate.destination import releases
+from migrate.destination.releases import Change
 from streams.wire.hvm_names import HvmParam
 
 # Since when these are known to be refused; earlier releases may have, too.
-SETTLED_SINCE: Release = (4, 14, 0)
+SETTLED_SINCE = releases.version_3
 
 # Parameters that Xen refuses whatever the value, and its answer.
 DEPRECATED: dict[int, str] = {
@@ -59,7 +60,7 @@ class ParamObjection(NamedTuple):
     rule: str
     message: str
     errno: str
-    since: Release | None = None
+    since: Change | None = None
 
 
 def param_objection(index: int, value: int, before: int) -> ParamObjection | None:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from migrate.destination import releases
 from streams.wire.framing import PAGE_SIZE
+from streams.wire.msrs import Msr
 from streams.wire.vcpu import (
     CONTEXT,
     EXTENDED,
@@ -30,7 +32,7 @@ from streams.wire.views import dtype_of, offset_of, view
 from streams.wire.xstate import XSAVE_AVX_SIZE, XSAVE_LEGACY_SIZE, XState, valid_xcr0
 
 if TYPE_CHECKING:
-    from migrate.destination.releases import Target
+    from migrate.destination.releases import Release
 
 EFLAGS_VM = 1 << 17
 # Xen's own part of a 64-bit guest's address space; the guest may use what lies outside.
@@ -57,7 +59,7 @@ def canonical(address: int) -> bool:
     return address >> 47 in (0, 0x1FFFF)
 
 
-def context_objections(content: bytes, width: int, vcpu: int, target: Target) -> Iterator[Objection]:
+def context_objections(content: bytes, width: int, vcpu: int, target: Release) -> Iterator[Objection]:
     """REC-60 to REC-66: the checks of setvcpucontext before the first page type.
 
     Parameters
@@ -69,18 +71,18 @@ def context_objections(content: bytes, width: int, vcpu: int, target: Target) ->
     flags = int(context["flags"])
     if width == 8:
         yield from _addresses(context)
-    elif int(context["user_regs"]["eflags"]) & EFLAGS_VM and target.eflags_vm_refused:
+    elif int(context["user_regs"]["eflags"]) & EFLAGS_VM and target.has(releases.eflags_vm_refused):
         yield Objection("REC-66", "EINVAL", f"vcpu {vcpu}: eflags.VM is set in a 32-bit context")
     ldt, entries = int(context["ldt_base"]), int(context["ldt_ents"])
     reachable = width == 4 or ldt < LOW_HALF_END or ldt >= XEN_END
     if ldt % PAGE_SIZE or entries > MAX_LDT_ENTRIES or not reachable:
         yield Objection("REC-62", "EINVAL", f"vcpu {vcpu}: LDT at {ldt:#x} with {entries} entries")
-    if width == 8 and target.dr_checks:
+    if width == 8 and target.has(releases.debug_registers_checked):
         debug = [int(value) for value in context["debugreg"]]
         if debug[6] >> 32 or debug[7] >> 32 or any(XEN_BASE <= value < XEN_END for value in debug[:4]):
             yield Objection("REC-63", "EINVAL", f"vcpu {vcpu}: debug registers that Xen refuses")
     assist = int(context["vm_assist"])
-    if vcpu == 0 and assist & ~VM_ASSIST_VALID[width] and target.vm_assist_mask:
+    if vcpu == 0 and assist & ~VM_ASSIST_VALID[width] and target.has(releases.vm_assist_mask):
         yield Objection("REC-60", "EINVAL", f"vm_assist {assist:#x} has bits outside {VM_ASSIST_VALID[width]:#x}")
     if width == 8 and not flags & ContextFlag.IN_KERNEL and not int(context["ctrlreg"][1]):
         yield Objection("REC-65", "EINVAL", f"vcpu {vcpu} was in user mode, but has no user page table")
@@ -185,21 +187,42 @@ def xsave_objections(content: bytes, vcpu: int) -> Iterator[Objection]:
         yield Objection("REC-80", "EINVAL", what, certain=False)
 
 
-def msrs_objections(content: bytes, vcpu: int, target: Target) -> Iterator[Objection]:
+# The MSRs that set_vcpu_msrs takes, and since when (host and policy decide on the value).
+MSRS: dict[int, releases.Change] = {
+    Msr.SPEC_CTRL: releases.spec_ctrl,
+    Msr.INTEL_MISC_FEATURES_ENABLES: releases.misc_features,
+    Msr.TSC_AUX: releases.tsc_aux,
+    Msr.AMD64_DR0_ADDRESS_MASK: releases.every_release,
+    Msr.AMD64_DR1_ADDRESS_MASK: releases.every_release,
+    Msr.AMD64_DR2_ADDRESS_MASK: releases.every_release,
+    Msr.AMD64_DR3_ADDRESS_MASK: releases.every_release,
+}
+
+
+def max_msrs(release: Release) -> int:
+    """How many entries an MSRS record may have (xen: XEN_DOMCTL_set_vcpu_msrs, without those of AMD hosts alone)."""
+    if release.has(releases.seven_msrs):
+        return 7
+    if release.has(releases.two_msrs):
+        return 2
+    return 1 if release.has(releases.msrs_restored) else 4
+
+
+def msrs_objections(content: bytes, vcpu: int, target: Release) -> Iterator[Objection]:
     """REC-90 to REC-92: set_vcpu_msrs, entry by entry up to the first refused."""
     entries = np.frombuffer(content, dtype_of(MSR_ENTRY))
-    if len(entries) > target.max_msrs:
-        yield Objection("REC-90", "EINVAL", f"vcpu {vcpu}: {len(entries)} MSRs; at most {target.max_msrs}")
+    most = max_msrs(target)
+    if len(entries) > most:
+        yield Objection("REC-90", "EINVAL", f"vcpu {vcpu}: {len(entries)} MSRs; at most {most}")
         return
+    refusal = "ENXIO" if target.has(releases.msr_refusal_enxio) else "EINVAL"
     for entry in entries:
         index, value = int(entry["index"]), int(entry["value"])
         if int(entry["reserved"]):
             yield Objection("REC-91", "EINVAL", f"vcpu {vcpu}: the reserved word of MSR {index:#x} is not zero")
             return
-        if not target.knows_msr(index):
-            yield Objection("REC-92", target.msr_unlisted_errno, f"vcpu {vcpu}: MSR {index:#x} is not migrated")
+        if index not in MSRS or not target.has(MSRS[index]):
+            yield Objection("REC-92", refusal, f"vcpu {vcpu}: MSR {index:#x} is not migrated")
             return
         if value:
-            yield Objection(
-                "REC-92", target.msr_unlisted_errno, f"vcpu {vcpu}: MSR {index:#x} = {value:#x}", certain=False
-            )
+            yield Objection("REC-92", refusal, f"vcpu {vcpu}: MSR {index:#x} = {value:#x}", certain=False)

@@ -10,10 +10,10 @@ import numpy as np
 
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity
-from migrate.rules.extended_cr3 import VARIANTS
+from migrate.rules.extended_cr3 import L3_RULES
 from migrate.rules.findings import Finding
 from migrate.xen.entries import bad_descriptors
-from migrate.xen.frame_types import FrameType, Hypervisor, L3Rule, Refused
+from migrate.xen.frame_types import FrameType, Hypervisor, Refused
 from migrate.xen.hypercalls import (
     CallMade,
     MapP2m,
@@ -34,8 +34,8 @@ from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3
 from streams.wire.views import view
 
 if TYPE_CHECKING:
+    from migrate.destination.destination import Destination
     from migrate.destination.placement import Placement
-    from migrate.destination.releases import Target
     from migrate.guest.memory import PvGuest
     from migrate.xen.plainly_sound import SoundnessTally
     from streams.records import Place
@@ -79,16 +79,6 @@ class Trace:
         yield from self.notes
 
 
-def l3_rule(variant: str) -> L3Rule:
-    """The 4 GiB rule of a variant (L3V-1 …) as a function that answers with an errno or None."""
-    form = VARIANTS[variant]
-
-    def answer(width4: bool, extended: bool, high: bool, vcpu0: bool) -> str | None:
-        return form.errno if form.refuses(width4, extended, high, vcpu0) else None
-
-    return answer
-
-
 def _not_asked(first: Finding, refused: int, left: int) -> Finding:
     return Finding(
         first.rule,
@@ -107,20 +97,16 @@ class PvReplay:
     ----------
     vcpus:
         how many vcpus the domain has.
-    variant:
-        the form of the 4 GiB rule; the target's own by default.
     """
 
-    def __init__(
-        self, guest: PvGuest, target: Target, placement: Placement, vcpus: int, variant: str | None = None
-    ) -> None:
+    def __init__(self, guest: PvGuest, destination: Destination, placement: Placement, vcpus: int) -> None:
         self.guest = guest
-        self.target = target
+        self.release = destination.release
         self.placement = placement
         self.vcpus = vcpus
         self._cleared = False
         self._mappers: dict[int, str] = {}  # which entry maps a frame writable, where that was asked
-        self.xen = Hypervisor(guest, placement, l3_rule(variant or target.l3_variant))
+        self.xen = Hypervisor(guest, placement, L3_RULES[destination.l3_rule_in_force])
 
     def run(self, steps: Sequence[Step], tally: SoundnessTally | None = None) -> Trace:
         """Run the steps in the order given, past refusals.
@@ -166,7 +152,7 @@ class PvReplay:
 
     def _l3_rule_passes(self, contexts: Sequence[SetContext]) -> bool:
         """The 4 GiB rule over the order of a restore: vcpu 0's root first, then all other live L3 tables."""
-        rule, pae = self.xen.l3_rule, self.guest.width == 4
+        rule, pae = self.xen.l3_rule.answer, self.guest.width == 4
         assist = next((view(CONTEXT[self.guest.width], c.content)["vm_assist"] for c in contexts if c.vcpu == 0), 0)
         extended = bool(int(assist) & PAE_EXTENDED_CR3)
         if not pae:
@@ -227,7 +213,7 @@ class PvReplay:
                 found = xsave_objections(step.content, step.vcpu)
                 return self._objected(step, "setvcpuextstate", step.vcpu, step.place, found)
             case SetMsrs():
-                found = msrs_objections(step.content, step.vcpu, self.target)
+                found = msrs_objections(step.content, step.vcpu, self.release)
                 return self._objected(step, "set_vcpu_msrs", step.vcpu, step.place, found)
             case Pin():
                 return self._pin(step)
@@ -238,7 +224,7 @@ class PvReplay:
 
     def _set_context(self, step: SetContext) -> StepAnswer:
         """arch_set_info_guest: fields, vm_assist, GDT, cr3, cr1, and then the vcpu is initialised."""
-        found = context_objections(step.content, self.guest.width, step.vcpu, self.target)
+        found = context_objections(step.content, self.guest.width, step.vcpu, self.release)
         outcome = self._objected(step, "setvcpucontext", step.vcpu, step.place, found)
         if step.vcpu == 0:
             assist = int(view(CONTEXT[self.guest.width], step.content)["vm_assist"])

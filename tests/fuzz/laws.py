@@ -12,7 +12,7 @@ from typing import Any
 from limits import bounded, compressed
 
 from migrate import Checker, check
-from migrate.destination.releases import resolve
+from migrate.destination.destination import Destination
 from migrate.guest.cpu_policy import read_policy
 from migrate.judging.check import survey
 from migrate.judging.pipe_filter import Filter, FilterResult, Mode
@@ -211,7 +211,7 @@ def answers_all(data: bytes) -> None:
     asked = question(data)
     match len(data) // 8 // len(TARGETS) // len(PLACEMENTS) % 3:
         case 0:
-            for one in bounded(survey, data, targets=TARGETS, placement=asked["placement"]):
+            for one in bounded(survey, data, [Destination(target, asked["placement"]) for target in TARGETS]):
                 same = one.target == report.target
                 holds(told(one) == told(report) or not same, "asked with others, a target gives another verdict")
         case 1:
@@ -244,7 +244,7 @@ def _filtered(data: bytes, mode: Mode, asked: dict[str, str]) -> tuple[bytes, Fi
         feed = -1
         transport = ForwardingTransport(source, sink, hold=mode is Mode.GUARD)
         judge = Filter(
-            transport, mode=mode, target=resolve(asked["target"]), placement=asked["placement"], selection=Selection()
+            transport, mode=mode, destination=Destination(asked["target"], asked["placement"]), selection=Selection()
         )
         outcome = judge.run()
         if outcome.failure is not None:

@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from migrate.destination.releases import NEWEST, RELEASES, Target
+from migrate.destination.releases import NEWEST, RELEASES, Change, Release
 from migrate.judging.report import SCHEMA
 from migrate.rules import version
 from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
 from migrate.rules.cross import NEEDS_VERIFY
-from migrate.rules.declaring import Effect, Layer, Release, Rule
+from migrate.rules.declaring import Effect, Layer, Rule
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.rules.order import INFERS_STATIC_DATA_END, LAW, Guests
 
@@ -129,17 +129,17 @@ class Since:
 
 def releases(rule: Rule) -> Since:
     """In which releases a rule holds, backports to older branches included."""
-    having = [target for target in RELEASES if target.enforces(rule)]
-    whole = [target for target in having if target.release[2] == 0]
-    branches = {target.release[:2] for target in whole}
-    points: dict[tuple[int, ...], Target] = {}
-    for target in having:
-        if target.release[:2] not in branches:
-            points.setdefault(target.release[:2], target)
+    having = [release for release in RELEASES if rule.in_force(release)]
+    whole = [release for release in having if release.point == 0]
+    branches = {release.branch for release in whole}
+    points: dict[tuple[int, int], Release] = {}
+    for release in having:
+        if release.branch not in branches:
+            points.setdefault(release.branch, release)
     return Since(
         None if whole[0] == RELEASES[0] else whole[0].short,
         None if having[-1] == NEWEST else whole[-1].short,
-        tuple(target.short for target in points.values()),
+        tuple(release.short for release in points.values()),
     )
 
 
@@ -153,8 +153,8 @@ def rule_object(rule: Rule) -> dict[str, Any]:
         "severity": rule.severity.value,
         "effect": rule.effect.name.lower(),
         "enforced_by": rule.enforced_by,
-        "since": _release(rule.since),
-        "until": _release(rule.until),
+        "since": _change(rule.since),
+        "until": _change(rule.until),
         "releases": releases(rule).words,
         "errno": rule.errno,
         "text": rule.text,
@@ -162,8 +162,8 @@ def rule_object(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _release(release: Release | None) -> str | None:
-    return None if release is None else Target(release).name
+def _change(change: Change | None) -> str | None:
+    return None if change is None else change.firsts[0].name
 
 
 # -- how to see it --------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ class Conditions(NamedTuple):
 
 def conditions(rule: Rule) -> Conditions:
     """Under what a rule's violation shows."""
-    newest = [target for target in RELEASES if target.enforces(rule)][-1]
+    newest = [release for release in RELEASES if rule.in_force(release)][-1]
     default = Conditions()
     return Conditions(
         default.target if newest == NEWEST else newest.short,

@@ -9,7 +9,6 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from migrate.counting import count
-from migrate.destination import releases
 from migrate.rules.declaring import Effect, Severity
 from streams.wire.framing import PAGE_SIZE
 
@@ -91,7 +90,7 @@ def placed(placement: str) -> str:
 
 def release(report: Report) -> str:
     """The target's release, in full."""
-    return releases.resolve(report.target).name
+    return report.destination.release.name
 
 
 def rounds_told(rounds: list[Round]) -> str:

@@ -16,6 +16,7 @@ from migrate.cli.check import BADNESS, ending_of
 from migrate.cli.ending import ExitCode
 from migrate.cli.main import main
 from migrate.cli.progress import PATIENCE, ProgressBar
+from migrate.destination.destination import Destination
 from migrate.judging.report import Report
 from migrate.rules.catalogue import NOT_RULES, RULES
 from migrate.rules.declaring import Effect, Severity
@@ -127,7 +128,7 @@ def test_an_id_does_not_mean_the_ids_that_it_begins():
 
 def report(verdict, *severities):
     findings = [Finding(RULES["HYP-22"], "m", severity, Effect.SPEC) for severity in severities]
-    return Report(StreamFacts("x"), "4.20", "source", verdict, None, findings)
+    return Report(StreamFacts("x"), Destination("4.20", "source"), verdict, None, findings)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from migrate.cli.main import main
+from migrate.destination import releases as changes
 from migrate.reports.rules.pages import GUEST_SEES, Since, law_rows, layer_of, releases, rules_object
 from migrate.reports.rules.text import render_rules
 from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
@@ -279,13 +280,17 @@ def test_tables_of_the_page_have_as_many_cells_in_each_row():
     [
         ("HYP-12", "all", "all"),
         ("HYP-22", "4.19+", "4.19 and later"),
-        ("REC-29", "4.11.1+, 4.12+", "4.12 and later; also 4.11.1 and what followed in its branch"),
+        (
+            "HYP-27",
+            "4.19.5+, 4.20.3+, 4.21.1+, 4.22+",
+            "4.22 and later; also 4.19.5, 4.20.3 and 4.21.1 and what followed in their branches",
+        ),
         (
             "REC-60",
             "4.12.3+, 4.13.1+, 4.14+",
             "4.14 and later; also 4.12.3 and 4.13.1 and what followed in their branches",
         ),
-        ("REC-66", "4.22+", "4.22 and later"),
+        ("REC-66", "4.21.1+, 4.22+", "4.22 and later; also 4.21.1 and what followed in its branch"),
     ],
 )
 def test_releases_include_backports(id, short, words):
@@ -295,9 +300,9 @@ def test_releases_include_backports(id, short, words):
 @pytest.mark.parametrize(
     ("since", "until", "expected"),
     [
-        (None, (4, 14, 0), Since(None, "4.13", ())),
-        ((4, 7, 0), (4, 14, 0), Since("4.7", "4.13", ())),
-        ((4, 14, 0), None, Since("4.14", None, ())),
+        (None, changes.version_3, Since(None, "4.13", ())),
+        (changes.colo, changes.version_3, Since("4.7", "4.13", ())),
+        (changes.version_3, None, Since("4.14", None, ())),
     ],
 )
 def test_releases_of_a_rule_may_end(since, until, expected):

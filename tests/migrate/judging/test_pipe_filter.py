@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from project import SAMPLES
 
 from migrate.building.builder import StreamBuilder
-from migrate.destination.releases import resolve
+from migrate.destination.destination import Destination
 from migrate.judging.check import check
 from migrate.judging.judgement import Judgement
 from migrate.judging.pipe_filter import Filter, Mode
@@ -46,8 +46,9 @@ class Channel:
         self.seen, self.sink = self._ends(sink, "out")
         self._file_input = source == "file"
         self._receiver = [self.receive] if sink in ("pipe", "socket") else []  # of a file, once it is written
-        options = {"mode": Mode.OBSERVE, "target": "newest", "placement": "source", **options}
-        options["target"] = resolve(options["target"])
+        options = {"mode": Mode.OBSERVE, **options}
+        asked = {name: options.pop(name) for name in ("placement", "vcpus") if name in options}
+        options["destination"] = Destination(options.pop("target", "newest"), **asked)
         options.setdefault("selection", Selection())
         splice = options.pop("splice", True)
         transport = ForwardingTransport(self.source, self.sink, hold=options["mode"] is Mode.GUARD, splice=splice)

@@ -9,7 +9,7 @@ from project import ROOT
 
 from migrate import check
 from migrate.building.builder import StreamBuilder
-from migrate.destination.releases import RELEASES, Target
+from migrate.destination.releases import RELEASES, Release
 from migrate.judging.report import Report
 from migrate.rules.catalogue import RULES
 from migrate.rules.cross import NEEDS_VERIFY
@@ -64,9 +64,9 @@ def ids(report: Report) -> set[str]:
     return {finding.rule.id for finding in report.findings}
 
 
-def lacking(rule: Rule) -> Target:
+def lacking(rule: Rule) -> Release:
     """The newest release that does not have a rule yet."""
-    return [release for release in RELEASES if not release.enforces(rule)][-1]
+    return [release for release in RELEASES if not rule.in_force(release)][-1]
 
 
 @violations
@@ -109,7 +109,7 @@ def test_the_failing_call_answers_one_of_the_declared_errnos(rule):
 
 @limited
 def test_a_rule_is_in_force_in_its_first_release(rule):
-    assert rule.id in ids(checked(rule, str(Target(rule.since))))
+    assert rule.id in ids(checked(rule, rule.since.firsts[-1].name))
 
 
 @not_before

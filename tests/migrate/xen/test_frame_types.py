@@ -5,7 +5,7 @@ import pytest
 from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import PTE_RO, PTE_RW, TABLE, entry
-from migrate.destination.releases import resolve
+from migrate.destination.destination import Destination
 from migrate.judging.check import judge
 from migrate.judging.judgement import Judgement
 from migrate.rules.catalogue import RULES
@@ -31,7 +31,7 @@ def broken(rule: str) -> Finding:
 
 
 def replay(b: StreamBuilder, target: str = "4.17", placement: str = "low") -> Trace:
-    trace = judge(b.build(), then=lambda j: j.replay(resolve(target), placement))
+    trace = judge(b.build(), then=lambda j: j.replay(Destination(target, placement)))
     assert trace is not None
     return trace
 
