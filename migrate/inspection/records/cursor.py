@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from construct import Array, Bytes, Construct, Container, FormatField, GreedyBytes, Renamed, Struct
@@ -48,10 +49,11 @@ class CutError(Exception):
     """The bytes end before the field does."""
 
 
+@dataclass(slots=True)
 class Cursor:
     """Bytes that are taken apart from front to back.
 
-    Parameters
+    Attributes
     ----------
     base:
         where in the stream the first of them lies.
@@ -60,28 +62,20 @@ class Cursor:
     width, policy:
         of the guest, where layouts hang on them: its word size in bytes, and what it was promised of its processor;
         None where unknown.
+    at:
+        how many of them have been taken.
     """
 
-    def __init__(
-        self,
-        raw: bytes,
-        base: int,
-        *,
-        everything: bool = False,
-        width: int | None = None,
-        policy: Policy | None = None,
-    ) -> None:
-        self.raw = raw
-        self.base = base
-        self.everything = everything
-        self.width = width
-        self.policy = policy
-        self.at = 0
+    raw: bytes
+    base: int
+    everything: bool = False
+    width: int | None = None
+    policy: Policy | None = None
+    at: int = 0
 
     def part(self, start: int, size: int) -> Cursor:
         """Some of the bytes, to be taken apart on their own."""
-        raw = self.raw[start : start + size]
-        return Cursor(raw, self.base + start, everything=self.everything, width=self.width, policy=self.policy)
+        return replace(self, raw=self.raw[start : start + size], base=self.base + start, at=0)
 
     @property
     def most(self) -> int:
@@ -107,16 +101,14 @@ class Cursor:
 
     def named(self, layout: struct.Struct, kind: type[Any], meanings: Meanings | None = None) -> list[Field]:
         """The fields of a packed structure, under the names of its tuple, and what they mean by these names."""
-        start = self.offset
-        values = layout.unpack(self.take(layout.size))
         codes: list[str] = []
         for times, code in re.findall(r"(\d*)([a-zA-Z])", layout.format):
             codes += [times + code] if code == "s" else [code] * int(times or 1)
-        order = layout.format[0]
-        offsets = [start + struct.calcsize(order + "".join(codes[:n])) for n in range(len(codes))]
+        sizes = (struct.calcsize(layout.format[0] + code) for code in codes)
+        offsets = accumulate(sizes, initial=self.offset)
         return [
             Field(name, offset, value, meanings[name](value) if meanings and name in meanings else "")
-            for name, offset, value in zip(kind._fields, offsets, values, strict=True)
+            for name, offset, value in zip(kind._fields, offsets, layout.unpack(self.take(layout.size)), strict=False)
         ]
 
     def parsed(
