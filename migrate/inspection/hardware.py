@@ -71,7 +71,7 @@ def _set(bits: int, one: str, several: str) -> str:
 
 
 def segment(attributes: int) -> str:
-    """Attributes of a segment register, as the VMCS and the VMCB's save area have them, unpacked."""
+    """Attributes of a segment register: those of its descriptor, without the limit between them."""
     if not attributes & SegmentAttribute.PRESENT:
         return "not present"
     level = f"ring {attributes >> 5 & 3}"

@@ -36,8 +36,8 @@ class ApicBase(IntFlag):
 class LapicDisabled(IntFlag):
     """Why an APIC is off: `disabled` of a LAPIC entry."""
 
-    SOFTWARE = 1 << 0
-    HARDWARE = 1 << 1
+    HARDWARE = 1 << 0
+    SOFTWARE = 1 << 1
 
 
 class LapicRegs(NamedTuple):

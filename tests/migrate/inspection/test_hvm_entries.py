@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspecting import check_fields, look
+from project import SAMPLES
 
 from migrate.building.builder import StreamBuilder
 from migrate.inspection.records.shown import fields_of
@@ -208,7 +209,7 @@ def test_an_ioapic_says_where_each_pin_goes():
 def test_an_apic_says_its_base_and_why_it_is_off():
     found = meanings(SaveType.LAPIC, LAPIC.pack(LAPIC.read(b"")._replace(apic_base_msr=0xFEE0_0D00, disabled=3)))
     assert found["apic_base_msr"] == "bsp x2apic enabled, at 0xfee00000"
-    assert found["disabled"] == "software hardware"
+    assert found["disabled"] == "hardware software"
 
 
 def lapic_page(**registers):
@@ -449,6 +450,13 @@ def test_a_genuine_vcpu_has_all_that_the_context_says_of_it():
     ]
     assert register(state, "base0").meaning == "0xf0000000..0xffffffff uc"
     assert register(state, "xcr0_accum").flags == ("x87", "sse", "pkru")
+
+
+def test_a_genuine_apic_is_off_in_the_way_that_its_own_registers_say():
+    state = vcpu(SAMPLES / "x417-pvh.xl.zst")
+    assert register(state, "svr").meaning == "vector 255"  # without "enabled", which software sets
+    assert register(state, "apic_base").flags == ("bsp", "enabled")  # which is the hardware's
+    assert register(state, "disabled").meaning == "software"
 
 
 # -- vcpus ---------------------------------------------------------------------------------------------------
