@@ -500,7 +500,7 @@ def fault(monkeypatch):
 
 
 FAULTS = [
-    (Restorer, "container", 0),
+    (Restorer, "event", 0),
     (Restorer, "domain_header", 0),
     (Restorer, "wants_body", 5),
     (Restorer, "wants_pages", 0),
