@@ -35,8 +35,8 @@ _HEX = "[0-9a-fA-F]"
 _START = r"(?:^|(?<=[\s\]|>:]))"
 _LEAF = re.compile(rf"{_START}({_HEX}{{8}}):({_HEX}{{8}})\s*->\s*((?:{_HEX}{{8}}:){{3}}{_HEX}{{8}})\s*$")
 _MSR = re.compile(rf"{_START}({_HEX}{{8}})\s*->\s*({_HEX}{{16}})\s*$")
-# What looks like an entry: if it is none, it has been damaged.
-_ENTRY = re.compile(rf"{_START}{_HEX}[0-9a-fA-F:]{{5,16}}\s*->")
+# What can only be a leaf: if it is none, it has been damaged.
+_DAMAGED = re.compile(rf"{_START}{_HEX}{{7,8}}:{_HEX}{{7,8}}\s*->")
 _BOUNDS = re.compile(r"Xen reports there are maximum (\d{1,9}) leaves and (\d{1,9}) MSRs")
 _POLICY = re.compile(rf"\b({_NAMES}|Domain \d+) policy: (\d{{1,9}}) leaves, (\d{{1,9}}) MSRs")
 _UNSUPPORTED = re.compile(rf"\b({_NAMES}) policy not supported by Xen")
@@ -242,26 +242,25 @@ class _Reader:
     def _leaf(self, match: re.Match[str]) -> None:
         leaf, subleaf = int(match[1], 16), int(match[2], 16)
         a, b, c, d = (int(register, 16) for register in match[3].split(":"))
-        leaves = self._inside().leaves
+        if self.section is None:
+            raise HostFileError(
+                self.where, "a leaf of no policy: expected a line 'Raw policy: …' or the like before it"
+            )
         key = leaf, None if subleaf == NO_SUBLEAF else subleaf
-        if leaves.setdefault(key, (a, b, c, d)) != (a, b, c, d):
+        if self.section.leaves.setdefault(key, (a, b, c, d)) != (a, b, c, d):
             raise HostFileError(self.where, f"leaf {leaf:#x} for the second time in one policy, with other values")
 
     def _msr(self, match: re.Match[str]) -> None:
         index, value = int(match[1], 16), int(match[2], 16)
-        if self._inside().msrs.setdefault(index, value) != value:
+        # Elsewhere, logs of Xen have lines of this form.
+        if self.section is not None and self.section.msrs.setdefault(index, value) != value:
             raise HostFileError(self.where, f"MSR {index:#x} for the second time in one policy, with another value")
 
     def _damaged(self, match: re.Match[str]) -> None:
         raise HostFileError(
             self.where,
-            f"expected leaf:subleaf -> eax:ebx:ecx:edx or index -> value, in hexadecimal; found {_shown(match.string)}",
+            f"expected leaf:subleaf -> eax:ebx:ecx:edx in hexadecimal, found {_shown(match.string)}",
         )
-
-    def _inside(self) -> _Section:
-        if self.section is None:
-            raise HostFileError(self.where, "an entry of no policy: expected a line 'Raw policy: …' or the like before")
-        return self.section
 
     def _close(self) -> None:
         """The policy that was being printed is over."""
@@ -322,7 +321,7 @@ class _Reader:
 _LINES: tuple[tuple[str, re.Pattern[str], Callable[[_Reader, re.Match[str]], None]], ...] = (
     ("->", _LEAF, _Reader._leaf),
     ("->", _MSR, _Reader._msr),
-    ("->", _ENTRY, _Reader._damaged),
+    ("->", _DAMAGED, _Reader._damaged),
     (" policy: ", _POLICY, _Reader._policy),
     ("not supported by Xen", _UNSUPPORTED, _Reader._unsupported),
     ("Xen reports", _BOUNDS, _Reader._bounds),
@@ -346,4 +345,6 @@ def _lines(data: bytes) -> Iterable[str]:
 
 def _shown(text: str) -> str:
     text = text.strip()
-    return repr(safe(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"))
+    if "\0" in text or "\ufffd" in text:
+        return "binary data"
+    return f"'{safe(text if len(text) <= _LONGEST_SHOWN else f'{text[:_LONGEST_SHOWN]}…')}'"

@@ -49,6 +49,9 @@ def _policy_object(policy: Policy | None) -> dict[str, Any] | None:
     return {"leaves": leaves, "msrs": {f"{index:#x}": f"{value:#x}" for index, value in (policy.msrs or {}).items()}}
 
 
+_KEYS = tuple(facts_object(Host()))
+
+
 def put_json(text: str | bytes, facts: Facts, source: str) -> None:
     """Add what a JSON document says of a host.
 
@@ -75,6 +78,9 @@ class _Document:
     def read(self) -> None:
         """Put every fact that is not null."""
         put, where = self.facts.put, self.where
+        for key in self.found:
+            if key not in _KEYS:
+                raise HostFileError(where, f"{FACTS}.{key}: no fact of a host; expected {', '.join(_KEYS)}")
         for key, name in (("name", "host"), ("command_line", "xen_commandline")):
             if self.found.get(key) is not None:
                 put(name, self.text(self.found[key], key), where)
