@@ -161,9 +161,9 @@ _VALUES: dict[str, Callable[[str], Any]] = {
     "xen_caps": _caps,
     "xen_commandline": str,
 }
-_KEY = re.compile(rf"{_START}({'|'.join(_VALUES)})(\s*):(?:\s(.*))?$", re.DOTALL)
-# Too common a word to be taken for xl's without the room that xl leaves behind it.
-_COMMON, _ROOM = "host", 2
+# "host" is too common a word to be taken for xl's without the room that xl leaves behind it.
+_KEYS = "|".join(rf"{key}(?=\s*(?:\s\s|\t):)" if key == "host" else key for key in _VALUES)
+_KEY = re.compile(rf"{_START}({_KEYS})\s*:(?:\s(.*))?$", re.DOTALL)
 
 
 # -- lines --------------------------------------------------------------------------------------------
@@ -288,9 +288,7 @@ class _Reader:
             self.useful = True
 
     def _key(self, match: re.Match[str]) -> None:
-        key, room, value = match[1], match[2], (match[3] or "").strip()
-        if key == _COMMON and len(room.expandtabs()) < _ROOM:
-            return
+        key, value = match[1], (match[2] or "").strip()
         self._close()
         self.in_nodes = False
         try:

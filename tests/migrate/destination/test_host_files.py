@@ -109,7 +109,7 @@ def test_order_and_surroundings_do_not_matter(name, data):
     first, *policies = parts.pop().split("\n", 1)
     pieces = data.draw(st.permutations([parts[0], f"{first}\n", *_policy_blocks(policies[0])]))
     end = data.draw(st.sampled_from(["\n", "\r\n", "\r"]))
-    prefix = data.draw(st.sampled_from(["", "[2026-11-25 17:29:12] ", "a1: ", "Nov 25 17:29:12 a | ", "\t"]))
+    prefix = data.draw(st.sampled_from(["", "[2026-11-25 17:29:12] ", "host: ", "Nov 25 17:29:12 a | ", "\t"]))
     files, per_file = [], data.draw(st.integers(1, len(pieces)))
     for start in range(0, len(pieces), per_file):
         lines = []
