@@ -153,7 +153,7 @@ class Host:
     nodes: tuple[Node, ...] = ()
     most_leaves: int | None = None
     most_msrs: int | None = None
-    policies: Mapping[PolicyName, Policy | None] = field(default_factory=dict, hash=False)
+    policies: Mapping[PolicyName, Policy | None] = field(default_factory=dict, hash=False, repr=False)
 
     # -- the release ----------------------------------------------------------------------------------
 

@@ -399,3 +399,8 @@ def test_another_capability_never_takes_an_answer_away(host, word):
     for question in ("pv", "pv32", "hvm"):
         if QUESTIONS[question].ask(less).value:
             assert QUESTIONS[question].ask(more).value
+
+
+@given(some_hosts())
+def test_a_host_is_a_value_that_can_be_hashed(host):
+    assert hash(host) == hash(Host(*(getattr(host, name) for name in Host.__slots__)))
