@@ -33,6 +33,8 @@ from streams.wire.qemu_devices import DEVICES, Device
 
 # A guest has some forty sections.
 MOST_SECTIONS = 1 << 16
+# How far behind the beginning of a device's data the next header is looked for; the longest data known are 1 MiB.
+LONGEST_SEARCH = 4 << 20
 
 
 def walk(state: bytes | bytearray | memoryview, total: int | None = None) -> QemuState:
@@ -318,7 +320,7 @@ class _Walk:
             footer = self._data.find(bytes([SectionType.FOOTER]) + NUMBER.pack(section.id), section.data)
             if footer >= 0 or self._footers:
                 return None if footer < 0 else footer
-        for match in _HEADER_LIKE.finditer(self._data, section.data):
+        for match in _HEADER_LIKE.finditer(self._data, section.data, section.data + LONGEST_SEARCH):
             if known_header(self._data, match.start()):
                 return match.start()
         return None

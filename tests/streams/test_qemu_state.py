@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from migrate.building.qemu_state import GUEST, QemuStateBuilder, SectionRec, blank
 from streams.qemu_sections import FaultKind, unknown_to
-from streams.qemu_state import MOST_SECTIONS, walk
+from streams.qemu_state import LONGEST_SEARCH, MOST_SECTIONS, walk
 from streams.wire.qemu import HEADER, SectionType, device_state
 from streams.wire.qemu_devices import DEVICES, STRUCTURES, SUBSECTIONS
 
@@ -372,6 +372,14 @@ def test_more_sections_than_any_guest_has_are_not_listed():
     one = SectionRec("port92").build(0)
     state = walk(HEADER.pack(b"QEVM", 3) + one * (MOST_SECTIONS + 9) + b"\0")
     assert (len(state.sections), state.end) == (MOST_SECTIONS, None)
+
+
+@pytest.mark.parametrize(("length", "found"), [(LONGEST_SEARCH - 100, True), (LONGEST_SEARCH, False)])
+def test_the_next_section_is_looked_for_so_far_and_no_farther(length, found):
+    builder = QemuStateBuilder.of("0000:00:04.0/virtio-net", "ioapic")
+    builder.sections[0].data = bytes(length)
+    state = walk(builder.build())
+    assert (len(state.sections), state.end is not None) == (2 if found else 1, found)
 
 
 def test_what_looks_like_headers_is_looked_at_once():
