@@ -20,6 +20,7 @@ class FaultKind(StrEnum):
     UNKNOWN_SECTION = "unknown-section"
     SECTION_VERSION = "section-version"
     FOOTER = "footer"
+    COMMAND = "command"
     LENGTH = "length"
 
 

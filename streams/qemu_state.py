@@ -20,6 +20,7 @@ from streams.wire.qemu import (
     COMMAND_HEADER,
     HEADER,
     INSTANCE_VERSION,
+    LAST_COMMAND,
     LONGEST_MACHINE_NAME,
     MAGIC,
     NUMBER,
@@ -235,6 +236,10 @@ class _Walk:
         if start > len(self._data):
             raise self._cut("in a command")
         command, length = CommandHeader._make(COMMAND_HEADER.unpack_from(self._data, at + 1))
+        if not 0 < command <= LAST_COMMAND:
+            message = f"command {command}; QEMU knows 1 to {LAST_COMMAND}"
+            self._refuse(FaultKind.COMMAND, at + 1, "EINVAL", message)
+            raise _Stop
         if start + length > len(self._data):
             raise self._cut("in a command")
         self._sections.append(Section(at, SectionType.COMMAND, command, "", 0, 0, start, length, True))

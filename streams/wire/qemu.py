@@ -49,6 +49,8 @@ class CommandHeader(NamedTuple):
 
 
 COMMAND_HEADER = struct.Struct(">HH")
+LAST_COMMAND = 11
+"""The first is 1; Xen's QEMU sends none."""
 LONGEST_MACHINE_NAME = 256
 
 XAPI_LONGEST_STATE = 1 << 20
@@ -64,12 +66,12 @@ class DeviceState:
     first_section: str | None
 
     def __str__(self) -> str:
-        told = [f"QEMU state version {self.version}"]
+        parts = [f"QEMU state version {self.version}"]
         if self.machine is not None:
-            told.append(f"machine {self.machine}")
+            parts.append(f"machine {self.machine}")
         if self.first_section is not None:
-            told.append(f"first section {self.first_section}")
-        return ", ".join(told)
+            parts.append(f"first section {self.first_section}")
+        return ", ".join(parts)
 
 
 def device_state(head: bytes) -> DeviceState | None:

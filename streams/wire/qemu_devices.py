@@ -136,7 +136,7 @@ DEVICES: dict[str, Device] = {
     "sd-card": Device(2, 2),
     # displays
     "vga": _device(2, 2, _PCI + 1131),
-    "cirrus_vga": _device(2, 1, _PCI + 1594),
+    "cirrus_vga": _device(2, 2, _PCI + 1594),
     "qxl": _device(21, 21, _PCI + 9559),
     "vmware_vga": Device(0),
     "bochs-display": Device(0),

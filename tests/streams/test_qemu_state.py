@@ -310,6 +310,20 @@ def test_an_empty_name_is_refused_with_einval():
     assert fault(WHOLE.replace(b"\5timer", b"\0")) == (FaultKind.SECTION_NAME, "EINVAL")
 
 
+@pytest.mark.parametrize(
+    ("command", "found"), [(0, (FaultKind.COMMAND, "EINVAL")), (2, None), (99, (FaultKind.COMMAND, "EINVAL"))]
+)
+def test_a_command_that_qemu_does_not_know_is_refused_with_einval(command, found):
+    at = start_of(WHOLE, "cpu").offset
+    state = WHOLE[:at] + b"\x08" + command.to_bytes(2, "big") + b"\0\2ab" + WHOLE[at:]
+    assert fault(state) == found
+
+
+@pytest.mark.parametrize("size", [2, 4, 6])
+def test_a_command_that_is_cut_is_refused_with_eio(size):
+    assert fault((HEADER.pack(b"QEVM", 3) + b"\x08\0\2\0\2ab")[: 8 + size]) == (FaultKind.CUT, "EIO")
+
+
 def test_a_section_that_goes_on_without_having_begun_is_refused_with_einval():
     assert fault(HEADER.pack(b"QEVM", 3) + b"\2\0\0\0\7") == (FaultKind.UNKNOWN_SECTION, "EINVAL")
 
