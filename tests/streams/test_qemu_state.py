@@ -314,8 +314,7 @@ def test_an_empty_name_is_refused_with_einval():
     ("command", "found"), [(0, (FaultKind.COMMAND, "EINVAL")), (2, None), (99, (FaultKind.COMMAND, "EINVAL"))]
 )
 def test_a_command_that_qemu_does_not_know_is_refused_with_einval(command, found):
-    at = start_of(WHOLE, "cpu").offset
-    state = WHOLE[:at] + b"\x08" + command.to_bytes(2, "big") + b"\0\2ab" + WHOLE[at:]
+    state = WHOLE[: HEADER.size] + b"\x08" + command.to_bytes(2, "big") + b"\0\2ab" + WHOLE[HEADER.size :]
     assert fault(state) == found
 
 
