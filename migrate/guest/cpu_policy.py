@@ -10,14 +10,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from streams.wire.cpu_features import FEATURES, HOME, MSR_NAMES, REGISTERS, Word, msr_features, set_bits, word_features
+from streams.wire.cpu_features import (
+    FEATURES,
+    HOME,
+    MSR_NAMES,
+    REGISTERS,
+    Word,
+    msr_features,
+    set_bits,
+    word_features,
+)
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
+from streams.wire.msrs import Msr
 from streams.wire.xstate import XSAVE_LEGACY_SIZE, XState
 
 # Leaves that some release stores: basic, the hypervisor's two, extended.
 _LEAF_RANGES = ((0x0, 0x1F), (0x4000_0000, 0x4000_0000), (0x4000_0100, 0x4000_0100), (0x8000_0000, 0x8000_0021))
 
 BASIC, FEATURE_LEAF, XSTATE_LEAF, EXTENDED = 0x0, 0x7, 0xD, 0x8000_0000
+SIZES_LEAF = 0x8000_0008
+# x87 and SSE have their place by definition; leaf 0xd speaks of those that follow.
+_FIRST_PLACED = 2
+# A maximum of all ones wraps to "no leaves" before it is compared.
+_WRAPS = 0xFFFF_FFFF
 _BRAND = (0x8000_0002, 0x8000_0003, 0x8000_0004)
 
 Registers = tuple[int, int, int, int]
@@ -111,6 +126,17 @@ class Policy:
         eax, _, _, edx = self.leaf(XSTATE_LEAF, 0)
         return edx << 32 | eax
 
+    @property
+    def physical_bits(self) -> int:
+        """Width of a physical address in bits (maxphysaddr); 0 where leaf 0x80000008 does not tell."""
+        return self.leaf(SIZES_LEAF)[0] & 0xFF
+
+    @property
+    def places(self) -> dict[int, tuple[int, int]]:
+        """Where components beyond x87 and SSE lie in an uncompressed XSAVE area: bit to size and offset in bytes."""
+        found = ((bit, self.leaf(XSTATE_LEAF, bit)) for bit in set_bits(self.xcr0) if bit >= _FIRST_PLACED)
+        return {bit: (size, offset) for bit, (size, offset, *_) in found if size}
+
     def xsave_size(self, components: int) -> int | None:
         """Bytes of an uncompressed XSAVE area with these components; None where leaf 0xd does not tell."""
         size = XSAVE_LEGACY_SIZE
@@ -157,6 +183,55 @@ def read_policy(cpuid: bytes = b"", msr: bytes | None = None) -> Policy:
         return Policy(leaves)
     values = POLICY_MSR.iter_unpack(msr[: len(msr) - len(msr) % POLICY_MSR.size])
     return Policy(leaves, {index: value for index, _, value in values})
+
+
+@dataclass(frozen=True, slots=True)
+class Incompatible:
+    """Why Xen does not take a policy: the first comparison that fails.
+
+    `leaf`, `subleaf` and `msr` are what the hypercall reports, None for what it leaves at all ones; `promised` and
+    `most` are the two numbers compared, None for the vendor.
+    """
+
+    leaf: int | None = None
+    subleaf: int | None = None
+    msr: int | None = None
+    promised: int | None = None
+    most: int | None = None
+
+
+def incompatibility(promised: Policy, most: Policy, *, vendor: bool, subleaf: bool) -> Incompatible | None:
+    """What set_cpu_policy refuses with EINVAL; None where it takes the policy.
+
+    Nothing else is compared: features that the host lacks are taken away silently.
+
+    Parameters
+    ----------
+    most:
+        the host's Max policy of the guest's kind.
+    vendor:
+        whether the release compares the vendor's name (Xen 4.22 and later).
+    subleaf:
+        whether it compares the last subleaf of leaf 7 (Xen 4.15 and later).
+
+    Source: `x86_cpu_policies_are_compatible` (`xen/lib/x86/policy.c`).
+    """
+    last, limits = promised.max_leaves, most.max_leaves
+    basic, features = last["basic"], last["leaf 7"]
+    if vendor and (promised.vendor != most.vendor or basic == _WRAPS):
+        return Incompatible(leaf=BASIC)
+    if basic != _WRAPS and basic > limits["basic"]:
+        return Incompatible(leaf=BASIC, promised=basic, most=limits["basic"])
+    if subleaf and _WRAPS not in (basic, features) and features > limits["leaf 7"] and basic >= FEATURE_LEAF:
+        return Incompatible(leaf=FEATURE_LEAF, subleaf=0, promised=features, most=limits["leaf 7"])
+    extended = last["extended"]
+    if extended >> 16 == EXTENDED >> 16 and extended > limits["extended"]:
+        return Incompatible(leaf=EXTENDED, promised=extended, most=limits["extended"])
+    value = (promised.msrs or {}).get(Msr.PLATFORM_INFO, 0)
+    offered = (most.msrs or {}).get(Msr.PLATFORM_INFO, 0)
+    if value & ~offered:
+        return Incompatible(msr=Msr.PLATFORM_INFO, promised=value, most=offered)
+    return None
 
 
 @dataclass(frozen=True, slots=True)

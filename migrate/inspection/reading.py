@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from migrate.destination.destination import DEFAULT_PLACEMENT, Destination
 from migrate.guest.cpu_policy import read_policy
-from migrate.inspection.logbook import Entry, Logbook
+from migrate.inspection.logbook import Entry, Layer, Logbook
 from migrate.judging.check import Checker, Source
 from migrate.judging.judgement import Judgement
 from migrate.rules.selection import Selection
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from migrate.guest.memory import PvGuest
     from migrate.guest.pages import PageStore
     from migrate.judging.report import Report
-    from migrate.xen.replay import StepAnswer
+    from migrate.xen.answers import StepAnswer
     from streams.hvm_context import HvmEntry
     from streams.transports import Transport
 
@@ -43,6 +43,9 @@ T = TypeVar("T")
 _HEAD = 4096
 # Records whose pfn words are read in one go: each has a thousand, as savers write them.
 _WORDS_AT_ONCE = 1024
+_POLICIES = (RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY)
+# Of a longer record only so much is looked at.
+_LONGEST_POLICY = 1 << 18
 
 
 class NotInStream(Exception):
@@ -57,7 +60,7 @@ class Inspection:
     log:
         every header, block and record, in stream order.
     judgement:
-        what judging it left; `report` is its outcome for the destination.
+        what judging it left; `report` is its one for the destination.
     """
 
     def __init__(self, transport: Transport, judgement: Judgement, log: Logbook, destination: Destination) -> None:
@@ -72,17 +75,14 @@ class Inspection:
         return self.judgement.report(self.destination, Selection())
 
     @cached_property
-    def outcomes(self) -> list[StepAnswer]:
+    def answers(self) -> list[StepAnswer]:
         """The hypercalls of the restore, in its order, each with Xen's answer."""
         return self.judgement.answers(self.destination)
 
     @property
     def guest(self) -> PvGuest | None:
         """The guest as reconstructed; None unless it is a PV guest, whose stream has got so far as to say so."""
-        from migrate.toolstack.pv import PvRestore
-
-        kind = self.judgement.restorer.kind
-        return kind.guest if isinstance(kind, PvRestore) else None
+        return self.judgement.pv_guest
 
     @property
     def placement(self) -> Placement | None:
@@ -92,8 +92,10 @@ class Inspection:
     @cached_property
     def policy(self) -> Policy:
         """What the guest was promised of its processor, as far as the stream says."""
-        bodies = self.judgement.restorer.policies
-        return read_policy(bodies.get(RecordType.X86_CPUID_POLICY, b""), bodies.get(RecordType.X86_MSR_POLICY))
+        last = {entry.type: entry for entry in self.log if entry.layer is Layer.LIBXC and entry.type in _POLICIES}
+        bodies = self.read((entry.body, min(entry.length, _LONGEST_POLICY)) for entry in last.values())
+        found = dict(zip(last, bodies, strict=True))
+        return read_policy(found.get(RecordType.X86_CPUID_POLICY, b""), found.get(RecordType.X86_MSR_POLICY))
 
     @cached_property
     def hvm_cpus(self) -> dict[int, HvmEntry] | None:
@@ -224,7 +226,7 @@ def _rereadable(source: Source) -> Iterator[Source]:
 
 def _recognised(head: bytes) -> bool:
     """Whether an input that begins like this is a stream, or may hold one."""
-    if any(head.startswith(codec.magics) for codec in CODECS):
+    if any(codec.fits(head) for codec in CODECS):
         return True
     checker = Checker()
     checker.feed(head)

@@ -13,8 +13,7 @@ import numpy as np
 from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT
 from migrate.guest.pages import UNWRITTEN
 from migrate.rules.catalogue import RULES
-from migrate.rules.declaring import Effect, Severity
-from migrate.rules.findings import Finding
+from migrate.rules.declaring import Effect, Severity, Stage
 from migrate.xen.entries import IS_TABLE
 from migrate.xen.hypercalls import MapP2m, Pin, Refusal, SetContext, SetExtended, SetMsrs, SetXsave, Step
 from streams.pages import LEVEL_MASK, PageType, type_name
@@ -41,24 +40,9 @@ class _Completion:
         self.guest: PvGuest = kind.guest
         self.steps: list[Step] = []
 
-    def refuse(self, rule: str, message: str, place: Place | None, step: str = "context", **fields: Any) -> None:
+    def refuse(self, rule: str, message: str, place: Place | None, step: Stage = Stage.CONTEXT, **fields: Any) -> None:
         """One of libxc's own checks fails here."""
-        declared = RULES[rule]
-        self.steps.append(
-            Refusal(
-                Finding(
-                    declared,
-                    message,
-                    declared.severity,
-                    declared.effect,
-                    offset=place.offset if place else None,
-                    record=place.index if place else None,
-                    record_type=place.name if place else None,
-                    step=step,
-                    **fields,
-                )
-            )
-        )
+        self.steps.append(Refusal(RULES[rule].finding(message, place, step=step, **fields)))
 
     def in_range(self, rule: str, what: str, pfn: int, place: Place | None, **fields: Any) -> bool:
         """Whether a pfn is one the guest can have; refused if not."""
@@ -241,7 +225,7 @@ class _Completion:
                 "XRC-30",
                 f"p2m frame {index} (pfn {pfn:#x}) {problem}" if pfn >= 0 else f"p2m frame {index} {problem}",
                 self.kind.places.get(RecordType.X86_PV_P2M_FRAMES),
-                step="p2m",
+                step=Stage.P2M,
                 pfn=max(pfn, 0) if pfn >= 0 else None,
                 count=int((~good).sum()) + needed - len(good),
             )
@@ -263,7 +247,7 @@ class _Completion:
     def unchecked_faults(self) -> None:
         """Cross-record checks that nobody makes, and that tell a guest which comes back wrong."""
         kind = self.kind
-        seen = kind.restorer.seen
+        seen = kind.session.seen
         if not seen.get(RecordType.SHARED_INFO):
             kind.report("ORD-14", "no SHARED_INFO: the guest wakes up to a blank page")
         if not seen.get(RecordType.X86_TSC_INFO):

@@ -8,12 +8,12 @@ Sources: `arch_set_info_guest` (`xen/arch/x86/domain.c`), `XEN_DOMCTL_set_ext_vc
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from migrate.destination import releases
+from migrate.xen.answers import Objection
 from streams.wire.framing import PAGE_SIZE
 from streams.wire.msrs import Msr
 from streams.wire.vcpu import (
@@ -39,19 +39,6 @@ EFLAGS_VM = 1 << 17
 XEN_BASE = 0xFFFF_8000_0000_0000
 XEN_END = 0xFFFF_8800_0000_0000
 LOW_HALF_END = 1 << 47
-
-
-@dataclass(frozen=True, slots=True)
-class Objection:
-    """One field that Xen refuses; `certain` is false where only the destination host can tell.
-
-    No errno: Xen takes it, and the guest comes back wrong.
-    """
-
-    rule: str
-    errno: str
-    message: str
-    certain: bool = True
 
 
 def canonical(address: int) -> bool:

@@ -7,12 +7,11 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from construct import Array, Bytes, Construct, Container, FormatField, GreedyBytes, Renamed, Struct
 
-if TYPE_CHECKING:
-    from migrate.guest.cpu_policy import Policy
+from migrate.guest.cpu_policy import Policy, read_policy
 
 # Of more elements than this only the first are shown, unless all are wanted.
 ELEMENTS_SHOWN = 1024
@@ -59,9 +58,10 @@ class Cursor:
         where in the stream the first of them lies.
     everything:
         whether lists are taken apart to their end, however long.
-    width, policy:
-        of the guest, where layouts hang on them: its word size in bytes, and what it was promised of its processor;
-        None where unknown.
+    width:
+        word size of the guest in bytes; None where unknown.
+    policy:
+        gives what the guest was promised of its processor.
     at:
         how many of them have been taken.
     """
@@ -70,7 +70,7 @@ class Cursor:
     base: int
     everything: bool = False
     width: int | None = None
-    policy: Policy | None = None
+    policy: Callable[[], Policy] = read_policy
     at: int = 0
 
     def part(self, start: int, size: int) -> Cursor:

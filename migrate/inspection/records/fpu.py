@@ -61,5 +61,5 @@ def _position(cursor: Cursor, bit: int) -> tuple[int, int]:
     """Offset and size of a component in an area, as the guest's CPU policy says; size 0 where nothing does."""
     if bit == _AVX:  # in the same place on every CPU
         return XSAVE_LEGACY_SIZE, XSAVE_AVX_SIZE - XSAVE_LEGACY_SIZE
-    size, offset, *_ = (0, 0) if cursor.policy is None else cursor.policy.leaf(XSTATE_LEAF, bit)
+    size, offset, *_ = cursor.policy().leaf(XSTATE_LEAF, bit)
     return offset, size

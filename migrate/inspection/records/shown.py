@@ -81,8 +81,7 @@ def fields_of(inspection: Inspection, entry: Entry, *, everything: bool = False)
     end = entry.length if entry.type is None or entry.layer is Layer.XAPI else padded(entry.length)
     (raw,) = inspection.read([(entry.body, min(end, MOST_READ))])
     body, padding = raw[: entry.length], raw[entry.length :]
-    width, policy = inspection.judgement.facts.width, inspection.policy
-    cursor = Cursor(body, entry.body, everything=everything, width=width, policy=policy)
+    cursor = Cursor(body, entry.body, everything, inspection.judgement.facts.width, lambda: inspection.policy)
     kind = _kind(entry)
     found: list[Field] = []
     try:

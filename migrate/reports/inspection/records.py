@@ -17,6 +17,7 @@ from migrate.reports.inspection.lines import INDENT, line_writer
 from migrate.reports.verdict.text import SEVERITY_STYLE
 from migrate.rules.declaring import Severity
 from migrate.safe import well_formed
+from migrate.toolstack.restore import BREACHES
 from streams.wire.framing import padded
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def render_contents(inspection: Inspection, console: Console, *, everything: boo
             )
     damaged = inspection.log.damaged
     if damaged is not None:
-        why = f"{damaged.message} ({damaged.rule})"
+        why = f"{damaged.message} ({BREACHES[damaged.breach]})"
         write(f"! {damaged.offset:#0{digits}x}  the stream cannot be read on: ", why, "bold red")
     for alike in _elsewhere(inspection):
         more = f", and {len(alike) - 1} more like it" if len(alike) > 1 else ""
@@ -74,7 +75,7 @@ def render_contents(inspection: Inspection, console: Console, *, everything: boo
 def _elsewhere(inspection: Inspection) -> Iterator[list[Finding]]:
     """Findings about no record in particular, those of one rule together, but for the damage that ends the stream."""
     damaged = inspection.log.damaged
-    known = None if damaged is None else (damaged.rule, damaged.offset)
+    known = None if damaged is None else (BREACHES[damaged.breach], damaged.offset)
     by_rule: dict[str, list[Finding]] = {}
     for finding in blame(inspection).nowhere:
         if (finding.rule.id, finding.offset) != known:
@@ -130,7 +131,15 @@ def elsewhere_object(inspection: Inspection) -> list[dict[str, Any]]:
 def damage_object(inspection: Inspection) -> dict[str, Any] | None:
     """Where the grammar broke as a JSON object; None where it did not."""
     damaged = inspection.log.damaged
-    return None if damaged is None else {"rule": damaged.rule, "offset": damaged.offset, "message": damaged.message}
+    return (
+        None
+        if damaged is None
+        else {
+            "rule": BREACHES[damaged.breach],
+            "offset": damaged.offset,
+            "message": damaged.message,
+        }
+    )
 
 
 def _finding_object(finding: Finding) -> dict[str, Any]:

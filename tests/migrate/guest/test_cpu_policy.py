@@ -12,7 +12,15 @@ from project import SAMPLES
 
 from migrate.building.builder import StreamBuilder
 from migrate.cli.main import main
-from migrate.guest.cpu_policy import Policy, component_name, lacking, policy_objection, read_policy
+from migrate.guest.cpu_policy import (
+    Incompatible,
+    Policy,
+    component_name,
+    incompatibility,
+    lacking,
+    policy_objection,
+    read_policy,
+)
 from migrate.guest.cpu_policy_files import NoPolicyError, any_policy, dumped_policy, stream_policy
 from migrate.reports.inspection.policy import policy_object
 from streams.wire.cpu_features import FEATURES, HOME, MSR_BITS, NO_NAME, Word, set_bits
@@ -189,6 +197,15 @@ def test_size_of_an_xsave_area_is_that_of_its_last_component():
     assert policy.xsave_size(0x100) is None
 
 
+def test_components_beyond_sse_have_a_place():
+    policy = intel(ld_0=(0x207, 0, 0, 0), ld_2=(256, 576, 0, 0), ld_9=(8, 2688, 0, 0), ld_5=(64, 1088, 0, 0))
+    assert policy.places == {2: (256, 576), 9: (8, 2688)}
+
+
+def test_physical_addresses_have_a_width():
+    assert (intel(l80000008=(0x3028, 0, 0, 0)).physical_bits, intel().physical_bits) == (40, 0)
+
+
 def test_records_are_read_entry_by_entry():
     cpuid = CPUID_LEAF.pack(1, NO_SUBLEAF, 1, 2, 3, 4) + CPUID_LEAF.pack(7, 0, 5, 6, 7, 8)
     policy = read_policy(cpuid + b"odd", POLICY_MSR.pack(0xCE, 0, 1 << 31))
@@ -272,6 +289,60 @@ def test_msrs_count_where_both_are_known():
     promised = Policy({}, {0xCE: 1 << 31, 0x10A: 1})
     assert told(promised, Policy({}, {0xCE: 1 << 31})) == [("msr", "rdcl_no", True)]
     assert told(promised, Policy({}, None)) == []
+
+
+# -- what Xen refuses --------------------------------------------------------------------------------
+
+# A Max policy of Xen 4.20: leaves to 0xd, 7.2 and 0x80000021, and no CPUID faulting.
+MOST = Policy({(0, None): GENUINE_INTEL, (7, 0): (2, 0, 0, 0), (0x8000_0000, None): (0x8000_0021, 0, 0, 0)}, {0xCE: 0})
+ALL_ONES = 0xFFFF_FFFF
+
+
+def promised(basic=0xD, leaf7=0, extended=0x8000_0008, vendor=GENUINE_INTEL[1:], msrs=None):
+    leaves = {(0, None): (basic, *vendor), (7, 0): (leaf7, 0, 0, 0), (0x8000_0000, None): (extended, 0, 0, 0)}
+    return Policy(leaves, msrs)
+
+
+@pytest.mark.parametrize(
+    ("policy", "reported"),
+    [
+        (promised(), None),
+        (promised(leaf7=2, extended=0x8000_0021), None),
+        # Measured on 4.17.7 and 4.20.0.
+        (promised(basic=0xE), Incompatible(leaf=0, promised=0xE, most=0xD)),
+        (promised(leaf7=3), Incompatible(leaf=7, subleaf=0, promised=3, most=2)),
+        (promised(extended=0x8000_0022), Incompatible(leaf=0x8000_0000, promised=0x8000_0022, most=0x8000_0021)),
+        (promised(msrs={0xCE: 1}), Incompatible(msr=0xCE, promised=1, most=0)),
+        # The number of leaves wraps to none.
+        (promised(basic=ALL_ONES), None),
+        (promised(leaf7=ALL_ONES), None),
+        (promised(extended=ALL_ONES), None),
+        # Without leaf 7 its last subleaf is none, too.
+        (promised(basic=5, leaf7=3), None),
+        (promised(msrs={0x10A: ALL_ONES}), None),
+        (promised(vendor=(1, 2, 3)), None),
+    ],
+)
+def test_xen_compares_where_leaves_end_and_one_msr(policy, reported):
+    assert incompatibility(policy, MOST, vendor=False, subleaf=True) == reported
+
+
+def test_xen_4_14_does_not_compare_leaf_7():
+    assert incompatibility(promised(leaf7=3), MOST, vendor=False, subleaf=False) is None
+
+
+@pytest.mark.parametrize("policy", [promised(vendor=(1, 2, 3)), promised(basic=ALL_ONES)])
+def test_xen_4_22_compares_the_vendor(policy):
+    assert incompatibility(policy, MOST, vendor=True, subleaf=True) == Incompatible(leaf=0)
+
+
+def test_the_first_comparison_that_fails_is_reported():
+    policy = promised(basic=0xE, leaf7=3, msrs={0xCE: 1})
+    assert incompatibility(policy, MOST, vendor=False, subleaf=True).leaf == 0
+
+
+def test_features_are_not_compared():
+    assert incompatibility(intel(l1=(0, 0, ALL_ONES, ALL_ONES)), MOST, vendor=True, subleaf=True) is None
 
 
 # -- dumps ------------------------------------------------------------------------------------------
