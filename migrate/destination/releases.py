@@ -46,6 +46,11 @@ class Release(NamedTuple):
         """Major and minor: what the point releases of a stable branch have in common."""
         return self[:2]
 
+    @property
+    def branch_name(self) -> str:
+        """The branch as text: 4.20."""
+        return f"{self.major}.{self.minor}"
+
     # -- what several changes add up to -------------------------------------------------------------
 
     @property
@@ -164,6 +169,8 @@ linear_pt_restricted = Change(
 msrs_restored = Change("the MSRS record reaches the hypervisor as it was sent", "4.7.5 4.8.4 4.9.2 4.10.0")
 msr_refusal_enxio = Change("an MSR that set_vcpu_msrs refuses is ENXIO instead of EINVAL", "4.20.0")
 xsave_size_exact = Change("an XSAVE area has exactly the size of its components", "4.7.1 4.8.0")
+xcr0_without_hvm_bits = Change("xcr0_accum may not have what no PV guest can: MPX, PKU, LWP", "4.8.5", until="4.9.0")
+amx_pair_checked = Change("both components of AMX are on, or none", "4.19.0")
 xcr0_by_policy = Change("xcr0_accum is held against the guest's policy", "4.9.3 4.10.2 4.11.1 4.12.0")
 l1tf = Change("unsafe non-present entries send the guest into shadow mode", "4.8.5 4.9.3 4.10.2 4.11.1 4.12.0")
 tsc_mode_3_refused = Change("TSC mode 3 (PVRDTSCP) is refused", "4.12.0")
@@ -180,18 +187,25 @@ shadow_paging_off = Change("shadow paging is not built by default", "4.22.0")
 
 # -- MSRs that a vcpu may bring, and their values ---------------------------------------------------------
 
+misc_features_judged = Change("MSR_MISC_FEATURES_ENABLES is held against the guest's policy", "4.10.0")
 misc_features = Change("MSR_MISC_FEATURES_ENABLES is restored", "4.8.4 4.9.2 4.10.0")
 spec_ctrl = Change("MSR_SPEC_CTRL is restored", "4.7.5 4.8.4 4.9.2 4.10.1 4.11.0")
+spec_ctrl_ssbd = Change("MSR_SPEC_CTRL may have SSBD", "4.8.5 4.9.4 4.10.2 4.11.1 4.12.0")
 spec_ctrl_amd = Change("MSR_SPEC_CTRL may have PSFD, and AMD's IBRS allows it", "4.14.5 4.15.3 4.16.1 4.17.0")
 spec_ctrl_more = Change("MSR_SPEC_CTRL may have the bits of IPRED, RRSBA and BHI", "4.15.6 4.16.6 4.17.4 4.18.2 4.19.0")
-tsc_aux = Change("MSR_TSC_AUX of a PV guest is restored", "4.12.0")
-seven_msrs = Change("a PV vcpu may bring seven MSRs", "4.12.0")
-two_msrs = Change("a PV vcpu may bring two MSRs", "4.10.1")
-seven_msrs_in_all = Change("seven MSRs count the four address masks of AMD in", "4.18.4 4.19.1 4.20.0")
+tsc_aux = Change("a PV guest may have RDTSCP, and MSR_TSC_AUX is restored", "4.12.0")
+address_masks_by_policy = Change("AMD's debug address masks are held against the guest's policy", "4.12.0")
+one_msr = Change("a PV vcpu may bring an MSR besides AMD's four address masks", "4.10.0")
+two_msrs = Change("a PV vcpu may bring two MSRs besides AMD's four address masks", "4.10.1")
+seven_msrs = Change("a PV vcpu may bring seven MSRs besides AMD's four address masks", "4.12.0")
+seven_msrs_in_all = Change(
+    "a PV vcpu may bring seven MSRs, AMD's four address masks among them", "4.18.4 4.19.1 4.20.0"
+)
 
 # -- HVM guests -----------------------------------------------------------------------------------------
 
 hvm_widths_checked = Change("cr3 and TSC_AUX of an HVM vcpu may not be wider than they can be", "4.14.0")
+lmce = Change("a guest may have local machine checks (LMCE)", "4.10.0")
 mcg_caps_einval = Change(
     "refused machine check capabilities are EINVAL instead of EPERM", "4.13.4 4.14.3 4.15.1 4.16.0"
 )
