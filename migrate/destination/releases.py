@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -68,6 +68,10 @@ class Release(NamedTuple):
         """Which form of the 4 GiB rule it has: an id of `migrate.rules.extended_cr3.L3_RULES`."""
         return "L3V-3" if self.has(l3_below_4g) else "L3V-2"
 
+    def supposing(self, change: Change) -> Release:
+        """What this release would be if it had a change that it has not, or had not one that it has."""
+        return _Supposed.made(self, change)
+
     @property
     def changes(self) -> tuple[Change, ...]:
         """What this very release changed, in the order of the table."""
@@ -115,6 +119,16 @@ class Change:
         return _releases(self.until)
 
     @property
+    def backports(self) -> tuple[Release, ...]:
+        """The first releases with it in older branches."""
+        return self.firsts[:-1]
+
+    @property
+    def spans(self) -> str:
+        """The known releases that have it, in runs."""
+        return spans(tuple(filter(self.holds, RELEASES)))
+
+    @property
     def name(self) -> str:
         """What the table calls it."""
         return next(name for name, change in CHANGES.items() if change is self)
@@ -122,6 +136,30 @@ class Change:
     def holds(self, release: Release) -> bool:
         """Whether a release behaves so."""
         return _reached(self.firsts, release) and not (self.until and _reached(self.lasts, release))
+
+
+class _Supposed(Release):
+    """A release that never was: another one with a change turned round."""
+
+    turned: Change
+
+    @classmethod
+    def made(cls, release: Release, change: Change) -> _Supposed:
+        supposed = cls(*release)
+        supposed.turned = change
+        return supposed
+
+    def has(self, change: Change) -> bool:
+        return change.holds(self) != (change is self.turned)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Supposed) and tuple(self) == tuple(other) and self.turned is other.turned
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((tuple(self), id(self.turned)))
 
 
 every_release = Change("migration streams of version 2 are read at all", "4.6.0")
@@ -225,9 +263,36 @@ RELEASES: tuple[Release, ...] = tuple(
 
 NEWEST: Release = RELEASES[-1]
 
-_ALIKE = {tuple(map(release.has, CHANGES.values())): release for release in reversed(RELEASES)}
-DISTINCT: tuple[Release, ...] = tuple(sorted(_ALIKE.values()))
+_ALIKE: dict[tuple[bool, ...], list[Release]] = {}
+for _release in RELEASES:
+    _ALIKE.setdefault(tuple(map(_release.has, CHANGES.values())), []).append(_release)
+
+DISTINCT: tuple[Release, ...] = tuple(sorted(alike[0] for alike in _ALIKE.values()))
 """Of releases that the table does not tell apart, the first; ascending."""
+
+
+def like(release: Release) -> tuple[Release, ...]:
+    """The known releases that behave as this one does, as far as the table tells; ascending."""
+    return tuple(_ALIKE.get(tuple(map(release.has, CHANGES.values())), ()))
+
+
+def spans(chosen: Collection[Release]) -> str:
+    """Releases as people write many of them: 4.14.0–4.14.4, 4.15.0–4.15.2, 4.20.0."""
+    runs: list[list[Release]] = []
+    previous = None
+    for release in RELEASES:
+        if release in chosen:
+            if previous is None:
+                runs.append([])
+            runs[-1].append(release)
+        previous = release if release in chosen else None
+    return ", ".join(f"{run[0]}–{run[-1]}" if run[1:] else str(run[0]) for run in runs)
+
+
+def differences(one: Release, other: Release) -> tuple[Change, ...]:
+    """The changes that one of two releases has and the other has not."""
+    return tuple(change for change in CHANGES.values() if one.has(change) != other.has(change))
+
 
 BRANCHES: frozenset[tuple[int, int]] = frozenset(release.branch for release in RELEASES)
 _BRANCH_NAMES = [release.short for release in RELEASES if release.point == 0]
@@ -238,8 +303,8 @@ _RELEASE_TEXT = re.compile(r"(?:xen[- ]?)?v?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?
 def resolve(text: str = "newest") -> Release:
     """The release a user named: "4.20" (its .0), "4.20.3", "xen-4.20.3", "v4.20" or "newest".
 
-    A point release beyond the last known one of its branch behaves as that; a branch that is not known raises
-    ValueError, with a hint at what may have been meant.
+    A point release beyond the last known one of an older branch behaves as that; a branch that is not known raises
+    ValueError with a hint at what may have been meant, and a release newer than all one that names the newest.
     """
     wanted = text.strip()
     if wanted.lower() == "newest":
@@ -250,6 +315,8 @@ def resolve(text: str = "newest") -> Release:
             _unknown(wanted, difflib.get_close_matches(wanted.lower(), ["newest", *_BRANCH_NAMES], 1, 0.5))
         )
     release = Release(*(int(part or 0) for part in match.groups()))
+    if release > NEWEST:
+        raise ValueError(f"Xen {release.short} is newer than any that is known here: the newest is {NEWEST}")
     if release.branch not in BRANCHES:
         nearest = min(BRANCHES, key=lambda branch: abs(branch[1] - release.minor))
         raise ValueError(_unknown(wanted, [f"{nearest[0]}.{nearest[1]}"]))
