@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from migrate.guest.cpu_policy import Policy, read_policy
+from migrate.guest.cpu_policy import Policy
 from migrate.rules.catalogue import RULES
 from migrate.xen.hvm_context import context_objections, saved_vcpus
 from migrate.xen.hvm_params import ONCE, param_objection
@@ -177,8 +177,7 @@ class HvmRestore:
 
     def _policy(self) -> Policy | None:
         """What the stream promises of the guest's processor."""
-        body = self.restorer.policies.get(RecordType.X86_CPUID_POLICY)
-        return None if body is None else read_policy(body)
+        return self.restorer.policy if RecordType.X86_CPUID_POLICY in self.restorer.policies else None
 
     def unchecked_faults(self) -> None:
         """Nothing is left to look at."""

@@ -7,17 +7,18 @@ What is particular to PV guests is in `restorer_pv`, to HVM guests in `restorer_
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from migrate.destination import releases
 from migrate.destination.releases import LONG_RECORD, SHORT_RECORD, Release
-from migrate.guest.cpu_policy import policy_objection, read_policy
+from migrate.guest.cpu_policy import read_policy
 from migrate.rules.declaring import Effect
 from migrate.rules.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
 from migrate.toolstack.containers import ContainerChecks
 from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.passes import RoundCounter
 from migrate.xen.hypercalls import CallMade
+from migrate.xen.policy_checks import CALL, policy_objections
 from streams.decoder import MOST_WORDS
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
 from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
@@ -122,7 +123,7 @@ class Restorer:
         self.guests = Guests.NONE
         self.version = 0
         self.seen: dict[int, int] = {}
-        self.policies: dict[int, bytes] = {}  # bodies of the CPU policy records that count, by type
+        self.policies: dict[int, Record] = {}  # the CPU policy records that count, by type
         self.calls: list[CallMade] = []
         self.untold_calls = 0
         self.verify: VerifyPhase | None = None  # compares, where that was asked for
@@ -147,8 +148,8 @@ class Restorer:
         """What the stream promises of the guest's processor; None where it says nothing of that."""
         if not self.policies:
             return None
-        cpuid = self.policies.get(RecordType.X86_CPUID_POLICY, b"")
-        return read_policy(cpuid, self.policies.get(RecordType.X86_MSR_POLICY))
+        cpuid, msrs = (self.policies.get(kind) for kind in (RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY))
+        return read_policy((cpuid.body if cpuid else None) or b"", msrs.body if msrs else None)
 
     # -- containers and headers --------------------------------------------------------------------
 
@@ -308,7 +309,7 @@ class Restorer:
             self.report(law.stray, f"record {place.name}: {what}", place)
             return
         if place.type in INFERS_STATIC_DATA_END and self.version < 3:
-            self.static_data_end = True
+            self._end_static_data()
         self.met_pages |= place.type == RecordType.PAGE_DATA
         if not self._obeys(law, record):
             self._spoil(place)
@@ -395,7 +396,7 @@ class Restorer:
                 self.on_checkpoint(place)
             case RecordType.STATIC_DATA_END:
                 self._expect_empty(place)
-                self.static_data_end = True
+                self._end_static_data()
             case RecordType.X86_TSC_INFO:
                 self._tsc_info(record)
             case RecordType.X86_CPUID_POLICY | RecordType.X86_MSR_POLICY:
@@ -450,20 +451,40 @@ class Restorer:
         if self.static_data_end:
             self.report("ORD-07", f"{place.name} after STATIC_DATA_END: stored and never applied", place)
             return
-        self.policies[place.type] = record.body or b""
-        objection = policy_objection(record.body or b"", cpuid=cpuid)
-        refusal = None
-        if objection:
-            message, errno, at = objection
+        self.policies[place.type] = record
+
+    def _end_static_data(self) -> None:
+        if not self.static_data_end:
+            self.static_data_end = True
+            self._install_policies()
+
+    def _install_policies(self) -> None:
+        """set_cpu_policy, at the end of the static data: with the last record of each kind."""
+        cpuid, msrs = (self.policies.get(kind) for kind in (RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY))
+        last = cpuid or msrs
+        if last is None:
+            return
+        kind: Literal["pv", "hvm"] = "hvm" if self.guests == Guests.HVM else "pv"
+        found = policy_objections(cpuid.body if cpuid else None, msrs.body if msrs else None, kind, releases.NEWEST)
+        refusal, depends = None, []
+        for objection in found:
+            if not objection.certain:
+                depends.append(objection.message)
+                continue
+            place = ((cpuid if objection.cpuid else msrs) or last).place
             refusal = self.report(
                 "REC-106",
-                f"{message}: set_domain_cpu_policy → -{errno}",
+                f"{objection.message} ({objection.position}): {CALL} → -{objection.errno}",
                 place,
-                offset=place.body + at,
-                errno=errno,
-                call="set_domain_cpu_policy",
+                offset=place.body + objection.offset,
+                errno=objection.errno,
+                call=CALL,
             )
-        self.asked(CallMade("set_domain_cpu_policy", f"{place.length // size} entries", place, refusal))
+        if depends and refusal is None:
+            self.report("REC-113", f"{'; '.join(depends)}: {CALL} fails with EINVAL otherwise", last.place, call=CALL)
+        leaves, entries = (record.place.length if record else 0 for record in (cpuid, msrs))
+        detail = f"{leaves // CPUID_LEAF_SIZE} leaves, {entries // MSR_ENTRY_SIZE} MSRs"
+        self.asked(CallMade(CALL, detail, last.place, refusal))
 
     def _page_data(self, record: PageData) -> None:
         """The checks of `handle_page_data`, then the guest's."""

@@ -335,18 +335,16 @@ def test_a_record_of_version_3_is_unknown_to_those_who_read_only_version_2(kind)
 # -- hypercalls while records are read ---------------------------------------------------------------
 
 
-def test_policies_and_tsc_are_asked_for_as_their_records_come():
+def test_the_policy_is_asked_for_at_the_end_of_the_static_data_and_the_tsc_as_its_record_comes():
     b = StreamBuilder.pv(4)
     calls = judge(b.build(), then=lambda j: list(j.restorer.calls))
     assert [(call.call, call.place.name, call.finding) for call in calls] == [
         ("set_address_size", "X86_PV_INFO", None),
-        ("set_domain_cpu_policy", "X86_CPUID_POLICY", None),
-        ("set_domain_cpu_policy", "X86_MSR_POLICY", None),
+        ("set_cpu_policy", "X86_CPUID_POLICY", None),
         ("settscinfo", "X86_TSC_INFO", None),
     ]
     assert [call.detail for call in calls[1:]] == [
-        f"{len(b.cpuid_policy)} entries",
-        f"{len(b.msr_policy)} entries",
+        f"{len(b.cpuid_policy)} leaves, {len(b.msr_policy)} MSRs",
         f"mode 0, {b.tsc['khz']} kHz",
     ]
 
@@ -357,8 +355,50 @@ def test_a_call_that_is_refused_has_its_finding():
     RULES["REC-106"].violation(b)
     calls = judge(b.build(), then=lambda j: list(j.restorer.calls))
     refused = [(call.call, call.finding.rule.id, call.finding.errno) for call in calls if call.finding]
-    assert refused == [("set_domain_cpu_policy", "REC-106", "ERANGE"), ("settscinfo", "REC-102", "EINVAL")]
-    assert {call.finding.call for call in calls if call.finding} == {"set_domain_cpu_policy", "settscinfo"}
+    assert refused == [("set_cpu_policy", "REC-106", "ERANGE"), ("settscinfo", "REC-102", "EINVAL")]
+    assert {call.finding.call for call in calls if call.finding} == {"set_cpu_policy", "settscinfo"}
+
+
+POLICY = RecordType.X86_CPUID_POLICY
+
+
+def unknown_leaf():
+    """The body of a policy record that no release takes."""
+    b = StreamBuilder.pv(4)
+    RULES["REC-106"].violation(b)
+    return bytes(b.record(POLICY).body)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    ("bodies", "refused"),
+    [
+        (["bad", "good"], False),
+        (["good", "bad"], True),
+        (["bad"], True),
+        (["good", "late bad"], False),
+        (["bad", "late good"], True),
+    ],
+)
+def test_the_last_policy_before_the_end_of_the_static_data_counts(version, bodies, refused):
+    b = StreamBuilder.pv(4)
+    good = bytes(b.record(POLICY).body)
+    if version == 2:
+        b = StreamBuilder.pv(4)
+        b.image["version"], b.domain["xen_minor"] = 2, 13
+    else:
+        b.records[:] = [record for record in b.records if record.type != POLICY]
+    first_memory = RecordType.X86_PV_P2M_FRAMES
+    for body in bodies:
+        content = unknown_leaf() if "bad" in body else good
+        if body.startswith("late"):
+            b.insert(POLICY, content, after=RecordType.X86_TSC_INFO)
+        elif version == 2:
+            b.insert(POLICY, content, before=first_memory)
+        else:
+            b.insert(POLICY, content, before=RecordType.STATIC_DATA_END)
+    report = check(b.build(), target="4.20", placement="low")
+    assert (report.failure and report.failure.rule) == ("REC-106" if refused else None)
 
 
 @pytest.mark.parametrize("most", [1, 2])
