@@ -35,8 +35,8 @@ def other_placements(
     extended = guest.extended_cr3
     found: list[Finding] = []
 
-    def tell(rule: str, message: str, pfn: int | None = None, count: int = 1) -> None:
-        finding = RULES[rule].finding(message, pfn=pfn, count=count)
+    def tell(rule: str, message: str, pfn: int | None = None, count: int = 1, severity: Severity | None = None) -> None:
+        finding = RULES[rule].finding(message, pfn=pfn, count=count, severity=severity)
         if finding.in_force(destination):
             found.append(finding)
 
@@ -53,7 +53,13 @@ def other_placements(
                 severity=Severity.WARNING,
             )
         )
-    tell("REC-32", "the destination must run 32-bit PV guests (pv=32): not every host does")
+    off = destination.release.has(releases.pv32_off_by_default)
+    tell(
+        "REC-32",
+        "the destination must run 32-bit PV guests: "
+        + ("Xen is built without them by default (CONFIG_PV32)" if off else "not every host does (pv=32)"),
+        severity=None if off else Severity.INFO,
+    )
     by_vcpu = guest.roots
     for index, vcpu in guest.vcpus.items():
         low = int(view(CONTEXT[4], vcpu.basic)["ctrlreg"][3]) & 0xFFF if vcpu.basic else 0

@@ -202,6 +202,9 @@ class Restorer:
         self.facts.converted = header.xen_major == 0
         self.facts.xen = None if self.facts.converted else f"{header.xen_major}.{header.xen_minor}"
         saver = Release(header.xen_major, header.xen_minor)
+        if saver.branch > releases.NEWEST.branch:
+            newest = releases.NEWEST.branch_name
+            self._header("HDR-12", f"saved by Xen {self.facts.xen}; the newest known here is {newest}", offset + 8)
         if not self.facts.converted and (self.session.version == 3) != saver.has(releases.version_3):
             self._header("HDR-13", f"a version {self.session.version} image from Xen {self.facts.xen}", offset + 8)
         if header.reserved:

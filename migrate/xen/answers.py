@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from migrate.destination import releases
 from migrate.destination.releases import Change, Release
-from migrate.guest.cpu_policy import Policy, policy_objection, read_policy
+from migrate.guest.cpu_policy import Policy, read_policy
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, GuestKind, Severity, Stage, in_range
 from migrate.xen.hvm_context import context_objections
 from migrate.xen.hvm_params import ONCE, param_objection
 from migrate.xen.hypercalls import Refusal, SetCpuPolicy, SetHvmContext, SetHvmParam, SetTscInfo, Step
+from migrate.xen.policy_checks import policy_objections
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
@@ -122,6 +123,7 @@ class Answering:
         self.kind = kind
         self.vcpus = vcpus
         self.policy: Policy | None = None  # what the stream promises of the processor
+        self.host_max: Policy | None = None  # the most that the host can give a guest of the kind
         self._params: dict[int, int] = {}
 
     def answered(
@@ -159,16 +161,22 @@ class Answering:
 
     def _set_cpu_policy(self, step: SetCpuPolicy) -> StepAnswer:
         """XEN_DOMCTL_set_cpu_policy: the CPUID leaves, then the MSRs."""
-        for record, cpuid in ((step.cpuid, True), (step.msrs, False)):
-            if record is None or record.body is None:
-                continue
-            if cpuid:
-                self.policy = read_policy(record.body)
-            if found := policy_objection(record.body, cpuid=cpuid):
-                message, errno, at = found
-                objection = Objection("REC-106", errno, message, offset=record.place.body + at)
-                return self.answered(step, [objection], record.place, Stage.RECORD)
-        return StepAnswer(step)
+        cpuid, msrs = (record.body if record else None for record in (step.cpuid, step.msrs))
+        last = step.cpuid or step.msrs
+        assert last is not None
+        self.policy = read_policy(cpuid or b"", msrs)
+        certain, depends = [], []
+        for found in policy_objections(cpuid, msrs, self.kind.value, self.release, self.host_max):
+            if found.certain:
+                place = ((step.cpuid if found.cpuid else step.msrs) or last).place
+                message = f"{found.message} ({found.position})"
+                certain.append(Objection("REC-106", found.errno, message, offset=place.body + found.offset))
+            else:
+                depends.append(found.message)
+        if depends and not certain:
+            outlook = f"{'; '.join(depends)}: {step.call} fails with EINVAL otherwise"
+            certain.append(Objection("REC-113", None, outlook))
+        return self.answered(step, certain, last.place, Stage.RECORD)
 
     def _tsc(self, step: SetTscInfo) -> Iterator[Objection]:
         """tsc_set_info."""

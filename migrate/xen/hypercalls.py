@@ -48,7 +48,7 @@ class SetAddressSize(Call):
 class SetCpuPolicy(Call):
     """XEN_DOMCTL_set_cpu_policy with the leaves and MSRs of the last records of each kind; None where none came."""
 
-    call = "set_domain_cpu_policy"
+    call = "set_cpu_policy"
     cpuid: Record | None
     msrs: Record | None
 

@@ -8,6 +8,7 @@ import pytest
 from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.destination.destination import Destination
+from migrate.destination.releases import RELEASES
 from migrate.judging.check import judge
 from migrate.judging.report import Report
 from migrate.reports.verdict.trace import describe
@@ -36,7 +37,9 @@ OF_RECORDS = [
 def violated(rule: str) -> tuple[StreamBuilder, Report]:
     b = StreamBuilder.pv(4)
     RULES[rule].violation(b)
-    return b, check(b.build(), placement=NEEDS_PLACEMENT.get(rule, "source"), verify=rule in NEEDS_VERIFY)
+    newest = [release for release in RELEASES if RULES[rule].in_force(release)][-1].name
+    placement = NEEDS_PLACEMENT.get(rule, "source")
+    return b, check(b.build(), target=newest, placement=placement, verify=rule in NEEDS_VERIFY)
 
 
 def the(rule: str, report: Report) -> Finding:
@@ -339,12 +342,12 @@ def calls_of(b):
     return judge(b.build(), then=lambda j: [answer for _, answer in j.calls(Destination())])
 
 
-def test_the_policy_is_set_in_one_call_and_tsc_as_its_record_comes():
+def test_the_policy_is_asked_for_at_the_end_of_the_static_data_and_the_tsc_as_its_record_comes():
     b = StreamBuilder.pv(4)
     answers = calls_of(b)
     assert [describe(answer.step, None) for answer in answers] == [
         "set_address_size(32 bit)",
-        f"set_domain_cpu_policy({len(b.cpuid_policy)} leaves, {len(b.msr_policy)} MSR)",
+        f"set_cpu_policy({len(b.cpuid_policy)} leaves, {len(b.msr_policy)} MSR)",
         f"settscinfo(mode 0, {b.tsc['khz']} kHz)",
     ]
     assert [answer.finding for answer in answers] == [None, None, None]
@@ -356,8 +359,50 @@ def test_a_call_that_is_refused_has_its_finding():
     RULES["REC-106"].violation(b)
     found = [(answer.step.call, answer.finding) for answer in calls_of(b)]
     refused = [(call, finding.rule.id, finding.errno) for call, finding in found if finding]
-    assert refused == [("set_domain_cpu_policy", "REC-106", "ERANGE"), ("settscinfo", "REC-102", "EINVAL")]
+    assert refused == [("set_cpu_policy", "REC-106", "ERANGE"), ("settscinfo", "REC-102", "EINVAL")]
     assert all(finding.call == call for call, finding in found if finding)
+
+
+POLICY = RecordType.X86_CPUID_POLICY
+
+
+def unknown_leaf():
+    """The body of a policy record that no release takes."""
+    b = StreamBuilder.pv(4)
+    RULES["REC-106"].violation(b)
+    return bytes(b.record(POLICY).body)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    ("bodies", "refused"),
+    [
+        (["bad", "good"], False),
+        (["good", "bad"], True),
+        (["bad"], True),
+        (["good", "late bad"], False),
+        (["bad", "late good"], True),
+    ],
+)
+def test_the_last_policy_before_the_end_of_the_static_data_counts(version, bodies, refused):
+    b = StreamBuilder.pv(4)
+    good = bytes(b.record(POLICY).body)
+    if version == 2:
+        b = StreamBuilder.pv(4)
+        b.image["version"], b.domain["xen_minor"] = 2, 13
+    else:
+        b.records[:] = [record for record in b.records if record.type != POLICY]
+    first_memory = RecordType.X86_PV_P2M_FRAMES
+    for body in bodies:
+        content = unknown_leaf() if "bad" in body else good
+        if body.startswith("late"):
+            b.insert(POLICY, content, after=RecordType.X86_TSC_INFO)
+        elif version == 2:
+            b.insert(POLICY, content, before=first_memory)
+        else:
+            b.insert(POLICY, content, before=RecordType.STATIC_DATA_END)
+    report = check(b.build(), target="4.20", placement="low")
+    assert (report.failure and report.failure.rule) == ("REC-106" if refused else None)
 
 
 def test_a_bad_policy_that_a_good_one_replaces_is_no_fault():
