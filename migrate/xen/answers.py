@@ -16,13 +16,16 @@ from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, GuestKind, Severity, Stage, in_range
 from migrate.xen.hvm_context import context_objections
 from migrate.xen.hvm_params import ONCE, param_objection
-from migrate.xen.hypercalls import Refusal, SetCpuPolicy, SetHvmContext, SetHvmParam, SetTscInfo, Step
+from migrate.xen.hypercalls import Refusal, SetAddressSize, SetCpuPolicy, SetHvmContext, SetHvmParam, SetTscInfo, Step
 from migrate.xen.policy_checks import policy_objections
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
     from migrate.rules.findings import Finding
     from streams.records import Place
+
+
+CREATE = "domctl createdomain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,9 @@ class Answering:
         self.kind = kind
         self.vcpus = vcpus
         self.policy: Policy | None = None  # what the stream promises of the processor
-        self.host_max: Policy | None = None  # the most that the host can give a guest of the kind
+        self.host = destination.host
+        # The most that the host can give a guest of the kind.
+        self.host_max: Policy | None = None if self.host is None else self.host.max_policy(kind.value).value
         self._params: dict[int, int] = {}
 
     def answered(
@@ -143,9 +148,28 @@ class Answering:
         fatal = next((finding for finding in findings if finding.fatal), None)
         return StepAnswer(step, fatal, tuple(finding for finding in findings if finding is not fatal))
 
+    def created(self) -> Finding | None:
+        """XEN_DOMCTL_createdomain: why the host has no guests of the kind; None if nothing speaks against it."""
+        takes = None if self.host is None else self.host.takes(self.kind.value)
+        if takes is None or takes.value is not False:
+            return None
+        rule = RULES["HYP-30" if self.kind == GuestKind.PV else "HYP-31"]
+        message = f"no {self.kind.value.upper()} guest can be created there ({takes.because}): {CREATE} → -EINVAL"
+        return rule.finding(message, errno="EINVAL", step=Stage.CREATE, call=CREATE)
+
+    def _set_address_size(self, step: SetAddressSize) -> StepAnswer:
+        """switch_compat."""
+        pv32 = None if self.host is None else self.host.pv32
+        if pv32 is None or pv32.value is not False:
+            return StepAnswer(step)
+        objection = Objection("REC-32", "EOPNOTSUPP", f"the host runs no 32-bit PV guests ({pv32.because})")
+        return self.answered(step, [objection], step.place, Stage.RECORD)
+
     def answer(self, step: Step) -> StepAnswer:
         """The answer to one call."""
         match step:
+            case SetAddressSize():
+                return self._set_address_size(step)
             case Refusal(finding):
                 return StepAnswer(step, finding if finding.in_force(self.destination) else None)
             case SetCpuPolicy():
