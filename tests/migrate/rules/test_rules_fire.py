@@ -214,7 +214,8 @@ def named_in(folders: Iterable[str]) -> set[str]:
     """Rule ids that stand as strings in the code of some folders, declarations excluded."""
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     code = [path for path in files if not {"rules", "testing"} & set(path.parts)]
-    by_law = {rule for law in LAW.values() for rule in (law.once, law.stray, *dict(law.after).values()) if rule}
+    by_law = {rule for law in LAW.values() for rule in (law.once, law.stray, law.again and law.again.rule) if rule}
+    by_law |= {need.rule for law in LAW.values() for need in (*law.after, *law.better_after, *law.better_before)}
     return by_law | {id for path in code for id in AN_ID.findall(path.read_text("utf-8"))}
 
 
