@@ -36,9 +36,9 @@ def ending_of(report: Report, fail_on: str) -> ExitCode:
     from migrate.rules.declaring import Severity, Verdict
 
     worst = report.worst()
-    if report.verdict is Verdict.REFUSE or (worst is not None and worst.rank >= Severity(fail_on).rank):
+    if report.verdict == Verdict.REFUSE or (worst is not None and worst.rank >= Severity(fail_on).rank):
         return ExitCode.FOUND
-    return ExitCode.FINE if report.verdict is Verdict.ACCEPT else ExitCode.UNJUDGED
+    return ExitCode.FINE if report.verdict == Verdict.ACCEPT else ExitCode.UNJUDGED
 
 
 @click.command(

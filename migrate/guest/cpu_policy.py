@@ -10,37 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from streams.wire.cpu_features import FEATURES, HOME, MSR_NAMES, REGISTERS, Word, msr_features, set_bits, word_features
+from streams.wire.cpu_features import (
+    FEATURES,
+    HOME,
+    REGISTERS,
+    Word,
+    msr_features,
+    set_bits,
+    word_features,
+)
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
 from streams.wire.xstate import XSAVE_LEGACY_SIZE, XState
 
-# Leaves that some release stores: basic, the hypervisor's two, extended.
-_LEAF_RANGES = ((0x0, 0x1F), (0x4000_0000, 0x4000_0000), (0x4000_0100, 0x4000_0100), (0x8000_0000, 0x8000_0021))
-
 BASIC, FEATURE_LEAF, XSTATE_LEAF, EXTENDED = 0x0, 0x7, 0xD, 0x8000_0000
 SIZES_LEAF = 0x8000_0008
+# x87 and SSE have their place by definition; leaf 0xd speaks of those that follow.
+_FIRST_PLACED = 2
 _BRAND = (0x8000_0002, 0x8000_0003, 0x8000_0004)
 
 Registers = tuple[int, int, int, int]
-
-
-def policy_objection(body: bytes, *, cpuid: bool) -> tuple[str, str, int] | None:
-    """The first entry that no release of Xen stores: message, errno and offset in the body; None for none."""
-    if cpuid:
-        for number, (leaf, subleaf, *_) in enumerate(CPUID_LEAF.iter_unpack(body)):
-            if not any(first <= leaf <= last for first, last in _LEAF_RANGES):
-                return (
-                    f"CPUID leaf {leaf:#x} (subleaf {subleaf:#x}) is not one of Xen's",
-                    "ERANGE",
-                    number * CPUID_LEAF.size,
-                )
-        return None
-    for number, (index, flags, _) in enumerate(POLICY_MSR.iter_unpack(body)):
-        if flags:
-            return f"MSR {index:#x} has flags {flags:#x}; they must be 0", "EINVAL", number * POLICY_MSR.size
-        if index not in MSR_NAMES:
-            return f"MSR {index:#x} is not part of a policy", "ERANGE", number * POLICY_MSR.size
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +104,12 @@ class Policy:
     def physical_bits(self) -> int:
         """Width of a physical address in bits (maxphysaddr); 0 where leaf 0x80000008 does not tell."""
         return self.leaf(SIZES_LEAF)[0] & 0xFF
+
+    @property
+    def places(self) -> dict[int, tuple[int, int]]:
+        """Where components beyond x87 and SSE lie in an uncompressed XSAVE area: bit to size and offset in bytes."""
+        found = ((bit, self.leaf(XSTATE_LEAF, bit)) for bit in set_bits(self.xcr0) if bit >= _FIRST_PLACED)
+        return {bit: (size, offset) for bit, (size, offset, *_) in found if size}
 
     def xsave_size(self, components: int) -> int | None:
         """Bytes of an uncompressed XSAVE area with these components; None where leaf 0xd does not tell."""

@@ -199,7 +199,7 @@ def _rereadable(source: Source) -> Iterator[Source]:
 
 def _recognised(head: bytes) -> bool:
     """Whether an input that begins like this is a stream, or may hold one."""
-    if any(head.startswith(codec.magics) for codec in CODECS):
+    if any(codec.fits(head) for codec in CODECS):
         return True
     checker = Checker()
     checker.feed(head)

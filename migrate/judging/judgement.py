@@ -63,7 +63,7 @@ class Judgement:
     @property
     def pv_guest(self) -> PvGuest | None:
         """The reconstructed guest of a PV stream that has got so far as to say that it is one."""
-        if self.facts.guest is not GuestKind.PV or self.restorer.kind is None:
+        if self.facts.guest != GuestKind.PV or self.restorer.kind is None:
             return None
         from migrate.toolstack.pv import PvRestore
 
@@ -72,7 +72,7 @@ class Judgement:
 
     def prepare(self) -> None:
         """Import what the end will need, while there is time."""
-        if self.facts.guest is GuestKind.PV:
+        if self.facts.guest == GuestKind.PV:
             from migrate.judging import other_placements  # noqa: F401
             from migrate.xen import replay, schedules  # noqa: F401
 
@@ -115,7 +115,7 @@ class Judgement:
         """
         if not self.steps:
             return None
-        if self.facts.guest is GuestKind.PV:
+        if self.facts.guest == GuestKind.PV:
             return self.pv_replay(destination, schedule, exact=exact)
         self.calls(destination)
         answering = self._calls[destination].answering
@@ -198,7 +198,7 @@ class Judgement:
             stream=self.facts,
             destination=destination,
             verdict=verdict,
-            failure=None if verdict is not Verdict.REFUSE or fatal is None else _failure(fatal),
+            failure=None if verdict != Verdict.REFUSE or fatal is None else _failure(fatal),
             findings=[finding for finding in findings if selection.wants(finding.rule)],
             reason=reason,
             checkpoints=self._at_checkpoints.get(destination, []),

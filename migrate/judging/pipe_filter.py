@@ -304,7 +304,7 @@ class Filter:
         report = judgement.report(self._destination, self._selection)
         # A checkpointed stream has no other end than to be broken off.
         held = self._transport.held  # END, where it was to go on and could not
-        if (held or not self._over) and not judgement.facts.checkpoints and report.verdict is Verdict.ACCEPT:
+        if (held or not self._over) and not judgement.facts.checkpoints and report.verdict == Verdict.ACCEPT:
             why = self._stopped or broken_off
             report = replace(
                 report, verdict=Verdict.UNJUDGED, reason=f"it was broken off after {position - held} bytes: {why}"

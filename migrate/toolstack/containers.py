@@ -135,7 +135,7 @@ class ContainerChecks:
     def _emulator(self, record: LibxlRecord, report: Any) -> None:
         name = _name(record.type)
         self._emulators += 1
-        if self._guest is GuestKind.PV:
+        if self._guest == GuestKind.PV:
             report("CON-13", f"{name} for a PV guest")
             return
         if record.length < EMULATOR_HEADER.size:
@@ -198,7 +198,7 @@ class ContainerChecks:
         course = self._session.course
         if not self._images and not course.broke_off:
             self._report("CON-21", "the libxl stream ends without a libxc image: the guest's memory stays empty")
-        if course.ended and self._guest is GuestKind.HVM and not self._emulators and not self._facts.checkpoints:
+        if course.ended and self._guest == GuestKind.HVM and not self._emulators and not self._facts.checkpoints:
             if self._type == "pvh":
                 return  # it has no device model
             severity = None if self._type == "hvm" else Severity.INFO

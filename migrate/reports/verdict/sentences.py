@@ -37,9 +37,10 @@ _TABLES = frozenset({"L2", "L3", "L4", "L2 with Xen's slots"})
 
 
 def link_text(link: Link) -> str:
-    """A table of a chain, and the entry of it that leads on."""
-    slot = "" if link.slot is None else f" {'slot' if link.type in _TABLES else 'entry'} {link.slot}"
-    return f"{link.type} pfn {link.pfn:#x}{slot}{' (mapped writable)' if link.writable else ''}"
+    """A table of a chain, and the entry of it that leads on; or what the last of them names."""
+    if link.slot is None:
+        return f"{'RW ' if link.writable else ''}pfn {link.pfn:#x} ({link.type})"
+    return f"{link.type} pfn {link.pfn:#x} {'slot' if link.type in _TABLES else 'entry'} {link.slot}"
 
 
 def verdict_sentence(report: Report) -> str:

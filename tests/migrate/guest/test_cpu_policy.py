@@ -189,6 +189,15 @@ def test_size_of_an_xsave_area_is_that_of_its_last_component():
     assert policy.xsave_size(0x100) is None
 
 
+def test_components_beyond_sse_have_a_place():
+    policy = intel(ld_0=(0x207, 0, 0, 0), ld_2=(256, 576, 0, 0), ld_9=(8, 2688, 0, 0), ld_5=(64, 1088, 0, 0))
+    assert policy.places == {2: (256, 576), 9: (8, 2688)}
+
+
+def test_physical_addresses_have_a_width():
+    assert (intel(l80000008=(0x3028, 0, 0, 0)).physical_bits, intel().physical_bits) == (40, 0)
+
+
 def test_records_are_read_entry_by_entry():
     cpuid = CPUID_LEAF.pack(1, NO_SUBLEAF, 1, 2, 3, 4) + CPUID_LEAF.pack(7, 0, 5, 6, 7, 8)
     policy = read_policy(cpuid + b"odd", POLICY_MSR.pack(0xCE, 0, 1 << 31))

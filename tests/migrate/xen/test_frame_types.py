@@ -11,7 +11,7 @@ from migrate.judging.judgement import Judgement
 from migrate.reports.verdict.sentences import link_text
 from migrate.rules.catalogue import RULES
 from migrate.rules.extended_cr3 import L3_RULES
-from migrate.rules.findings import Finding
+from migrate.rules.findings import Finding, Link
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.xen import frame_types
 from migrate.xen.frame_types import Cost, FrameType, Hypervisor, Refused
@@ -99,11 +99,11 @@ PLACES = [
     ("HYP-06", "EINVAL", NEW, 0, [f"L3 pfn {ROOT:#x} slot 3", f"{XEN_L2} slot 1", f"L1 pfn {NEW:#x} entry 0"]),
     ("HYP-07", "EPERM", L1, 0, [f"L3 pfn {ROOT:#x} slot 3", f"{XEN_L2} slot 0", f"L1 pfn {L1:#x} entry 0"]),
     ("HYP-10", "EINVAL", ROOT, 3, []),
-    ("HYP-11", "EINVAL", L2, 3, [f"L3 pfn {ROOT:#x} slot 3", f"L2 pfn {L2:#x}"]),
+    ("HYP-11", "EINVAL", L2, 3, [f"L3 pfn {ROOT:#x} slot 3", f"pfn {L2:#x} (L2)"]),
     ("HYP-12", "EINVAL", NEW, 3, []),
     ("HYP-13", "EINVAL", L2, None, []),
-    ("HYP-17", "EINVAL", L2, 1, [f"L3 pfn {ROOT:#x} slot 3", f"{XEN_L2} slot 1", f"L2 with Xen's slots pfn {L2:#x}"]),
-    ("HYP-18", "EINVAL", L2, 3, [f"L3 pfn {ROOT:#x} slot 3", f"L1 pfn {L2:#x}"]),
+    ("HYP-17", "EINVAL", L2, 1, [f"L3 pfn {ROOT:#x} slot 3", f"{XEN_L2} slot 1", f"pfn {L2:#x} (L2 with Xen's slots)"]),
+    ("HYP-18", "EINVAL", L2, 3, [f"L3 pfn {ROOT:#x} slot 3", f"pfn {L2:#x} (L1)"]),
     ("HYP-22", "ERANGE", NEW, None, []),
     ("REC-22", "EINVAL", L2, 0, [f"L3 pfn {ROOT:#x} slot 3", f"{XEN_L2} slot 0"]),
     ("REC-23", "EINVAL", L1, 0, [f"L3 pfn {ROOT:#x} slot 3", f"{XEN_L2} slot 0", f"L1 pfn {L1:#x} entry 0"]),
@@ -145,7 +145,7 @@ def test_a_32_bit_root_is_told_with_the_slot_that_is_refused(slot):
     b = StreamBuilder.pv(4)
     b.table(ROOT)[slot] = entry(L2, P | PWT)
     refused = refusal(b, ROOT, FrameType.L3)
-    assert (refused.rule, refused.pfn, refused.chain) == ("REC-24", ROOT, [("L3", ROOT, slot)])
+    assert (refused.rule, refused.pfn, refused.chain) == ("REC-24", ROOT, [Link("L3", ROOT, slot)])
     assert refused.message.startswith(f"L3 pfn {ROOT:#x}, entry {slot}, has flags ")
 
 
@@ -184,7 +184,7 @@ def test_a_linear_entry_is_refused_where_it_is_writable(flags, why):
         return
     said = f"L2 pfn {second:#x}, entry 5, maps L2 pfn {first:#x} as a linear table, but {why}"
     assert (answer.rule, answer.message, answer.errno) == ("HYP-17", said, "EINVAL")
-    assert answer.chain == [("L2", second, 5)]
+    assert answer.chain == [Link("L2", second, 5)]
 
 
 @pytest.mark.parametrize("mapped", [2, 3, 4])
@@ -271,7 +271,7 @@ def test_a_frame_that_is_not_the_guests_is_refused_by_its_kind_in_an_l1_alone(fr
     b.table(page)[7] = frame << 12 | P
     for kind, errno in ((FrameType.L1, in_l1), (FrameType.L2, "EINVAL"), (FrameType.L4, "EINVAL")):
         refused = refusal(b, page, kind)
-        assert (refused.rule, refused.errno, refused.chain) == ("HYP-07", errno, [(str(kind), page, 7)])
+        assert (refused.rule, refused.errno, refused.chain) == ("HYP-07", errno, [Link(str(kind), page, 7)])
         assert refused.message.endswith(f"machine frame {frame:#x}, {what}")
         assert refused.message.startswith(f"pfn {page:#x} was not sent as a page table: its entry 7 ")
 
