@@ -91,9 +91,7 @@ def _finding(step: Step, objection: Objection, place: Place | None, within: Stag
     effect = objection.effect or (Effect.HYPERCALL if certain else Effect.HOST if errno else rule.effect)
     severity = objection.severity
     if severity is None:
-        # What hangs on the host is a risk, or what the rule of just that says.
-        host = rule.severity if rule.effect is Effect.HOST else Severity.WARNING
-        severity = Severity.ERROR if certain else host if errno else rule.severity
+        severity = Severity.ERROR if certain else Severity.WARNING if errno else rule.severity
     outlook = f": {step.call} → -{errno}" if certain else ": whether Xen takes it depends on the host" if errno else ""
     return rule.finding(
         objection.message + outlook,
@@ -125,6 +123,7 @@ class Answering:
         self.kind = kind
         self.vcpus = vcpus
         self.policy: Policy | None = None  # what the stream promises of the processor
+        self.host_max: Policy | None = None  # the most that the host can give a guest of the kind
         self._params: dict[int, int] = {}
 
     def answered(
@@ -164,7 +163,7 @@ class Answering:
         """XEN_DOMCTL_set_cpu_policy: the CPUID leaves, then the MSRs."""
         cpuid, msrs = (record.body if record else None for record in (step.cpuid, step.msrs))
         self.policy = read_policy(cpuid or b"", msrs)
-        found = list(policy_objections(cpuid, msrs, self.kind, self.release))
+        found = list(policy_objections(cpuid, msrs, self.kind, self.release, self.host_max))
         if not found:
             return StepAnswer(step)
         # Either it is refused, or the host has its say: one thing to be told, however much of it there is.
@@ -175,8 +174,9 @@ class Answering:
         if told.certain:
             objection = Objection("REC-106", told.errno, f"{told.message} ({told.position})", offset=at)
         else:
-            message = "; ".join(objection.message for objection in found)
-            objection = Objection("REC-113", told.errno, message, certain=False, offset=at)
+            needs = "; ".join(objection.message for objection in found)
+            outlook = f"{needs}: {step.call} fails with {told.errno} otherwise"
+            objection = Objection("REC-113", None, outlook, offset=at)
         return self.answered(step, [objection], record.place, Stage.RECORD)
 
     def _tsc(self, step: SetTscInfo) -> Iterator[Objection]:
