@@ -186,21 +186,22 @@ class Answering:
     def _set_cpu_policy(self, step: SetCpuPolicy) -> StepAnswer:
         """XEN_DOMCTL_set_cpu_policy: the CPUID leaves, then the MSRs."""
         cpuid, msrs = (record.body if record else None for record in (step.cpuid, step.msrs))
-        last = step.cpuid or step.msrs
-        assert last is not None
         self.policy = read_policy(cpuid or b"", msrs)
-        certain, depends = [], []
-        for found in policy_objections(cpuid, msrs, self.kind.value, self.release, self.host_max):
-            if found.certain:
-                place = ((step.cpuid if found.cpuid else step.msrs) or last).place
-                message = f"{found.message} ({found.position})"
-                certain.append(Objection("REC-106", found.errno, message, offset=place.body + found.offset))
-            else:
-                depends.append(found.message)
-        if depends and not certain:
-            outlook = f"{'; '.join(depends)}: {step.call} fails with EINVAL otherwise"
-            certain.append(Objection("REC-113", None, outlook))
-        return self.answered(step, certain, last.place, Stage.RECORD)
+        found = list(policy_objections(cpuid, msrs, self.kind, self.release, self.host_max))
+        if not found:
+            return StepAnswer(step)
+        # Either it is refused, or the host has its say: one thing to be told, however much of it there is.
+        told = found[-1] if found[-1].certain else found[0]
+        record = step.cpuid if told.cpuid and step.cpuid else step.msrs or step.cpuid
+        assert record is not None
+        at = record.place.body + told.offset
+        if told.certain:
+            objection = Objection("REC-106", told.errno, f"{told.message} ({told.position})", offset=at)
+        else:
+            needs = "; ".join(objection.message for objection in found)
+            outlook = f"{needs}: {step.call} fails with {told.errno} otherwise"
+            objection = Objection("REC-113", None, outlook, offset=at)
+        return self.answered(step, [objection], record.place, Stage.RECORD)
 
     def _tsc(self, step: SetTscInfo) -> Iterator[Objection]:
         """tsc_set_info."""
@@ -223,6 +224,8 @@ class Answering:
         """hvm_load."""
         if step.content is None or step.place is None:
             return self.answered(step, [Objection("ORD-17", "ENODATA", "no HVM_CONTEXT")], None)
+        # What a policy without leaves leaves out is the host's to say.
+        policy = self.policy if self.policy and self.policy.leaves else None
         objections = [
             Objection(
                 found.rule,
@@ -234,7 +237,7 @@ class Answering:
                 effect=found.effect,
                 severity=found.severity,
             )
-            for found in context_objections(step.content, self.vcpus, self.policy)
+            for found in context_objections(step.content, self.vcpus, policy)
             if in_range(self.release, found.since, found.until)
         ]
         return self.answered(step, objections, step.place)
