@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from migrate.cli.ending import ExitCode, echo
 
 if TYPE_CHECKING:
+    from migrate.cli.options import Question
     from migrate.judging.across_releases import Comparison
     from migrate.judging.report import Report
 
-FORMATS = ("text", "json", "jsonl", "sarif", "junit", "github")
+FORMATS = ("text", "json", "jsonl", "sarif", "junit", "github", "markdown")
 
 
 class Output:
@@ -230,25 +231,45 @@ class GithubOutput(Output):
         echo(workflow_command("error", name, "cannot be read", why))
 
 
-def output_for(form: str, *, quiet: bool, releases: bool, forms: bool, several: bool, fail_on: str) -> Output:
+class PoolOutput(Output):
+    """For people with several hosts: which of them would take it?"""
+
+    def __init__(self, *, as_markdown: bool) -> None:
+        self.reports: list[Report] = []
+        self.as_markdown = as_markdown
+
+    def show(self, report: Report, ending: ExitCode) -> None:
+        """Keep it."""
+        self.reports.append(report)
+
+    def close(self) -> None:
+        """Print the table."""
+        from migrate.reports.verdict.pool import markdown, render
+        from migrate.reports.verdict.text import console_for
+
+        if self.reports and self.as_markdown:
+            echo(markdown(self.reports))
+        elif self.reports:
+            render(self.reports, console_for())
+
+
+def output_for(form: str, question: Question, *, quiet: bool, streams: int, fail_on: str) -> Output:
     """The output of that format.
 
     Parameters
     ----------
+    question:
+        what is asked: as text, releases that answer alike, a table of forms of a rule or of hosts.
     quiet:
         as text, verdict lines only.
-    releases:
-        all releases are asked about: as text, those that answer alike.
-    forms:
-        several forms of a rule are asked about: as text, a table.
-    several:
-        there will be more than one report.
+    streams:
+        how many are asked about.
     fail_on:
         least severity of a finding that is a failure.
     """
     match form:
         case "json":
-            return JsonOutput(several)
+            return JsonOutput(streams * len(question.destinations) > 1)
         case "jsonl":
             return JsonLinesOutput()
         case "sarif":
@@ -257,7 +278,10 @@ def output_for(form: str, *, quiet: bool, releases: bool, forms: bool, several: 
             return JunitOutput(fail_on)
         case "github":
             return GithubOutput()
-        case _:
-            if quiet:
-                return QuietOutput()
-            return ReleasesOutput() if releases else TableOutput() if forms else TextOutput()
+        case "markdown":
+            return PoolOutput(as_markdown=True)
+    if quiet:
+        return QuietOutput()
+    if question.several_hosts:
+        return PoolOutput(as_markdown=False)
+    return ReleasesOutput() if question.every_release else TableOutput() if question.every_form else TextOutput()

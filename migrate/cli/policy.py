@@ -39,16 +39,19 @@ def policy(ctx: click.Context, stream: str, against: str | None, target: str, fo
     Example: migrate policy guest.xl --against other.json --target 4.17.7
     """
     from migrate.destination.releases import resolve
+    from migrate.rules.declaring import GuestKind
     from migrate.xen.policy_comparison import lacking, unreadable
+    from streams.wire.framing import GuestType
 
     release = resolve(target)
     promised = _load(ctx, stream)
     other = None if against is None else _load(ctx, against, dump_too=True)
     missing, extra = [], []
     if other is not None:
-        missing = [*unreadable(promised.policy, promised.kind, release)]
-        missing += lacking(promised.policy, other.policy, promised.kind, release)
-        extra = list(lacking(other.policy, promised.policy, promised.kind, release))
+        kind = GuestKind.HVM if promised.guest == GuestType.HVM else GuestKind.PV
+        missing = [*unreadable(promised.policy, kind, release)]
+        missing += lacking(promised.policy, other.policy, kind, release)
+        extra = list(lacking(other.policy, promised.policy, kind, release))
     if form == "json":
         from migrate.judging.report_json import dumps
         from migrate.reports.inspection.policy import comparison_object, policy_object

@@ -13,6 +13,7 @@ from functools import reduce
 from operator import and_, or_
 
 from migrate.destination.host import HW_CAPS, Host, Kind, PolicyName
+from migrate.destination.releases import vendor_compared
 from migrate.guest.cpu_policy import (
     BASIC,
     EXTENDED,
@@ -24,6 +25,7 @@ from migrate.guest.cpu_policy import (
     component_name,
 )
 from streams.wire.cpu_features import (
+    ARCH_CAPABILITIES,
     FEATURES,
     HOME,
     REGISTERS,
@@ -32,7 +34,6 @@ from streams.wire.cpu_features import (
     set_bits,
     word_features,
 )
-from streams.wire.msrs import Msr
 
 FEATURESET: tuple[Word, ...] = (
     *HW_CAPS,
@@ -55,7 +56,6 @@ _KEPT = ("htt", "x2apic", "cmp_legacy")
 _FROM_HOST = ("fdp_excptn_only", "zero_fcs_fds")
 # Of MSR 0x10a these bits are warnings: a guest that may come to such a host has to see them everywhere.
 _WARNINGS = 1 << 2 | 1 << 19
-_VENDOR_COMPARED = (4, 22)
 
 Place = tuple[int, int | None]
 """A leaf, and its subleaf if it has any."""
@@ -150,7 +150,7 @@ def _offer(name: str, host: Host, kind: Kind) -> _Offer:
 
 def _same_vendor(hosts: Mapping[str, Host], offers: Mapping[str, _Offer]) -> None:
     vendors = {name: offer.most.vendor for name, offer in offers.items()}
-    picky = [name for name, host in hosts.items() if host.xen and host.xen.release[:2] >= _VENDOR_COMPARED]
+    picky = [name for name, host in hosts.items() if host.xen and host.xen.release.has(vendor_compared)]
     if picky and _differ(vendors.values()):
         told = ", ".join(f"{name} {vendor}" for name, vendor in vendors.items())
         raise LevellingError(f"{told}: {picky[0]} takes no guest of another vendor's processor")
@@ -246,7 +246,7 @@ def _msrs(defaults: Sequence[Policy], everything: Sequence[Policy], *, arch_caps
     for index in sorted(indices):
         values = [(policy.msrs or {}).get(index, 0) for policy in everything]
         msrs[index] = reduce(and_, values)
-        if index == Msr.ARCH_CAPABILITIES:
+        if index == ARCH_CAPABILITIES:
             warnings = reduce(or_, ((policy.msrs or {})[index] for policy in defaults)) & _WARNINGS
             msrs[index] = msrs[index] & ~_WARNINGS | warnings if arch_caps else 0
     return msrs
@@ -286,8 +286,8 @@ def _notes(policy: Policy, defaults: Sequence[Policy], apart: Sequence[int]) -> 
         if _differ(default.has(name) for default in defaults):
             yield f"{name} follows the host that the guest runs on, whatever it was promised"
     if policy.has("arch_caps"):
-        offered = reduce(or_, ((default.msrs or {}).get(Msr.ARCH_CAPABILITIES, 0) for default in defaults))
-        differing = offered & ~reduce(and_, ((d.msrs or {}).get(Msr.ARCH_CAPABILITIES, 0) for d in defaults))
+        offered = reduce(or_, ((default.msrs or {}).get(ARCH_CAPABILITIES, 0) for default in defaults))
+        differing = offered & ~reduce(and_, ((d.msrs or {}).get(ARCH_CAPABILITIES, 0) for d in defaults))
         if differing:
-            names = ", ".join(msr_features(Msr.ARCH_CAPABILITIES, differing))
+            names = ", ".join(msr_features(ARCH_CAPABILITIES, differing))
             yield f"MSR 0x10a is not the same everywhere ({names}), and cpuid = [...] cannot set it"

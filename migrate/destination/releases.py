@@ -199,6 +199,11 @@ pks = Change("an HVM guest may have PKS", "4.18.0")
 auto_ibrs = Change("an HVM guest may have Automatic IBRS", "4.18.0")
 lass = Change("an HVM guest may have LASS", "4.22.0")
 
+# -- what `xl info` prints ------------------------------------------------------------------------------
+
+prints_pv = Change("virt_caps names pv where PV guests can run", "4.12.0")
+prints_paging = Change("virt_caps names hap and shadow", "4.13.0")
+
 # -- PV guests ------------------------------------------------------------------------------------------
 
 linear_pt_restricted = Change(

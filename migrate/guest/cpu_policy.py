@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from streams.wire.cpu_features import (
     FEATURES,
     HOME,
-    MSR_NAMES,
     REGISTERS,
     Word,
     msr_features,
@@ -23,37 +22,13 @@ from streams.wire.cpu_features import (
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
 from streams.wire.xstate import XSAVE_LEGACY_SIZE, XState
 
-# Leaves that some release stores: basic, the hypervisor's two, extended.
-_LEAF_RANGES = ((0x0, 0x1F), (0x4000_0000, 0x4000_0000), (0x4000_0100, 0x4000_0100), (0x8000_0000, 0x8000_0021))
-
 BASIC, FEATURE_LEAF, XSTATE_LEAF, EXTENDED = 0x0, 0x7, 0xD, 0x8000_0000
 SIZES_LEAF = 0x8000_0008
 # x87 and SSE have their place by definition; leaf 0xd speaks of those that follow.
 _FIRST_PLACED = 2
-
-
 _BRAND = (0x8000_0002, 0x8000_0003, 0x8000_0004)
 
 Registers = tuple[int, int, int, int]
-
-
-def policy_objection(body: bytes, *, cpuid: bool) -> tuple[str, str, int] | None:
-    """The first entry that no release of Xen stores: message, errno and offset in the body; None for none."""
-    if cpuid:
-        for number, (leaf, subleaf, *_) in enumerate(CPUID_LEAF.iter_unpack(body)):
-            if not any(first <= leaf <= last for first, last in _LEAF_RANGES):
-                return (
-                    f"CPUID leaf {leaf:#x} (subleaf {subleaf:#x}) is not one of Xen's",
-                    "ERANGE",
-                    number * CPUID_LEAF.size,
-                )
-        return None
-    for number, (index, flags, _) in enumerate(POLICY_MSR.iter_unpack(body)):
-        if flags:
-            return f"MSR {index:#x} has flags {flags:#x}; they must be 0", "EINVAL", number * POLICY_MSR.size
-        if index not in MSR_NAMES:
-            return f"MSR {index:#x} is not part of a policy", "ERANGE", number * POLICY_MSR.size
-    return None
 
 
 @dataclass(frozen=True, slots=True)

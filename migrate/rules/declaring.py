@@ -57,8 +57,9 @@ class Effect(Enum):
 
 
 class Stage(StrEnum):
-    """How far the restore has come: reading headers, reading records, or at END with contexts, pins, the p2m."""
+    """How far the restore has come: the new domain, headers, records, and at END contexts, pins, the p2m."""
 
+    CREATE = "create"
     HEADERS = "headers"
     RECORD = "record"
     CONTEXT = "context"

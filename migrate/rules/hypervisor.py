@@ -380,3 +380,31 @@ def high_registers_empty(b: StreamBuilder) -> None:
     for vcpu in b.vcpus:
         for number in range(8, 16):
             setattr(vcpu.basic.user_regs, f"r{number}", 0)
+
+
+@rule(
+    "HYP-30", "host-without-pv", Effect.HYPERCALL, "xen: arch_sanitise_domain_config", errno="EINVAL", violation=False
+)
+def host_without_pv(b: StreamBuilder) -> None:
+    """The host runs no PV guests.
+
+    What: `virt_caps` of the host lacks `pv` (before 4.12, `xen_caps` lacks `xen-3.0-x86_64`).
+    Why: the toolstack creates the domain before it reads the stream, and Xen refuses a kind of guest that it was
+        built without.
+    Repair: restore on a host that runs PV guests.
+    Source: xen, arch_sanitise_domain_config; `xl info`.
+    """
+
+
+@rule(
+    "HYP-31", "host-without-hvm", Effect.HYPERCALL, "xen: arch_sanitise_domain_config", errno="EINVAL", violation=False
+)
+def host_without_hvm(b: StreamBuilder) -> None:
+    """The host runs no HVM or PVH guests.
+
+    What: `virt_caps` of the host lacks `hvm`.
+    Why: without VT-x or SVM, in the processor or switched on by the firmware, Xen creates no such domain; nor if it
+        was built without them.
+    Repair: switch virtualisation on in the firmware, or restore elsewhere.
+    Source: xen, arch_sanitise_domain_config; `xl info`.
+    """

@@ -194,11 +194,12 @@ def policy_too_late(b: StreamBuilder) -> None:
 
 @rule("ORD-08", "policy-missing", Effect.TOLERATED, "nobody", since=releases.version_3)
 def policy_missing(b: StreamBuilder) -> None:
-    """A version 3 image carries no CPU policy.
+    """The image carries no CPU policy.
 
-    What: STATIC_DATA_END arrives and neither X86_CPUID_POLICY nor X86_MSR_POLICY has.
-    Why: libxc tells the toolstack so, which then makes up a policy from the domain's configuration, as it
-        does for images older than the records. The guest comes back, with the CPU of the destination.
+    What: the static data ends, and neither X86_CPUID_POLICY nor X86_MSR_POLICY has come. So it is in every version
+        2 image of Xen before 4.14.
+    Why: libxc tells the toolstack so, which then makes up a policy from what the host gives by default and from the
+        domain's configuration. The guest comes back, with the CPU of the destination.
     Repair: none is needed; savers since 4.14 send both, converted images neither.
     Source: libxc x86_static_data_complete, libxl static_data_done callback
     """

@@ -534,7 +534,7 @@ class Restorer:
         over = course.ended or self.facts.checkpoints
         if not over or self.kind is None or not course.end_can_be_told:
             return []
-        if self.session.version >= 3 and not self.facts.converted and not any(map(self.session.seen.get, _POLICIES)):
+        if not self.facts.converted and not any(map(self.session.seen.get, _POLICIES)):
             self.report("ORD-08", "no CPU policy records: the toolstack makes the guest's CPUID anew")
         self._completed = True
         return self.kind.complete()

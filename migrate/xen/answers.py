@@ -16,13 +16,16 @@ from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, GuestKind, Severity, Stage, in_range
 from migrate.xen.hvm_context import context_objections
 from migrate.xen.hvm_params import ONCE, param_objection
-from migrate.xen.hypercalls import Refusal, SetCpuPolicy, SetHvmContext, SetHvmParam, SetTscInfo, Step
+from migrate.xen.hypercalls import Refusal, SetAddressSize, SetCpuPolicy, SetHvmContext, SetHvmParam, SetTscInfo, Step
 from migrate.xen.policy_checks import policy_objections
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
     from migrate.rules.findings import Finding
     from streams.records import Place
+
+
+CREATE = "domctl createdomain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,9 @@ class Answering:
         self.kind = kind
         self.vcpus = vcpus
         self.policy: Policy | None = None  # what the stream promises of the processor
-        self.host_max: Policy | None = None  # the most that the host can give a guest of the kind
+        self.host = destination.host
+        # The most that the host can give a guest of the kind.
+        self.host_max: Policy | None = None if self.host is None else self.host.max_policy(kind.value).value
         self._params: dict[int, int] = {}
 
     def answered(
@@ -143,9 +148,28 @@ class Answering:
         fatal = next((finding for finding in findings if finding.fatal), None)
         return StepAnswer(step, fatal, tuple(finding for finding in findings if finding is not fatal))
 
+    def created(self) -> Finding | None:
+        """XEN_DOMCTL_createdomain: why the host has no guests of the kind; None if nothing speaks against it."""
+        takes = None if self.host is None else self.host.takes(self.kind.value)
+        if takes is None or takes.value is not False:
+            return None
+        rule = RULES["HYP-30" if self.kind == GuestKind.PV else "HYP-31"]
+        message = f"no {self.kind.value.upper()} guest can be created there ({takes.because}): {CREATE} → -EINVAL"
+        return rule.finding(message, errno="EINVAL", step=Stage.CREATE, call=CREATE)
+
+    def _set_address_size(self, step: SetAddressSize) -> StepAnswer:
+        """switch_compat."""
+        pv32 = None if self.host is None else self.host.pv32
+        if pv32 is None or pv32.value is not False:
+            return StepAnswer(step)
+        objection = Objection("REC-32", "EOPNOTSUPP", f"the host runs no 32-bit PV guests ({pv32.because})")
+        return self.answered(step, [objection], step.place, Stage.RECORD)
+
     def answer(self, step: Step) -> StepAnswer:
         """The answer to one call."""
         match step:
+            case SetAddressSize():
+                return self._set_address_size(step)
             case Refusal(finding):
                 return StepAnswer(step, finding if finding.in_force(self.destination) else None)
             case SetCpuPolicy():
@@ -162,21 +186,22 @@ class Answering:
     def _set_cpu_policy(self, step: SetCpuPolicy) -> StepAnswer:
         """XEN_DOMCTL_set_cpu_policy: the CPUID leaves, then the MSRs."""
         cpuid, msrs = (record.body if record else None for record in (step.cpuid, step.msrs))
-        last = step.cpuid or step.msrs
-        assert last is not None
         self.policy = read_policy(cpuid or b"", msrs)
-        certain, depends = [], []
-        for found in policy_objections(cpuid, msrs, self.kind.value, self.release, self.host_max):
-            if found.certain:
-                place = ((step.cpuid if found.cpuid else step.msrs) or last).place
-                message = f"{found.message} ({found.position})"
-                certain.append(Objection("REC-106", found.errno, message, offset=place.body + found.offset))
-            else:
-                depends.append(found.message)
-        if depends and not certain:
-            outlook = f"{'; '.join(depends)}: {step.call} fails with EINVAL otherwise"
-            certain.append(Objection("REC-113", None, outlook))
-        return self.answered(step, certain, last.place, Stage.RECORD)
+        found = list(policy_objections(cpuid, msrs, self.kind, self.release, self.host_max))
+        if not found:
+            return StepAnswer(step)
+        # Either it is refused, or the host has its say: one thing to be told, however much of it there is.
+        told = found[-1] if found[-1].certain else found[0]
+        record = step.cpuid if told.cpuid and step.cpuid else step.msrs or step.cpuid
+        assert record is not None
+        at = record.place.body + told.offset
+        if told.certain:
+            objection = Objection("REC-106", told.errno, f"{told.message} ({told.position})", offset=at)
+        else:
+            needs = "; ".join(objection.message for objection in found)
+            outlook = f"{needs}: {step.call} fails with {told.errno} otherwise"
+            objection = Objection("REC-113", None, outlook, offset=at)
+        return self.answered(step, [objection], record.place, Stage.RECORD)
 
     def _tsc(self, step: SetTscInfo) -> Iterator[Objection]:
         """tsc_set_info."""
@@ -199,6 +224,8 @@ class Answering:
         """hvm_load."""
         if step.content is None or step.place is None:
             return self.answered(step, [Objection("ORD-17", "ENODATA", "no HVM_CONTEXT")], None)
+        # What a policy without leaves leaves out is the host's to say.
+        policy = self.policy if self.policy and self.policy.leaves else None
         objections = [
             Objection(
                 found.rule,
@@ -210,7 +237,7 @@ class Answering:
                 effect=found.effect,
                 severity=found.severity,
             )
-            for found in context_objections(step.content, self.vcpus, self.policy)
+            for found in context_objections(step.content, self.vcpus, policy)
             if in_range(self.release, found.since, found.until)
         ]
         return self.answered(step, objections, step.place)

@@ -10,7 +10,7 @@ Sources: `x86_cpuid_policy_clear_out_of_range_leaves` (`xen/lib/x86/cpuid.c`), `
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.destination import releases
 from migrate.guest.cpu_policy import (
@@ -22,19 +22,18 @@ from migrate.guest.cpu_policy import (
     Policy,
     Registers,
 )
+from migrate.rules.declaring import GuestKind
 from streams.wire.cpu_features import (
     FEATURES,
     HOME,
+    PLATFORM_INFO,
     REGISTERS,
     Word,
 )
-from streams.wire.msrs import Msr
 from streams.wire.xstate import XState
 
 if TYPE_CHECKING:
     from migrate.destination.releases import Change, Release
-
-Kind = Literal["pv", "hvm"]
 
 INTEL = "GenuineIntel"
 
@@ -148,7 +147,7 @@ MOST_PHYSICAL_BITS = 52
 
 def effective(
     promised: Policy | None,
-    kind: Kind,
+    kind: GuestKind,
     release: Release,
     *,
     width: int = 8,
@@ -167,7 +166,7 @@ def effective(
         the policy of the stream; None where the toolstack makes one. A leaf that the stream leaves out keeps the
         host's default, which may be anything.
     kind:
-        "pv" or "hvm" (PVH guests too).
+        PVH guests count as HVM.
     width:
         4 for a 32-bit PV guest.
     hap, nested:
@@ -202,10 +201,9 @@ def effective(
         xcr0 |= components if _has(have, feature) else 0
     leaves[XSTATE_LEAF, 0] = [xcr0 & _LAST_WORD, 0, 0, xcr0 >> 32]
     leaves.setdefault((SIZES_LEAF, None), [0, 0, 0, 0])[0] = _physical_bits(stream, have, host_max)
-    info = (promised.msrs or {}).get(Msr.PLATFORM_INFO, CPUID_FAULTING) if promised else CPUID_FAULTING
-    msrs: dict[int, int] = {Msr.PLATFORM_INFO: info}
-    if host_max is not None and kind == "pv":  # an HVM guest may have it on any host
-        msrs[Msr.PLATFORM_INFO] &= (host_max.msrs or {}).get(Msr.PLATFORM_INFO, 0)
+    msrs = {PLATFORM_INFO: (promised.msrs or {}).get(PLATFORM_INFO, CPUID_FAULTING) if promised else CPUID_FAULTING}
+    if host_max is not None and kind == GuestKind.PV:  # an HVM guest may have it on any host
+        msrs[PLATFORM_INFO] &= (host_max.msrs or {}).get(PLATFORM_INFO, 0)
     return Policy({key: (r[0], r[1], r[2], r[3]) for key, r in leaves.items()}, msrs)
 
 
@@ -249,14 +247,14 @@ class Processor(NamedTuple):
     @property
     def faults_on_cpuid(self) -> bool | None:
         """In the same way whether the guest can have CPUID fault."""
-        if not (self.most.msrs or {}).get(Msr.PLATFORM_INFO, 0) & CPUID_FAULTING:
+        if not (self.most.msrs or {}).get(PLATFORM_INFO, 0) & CPUID_FAULTING:
             return False
-        return True if Msr.PLATFORM_INFO in (self.promised.msrs or {}) else None
+        return True if PLATFORM_INFO in (self.promised.msrs or {}) else None
 
 
 def processor(
     promised: Policy | None,
-    kind: Kind,
+    kind: GuestKind,
     release: Release,
     *,
     width: int = 8,
@@ -279,10 +277,10 @@ def _bits(stream: Policy, word: Word, release: Release) -> int:
     return stream.word(word) if (word.leaf, word.subleaf) in stream.leaves else _LAST_WORD
 
 
-def _not_for(kind: Kind, release: Release, width: int, hap: bool, nested: bool) -> Iterator[str]:
+def _not_for(kind: GuestKind, release: Release, width: int, hap: bool, nested: bool) -> Iterator[str]:
     """Features that such a guest cannot have."""
     yield from _NOBODY.split()
-    if kind == "pv":
+    if kind == GuestKind.PV:
         yield from _HVM_ALONE.split()
         if width == 4:
             yield "lm"

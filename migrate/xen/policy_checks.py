@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.destination import releases
 from migrate.guest.cpu_policy import BASIC, EXTENDED, FEATURE_LEAF, XSTATE_LEAF, Policy, read_policy
+from migrate.rules.declaring import GuestKind
 from migrate.xen.cpu_policy import (
     CPUID_FAULTING,
     LAST_BASIC,
-    Kind,
     last_extended,
     last_feature_subleaf,
     within_its_maxima,
 )
-from streams.wire.cpu_features import MSR_NAMES
+from streams.wire.cpu_features import ARCH_CAPABILITIES, MSR_NAMES, PLATFORM_INFO
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
-from streams.wire.msrs import Msr
 
 if TYPE_CHECKING:
     from migrate.destination.releases import Release
@@ -99,7 +98,7 @@ def most_policy_msrs(release: Release) -> int:
 
 
 def policy_objections(
-    cpuid: bytes | None, msrs: bytes | None, kind: Kind, release: Release, host_max: Policy | None = None
+    cpuid: bytes | None, msrs: bytes | None, kind: GuestKind, release: Release, host_max: Policy | None = None
 ) -> Iterator[PolicyObjection]:
     """What Xen has against a policy, in the order of its tests: it stops at the first that is certain.
 
@@ -108,7 +107,7 @@ def policy_objections(
     cpuid, msrs:
         bodies of X86_CPUID_POLICY and X86_MSR_POLICY, of whole entries; None for a record that did not come.
     kind:
-        what the new domain is; a PVH guest counts as "hvm".
+        what the new domain is; a PVH guest counts as HVM.
     host_max:
         the most that the host offers a guest of this kind (PV Max, HVM Max of `xen-cpuid -p`). Without it only what
         every host refuses is certain, and objections that some hosts would have come before it.
@@ -166,9 +165,9 @@ def _unreadable_msrs(body: bytes, release: Release) -> PolicyObjection | None:
 
 def _msr_width(index: int, release: Release) -> int | None:
     """Bits that a policy keeps of an MSR; None for one that it does not have."""
-    if index == Msr.PLATFORM_INFO:
+    if index == PLATFORM_INFO:
         return 32
-    if index == Msr.ARCH_CAPABILITIES and release.has(releases.arch_caps_known):
+    if index == ARCH_CAPABILITIES and release.has(releases.arch_caps_known):
         return 64 if release.has(releases.arch_caps_64) else 32
     return None
 
@@ -211,8 +210,10 @@ def _limits_of_any(release: Release) -> dict[str, _Limit]:
     }
 
 
-def incompatible(promised: Policy, kind: Kind, release: Release, host_max: Policy | None) -> Iterator[PolicyObjection]:
-    """x86_cpu_policies_are_compatible, in its order, past what is certain; for the parameters see above."""
+def incompatible(
+    promised: Policy, kind: GuestKind, release: Release, host_max: Policy | None
+) -> Iterator[PolicyObjection]:
+    """x86_cpu_policies_are_compatible, in its order, past what is certain; parameters as above."""
     cleared = within_its_maxima(promised)
     if release.has(releases.vendor_compared) and (BASIC, None) in cleared.leaves:
         vendor = cleared.vendor
@@ -230,18 +231,16 @@ def incompatible(promised: Policy, kind: Kind, release: Release, host_max: Polic
             yield PolicyObjection(
                 "EINVAL", f"{subject.value} is {last:#x}{most}", subject, leaf, subleaf, certain=certain
             )
-    extra = (promised.msrs or {}).get(Msr.PLATFORM_INFO, 0)
+    extra = (promised.msrs or {}).get(PLATFORM_INFO, 0)
     offered = CPUID_FAULTING
-    if host_max is not None and kind == "pv":
-        offered = (host_max.msrs or {}).get(Msr.PLATFORM_INFO, 0)
+    if host_max is not None and kind == GuestKind.PV:
+        offered = (host_max.msrs or {}).get(PLATFORM_INFO, 0)
     if extra & ~offered:
-        message = (
-            f"MSR {Msr.PLATFORM_INFO:#x} ({MSR_NAMES[Msr.PLATFORM_INFO]}) = {extra:#x}; the host offers {offered:#x}"
-        )
-        yield PolicyObjection("EINVAL", message, Subject.FAULTING, msr=Msr.PLATFORM_INFO, cpuid=False)
-    elif extra and host_max is None and kind == "pv":
-        message = f"MSR {Msr.PLATFORM_INFO:#x} = {extra:#x} takes a processor that can make CPUID fault"
-        yield PolicyObjection("EINVAL", message, Subject.FAULTING, msr=Msr.PLATFORM_INFO, cpuid=False, certain=False)
+        message = f"MSR {PLATFORM_INFO:#x} ({MSR_NAMES[PLATFORM_INFO]}) = {extra:#x}; the host offers {offered:#x}"
+        yield PolicyObjection("EINVAL", message, Subject.FAULTING, msr=PLATFORM_INFO, cpuid=False)
+    elif extra and host_max is None and kind == GuestKind.PV:
+        message = f"MSR {PLATFORM_INFO:#x} = {extra:#x} takes a processor that can make CPUID fault"
+        yield PolicyObjection("EINVAL", message, Subject.FAULTING, msr=PLATFORM_INFO, cpuid=False, certain=False)
 
 
 def _placed(objection: PolicyObjection, cpuid: bytes, msrs: bytes) -> PolicyObjection:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from migrate.guest.cpu_policy import Policy, component_name
-from migrate.xen.cpu_policy import Kind
 from migrate.xen.policy_checks import Subject, incompatible, policy_objections
-from streams.wire.cpu_features import MSR_NAMES, msr_features, set_bits, word_features
+from streams.wire.cpu_features import MSR_NAMES, PLATFORM_INFO, msr_features, set_bits, word_features
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
-from streams.wire.msrs import Msr
 
 if TYPE_CHECKING:
     from migrate.destination.releases import Release
+    from migrate.rules.declaring import GuestKind
 
 _MAXIMA = {"basic": Subject.BASIC, "leaf 7": Subject.FEATURES, "extended": Subject.EXTENDED}
 
@@ -33,13 +32,13 @@ class Lack:
     refused: bool = False
 
 
-def unreadable(promised: Policy, kind: Kind, release: Release) -> Iterator[Lack]:
+def unreadable(promised: Policy, kind: GuestKind, release: Release) -> Iterator[Lack]:
     """What of a policy a release has no room for, whatever the host offers: it reads no further than the first."""
     for objection in policy_objections(*_bodies(promised), kind, release, promised):
         yield Lack("form", objection.position, f"{objection.message}: {objection.errno}", refused=True)
 
 
-def lacking(promised: Policy, other: Policy, kind: Kind, release: Release) -> Iterator[Lack]:
+def lacking(promised: Policy, other: Policy, kind: GuestKind, release: Release) -> Iterator[Lack]:
     """What `other` lacks of all that is promised, in the order of the leaves.
 
     Parameters
@@ -69,7 +68,7 @@ def lacking(promised: Policy, other: Policy, kind: Kind, release: Release) -> It
     for index in promised.msrs:
         missing = promised.msrs[index] & ~other.msrs.get(index, 0)
         where = MSR_NAMES.get(index, hex(index))
-        stops = index == Msr.PLATFORM_INFO and Subject.FAULTING in refused
+        stops = index == PLATFORM_INFO and Subject.FAULTING in refused
         yield from (Lack("msr", name, where, stops) for name in msr_features(index, missing))
 
 

@@ -83,8 +83,7 @@ class PvReplay(Answering):
         self._domain_vcpus = vcpus
         self._cleared = False
         self._mappers: dict[int, str] = {}  # which entry maps a frame writable, where that was asked
-        host_max = before.host_max
-        self.cpu = processor(self.policy, "pv", self.release, width=guest.width, host_max=host_max)
+        self.cpu = processor(self.policy, self.kind, self.release, width=guest.width, host_max=before.host_max)
         self.xen = Hypervisor(
             guest,
             placement,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from streams.wire.msrs import POLICY_MSRS, Msr
+from streams.wire.msrs import POLICY_MSRS
 
 
 class Word(NamedTuple):
@@ -73,12 +73,14 @@ _NAMES: dict[Word, str] = {
 FEATURES: dict[Word, tuple[str, ...]] = {word: tuple(names.split()) for word, names in _NAMES.items()}
 """Names of a register's bits, bit 0 first; `NO_NAME` for a bit that has none."""
 
+PLATFORM_INFO, ARCH_CAPABILITIES = POLICY_MSRS
+
 MSR_NAMES: dict[int, str] = {msr: msr.name.lower() for msr in POLICY_MSRS}
 """MSRs that a policy has."""
 
 MSR_BITS: dict[int, dict[int, str]] = {
-    Msr.PLATFORM_INFO: {31: "cpuid_faulting"},
-    Msr.ARCH_CAPABILITIES: {
+    PLATFORM_INFO: {31: "cpuid_faulting"},
+    ARCH_CAPABILITIES: {
         0: "rdcl_no",
         1: "eibrs",
         2: "rsba",

@@ -11,10 +11,9 @@ from migrate.building.builder import StreamBuilder
 from migrate.building.parts import PTE_RO, entry
 from migrate.judging.report import Report
 from migrate.rules.declaring import Severity
-from streams.wire.framing import PV_INFO, VCPU_HEADER, RecordType
-from streams.wire.msrs import Msr
+from streams.wire.framing import NO_SUBLEAF, PV_INFO, VCPU_HEADER, RecordType
 from streams.wire.paging import RW
-from streams.wire.vcpu import MSR_ENTRY
+from streams.wire.vcpu import MSR_ENTRY, Msr
 
 Edit = Callable[[StreamBuilder], None]
 
@@ -91,6 +90,18 @@ def _linear_chain(b: StreamBuilder) -> None:
         b.table(l3)[slot] = entry(table, 0x67)
     for before, table in pairwise(tables):
         b.table(table)[5] = entry(before, PTE_RO)
+
+
+def _leaf(leaf: int, subleaf: int = NO_SUBLEAF, a: int = 0) -> Edit:
+    return lambda b: b.cpuid_policy.append({"leaf": leaf, "subleaf": subleaf, "a": a, "b": 0, "c": 0, "d": 0})
+
+
+def _policy_msr(index: int, value: int) -> Edit:
+    return lambda b: b.msr_policy.append({"index": index, "flags": 0, "value": value})
+
+
+def _many_leaves(b: StreamBuilder) -> None:
+    b.cpuid_policy += b.cpuid_policy[1:2] * (118 - len(b.cpuid_policy))
 
 
 def _nothing(b: StreamBuilder) -> None:
@@ -172,6 +183,50 @@ CASES = [
         | refused("HYP-17", "4.7.4", "4.8.3", "4.9.1", "4.10.0", "4.20.0"),
     ),
     Case(
+        "a policy with subleaf 2 of leaf 7",
+        _leaf(7, 2),
+        refused("REC-106", "4.14.0", "4.14.4", "4.15.0", "4.15.2", "4.16.0")
+        | refused(None, "4.14.5", "4.15.3", "4.16.1", "4.17.0", "4.22.0"),
+        version=3,
+    ),
+    Case(
+        "a policy with leaf 0x80000021",
+        _leaf(0x8000_0021),
+        refused("REC-106", "4.14.4", "4.15.2") | refused(None, "4.14.5", "4.15.3", "4.16.0", "4.22.0"),
+        version=3,
+    ),
+    Case(
+        "a policy of 118 leaves",
+        _many_leaves,
+        refused("REC-106", "4.14.4", "4.15.2") | refused(None, "4.14.5", "4.15.3", "4.16.0", "4.22.0"),
+        version=3,
+    ),
+    Case(
+        "a policy with ARCH_CAPABILITIES",
+        _policy_msr(0x10A, 1),
+        refused("REC-106", "4.14.0") | refused(None, "4.14.1", "4.15.0", "4.22.0"),
+        version=3,
+    ),
+    Case(
+        "a policy with wide ARCH_CAPABILITIES",
+        _policy_msr(0x10A, 1 << 40),
+        refused("REC-106", "4.14.5", "4.15.4", "4.16.4", "4.17.1")
+        | refused(None, "4.14.6", "4.15.5", "4.16.5", "4.17.2", "4.18.0"),
+        version=3,
+    ),
+    Case(
+        "a policy whose leaf 7 goes to subleaf 3",
+        _leaf(7, 0, 3),
+        refused(None, "4.14.6") | refused("REC-106", "4.15.0", "4.17.7", "4.20.0"),
+        version=3,
+    ),
+    Case(
+        "a policy whose leaf 0 wraps",
+        lambda b: b.cpuid_policy[0].update(a=0xFFFF_FFFF),
+        refused(None, "4.17.7", "4.21.2") | refused("REC-106", "4.22.0"),
+        version=3,
+    ),
+    Case(
         "the registers r8 to r15",
         _nothing,
         refused(None, "4.20.4", "4.21.0", "4.21.1", "4.21.2", "4.22.0"),
@@ -222,6 +277,10 @@ def test_what_becomes_of_a_stream(case, target):
 
 
 ERRNOS = [
+    ("a policy with ARCH_CAPABILITIES", {"4.14.0": "E2BIG"}),  # it has PLATFORM_INFO, too
+    ("a policy with wide ARCH_CAPABILITIES", {"4.14.5": "EOVERFLOW"}),
+    ("a policy of 118 leaves", {"4.14.4": "E2BIG"}),
+    ("a policy whose leaf 7 goes to subleaf 3", {"4.15.0": "EINVAL"}),
     ("an MSR that is not listed", {"4.19.6": "EINVAL", "4.20.0": "ENXIO"}),
     ("machine check capabilities", {"4.13.3": "EPERM", "4.13.4": "EINVAL", "4.20.0": "EINVAL"}),
 ]
@@ -234,7 +293,15 @@ def test_the_errno_changes_with_the_release(name, target, errno):
     case = next(case for case in CASES if case.name == name)
     failure = check(built(case), target=target).failure
     assert failure is not None
-    assert (failure.errno, failure.step) == (errno, "context")
+    assert (failure.errno, failure.step) == (errno, "record" if case.version == 3 else "context")
+
+
+@pytest.mark.parametrize(("target", "word"), [("4.17.7", "last basic leaf"), ("4.21.2", None), ("4.22.0", "vendor")])
+def test_what_a_policy_asks_of_the_host_is_told_as_info(target, word):
+    b = StreamBuilder.pv(8)
+    told = [finding for finding in check(b.build(), target=target).findings if finding.rule.id == "REC-113"]
+    assert [finding.severity for finding in told] == ([Severity.INFO] if word else [])
+    assert all((word in finding.message and "GenuineIntel" in finding.message) or word != "vendor" for finding in told)
 
 
 @pytest.mark.parametrize("edit", [_leftover, _superpage_leftover])

@@ -35,7 +35,7 @@ KNOWN: dict[str, list[tuple[int, int]]] = {
     "ORD": [(1, 25)],
     "XRC": [(1, 16), (20, 20), (30, 34), (40, 46)],
     "HVM": [(1, 14)],
-    "HYP": [(1, 29)],
+    "HYP": [(1, 31)],
 }
 KNOWN_IDS = [
     f"{layer}-{number:02}"

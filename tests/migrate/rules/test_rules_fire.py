@@ -26,6 +26,9 @@ AMBIENT = {"REC-32", "HYP-27", "L3C-2", "ORD-16", "REC-113"}
 
 # Rules that a violation cannot help to break along with its own.
 COMES_WITH = {
+    # An image of version 2 has no CPU policy, unless somebody puts one in.
+    "HDR-13": {"ORD-08"},
+    "REC-107": {"ORD-08"},
     # A second root high on the source is the very risk that the outlook tells of, under every placement (L3C-1),
     # and its source frame shows that the source did not mind (L3C-3).
     "HYP-22": {"L3C-1", "L3C-3"},

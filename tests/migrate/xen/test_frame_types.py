@@ -51,7 +51,7 @@ def answers(trace: Trace) -> list[tuple[str, str | None]]:
 
 
 def alone(b: StreamBuilder, ask, **more: bool) -> object:
-    """Ask a hypervisor that has not been asked anything about the guest yet, and has no 4 GiB rule."""
+    """Ask a hypervisor that has not been asked anything about the guest yet."""
 
     def then(j: Judgement) -> object:
         return ask(Hypervisor(j.pv_guest, j.placement("low"), L3_RULES["L3V-2"], **more))

@@ -6,7 +6,9 @@ from project import SAMPLES
 from migrate.destination.releases import resolve
 from migrate.guest.cpu_policy import Policy
 from migrate.guest.cpu_policy_files import stream_policy
+from migrate.rules.declaring import GuestKind
 from migrate.xen.policy_comparison import lacking, unreadable
+from streams.wire.framing import GuestType
 
 INTEL = (0x756E_6547, 0x6C65_746E, 0x4965_6E69)
 AMD = (0x6874_7541, 0x444D_4163, 0x6974_6E65)
@@ -84,10 +86,13 @@ def test_a_leaf_that_a_release_has_no_room_for_is_refused_whatever_the_host(targ
 @pytest.mark.parametrize("sample", sorted(SAMPLES.glob("x417-pv*.zst")), ids=lambda path: path.stem)
 def test_a_genuine_policy_lacks_nothing_of_itself(sample):
     found = stream_policy(sample)
-    assert list(lacking(found.policy, found.policy, found.kind, resolve())) == []
-    assert list(unreadable(found.policy, found.kind, resolve("4.17"))) == []
+    kind = GuestKind.HVM if "pvh" in sample.name else GuestKind.PV
+    assert list(lacking(found.policy, found.policy, kind, resolve())) == []
+    assert list(unreadable(found.policy, kind, resolve("4.17"))) == []
 
 
-@pytest.mark.parametrize(("name", "kind"), [("x417-pvh.plain.libxc.zst", "hvm"), ("x417-pv64.plain.libxc.zst", "pv")])
-def test_a_stream_says_which_kind_of_guest_it_is(name, kind):
-    assert stream_policy(SAMPLES / name).kind == kind
+@pytest.mark.parametrize(
+    ("name", "guest"), [("x417-pvh.plain.libxc.zst", GuestType.HVM), ("x417-pv64.plain.libxc.zst", GuestType.PV)]
+)
+def test_a_stream_says_which_kind_of_guest_it_is(name, guest):
+    assert stream_policy(SAMPLES / name).guest == guest
