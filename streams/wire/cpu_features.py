@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from streams.wire.msrs import POLICY_MSRS
+from streams.wire.msrs import POLICY_MSRS, Msr
 
 
 class Word(NamedTuple):
@@ -73,7 +73,8 @@ _NAMES: dict[Word, str] = {
 FEATURES: dict[Word, tuple[str, ...]] = {word: tuple(names.split()) for word, names in _NAMES.items()}
 """Names of a register's bits, bit 0 first; `NO_NAME` for a bit that has none."""
 
-PLATFORM_INFO, ARCH_CAPABILITIES = POLICY_MSRS
+PLATFORM_INFO: int = Msr.PLATFORM_INFO
+ARCH_CAPABILITIES: int = Msr.ARCH_CAPABILITIES
 
 MSR_NAMES: dict[int, str] = {msr: msr.name.lower() for msr in POLICY_MSRS}
 """MSRs that a policy has."""
