@@ -13,9 +13,10 @@ from migrate.guest.cpu_policy import Policy
 from migrate.rules.declaring import Effect, Severity
 from migrate.xen.hvm_context import CR0_DEFINED, CR4_DEFINED, EFER_DEFINED, context_objections, saved_vcpus
 from streams.hvm_context import decode_context
-from streams.wire import hvm
 from streams.wire.framing import HVM_SAVE_HEADER, RecordType
+from streams.wire.hvm import LAYOUTS
 from streams.wire.hvm_names import ENTRIES, HvmParam, SaveType
+from streams.wire.vcpu import FXSAVE
 
 SAMPLES = sorted(SAMPLES.glob("x417-pvh.*.zst"))
 END = HVM_SAVE_HEADER.pack(0, 0, 0)
@@ -46,13 +47,13 @@ def with_cpu_length(length):
 
 def xsave(xcr0, accum, bv=0, area=576, *, xcomp=0, reserved=bytes(48), tail=b""):
     fields = {"xfeature_mask": accum, "xcr0": xcr0, "xcr0_accum": accum, "xstate_bv": bv, "xcomp_bv": xcomp}
-    fields |= {"fxsave": hvm.FXSAVE.parse(bytes(512)), "reserved": reserved, "components": b""}
-    return packed(SaveType.CPU_XSAVE, hvm.XSAVE.build(fields).ljust(24 + area, b"\0") + tail)
+    fields |= {"fxsave": FXSAVE.parse(bytes(512)), "reserved": reserved, "components": b""}
+    return packed(SaveType.CPU_XSAVE, LAYOUTS[SaveType.CPU_XSAVE].build(fields).ljust(24 + area, b"\0") + tail)
 
 
 def msrs(*listed, count=None, reserved=0):
     entries = [{"index": index, "reserved": reserved, "value": 1} for index in listed]
-    body = hvm.CPU_MSR.build({"count": len(listed), "pad": bytes(4), "msrs": entries, "excess": b""})
+    body = LAYOUTS[SaveType.CPU_MSR].build({"count": len(listed), "pad": bytes(4), "msrs": entries, "excess": b""})
     return packed(SaveType.CPU_MSR, (count if count is not None else len(listed)).to_bytes(4, "little") + body[4:])
 
 
@@ -460,9 +461,12 @@ def test_x2apic_mode_needs_an_enabled_apic(base, refused):
 
 @pytest.mark.parametrize(("cap", "refused"), [(0x508, 0), (9, 1), (0x100, 0), (255, 1)])
 def test_there_are_eight_variable_mtrrs(cap, refused):
-    fields = hvm.MTRR.parse(bytes(240))
+    fields = LAYOUTS[SaveType.MTRR].parse(bytes(240))
     fields.msr_mtrr_cap = cap
-    assert found(with_entries(packed(SaveType.MTRR, hvm.MTRR.build(fields)))) == [("HVM-09", "EINVAL")] * refused
+    assert (
+        found(with_entries(packed(SaveType.MTRR, LAYOUTS[SaveType.MTRR].build(fields))))
+        == [("HVM-09", "EINVAL")] * refused
+    )
 
 
 @pytest.mark.parametrize(
