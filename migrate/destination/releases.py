@@ -150,6 +150,12 @@ max_subleaf_relaxed = Change("the largest subleaf of leaf 7 may be 2 on every ho
 max_leaves_relaxed = Change("the largest leaves may be 0xd and 0x80000021 on every host", "4.18.4 4.19.1 4.20.0")
 vendor_compared = Change("the policy's vendor has to be the host's", "4.22.0")
 
+umip = Change("a guest may have UMIP", "4.10.0")
+lwp_gone = Change("no guest may have Lightweight Profiling any more", "4.13.0")
+pks = Change("an HVM guest may have PKS", "4.18.0")
+auto_ibrs = Change("an HVM guest may have Automatic IBRS", "4.18.0")
+lass = Change("an HVM guest may have LASS", "4.22.0")
+
 # -- PV guests ------------------------------------------------------------------------------------------
 
 linear_pt_restricted = Change(
@@ -176,6 +182,8 @@ shadow_paging_off = Change("shadow paging is not built by default", "4.22.0")
 
 misc_features = Change("MSR_MISC_FEATURES_ENABLES is restored", "4.8.4 4.9.2 4.10.0")
 spec_ctrl = Change("MSR_SPEC_CTRL is restored", "4.7.5 4.8.4 4.9.2 4.10.1 4.11.0")
+spec_ctrl_amd = Change("MSR_SPEC_CTRL may have PSFD, and AMD's IBRS allows it", "4.14.5 4.15.3 4.16.1 4.17.0")
+spec_ctrl_more = Change("MSR_SPEC_CTRL may have the bits of IPRED, RRSBA and BHI", "4.15.6 4.16.6 4.17.4 4.18.2 4.19.0")
 tsc_aux = Change("MSR_TSC_AUX of a PV guest is restored", "4.12.0")
 seven_msrs = Change("a PV vcpu may bring seven MSRs", "4.12.0")
 two_msrs = Change("a PV vcpu may bring two MSRs", "4.10.1")

@@ -17,7 +17,7 @@ from streams.wire.xstate import XSAVE_LEGACY_SIZE, XState
 # Leaves that some release stores: basic, the hypervisor's two, extended.
 _LEAF_RANGES = ((0x0, 0x1F), (0x4000_0000, 0x4000_0000), (0x4000_0100, 0x4000_0100), (0x8000_0000, 0x8000_0021))
 
-BASIC, FEATURE_LEAF, XSTATE_LEAF, EXTENDED = 0x0, 0x7, 0xD, 0x8000_0000
+BASIC, FEATURE_LEAF, XSTATE_LEAF, EXTENDED, ADDRESS_LEAF = 0x0, 0x7, 0xD, 0x8000_0000, 0x8000_0008
 _BRAND = (0x8000_0002, 0x8000_0003, 0x8000_0004)
 
 Registers = tuple[int, int, int, int]
@@ -110,6 +110,11 @@ class Policy:
         """Components that the guest may enable."""
         eax, _, _, edx = self.leaf(XSTATE_LEAF, 0)
         return edx << 32 | eax
+
+    @property
+    def physical_bits(self) -> int:
+        """How wide a physical address is."""
+        return self.leaf(ADDRESS_LEAF)[0] & 0xFF
 
     def xsave_size(self, components: int) -> int | None:
         """Bytes of an uncompressed XSAVE area with these components; None where leaf 0xd does not tell."""
