@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +21,14 @@ import numpy as np
 from construct import Construct
 from numpy.typing import NDArray
 
+from migrate.building.hvm_contexts import (
+    CPUID_FAULTING,
+    NO_EXTRAS,
+    VIRIDIAN_FEATURES,
+    Extras,
+    hvm_context,
+    xsave_features,
+)
 from migrate.building.parts import (
     CPUID_LEAVES,
     DEVICE_MODEL,
@@ -37,7 +45,6 @@ from migrate.building.parts import (
     Rec,
     Vcpu,
     entry,
-    hvm_context,
     number_of,
     page_data,
     zeroed,
@@ -147,6 +154,7 @@ class StreamBuilder:
         self.hvm_context = bytearray()
         self.hvm_params: dict[int, int] = {}
         self._hvm_vcpus = 0
+        self._emulated = True
 
         self.rounds: list[list[int]] = []
         self.verify = False
@@ -186,8 +194,21 @@ class StreamBuilder:
         return b
 
     @classmethod
-    def hvm(cls, *, vcpus: int = 1) -> StreamBuilder:
-        """An HVM (or PVH) guest of eight pages, two of them the rings, one absent."""
+    def hvm(
+        cls,
+        *,
+        vcpus: int = 1,
+        emulated: bool = True,
+        extras: Extras = NO_EXTRAS,
+        lengths: Mapping[int, int] | None = None,
+    ) -> StreamBuilder:
+        """An HVM guest of eight pages, two of them the rings, one absent.
+
+        Parameters
+        ----------
+        emulated, extras, lengths:
+            of its context, as for `hvm_contexts.hvm_context`; params and policy have what the extras need.
+        """
         b = cls(GuestType.HVM, 8)
         for _ in range(5):
             b.new_page()
@@ -195,19 +216,34 @@ class StreamBuilder:
         b.store_pfn, b.console_pfn = b.new_page(), b.new_page()
         b.hvm_params = {HvmParam.STORE_PFN: b.store_pfn, HvmParam.CONSOLE_PFN: b.console_pfn}
         b._hvm_vcpus = vcpus
-        b.hvm_context = bytearray(hvm_context(vcpus))
-        b.libxl_after.insert(0, Rec(LibxlRecordType.EMULATOR_CONTEXT, bytearray(DEVICE_MODEL)))
-        b.libxl_checkpoint.insert(0, Rec(LibxlRecordType.EMULATOR_CONTEXT, bytearray(DEVICE_MODEL)))
-        b.xapi_blocks.insert(-1, (XapiBlockId.QEMU_TRAD, DEVICE_MODEL[EMULATOR_HEADER.size :]))
+        b._emulated = emulated
+        b.hvm_context = bytearray(hvm_context(vcpus, emulated=emulated, extras=extras, lengths=lengths))
+        if extras.viridian:
+            b.hvm_params[HvmParam.VIRIDIAN] = VIRIDIAN_FEATURES
+        if extras.xsave:
+            xsave_features(b.cpuid_policy)
+        if extras.msrs:
+            b.msr_policy[0]["value"] |= CPUID_FAULTING
+        if emulated:
+            b.libxl_after.insert(0, Rec(LibxlRecordType.EMULATOR_CONTEXT, bytearray(DEVICE_MODEL)))
+            b.libxl_checkpoint.insert(0, Rec(LibxlRecordType.EMULATOR_CONTEXT, bytearray(DEVICE_MODEL)))
+            b.xapi_blocks.insert(-1, (XapiBlockId.QEMU_TRAD, DEVICE_MODEL[EMULATOR_HEADER.size :]))
         return b
+
+    @classmethod
+    def pvh(
+        cls, *, vcpus: int = 1, extras: Extras = NO_EXTRAS, lengths: Mapping[int, int] | None = None
+    ) -> StreamBuilder:
+        """A PVH guest: like an HVM guest, but for a local APIC alone and no device model."""
+        return cls.hvm(vcpus=vcpus, emulated=False, extras=extras, lengths=lengths)
 
     def become_pv64(self) -> None:
         """Start over, in this very object, as `pv(8)`."""
         self.__dict__ = StreamBuilder.pv(8).__dict__
 
-    def become_hvm(self) -> None:
-        """Start over, in this very object, as `hvm()`."""
-        self.__dict__ = StreamBuilder.hvm().__dict__
+    def become_hvm(self, **options: Any) -> None:
+        """Start over, in this very object, as `hvm` with these options."""
+        self.__dict__ = StreamBuilder.hvm(**options).__dict__
 
     def wrap(self, container: str) -> None:
         """Put the image into a container: libxl, xl, xapi, or libxc for none."""
@@ -400,6 +436,11 @@ class StreamBuilder:
     # -- bytes -------------------------------------------------------------------------------------
 
     @property
+    def _type(self) -> str:
+        """What a configuration calls the guest."""
+        return self.guest.name.lower() if self._emulated else "pvh"
+
+    @property
     def xl_config(self) -> bytes:
         """The domain configuration in an `xl save` file, JSON; generated until it is set."""
         if self._xl_config is not None:
@@ -407,7 +448,7 @@ class StreamBuilder:
         count = len(self.vcpus) if self.guest == GuestType.PV else self._hvm_vcpus
         memory = len(self.memory) * PAGE_SIZE >> 10
         config = {
-            "c_info": {"type": self.guest.name.lower(), "name": "built"},
+            "c_info": {"type": self._type, "name": "built"},
             "b_info": {
                 "max_vcpus": count,
                 "avail_vcpus": list(range(count)),

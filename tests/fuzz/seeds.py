@@ -12,7 +12,7 @@ from pathlib import Path
 import zstandard
 
 from migrate.building.builder import StreamBuilder
-from migrate.building.parts import hvm_context
+from migrate.building.hvm_contexts import hvm_context
 from streams.bodies import HvmContext
 from streams.encoder import decode, encode
 from streams.hvm_context import HvmEntry, HvmState, decode_context, encode_context
