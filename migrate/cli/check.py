@@ -130,12 +130,14 @@ def check(
     from migrate.cli import progress
     from migrate.destination.destination import Destination
     from migrate.destination.releases import DISTINCT
+    from migrate.judging.across_releases import compare
     from migrate.judging.check import survey
     from migrate.rules.extended_cr3 import L3_RULES
     from streams.transports import TransportError
 
-    many = ALL in (target, l3_rule)
-    output = output_for(form, quiet=quiet, many=many, several=many or len(streams) > 1, fail_on=fail_on)
+    releases, forms = target == ALL, l3_rule == ALL
+    several = releases or forms or len(streams) > 1
+    output = output_for(form, quiet=quiet, releases=releases, forms=forms, several=several, fail_on=fail_on)
     watched = not quiet and progress.wanted()
     try:
         destinations = [
@@ -149,7 +151,8 @@ def check(
     for name in streams:
         try:
             with progress.ProgressBar(name) if watched else nullcontext() as bar:
-                reports = survey(
+                ask = compare if target == ALL and output.compares else survey
+                answer = ask(
                     source_of(name),
                     destinations,
                     verify=verify,
@@ -169,11 +172,14 @@ def check(
             output.lost(name, f"internal error: {type(error).__name__}")
             ending = ExitCode.FAILED
         else:
+            reports = answer if isinstance(answer, list) else answer.reports
             ending = ExitCode.FINE
             for report in reports:
                 report.stream.name = name
                 output.show(report, ending_of(report, fail_on))
                 ending = max(ending, ending_of(report, fail_on), key=BADNESS.index)
+            if not isinstance(answer, list):
+                output.compare(answer)
         worst = max(worst, ending, key=BADNESS.index)
     output.close()
     ctx.exit(worst)

@@ -78,10 +78,10 @@ class Destination:
         more = [f"{name}={value!r}" for name in ("l3_rule", "vcpus", "host") if (value := getattr(self, name))]
         return f"Destination({', '.join([repr(self.release.short), repr(self.placement), *more])})"
 
-    def but(self, *, placement: str | None = None) -> Destination:
-        """The same with another placement."""
+    def but(self, *, placement: str | None = None, release: Release | None = None) -> Destination:
+        """The same with another placement or release."""
         where = self.placement if placement is None else placement
-        return Destination(self.release, where, l3_rule=self.l3_rule, vcpus=self.vcpus, host=self.host)
+        return Destination(release or self.release, where, l3_rule=self.l3_rule, vcpus=self.vcpus, host=self.host)
 
     @property
     def l3_rule_in_force(self) -> str:

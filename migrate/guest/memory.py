@@ -15,6 +15,7 @@ from streams.pages import LEVEL_MASK, PIN_BIT
 from streams.wire.framing import P2M_HEADER, PAGE_SIZE
 
 if TYPE_CHECKING:
+    from migrate.guest.cpu_policy import Policy
     from migrate.guest.pages import PageStore
     from streams.records import Place
 
@@ -61,6 +62,8 @@ class PvGuest:
     ----------
     types:
         page type of every pfn, uint8, shape (capacity,): the last record that names it wins, 0 where none does.
+    policy:
+        what it was promised of its processor; None where the toolstack makes that up.
     state:
         bits SENT, DATA, FRAMED, REFERENCED of every pfn, uint8, shape (capacity,).
     p2m_frames:
@@ -77,6 +80,7 @@ class PvGuest:
         self.p2m_frames: NDArray[np.int64] = np.zeros(0, np.int64)
         self.vcpus: dict[int, Vcpu] = {}
         self.shared_info: bytes | None = None
+        self.policy: Policy | None = None
         self.named = 0
         self._source_mfns: NDArray[np.int64] | None = None
 

@@ -33,9 +33,9 @@ def other_placements(judgement: Judgement, destination: Destination) -> list[Fin
     extended = extended_cr3(guest)
     found: list[Finding] = []
 
-    def tell(rule: str, message: str, pfn: int | None = None, count: int = 1) -> None:
+    def tell(rule: str, message: str, pfn: int | None = None, count: int = 1, severity: Severity | None = None) -> None:
         declared = RULES[rule]
-        finding = Finding(declared, message, declared.severity, declared.effect, pfn=pfn, count=count)
+        finding = Finding(declared, message, severity or declared.severity, declared.effect, pfn=pfn, count=count)
         if finding.in_force(destination):
             found.append(finding)
 
@@ -54,7 +54,13 @@ def other_placements(judgement: Judgement, destination: Destination) -> list[Fin
                 Effect.HOST,
             )
         )
-    tell("REC-32", "the destination must run 32-bit PV guests (pv=32): not every host does")
+    off = destination.release.has(releases.pv32_off_by_default)
+    tell(
+        "REC-32",
+        "the destination must run 32-bit PV guests: "
+        + ("Xen is built without them by default (CONFIG_PV32)" if off else "not every host does (pv=32)"),
+        severity=None if off else Severity.INFO,
+    )
     by_vcpu = roots(guest)
     for index, vcpu in guest.vcpus.items():
         low = int(view(CONTEXT[4], vcpu.basic)["ctrlreg"][3]) & 0xFFF if vcpu.basic else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from migrate.destination import releases
-from migrate.rules.declaring import Effect, Severity, rule
+from migrate.rules.declaring import Effect, rule
 from streams.pages import PageType
 from streams.wire.framing import (
     HVM_SAVE_HEADER,
@@ -51,8 +51,8 @@ def pv_width_levels(b: StreamBuilder) -> None:
     """Guest width and paging levels do not belong together.
 
     What: X86_PV_INFO holds a pair other than width 4 with 3 levels or width 8 with 4 levels.
-    Why: these are the two kinds of PV guest that exist, and libxc refuses any other pair. Before Xen 4.14 the
-        levels of a 32-bit guest escaped the check; the verifier still looks at each field alone.
+    Why: these are the two kinds of PV guest that exist, and libxc refuses any other pair. Before Xen 4.12.3, 4.13.1
+        and 4.14 the levels of a 32-bit guest escaped the check; the verifier still looks at each field alone.
     Repair: look at the size of a VCPU_BASIC record (2808 bytes for width 4, 5176 for width 8) to see which of
         the two is wrong.
     Source: xg_sr_restore_x86_pv.c, handle_x86_pv_info.
@@ -67,7 +67,6 @@ def pv_width_levels(b: StreamBuilder) -> None:
     Effect.HOST,
     "xen: switch_compat",
     errno="EOPNOTSUPP",
-    severity=Severity.INFO,
     since=releases.pv32_switch,
     violation=False,
 )
@@ -76,7 +75,8 @@ def pv32_disabled_on_host(b: StreamBuilder) -> None:
 
     What: the guest has width 4.
     Why: libxc tells Xen to make the new domain a 32-bit one as soon as X86_PV_INFO arrives. A Xen that was
-        booted with pv=no-32, built without 32-bit PV, or that runs on shadow stacks answers EOPNOTSUPP.
+        booted with pv=no-32, built without 32-bit PV (CONFIG_PV32, off by default since 4.16), or that uses CET for
+        itself answers EOPNOTSUPP. Where `xl info` has xen-3.0-x86_32p among its xen_caps, it takes the guest.
     Repair: boot the destination with pv=32, or choose another one. Nothing in the stream decides this.
     Source: xen, switch_compat; options pv= and CONFIG_PV32.
     """
@@ -268,19 +268,22 @@ def msr_policy_length(b: StreamBuilder) -> None:
     "cpu-policy-unknown",
     Effect.HYPERCALL,
     "xen: update_domain_cpu_policy",
-    errno="ERANGE",
+    errno="ERANGE/E2BIG/EINVAL/EOVERFLOW",
     since=releases.version_3,
 )
 def cpu_policy_unknown(b: StreamBuilder) -> None:
-    """The guest's CPU policy names a leaf or an MSR that Xen does not know.
+    """The guest's CPU policy is one that Xen does not take.
 
-    What: X86_CPUID_POLICY has a leaf outside of Xen's ranges, or X86_MSR_POLICY an unknown MSR (ERANGE) or
-        flags that are not zero (EINVAL).
-    Why: the policy is set at STATIC_DATA_END, before any memory comes. Xen reads it entry by entry and refuses
-        what it cannot store. Even a well-formed policy is refused (EINVAL) where it asks for more than the
-        host has; the stream alone does not tell.
+    What: X86_CPUID_POLICY has a leaf or subleaf that the release does not store, or X86_MSR_POLICY such an MSR
+        (ERANGE); there are too many entries (E2BIG), a value is too wide (EOVERFLOW), an MSR has flags, or the
+        last leaf, the last subleaf of leaf 7 or PLATFORM_INFO goes beyond what a host can offer (EINVAL).
+    Why: the policy is set at STATIC_DATA_END, before any memory comes. Xen refuses what it cannot store: leaf 7's
+        subleaf 2 and the leaves up to 0x80000021 are unknown to 4.14.4, 4.15.2 and before. Then it compares the
+        maxima with the host's, and since 4.22 the vendor. Features are never compared: those that the host
+        lacks are taken away in silence. What hangs on the host is told as info.
     Repair: drop the entry. For a host that offers too little, level the guest's CPUID before it is started.
-    Source: xen, update_domain_cpu_policy; x86_cpuid_copy_from_buffer, x86_msr_copy_from_buffer.
+    Source: xen, update_domain_cpu_policy; x86_cpuid_copy_from_buffer, x86_msr_copy_from_buffer,
+        x86_cpu_policies_are_compatible.
     """
     b.cpuid_policy.append({**b.cpuid_policy[-1], "leaf": 0x5000_0000})
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from migrate.destination import releases
 from migrate.destination.releases import LONG_RECORD, SHORT_RECORD, Release
-from migrate.guest.cpu_policy import policy_objection
+from migrate.guest.cpu_policy import policy_objection, read_policy
 from migrate.rules.declaring import Effect
 from migrate.rules.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
 from migrate.toolstack.containers import ContainerChecks
@@ -40,6 +40,7 @@ from streams.wire.framing import (
 )
 
 if TYPE_CHECKING:
+    from migrate.guest.cpu_policy import Policy
     from migrate.rules.findings import Collector
     from migrate.toolstack.page_comparison import VerifyPhase
     from migrate.xen.hypercalls import Step
@@ -141,6 +142,14 @@ class Restorer:
         self.on_checkpoint: Callable[[Place], None] = lambda place: None
         self._completed = False
 
+    @property
+    def policy(self) -> Policy | None:
+        """What the stream promises of the guest's processor; None where it says nothing of that."""
+        if not self.policies:
+            return None
+        cpuid = self.policies.get(RecordType.X86_CPUID_POLICY, b"")
+        return read_policy(cpuid, self.policies.get(RecordType.X86_MSR_POLICY))
+
     # -- containers and headers --------------------------------------------------------------------
 
     def container(self, name: str) -> None:
@@ -187,6 +196,9 @@ class Restorer:
         self.facts.converted = header.xen_major == 0
         self.facts.xen = None if self.facts.converted else f"{header.xen_major}.{header.xen_minor}"
         saver = Release(header.xen_major, header.xen_minor)
+        if saver.branch > releases.NEWEST.branch:
+            newest = releases.NEWEST.branch_name
+            self._header("HDR-12", f"saved by Xen {self.facts.xen}; the newest known here is {newest}", offset + 8)
         if not self.facts.converted and (self.version == 3) != saver.has(releases.version_3):
             self._header("HDR-13", f"a version {self.version} image from Xen {self.facts.xen}", offset + 8)
         if header.reserved:

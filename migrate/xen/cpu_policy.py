@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 Kind = Literal["pv", "hvm"]
 
 CALL = "set_cpu_policy"
+INTEL = "GenuineIntel"
 NOWHERE = 0xFFFF_FFFF
 """What Xen reports for the leaf, subleaf or MSR that a refusal is not about."""
 
@@ -334,7 +335,7 @@ _COMPONENTS: dict[str, int] = {
     "mpx": XState.BNDREGS | XState.BNDCSR,
     "avx512f": XState.OPMASK | XState.ZMM | XState.HI_ZMM,
     "pku": XState.PKRU,
-    "lwp": 1 << 62,
+    "lwp": XState.LWP,
 }
 
 MOST_PHYSICAL_BITS = 52
@@ -400,6 +401,67 @@ def effective(
     if host_max is not None:
         msrs[PLATFORM_INFO] &= (host_max.msrs or {}).get(PLATFORM_INFO, 0)
     return Policy({key: (r[0], r[1], r[2], r[3]) for key, r in leaves.items()}, msrs)
+
+
+class Processor(NamedTuple):
+    """What can be told of a guest's processor at its destination.
+
+    Attributes
+    ----------
+    promised:
+        what the stream says of it; no leaves where the toolstack makes its policy.
+    most:
+        what it can have at most (`effective`).
+    intel:
+        whether the host is Intel's; None where that is not known.
+    dbext:
+        whether the host has AMD's data breakpoint extension; None where that is not known.
+    """
+
+    promised: Policy
+    most: Policy
+    intel: bool | None = None
+    dbext: bool | None = None
+
+    def has(self, feature: str) -> bool | None:
+        """Whether the guest has a feature: yes, as far as the stream can say; no, for certain; None: the host's to say.
+
+        Raises KeyError for a name that nobody knows.
+        """
+        if not self.most.has(feature):
+            return False
+        word, _ = HOME[feature]
+        return True if (word.leaf, word.subleaf) in self.promised.leaves else None
+
+    def has_components(self, components: int) -> bool | None:
+        """In the same way whether it may enable these components of xcr0."""
+        if components & ~self.most.xcr0:
+            return False
+        needed = [self.has(feature) for feature, bits in _COMPONENTS.items() if components & bits]
+        return True if all(needed) else None
+
+    @property
+    def faults_on_cpuid(self) -> bool | None:
+        """In the same way whether the guest can have CPUID fault."""
+        if not (self.most.msrs or {}).get(PLATFORM_INFO, 0) & _CPUID_FAULTING:
+            return False
+        return True if PLATFORM_INFO in (self.promised.msrs or {}) else None
+
+
+def processor(
+    promised: Policy | None,
+    kind: Kind,
+    release: Release,
+    *,
+    width: int = 8,
+    hap: bool = True,
+    nested: bool = False,
+    host_max: Policy | None = None,
+) -> Processor:
+    """The processor of a guest at its destination; for the parameters see `effective`."""
+    most = effective(promised, kind, release, width=width, hap=hap, nested=nested, host_max=host_max)
+    intel = None if host_max is None else host_max.vendor == INTEL
+    return Processor(promised or Policy({}), most, intel, None if host_max is None else host_max.has("dbext"))
 
 
 def _bits(stream: Policy, word: Word, release: Release) -> int:

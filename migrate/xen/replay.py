@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from migrate.destination import releases
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity
 from migrate.rules.extended_cr3 import L3_RULES
 from migrate.rules.findings import Finding
+from migrate.xen.cpu_policy import processor
 from migrate.xen.entries import bad_descriptors
 from migrate.xen.frame_types import FrameType, Hypervisor, Refused
 from migrate.xen.hypercalls import (
@@ -106,7 +108,13 @@ class PvReplay:
         self.vcpus = vcpus
         self._cleared = False
         self._mappers: dict[int, str] = {}  # which entry maps a frame writable, where that was asked
-        self.xen = Hypervisor(guest, placement, L3_RULES[destination.l3_rule_in_force])
+        self.cpu = processor(guest.policy, "pv", self.release, width=guest.width)
+        self.xen = Hypervisor(
+            guest,
+            placement,
+            L3_RULES[destination.l3_rule_in_force],
+            linear_restricted=self.release.has(releases.linear_pt_restricted),
+        )
 
     def run(self, steps: Sequence[Step], tally: SoundnessTally | None = None) -> Trace:
         """Run the steps in the order given, past refusals.
@@ -207,13 +215,13 @@ class PvReplay:
             case SetContext():
                 return self._set_context(step)
             case SetExtended():
-                found = extended_objections(step.content, step.vcpu, self.vcpus)
+                found = extended_objections(step.content, step.vcpu, self.vcpus, self.release, self.cpu.intel)
                 return self._objected(step, "set_ext_vcpucontext", step.vcpu, step.place, found)
             case SetXsave():
-                found = xsave_objections(step.content, step.vcpu)
+                found = xsave_objections(step.content, step.vcpu, self.release, self.cpu)
                 return self._objected(step, "setvcpuextstate", step.vcpu, step.place, found)
             case SetMsrs():
-                found = msrs_objections(step.content, step.vcpu, self.release)
+                found = msrs_objections(step.content, step.vcpu, self.release, self.cpu)
                 return self._objected(step, "set_vcpu_msrs", step.vcpu, step.place, found)
             case Pin():
                 return self._pin(step)
@@ -291,14 +299,16 @@ class PvReplay:
         findings = []
         for objection in objections:
             rule = RULES[objection.rule]
-            certain = objection.certain and bool(objection.errno)
+            certain = objection.certain and objection.errno is not None
             outlook = f"{call} → -{objection.errno}" if certain else "whether Xen takes it depends on the host"
             findings.append(
                 Finding(
                     rule,
                     f"{objection.message}: {outlook}" if objection.errno else objection.message,
-                    Severity.ERROR if certain else Severity.WARNING if objection.errno else rule.severity,
-                    Effect.HYPERCALL if certain else Effect.HOST if objection.errno else rule.effect,
+                    objection.severity
+                    or (Severity.ERROR if certain else Severity.WARNING if objection.errno else rule.severity),
+                    objection.effect
+                    or (Effect.HYPERCALL if certain else Effect.HOST if objection.errno else rule.effect),
                     offset=place.offset,
                     record=place.index,
                     record_type=place.name,

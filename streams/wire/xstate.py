@@ -50,10 +50,17 @@ class XState(IntFlag):
     PKRU = 1 << 9
     TILECFG = 1 << 17
     TILEDATA = 1 << 18
+    LWP = 1 << 62
 
 
-def valid_xcr0(value: int) -> bool:
-    """Whether these components may be enabled together on any CPU (`valid_xcr0`)."""
+def valid_xcr0(value: int, *, tiles: bool = True) -> bool:
+    """Whether these components may be enabled together on any CPU (`valid_xcr0`).
+
+    Parameters
+    ----------
+    tiles:
+        whether those of AMX are looked at, too.
+    """
     avx512 = XState.OPMASK | XState.ZMM | XState.HI_ZMM
     mpx = XState.BNDREGS | XState.BNDCSR
     amx = XState.TILECFG | XState.TILEDATA
@@ -62,5 +69,5 @@ def valid_xcr0(value: int) -> bool:
         and (not value & XState.AVX or value & XState.SSE)
         and (not value & avx512 or (value & XState.AVX and value & avx512 == avx512))
         and value & mpx in (0, mpx)
-        and value & amx in (0, amx)
+        and (value & amx in (0, amx) or not tiles)
     )

@@ -29,13 +29,13 @@ KNOWN: dict[str, list[tuple[int, int]]] = {
         (60, 69),  # BASIC
         (70, 75),  # EXTENDED
         (80, 85),  # XSAVE
-        (90, 92),  # MSRS
+        (90, 93),  # MSRS
         (100, 112),  # the others
     ],
     "ORD": [(1, 25)],
     "XRC": [(1, 16), (20, 20), (30, 34), (40, 46)],
     "HVM": [(1, 14)],
-    "HYP": [(1, 27)],
+    "HYP": [(1, 29)],
 }
 KNOWN_IDS = [
     f"{layer}-{number:02}"

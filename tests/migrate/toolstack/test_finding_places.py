@@ -7,6 +7,7 @@ import pytest
 
 from migrate import check
 from migrate.building.builder import StreamBuilder
+from migrate.destination.releases import RELEASES
 from migrate.judging.check import judge
 from migrate.judging.report import Report
 from migrate.rules.catalogue import RULES
@@ -34,7 +35,9 @@ OF_RECORDS = [
 def violated(rule: str) -> tuple[StreamBuilder, Report]:
     b = StreamBuilder.pv(4)
     RULES[rule].violation(b)
-    return b, check(b.build(), placement=NEEDS_PLACEMENT.get(rule, "source"), verify=rule in NEEDS_VERIFY)
+    newest = [release for release in RELEASES if RULES[rule].in_force(release)][-1].name
+    placement = NEEDS_PLACEMENT.get(rule, "source")
+    return b, check(b.build(), target=newest, placement=placement, verify=rule in NEEDS_VERIFY)
 
 
 def the(rule: str, report: Report) -> Finding:

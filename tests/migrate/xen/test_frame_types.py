@@ -9,6 +9,7 @@ from migrate.destination.destination import Destination
 from migrate.judging.check import judge
 from migrate.judging.judgement import Judgement
 from migrate.rules.catalogue import RULES
+from migrate.rules.extended_cr3 import L3_RULES
 from migrate.rules.findings import Finding
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.xen import frame_types
@@ -48,11 +49,11 @@ def answers(trace: Trace) -> list[tuple[str, str | None]]:
     ]
 
 
-def alone(b: StreamBuilder, ask) -> object:
-    """Ask a hypervisor that has not been asked anything about the guest yet."""
+def alone(b: StreamBuilder, ask, **more: bool) -> object:
+    """Ask a hypervisor that has not been asked anything about the guest yet, and has no 4 GiB rule."""
 
     def then(j: Judgement) -> object:
-        return ask(Hypervisor(j.restorer.kind.guest, j.placement("low"), lambda *_: None))
+        return ask(Hypervisor(j.restorer.kind.guest, j.placement("low"), L3_RULES["L3V-2"], **more))
 
     return judge(b.build(), then=then)
 
@@ -226,6 +227,7 @@ def test_linear_tables_form_no_chains(third_maps):
         assert told is not None
         assert told.startswith("HYP-17: ")
         assert told.endswith("such chains may be one table long")
+        assert alone(b, ask, linear_restricted=False) is None
 
 
 @pytest.mark.parametrize(("kind", "levels"), [(FrameType.L2, 2), (FrameType.L3, 3), (FrameType.L4, 4)])
