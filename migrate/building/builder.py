@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 
 from migrate.building.hvm_contexts import (
     CPUID_FAULTING,
-    NO_EXTRAS,
+    PC,
+    PVH,
     VIRIDIAN_FEATURES,
-    Extras,
+    Hardware,
     hvm_context,
-    xsave_features,
+    promise_xsave,
 )
 from migrate.building.parts import (
     CPUID_LEAVES,
@@ -194,56 +195,40 @@ class StreamBuilder:
         return b
 
     @classmethod
-    def hvm(
-        cls,
-        *,
-        vcpus: int = 1,
-        emulated: bool = True,
-        extras: Extras = NO_EXTRAS,
-        lengths: Mapping[int, int] | None = None,
-    ) -> StreamBuilder:
-        """An HVM guest of eight pages, two of them the rings, one absent.
-
-        Parameters
-        ----------
-        emulated, extras, lengths:
-            of its context, as for `hvm_contexts.hvm_context`; params and policy have what the extras need.
-        """
+    def hvm(cls, *, vcpus: int = 1, hardware: Hardware = PC) -> StreamBuilder:
+        """An HVM guest of eight pages, two of them the rings, one absent; params and policy suit its hardware."""
         b = cls(GuestType.HVM, 8)
         for _ in range(5):
             b.new_page()
         b.absent_pfn = b.new_page(PageType.XTAB)
         b.store_pfn, b.console_pfn = b.new_page(), b.new_page()
         b.hvm_params = {HvmParam.STORE_PFN: b.store_pfn, HvmParam.CONSOLE_PFN: b.console_pfn}
-        b._hvm_vcpus = vcpus
-        b._emulated = emulated
-        b.hvm_context = bytearray(hvm_context(vcpus, emulated=emulated, extras=extras, lengths=lengths))
-        if extras.viridian:
+        b._hvm_vcpus, b._emulated = vcpus, hardware.emulated
+        b.hvm_context = bytearray(hvm_context(vcpus, hardware))
+        if hardware.viridian:
             b.hvm_params[HvmParam.VIRIDIAN] = VIRIDIAN_FEATURES
-        if extras.xsave:
-            xsave_features(b.cpuid_policy)
-        if extras.msrs:
+        if hardware.xsave:
+            promise_xsave(b.cpuid_policy)
+        if hardware.msrs:
             b.msr_policy[0]["value"] |= CPUID_FAULTING
-        if emulated:
+        if hardware.emulated:
             b.libxl_after.insert(0, Rec(LibxlRecordType.EMULATOR_CONTEXT, bytearray(DEVICE_MODEL)))
             b.libxl_checkpoint.insert(0, Rec(LibxlRecordType.EMULATOR_CONTEXT, bytearray(DEVICE_MODEL)))
             b.xapi_blocks.insert(-1, (XapiBlockId.QEMU_TRAD, DEVICE_MODEL[EMULATOR_HEADER.size :]))
         return b
 
     @classmethod
-    def pvh(
-        cls, *, vcpus: int = 1, extras: Extras = NO_EXTRAS, lengths: Mapping[int, int] | None = None
-    ) -> StreamBuilder:
+    def pvh(cls, *, vcpus: int = 1) -> StreamBuilder:
         """A PVH guest: like an HVM guest, but for a local APIC alone and no device model."""
-        return cls.hvm(vcpus=vcpus, emulated=False, extras=extras, lengths=lengths)
+        return cls.hvm(vcpus=vcpus, hardware=PVH)
 
     def become_pv64(self) -> None:
         """Start over, in this very object, as `pv(8)`."""
         self.__dict__ = StreamBuilder.pv(8).__dict__
 
-    def become_hvm(self, **options: Any) -> None:
-        """Start over, in this very object, as `hvm` with these options."""
-        self.__dict__ = StreamBuilder.hvm(**options).__dict__
+    def become_hvm(self, hardware: Hardware = PC) -> None:
+        """Start over, in this very object, as `hvm()` with this hardware."""
+        self.__dict__ = StreamBuilder.hvm(hardware=hardware).__dict__
 
     def wrap(self, container: str) -> None:
         """Put the image into a container: libxl, xl, xapi, or libxc for none."""

@@ -1,17 +1,18 @@
 """HVM contexts: the saved hardware of a guest that waits in its kernel, with any of the entries that Xen knows.
 
     hvm_context(vcpus=2)                                # a PC with two processors
-    hvm_context(emulated=False)                         # a PVH guest: a local APIC alone
+    hvm_context(1, PVH)                                 # a PVH guest: a local APIC alone
     edit(b.hvm_context, SaveType.CPU, cr0=0)            # another cr0 for vcpu 0
     add(b.hvm_context, SaveType.PCI_LINK, bytes(8))     # one more entry, before END
 
-Entries have the form that every release from 4.14 on takes, unless `lengths` tells others.
+Entries have the form that every release from 4.14 on takes, unless `Hardware.lengths` tells others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from migrate.building.parts import DR6, DR7, EFLAGS, KERNEL_STACK, KERNEL_TEXT, TSC_KHZ
@@ -78,50 +79,44 @@ _LVT_MASKED = ("lvt_timer", "lvt_thermal", "lvt_pmc", "lvt_lint0", "lvt_lint1", 
 
 XCR0 = int(XState.X87 | XState.SSE | XState.AVX)
 XSAVE_FEATURES = ("xsave", "avx")
-VIRIDIAN_FEATURES = 0x25  # the base features, the reference counter, the APIC's assist page
+VIRIDIAN_FEATURES = 0x5  # the base features and the reference counter, as every release knows them
 CPUID_FAULTING = 1 << 31
 
 
-class Extras(NamedTuple):
-    """Entries that guests have only if they use what is in them.
+class Hardware(NamedTuple):
+    """What an HVM guest's saver has to write of.
 
     Attributes
     ----------
-    viridian:
-        VIRIDIAN_DOMAIN and VIRIDIAN_VCPU; param VIRIDIAN should be `VIRIDIAN_FEATURES` then.
-    xsave:
-        CPU_XSAVE, with AVX; the CPU policy should have `XSAVE_FEATURES` then.
-    msrs:
-        CPU_MSR, with CPUID faulting; the policy's PLATFORM_INFO should have `CPUID_FAULTING` then.
-    """
-
-    viridian: bool = False
-    xsave: bool = False
-    msrs: bool = False
-
-
-NO_EXTRAS, ALL_EXTRAS = Extras(), Extras(viridian=True, xsave=True, msrs=True)
-
-
-def hvm_context(
-    vcpus: int = 1,
-    *,
-    emulated: bool = True,
-    extras: Extras = NO_EXTRAS,
-    lengths: Mapping[int, int] | None = None,
-) -> bytes:
-    """Body of an HVM_CONTEXT record, its entries in a saver's order.
-
-    Parameters
-    ----------
     emulated:
         whether the guest has the devices of a PC; a PVH guest has not.
+    viridian:
+        whether it uses the interface of Hyper-V: VIRIDIAN_DOMAIN and VIRIDIAN_VCPU, param VIRIDIAN.
+    xsave:
+        whether it uses XSAVE: CPU_XSAVE with AVX, and a CPU policy that promises it.
+    msrs:
+        whether it has CPUID fault: CPU_MSR, and PLATFORM_INFO in the policy.
     lengths:
         of entries, by type, where they are not those of 4.14: longer ones end in zeros.
     """
-    known = dict(_LENGTHS) | dict(lengths or {})
+
+    emulated: bool = True
+    viridian: bool = False
+    xsave: bool = False
+    msrs: bool = False
+    lengths: Mapping[int, int] = MappingProxyType({})
+
+
+PC, PVH = Hardware(), Hardware(emulated=False)
+EVERYTHING = Hardware(viridian=True, xsave=True, msrs=True)
+"""All types of entries that there are."""
+
+
+def hvm_context(vcpus: int = 1, hardware: Hardware = PC) -> bytes:
+    """Body of an HVM_CONTEXT record, its entries in a saver's order."""
+    known = {**_LENGTHS, **hardware.lengths}
     parts = []
-    for kind, instance, body in _entries(vcpus, emulated, extras):
+    for kind, instance, body in _entries(vcpus, hardware):
         length = known.get(kind, len(body))
         parts.append(pack_entry(kind, body[:length].ljust(length, b"\0"), instance))
     return b"".join([*parts, pack_entry(SaveType.END, b"")])
@@ -180,8 +175,8 @@ def _entries_of(context: bytearray) -> tuple[HvmEntry, ...]:
     return decode_context(bytes(context)).entries
 
 
-def xsave_features(leaves: list[dict[str, int]]) -> None:
-    """Add to a policy's leaves what a vcpu with an `Extras.xsave` entry was promised."""
+def promise_xsave(leaves: list[dict[str, int]]) -> None:
+    """Add to a policy's leaves what a guest that uses XSAVE was promised."""
     for feature in XSAVE_FEATURES:
         word, bit = HOME[feature]
         leaf = next(leaf for leaf in leaves if (leaf["leaf"], leaf["subleaf"]) == (word.leaf, NO_SUBLEAF))
@@ -193,7 +188,7 @@ def xsave_features(leaves: list[dict[str, int]]) -> None:
 # -- entries ----------------------------------------------------------------------------------------
 
 
-def _entries(vcpus: int, emulated: bool, extras: Extras) -> Iterator[tuple[int, int, bytes]]:
+def _entries(vcpus: int, hardware: Hardware) -> Iterator[tuple[int, int, bytes]]:
     """Type, instance and body of all but END, types ascending, each for all vcpus in turn."""
 
     def of_vcpus(kind: int, body: Any) -> Iterator[tuple[int, int, bytes]]:
@@ -201,24 +196,24 @@ def _entries(vcpus: int, emulated: bool, extras: Extras) -> Iterator[tuple[int, 
 
     yield SaveType.HEADER, 0, SAVE_HEADER.pack(SaveHeader(SAVE_MAGIC, SAVE_VERSION, 2**64 - 1, SIGNATURE, TSC_KHZ))
     yield from of_vcpus(SaveType.CPU, _cpu)
-    if emulated:
+    if hardware.emulated:
         yield from ((SaveType.PIC, instance, _pic(instance)) for instance in range(PICS))
         yield SaveType.IOAPIC, 0, _ioapic()
     yield from of_vcpus(SaveType.LAPIC, _lapic)
     yield from of_vcpus(SaveType.LAPIC_REGS, _lapic_registers)
     yield from ((kind, 0, bytes(size)) for kind, size in _LINES.items())
-    if emulated:
+    if hardware.emulated:
         yield from ((kind, 0, body()) for kind, body in _CLOCKS.items())
     yield from of_vcpus(SaveType.MTRR, _mtrr)
-    if extras.viridian:
+    if hardware.viridian:
         yield SaveType.VIRIDIAN_DOMAIN, 0, _filled(VIRIDIAN_DOMAIN, guest_os_id=0x8100_0001_0601_0000)
-    if extras.xsave:
+    if hardware.xsave:
         yield from of_vcpus(SaveType.CPU_XSAVE, _xsave)
-    if extras.viridian:
+    if hardware.viridian:
         yield from of_vcpus(SaveType.VIRIDIAN_VCPU, _viridian_vcpu)
     yield from of_vcpus(SaveType.VMCE_VCPU, lambda vcpu: _filled(VMCE_VCPU, caps=2))
     yield from of_vcpus(SaveType.TSC_ADJUST, lambda vcpu: bytes(TSC_ADJUST.size))
-    if extras.msrs:
+    if hardware.msrs:
         yield from of_vcpus(SaveType.CPU_MSR, _msrs)
 
 
@@ -295,12 +290,11 @@ def _hpet() -> bytes:
     return _filled(HPET, capability=_HPET_CAPABILITY, timers=(timer,) * HPET_TIMERS)
 
 
-_CLOCKS = {
-    SaveType.PIT: _pit,
-    SaveType.RTC: _rtc,
-    SaveType.HPET: _hpet,
-    SaveType.PMTIMER: lambda: bytes(PMTIMER.size),
-}
+def _pmtimer() -> bytes:
+    return bytes(PMTIMER.size)
+
+
+_CLOCKS = {SaveType.PIT: _pit, SaveType.RTC: _rtc, SaveType.HPET: _hpet, SaveType.PMTIMER: _pmtimer}
 
 
 def _mtrr(vcpu: int) -> bytes:

@@ -122,11 +122,11 @@ def hvm_device_missing(b: StreamBuilder) -> None:
     Repair: restore the guest as what it was saved as (`type` in its configuration), or drop the entry.
     Source: xen, ioapic_load, pit_load, rtc_load, hpet_load, acpi_load, vpic_load; pmtimer_change_ioport.
     """
-    from migrate.building.hvm_contexts import add
+    from migrate.building.hvm_contexts import PVH, add
     from streams.wire.hvm_interrupts import IOAPIC
     from streams.wire.hvm_names import SaveType
 
-    b.become_hvm(emulated=False)
+    b.become_hvm(PVH)
     add(b.hvm_context, SaveType.IOAPIC, bytes(IOAPIC.size))
 
 

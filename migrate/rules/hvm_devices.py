@@ -132,10 +132,10 @@ def hvm_viridian_padding(b: StreamBuilder) -> None:
     Repair: fetch the context again.
     Source: xen, viridian_load_vcpu_ctxt.
     """
-    from migrate.building.hvm_contexts import Extras, edit
+    from migrate.building.hvm_contexts import Hardware, edit
     from streams.wire.hvm_names import SaveType
 
-    b.become_hvm(extras=Extras(viridian=True))
+    b.become_hvm(Hardware(viridian=True))
     edit(b.hvm_context, SaveType.VIRIDIAN_VCPU, pad=b"\1" * 7)
 
 
@@ -176,11 +176,11 @@ def hvm_viridian_page_missing(b: StreamBuilder) -> None:
     Repair: let nobody send such a stream; update the host.
     Source: xen, viridian_map_guest_page, update_reference_tsc, viridian_synic_deliver_timer_msg; XSA-472.
     """
-    from migrate.building.hvm_contexts import Extras, edit
+    from migrate.building.hvm_contexts import Hardware, edit
     from streams.wire.framing import PAGE_SHIFT
     from streams.wire.hvm_names import SaveType
 
-    b.become_hvm(extras=Extras(viridian=True))
+    b.become_hvm(Hardware(viridian=True))
     edit(b.hvm_context, SaveType.VIRIDIAN_DOMAIN, reference_tsc=b.absent_pfn << PAGE_SHIFT | 1)
 
 
@@ -214,8 +214,8 @@ def hvm_viridian_lost(b: StreamBuilder) -> None:
     Repair: send the parameter, or restore with a configuration that turns Viridian on.
     Source: xen, viridian_load_domain_ctxt, viridian_load_vcpu_ctxt.
     """
-    from migrate.building.hvm_contexts import Extras
+    from migrate.building.hvm_contexts import Hardware
     from streams.wire.hvm_names import HvmParam
 
-    b.become_hvm(extras=Extras(viridian=True))
+    b.become_hvm(Hardware(viridian=True))
     del b.hvm_params[HvmParam.VIRIDIAN]

@@ -63,11 +63,11 @@ def hvm_xsave_impossible(b: StreamBuilder) -> None:
     Repair: fetch the context again.
     Source: xen, hvm_load_cpu_xsave_states, validate_xstate, valid_xcr0.
     """
-    from migrate.building.hvm_contexts import Extras, edit
+    from migrate.building.hvm_contexts import Hardware, edit
     from streams.wire.hvm_names import SaveType
     from streams.wire.xstate import XState
 
-    b.become_hvm(extras=Extras(xsave=True))
+    b.become_hvm(Hardware(xsave=True))
     edit(b.hvm_context, SaveType.CPU_XSAVE, xcr0=int(XState.X87 | XState.AVX))  # AVX without SSE
 
 
@@ -83,11 +83,11 @@ def hvm_xsave_size(b: StreamBuilder) -> None:
     Repair: fetch the context again.
     Source: xen, hvm_load_cpu_xsave_states, xstate_ctxt_size.
     """
-    from migrate.building.hvm_contexts import Extras, resize
+    from migrate.building.hvm_contexts import Hardware, resize
     from streams.wire.hvm_cpu import XSAVE
     from streams.wire.hvm_names import SaveType
 
-    b.become_hvm(extras=Extras(xsave=True))
+    b.become_hvm(Hardware(xsave=True))
     resize(b.hvm_context, SaveType.CPU_XSAVE, XSAVE.size)  # no room for AVX
 
 
@@ -100,10 +100,10 @@ def hvm_msrs(b: StreamBuilder) -> None:
     Repair: fetch the context again.
     Source: xen, hvm_load_cpu_msrs.
     """
-    from migrate.building.hvm_contexts import Extras, edit
+    from migrate.building.hvm_contexts import Hardware, edit
     from streams.wire.hvm_names import SaveType
 
-    b.become_hvm(extras=Extras(msrs=True))
+    b.become_hvm(Hardware(msrs=True))
     edit(b.hvm_context, SaveType.CPU_MSR, count=2)
 
 
@@ -164,11 +164,11 @@ def hvm_extended_state_reset(b: StreamBuilder) -> None:
     Repair: put the CPU entry first.
     Source: xen, hvm_load_cpu_ctxt.
     """
-    from migrate.building.hvm_contexts import Extras, add, drop
+    from migrate.building.hvm_contexts import Hardware, add, drop
     from streams.hvm_context import decode_context
     from streams.wire.hvm_names import SaveType
 
-    b.become_hvm(extras=Extras(xsave=True))
+    b.become_hvm(Hardware(xsave=True))
     cpu = decode_context(bytes(b.hvm_context)).of(SaveType.CPU)[0]
     drop(b.hvm_context, SaveType.CPU)
     add(b.hvm_context, SaveType.CPU, cpu.body)

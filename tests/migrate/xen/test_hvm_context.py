@@ -3,7 +3,18 @@
 import pytest
 from hvm_domains import END, HEADER_SIZE, context, found, told
 
-from migrate.building.hvm_contexts import Extras, add, drop, edit, hvm_context, pack_entry, resize
+from migrate.building.hvm_contexts import (
+    EVERYTHING,
+    PC,
+    PVH,
+    Hardware,
+    add,
+    drop,
+    edit,
+    hvm_context,
+    pack_entry,
+    resize,
+)
 from migrate.destination.releases import DISTINCT
 from migrate.rules.declaring import Effect, Severity
 from migrate.xen.hvm_context import has_emulated_devices, saved_vcpus
@@ -18,7 +29,7 @@ both = pytest.mark.parametrize("release", [ONE_PASS, TWO_PHASES, "4.20"])
 @pytest.mark.parametrize("vcpus", [1, 2, 5])
 @pytest.mark.parametrize("emulated", [True, False])
 def test_sound_context_has_nothing_to_say(vcpus, emulated):
-    body = hvm_context(vcpus, emulated=emulated)
+    body = hvm_context(vcpus, hardware=PC if emulated else PVH)
     for release in ("4.14", "4.17", "4.20", "4.22"):
         assert found(body, release, vcpus=vcpus, emulated=emulated) == []
 
@@ -78,7 +89,7 @@ def test_broken_chain_is_refused_where_it_breaks(body, errno, offset, release):
     ids=lambda value: getattr(value, "name", value),
 )
 def test_an_entry_beyond_the_end_is_answered_by_its_handler_before_there_were_two_phases(kind, errno):
-    body = bytearray(hvm_context(extras=Extras(xsave=True, msrs=True)))
+    body = bytearray(hvm_context(hardware=Hardware(xsave=True, msrs=True)))
     entry = next(e for e in decode_context(bytes(body)).entries if e.typecode == kind)
     body[entry.offset + 4 : entry.offset + 8] = (0xFFFF_FF00).to_bytes(4, "little")
     assert [told(bytes(body), release)[0].errno for release in (ONE_PASS, TWO_PHASES)] == [errno, "ENODATA"]
@@ -167,18 +178,18 @@ def test_there_are_two_pics(release, errno):
 @pytest.mark.parametrize("kind", ["PIC", "IOAPIC", "PIT", "RTC", "HPET", "PMTIMER"])
 def test_a_pvh_guest_has_no_such_device_whatever_the_entry_is_like(kind, release):
     for body, instance in ((b"", 0), (bytes(8), 9)):
-        stray = context(pack_entry(SaveType[kind], body, instance), emulated=False)
+        stray = context(pack_entry(SaveType[kind], body, instance), hardware=PVH)
         assert found(stray, release, emulated=False) == [("HVM-15", "ENODEV")]
 
 
 def test_the_first_release_had_every_device():
-    body = bytearray(hvm_context(emulated=False))
+    body = bytearray(hvm_context(1, PVH))
     add(body, SaveType.PMTIMER, bytes(8))
     assert "HVM-15" not in [rule for rule, _ in found(body, "4.6", emulated=False)]
 
 
 def test_an_hvm_domain_takes_a_pvh_guests_context():
-    assert found(hvm_context(emulated=False), emulated=True) == []
+    assert found(hvm_context(1, PVH), emulated=True) == []
 
 
 def test_a_majority_of_devices_makes_an_hvm_guest():
@@ -230,7 +241,7 @@ def test_an_entry_of_any_length_gets_an_answer_in_its_place(kind):
 
 @pytest.mark.parametrize("release", DISTINCT, ids=str)
 def test_every_release_has_an_answer_to_everything_at_once(release):
-    body = hvm_context(2, extras=Extras(True, True, True))
+    body = hvm_context(2, EVERYTHING)
     flipped = bytes(byte ^ (0xFF if at % 97 == 5 and at > HEADER_SIZE else 0) for at, byte in enumerate(body))
     for objection in told(flipped, release.name):
         assert objection.certain == (

@@ -3,7 +3,7 @@
 import pytest
 from hvm_domains import ALL, found, policy, told
 
-from migrate.building.hvm_contexts import edit, hvm_context, resize
+from migrate.building.hvm_contexts import Hardware, edit, hvm_context, resize
 from migrate.destination.releases import resolve
 from migrate.rules.declaring import RULES, Effect, Severity
 from migrate.xen.hvm_records import saved_lengths
@@ -17,7 +17,7 @@ VALID, HAS_ERROR = 0x8000_0000, 1 << 11
 
 def with_cpu(release="4.20", **fields):
     """A context, as a release saves it, whose vcpu 0 differs in some fields."""
-    body = bytearray(hvm_context(lengths=saved_lengths(resolve(release))))
+    body = bytearray(hvm_context(1, Hardware(lengths=saved_lengths(resolve(release)))))
     edit(body, SaveType.CPU, **fields)
     return bytes(body)
 

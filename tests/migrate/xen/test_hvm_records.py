@@ -3,7 +3,7 @@
 import pytest
 from hvm_domains import END, context, found
 
-from migrate.building.hvm_contexts import Extras, hvm_context, pack_entry, resize
+from migrate.building.hvm_contexts import Hardware, hvm_context, pack_entry, resize
 from migrate.destination.releases import RELEASES, resolve
 from migrate.xen.hvm_records import EMULATED, RECORDS, saved_lengths
 from streams.wire.hvm_entries import LAYOUTS
@@ -27,7 +27,7 @@ SHORTER = {SaveType.LAPIC: 24, SaveType.RTC: 24, SaveType.VIRIDIAN_DOMAIN: 32, S
 
 def only(kind, length, release="4.20"):
     """What is said of a context as the release saves it, in which one entry has another length."""
-    body = bytearray(hvm_context(extras=Extras(viridian=True), lengths=saved_lengths(resolve(release))))
+    body = bytearray(hvm_context(1, Hardware(viridian=True, lengths=saved_lengths(resolve(release)))))
     resize(body, kind, length)
     return [one for one in found(body, release, viridian=True) if one[0] != "HVM-24"]
 
@@ -97,7 +97,7 @@ def test_entry_of_variable_length_has_a_least_one(kind, release):
 @pytest.mark.parametrize("release", ["4.12", "4.13.3", "4.14.2", "4.15"])
 def test_old_releases_answer_eperm_to_everything(release):
     # A sound context of such a release, and an entry of a wrong length.
-    body = bytearray(context(lengths=saved_lengths(resolve(release))))
+    body = bytearray(context(hardware=Hardware(lengths=saved_lengths(resolve(release)))))
     resize(body, SaveType.PCI_IRQ, 1)
     assert found(body, release) == [("HVM-01", "EPERM")]
     assert found(END, release)[0] == ("REC-111", "EPERM")
@@ -105,7 +105,7 @@ def test_old_releases_answer_eperm_to_everything(release):
 
 @pytest.mark.parametrize("release", RELEASES, ids=str)
 def test_every_release_takes_what_it_saves_itself(release):
-    body = hvm_context(2, extras=Extras(viridian=True), lengths=saved_lengths(release))
+    body = hvm_context(2, Hardware(viridian=True, lengths=saved_lengths(release)))
     assert found(body, release.name, vcpus=2, emulated=True, viridian=True) == []
 
 

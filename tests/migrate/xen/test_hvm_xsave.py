@@ -3,7 +3,7 @@
 import pytest
 from hvm_domains import context, domain, found, policy, told, xsave
 
-from migrate.building.hvm_contexts import Extras, add, drop, edit, hvm_context
+from migrate.building.hvm_contexts import Hardware, add, drop, edit, hvm_context
 from migrate.rules.declaring import Effect, Severity
 from migrate.xen.hvm_context import context_objections
 from streams.hvm_context import decode_context
@@ -94,7 +94,7 @@ def test_a_host_that_is_known_tells_where_components_lie():
 
 
 def with_cpu_behind(bv):
-    body = bytearray(hvm_context(extras=Extras(xsave=True)))
+    body = bytearray(hvm_context(hardware=Hardware(xsave=True)))
     edit(body, SaveType.CPU_XSAVE, xstate_bv=bv)
     cpu = decode_context(bytes(body)).of(SaveType.CPU)[0]
     drop(body, SaveType.CPU)
