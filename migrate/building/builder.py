@@ -230,6 +230,11 @@ class StreamBuilder:
         """Start over, in this very object, as `hvm()` with this hardware."""
         self.__dict__ = StreamBuilder.hvm(hardware=hardware).__dict__
 
+    def saved_by(self, major: int, minor: int, version: int) -> None:
+        """Have another Xen save it, in an image of this version; below version 3 there are no CPU policies."""
+        self.domain |= {"xen_major": major, "xen_minor": minor}
+        self.image["version"] = version
+
     def wrap(self, container: str) -> None:
         """Put the image into a container: libxl, xl, xapi, or libxc for none."""
         self.container = container
