@@ -9,8 +9,8 @@
         assert check(my_tool(stream)).verdict == "accept"
 
 `guests()` and `hvm_guests()` give a `StreamBuilder`, open to every edit; `streams()` and `damaged_streams()` give
-finished bytes. PV guests are small by default, a few dozen pages: page tables are what makes a restore fail, and a few of
-them, shared, pinned and mapped in odd ways, meet all that Xen looks at. All sizes are upper bounds.
+finished bytes. PV guests are small by default, a few dozen pages: page tables are what makes a restore fail, and a
+few of them, shared, pinned and mapped in odd ways, meet all that Xen looks at. All sizes are upper bounds.
 """
 
 from __future__ import annotations

@@ -73,16 +73,17 @@ def last_param(release: Release) -> int:
     return next(index for since, index in _NAMED if release.has(since))
 
 
-def length_objection(length: int, body: bytes | None, release: Release) -> str | None:
-    """What libxc has against the length of an HVM_PARAMS record; None for nothing."""
+def length_objection(length: int, body: bytes | None) -> tuple[str, Change] | None:
+    """What libxc has against the length of an HVM_PARAMS record, and since which change; None for nothing."""
     header = PARAMS_HEADER.size
     if body is None or len(body) < header:
-        return f"{length} bytes; at least {header}"
+        return f"{length} bytes; at least {header}", releases.every_release
     count, _ = PARAMS_HEADER.unpack_from(body)
     expected = header + HVM_PARAM_SIZE * count
-    if length < expected or (length != expected and release.has(releases.params_length_exact)):
-        return f"{length} bytes; {count} params take {expected}"
-    return None
+    if length == expected:
+        return None
+    since = releases.every_release if length < expected else releases.params_length_exact
+    return f"{length} bytes; {count} params take {expected}", since
 
 
 def pairs(body: bytes) -> Iterator[tuple[int, int, int]]:
