@@ -134,8 +134,10 @@ def hvm_viridian_padding(b: StreamBuilder) -> None:
     """
     from migrate.building.hvm_contexts import Hardware, edit
     from streams.wire.hvm_names import SaveType
+    from streams.wire.hvm_viridian import VIRIDIAN_VCPU
 
-    b.become_hvm(Hardware(viridian=True))
+    # In its first form, which every later release takes, too.
+    b.become_hvm(Hardware(viridian=True, lengths={SaveType.VIRIDIAN_VCPU: VIRIDIAN_VCPU.offset("simp_msr")}))
     edit(b.hvm_context, SaveType.VIRIDIAN_VCPU, pad=b"\1" * 7)
 
 
@@ -166,7 +168,7 @@ def hvm_machine_check_caps(b: StreamBuilder) -> None:
     until=releases.viridian_pages_survived,
 )
 def hvm_viridian_page_missing(b: StreamBuilder) -> None:
-    """A Viridian page that Xen will write to is not there, and the host dies of it.
+    """A Viridian page that is not there brings the host down.
 
     What: with Viridian on, the reference TSC page of VIRIDIAN_DOMAIN or the SIM page of a VIRIDIAN_VCPU is enabled, and
         names a pfn that was never sent.

@@ -8,7 +8,6 @@ from migrate.destination import releases
 from migrate.rules.declaring import Effect, rule
 from streams.pages import PageType
 from streams.wire.framing import (
-    HVM_SAVE_HEADER,
     P2M_ENTRY_SIZE,
     P2M_HEADER,
     PARAMS_HEADER,
@@ -365,5 +364,8 @@ def hvm_context_malformed(b: StreamBuilder) -> None:
     Repair: fetch the record again. An unknown type from a newer source means that this release is too old.
     Source: xen, hvm_load, hvm_load_entry and arch_hvm_load; public/hvm/save.h.
     """
+    from migrate.building.hvm_contexts import drop
+    from streams.wire.hvm_names import SaveType
+
     b.become_hvm()
-    b.hvm_context[:] = bytes(HVM_SAVE_HEADER.size)  # END alone
+    drop(b.hvm_context, SaveType.HEADER)
