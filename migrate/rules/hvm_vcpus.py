@@ -48,7 +48,7 @@ def hvm_cpu_beyond_policy(b: StreamBuilder) -> None:
     from streams.wire.registers import Cr4
 
     b.become_hvm()
-    edit(b.hvm_context, SaveType.CPU, cr4=int(Cr4.PKE))
+    edit(b.hvm_context, SaveType.CPU, cr4=int(Cr4.PCIDE))
 
 
 @rule("HVM-06", "hvm-xsave-impossible", Effect.HYPERCALL, "xen: validate_xstate", errno="EINVAL/EOPNOTSUPP/EIO")

@@ -251,7 +251,7 @@ def _held(one: Loading, cpu: Cpu) -> Iterator[Objection]:
         if folded > _U16:
             yield one.held(f"{segment}_arbytes", attributes, f"{folded & _U16:#x}", at=_at(f"{segment}_arbytes"))
     if cpu.error_code and not cpu.pending_event & PendingEvent.VALID:
-        yield one.held("error_code", cpu.error_code, "0, for no event is pending", at=_at("error_code"))
+        yield one.held("error_code", cpu.error_code, "0x0, for no event is pending", at=_at("error_code"))
     if one.domain.has(releases.hvm_cpu_flags):
         yield from _fpu(one, cpu)
     if cpu.cr0 & (Cr0.NW | Cr0.CD) == Cr0.NW and one.domain.processor.intel is not True:

@@ -88,11 +88,11 @@ def mtrr(one: Loading) -> Iterator[Objection]:
     for number, value in enumerate(state.msr_mtrr_fixed):
         if any(kind not in MTRR_TYPES for kind in value.to_bytes(8, "little")):
             at = MTRR.offset("msr_mtrr_fixed", number)
-            yield one.held(f"msr_mtrr_fixed[{number}]", value, "0", at=at)
+            yield one.held(f"msr_mtrr_fixed[{number}]", value, "0x0", at=at)
     yield from _variable(one, state, min(count, MTRR_RANGES))
     kind = state.msr_mtrr_def_type
     if kind & 0xFF not in MTRR_TYPES or kind & ~_DEF_TYPE_BITS:
-        yield one.held("msr_mtrr_def_type", kind, "0", at=MTRR.offset("msr_mtrr_def_type"))
+        yield one.held("msr_mtrr_def_type", kind, "0x0", at=MTRR.offset("msr_mtrr_def_type"))
 
 
 def _variable(one: Loading, state: Mtrr, count: int) -> Iterator[Objection]:
@@ -109,10 +109,10 @@ def _variable(one: Loading, state: Mtrr, count: int) -> Iterator[Objection]:
             continue
         if pair.base & 0xFF not in MTRR_TYPES or pair.base & (_BASE_RESERVED | beyond):
             at = MTRR.offset("msr_mtrr_var", number, "base")
-            yield one.held(f"msr_mtrr_var[{number}].base", pair.base, "0", at=at)
+            yield one.held(f"msr_mtrr_var[{number}].base", pair.base, "0x0", at=at)
         if pair.mask & (_MASK_RESERVED | beyond):
             at = MTRR.offset("msr_mtrr_var", number, "mask")
-            yield one.held(f"msr_mtrr_var[{number}].mask", pair.mask, "0", at=at)
+            yield one.held(f"msr_mtrr_var[{number}].mask", pair.mask, "0x0", at=at)
 
 
 # -- machine checks ---------------------------------------------------------------------------------

@@ -238,7 +238,7 @@ def test_software_exceptions_are_a_matter_of_the_hosts_make(kind):
         ({"dr7": 0xF400}, "4.20", "dr7 0xf400: Xen holds 0x2400"),
         ({"gs_arbytes": 0xB00E_11FF}, "4.20", "gs_arbytes 0xb00e11ff: Xen holds 0x11ff"),
         ({"ds_sel": 0xFFFF_FFFF}, "4.20", "ds_sel 0xffffffff: Xen holds 0xffff"),
-        ({"error_code": 0x800_0000}, "4.20", "error_code 0x8000000: Xen holds 0, for no event is pending"),
+        ({"error_code": 0x800_0000}, "4.20", "error_code 0x8000000: Xen holds 0x0, for no event is pending"),
         ({"rflags": 0x200}, "4.20", "rflags 0x200: Xen holds 0x202"),
         ({"flags": 0}, "4.20", "the FPU's state is not zero, but the flags say that it is not used: Xen resets it"),
     ],

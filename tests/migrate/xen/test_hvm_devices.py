@@ -178,9 +178,9 @@ FIXED = MTRR.read(b"").msr_mtrr_fixed
     [
         ({"msr_pat_cr": 0x40}, "msr_pat_cr 0x40: Xen holds 0x7040600070406"),
         ({"msr_pat_cr": 0x7_0426_0007_0406}, "msr_pat_cr 0x7042600070406: Xen holds 0x7040600070406"),
-        ({"msr_mtrr_def_type": 0x803}, "msr_mtrr_def_type 0x803: Xen holds 0"),
-        ({"msr_mtrr_def_type": 1 << 12}, "msr_mtrr_def_type 0x1000: Xen holds 0"),
-        ({"msr_mtrr_fixed": (*FIXED[:5], 0x20, *FIXED[6:])}, "msr_mtrr_fixed[5] 0x20: Xen holds 0"),
+        ({"msr_mtrr_def_type": 0x803}, "msr_mtrr_def_type 0x803: Xen holds 0x0"),
+        ({"msr_mtrr_def_type": 1 << 12}, "msr_mtrr_def_type 0x1000: Xen holds 0x0"),
+        ({"msr_mtrr_fixed": (*FIXED[:5], 0x20, *FIXED[6:])}, "msr_mtrr_fixed[5] 0x20: Xen holds 0x0"),
     ],
     ids=str,
 )
