@@ -1,4 +1,4 @@
-"""HVM and PVH streams of real Xen: its verdict, step and errno, what it held otherwise, and silence where it had none."""
+"""HVM and PVH streams of real Xen: its verdict, step and errno, what it held otherwise, and else silence."""
 
 import re
 
