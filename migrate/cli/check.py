@@ -33,12 +33,12 @@ def _rules(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -
 
 def ending_of(report: Report, fail_on: str) -> ExitCode:
     """The exit code that one stream makes, with the threshold "error" or "warning"."""
-    from migrate.rules.declaring import Severity
+    from migrate.rules.declaring import Severity, Verdict
 
     worst = report.worst()
-    if report.verdict == "refuse" or (worst is not None and worst.rank >= Severity(fail_on).rank):
+    if report.verdict is Verdict.REFUSE or (worst is not None and worst.rank >= Severity(fail_on).rank):
         return ExitCode.FOUND
-    return ExitCode.FINE if report.verdict == "accept" else ExitCode.UNJUDGED
+    return ExitCode.FINE if report.verdict is Verdict.ACCEPT else ExitCode.UNJUDGED
 
 
 @click.command(

@@ -100,9 +100,9 @@ class Commands(LazyGroup):
 def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         from migrate.rules.catalogue import RULES
-        from migrate.rules.version import rule_set, version
+        from migrate.rules.version import installed, rule_set
 
-        click.echo(f"{PROGRAM} {version()}, rules {len(RULES)} ({rule_set()})")
+        click.echo(f"{PROGRAM} {installed()}, rules {len(RULES)} ({rule_set()})")
         ctx.exit()
 
 

@@ -96,7 +96,7 @@ def _trace(
     from migrate.reports.verdict import trace as report
     from migrate.safe import safe
 
-    outcomes = judgement.answers(destination, order)
+    answers = judgement.answers(destination, order)
     reason = judgement.unjudged_because()
     stopped = next((f for f in judgement.collector.findings if f.fatal and f.in_force(destination)), None)
     if stopped is not None and stopped.step != "context":
@@ -107,14 +107,12 @@ def _trace(
         return ExitCode.UNJUDGED
     where = judgement.placement(destination.placement)
     if form == "jsonl":
-        for item in report.objects(outcomes, where, only_failed=only_failed):
+        for item in report.objects(answers, where, only_failed=only_failed):
             echo(report_json.dumps(item))
     else:
-        for line in report.lines(outcomes, where, only_failed=only_failed):
+        for line in report.lines(answers, where, only_failed=only_failed):
             echo(safe(line))
-    if untold := judgement.restorer.untold_calls:
-        complain(f"{untold} more calls, made while records are read, are not shown")
-    return ExitCode.FOUND if stopped or any(outcome.finding for outcome in outcomes) else ExitCode.FINE
+    return ExitCode.FOUND if stopped or any(answer.finding for answer in answers) else ExitCode.FINE
 
 
 def _cost(judgement: Judgement, destination: Destination, form: str) -> ExitCode:
@@ -123,13 +121,13 @@ def _cost(judgement: Judgement, destination: Destination, form: str) -> ExitCode
 
     rows = []
     for name in SCHEDULES:
-        replay = judgement.replay(destination, name)
+        replay = judgement.pv_replay(destination, name)
         if replay is None or replay.hypervisor is None:
             complain("there is no replay to count: the stream does not reach its end, or is not of a PV guest")
             return ExitCode.UNJUDGED
         cost = replay.hypervisor.cost
         calls, batches = hypercalls(judgement.steps)
-        failed = sum(1 for outcome in replay.outcomes if outcome.finding)
+        failed = sum(1 for answer in replay.answers if answer.finding)
         rows.append(
             {
                 "order": name,

@@ -6,13 +6,14 @@ from collections import Counter
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from migrate.rules.declaring import Severity
+from migrate.rules.declaring import Severity, Stage, Verdict
 
 if TYPE_CHECKING:
     from migrate.judging.report import Report
 
-ACCEPT, REFUSE, UNJUDGED = VERDICTS = ("accept", "refuse", "unjudged")
-STEPS = ("headers", "record", "context", "pin", "p2m")
+VERDICTS = tuple(Verdict)
+ACCEPT, REFUSE, UNJUDGED = VERDICTS
+STEPS = tuple(Stage)
 
 
 @dataclass(frozen=True, slots=True)

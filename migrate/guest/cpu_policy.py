@@ -17,7 +17,8 @@ from streams.wire.xstate import XSAVE_LEGACY_SIZE, XState
 # Leaves that some release stores: basic, the hypervisor's two, extended.
 _LEAF_RANGES = ((0x0, 0x1F), (0x4000_0000, 0x4000_0000), (0x4000_0100, 0x4000_0100), (0x8000_0000, 0x8000_0021))
 
-BASIC, FEATURE_LEAF, XSTATE_LEAF, EXTENDED, ADDRESS_LEAF = 0x0, 0x7, 0xD, 0x8000_0000, 0x8000_0008
+BASIC, FEATURE_LEAF, XSTATE_LEAF, EXTENDED = 0x0, 0x7, 0xD, 0x8000_0000
+SIZES_LEAF = 0x8000_0008
 _BRAND = (0x8000_0002, 0x8000_0003, 0x8000_0004)
 
 Registers = tuple[int, int, int, int]
@@ -113,8 +114,8 @@ class Policy:
 
     @property
     def physical_bits(self) -> int:
-        """How wide a physical address is."""
-        return self.leaf(ADDRESS_LEAF)[0] & 0xFF
+        """Width of a physical address in bits (maxphysaddr); 0 where leaf 0x80000008 does not tell."""
+        return self.leaf(SIZES_LEAF)[0] & 0xFF
 
     def xsave_size(self, components: int) -> int | None:
         """Bytes of an uncompressed XSAVE area with these components; None where leaf 0xd does not tell."""
@@ -162,41 +163,6 @@ def read_policy(cpuid: bytes = b"", msr: bytes | None = None) -> Policy:
         return Policy(leaves)
     values = POLICY_MSR.iter_unpack(msr[: len(msr) - len(msr) % POLICY_MSR.size])
     return Policy(leaves, {index: value for index, _, value in values})
-
-
-@dataclass(frozen=True, slots=True)
-class Lack:
-    """Something that one policy promises and another does not.
-
-    `kind` is vendor, leaves, feature, xcr0 or msr. `refused`: Xen refuses such a policy; what else is lacking it
-    silently takes away.
-    """
-
-    kind: str
-    name: str
-    where: str
-    refused: bool = False
-
-
-def lacking(promised: Policy, other: Policy) -> Iterator[Lack]:
-    """What `other` lacks of all that is promised, in the order of the leaves."""
-    if promised.vendor != other.vendor:
-        yield Lack("vendor", promised.vendor, f"the other is {other.vendor or 'nameless'}")
-    theirs = other.max_leaves
-    for name, last in promised.max_leaves.items():
-        if last > theirs[name]:
-            yield Lack("leaves", f"{name} to {last:#x}", f"the other ends at {theirs[name]:#x}", refused=True)
-    for word, names in promised.features_by_word():
-        have = set(word_features(word, other.word(word)))
-        yield from (Lack("feature", name, str(word)) for name in names if name not in have)
-    for bit in set_bits(promised.xcr0 & ~other.xcr0):
-        yield Lack("xcr0", component_name(bit), f"xcr0 bit {bit}")
-    if promised.msrs is None or other.msrs is None:
-        return
-    for index in promised.msrs:
-        missing = promised.msrs[index] & ~other.msrs.get(index, 0)
-        where = MSR_NAMES.get(index, hex(index))
-        yield from (Lack("msr", name, where, refused=True) for name in msr_features(index, missing))
 
 
 def _text(*registers: int) -> str:

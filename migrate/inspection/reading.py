@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from migrate.guest.memory import PvGuest
     from migrate.guest.pages import PageStore
     from migrate.judging.report import Report
-    from migrate.xen.replay import StepAnswer
+    from migrate.xen.answers import StepAnswer
     from streams.transports import Transport
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class Inspection:
     log:
         every header, block and record, in stream order.
     judgement:
-        what judging it left; `report` is its outcome for the destination.
+        what judging it left; `report` is its one for the destination.
     """
 
     def __init__(self, transport: Transport, judgement: Judgement, log: Logbook, destination: Destination) -> None:
@@ -67,17 +67,14 @@ class Inspection:
         return self.judgement.report(self.destination, Selection())
 
     @cached_property
-    def outcomes(self) -> list[StepAnswer]:
+    def answers(self) -> list[StepAnswer]:
         """The hypercalls of the restore, in its order, each with Xen's answer."""
         return self.judgement.answers(self.destination)
 
     @property
     def guest(self) -> PvGuest | None:
         """The guest as reconstructed; None unless it is a PV guest, whose stream has got so far as to say so."""
-        from migrate.toolstack.pv import PvRestore
-
-        kind = self.judgement.restorer.kind
-        return kind.guest if isinstance(kind, PvRestore) else None
+        return self.judgement.pv_guest
 
     @property
     def placement(self) -> Placement | None:

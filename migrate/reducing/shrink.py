@@ -22,8 +22,8 @@ from migrate.reducing.stream_memory import Memory
 from migrate.rules.declaring import Severity
 from streams.bodies import Body, P2mFrames, PvInfo, SharedInfo, VcpuBasic, VcpuExtended, VcpuMsrs, VcpuXsave
 from streams.decoder import drive
-from streams.encoder import DomainStart, ImageStart, Item, Recorder, Trailing, encode
-from streams.records import LibxlRecord, PageData, XapiBlock
+from streams.encoder import Item, Recorder, encode
+from streams.records import DomainStart, ImageStart, LibxlRecord, PageData, Trailing, XapiBlock
 from streams.transports import BytesTransport
 from streams.wire.framing import PAGE_SIZE, LibxlRecordType, record_name
 from streams.wire.shared_info import SHARED_INFO
@@ -202,7 +202,7 @@ def taken_apart(data: bytes) -> Items:
     drive(recorder.run(), BytesTransport(data))
     items = tuple(recorder.items)
     read = len(encode(items))
-    return (*items, Trailing(read, data[read:])) if read < len(data) else items
+    return (*items, Trailing(read, len(data) - read, data[read:])) if read < len(data) else items
 
 
 def contents(items: Sequence[Item]) -> Contents:

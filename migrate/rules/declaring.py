@@ -10,17 +10,23 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
-from typing import TYPE_CHECKING
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
     from migrate.destination.releases import Change, Release
+    from migrate.rules.findings import Finding
+    from streams.records import Place
+
+# Signals that kill the toolstack's process.
+SIGABRT = 6
+SIGSEGV = 11
 
 Violation = Callable[["StreamBuilder"], None]
 
 
-class Severity(Enum):
+class Severity(StrEnum):
     """How much a finding matters: error (the restore fails, or comes back corrupt), warning, info."""
 
     ERROR = "error"
@@ -55,6 +61,31 @@ class Effect(Enum):
     def harms_host(self) -> bool:
         """Whether more than this guest is at stake: no host should get to see such a stream."""
         return self in (Effect.HOST_DIES, Effect.DEBUG_HOST_DIES)
+
+
+class Stage(StrEnum):
+    """How far the restore has come: reading headers, reading records, or at END with contexts, pins, the p2m."""
+
+    HEADERS = "headers"
+    RECORD = "record"
+    CONTEXT = "context"
+    PIN = "pin"
+    P2M = "p2m"
+
+
+class Verdict(StrEnum):
+    """Would the guest be restored?"""
+
+    ACCEPT = "accept"
+    REFUSE = "refuse"
+    UNJUDGED = "unjudged"
+
+
+class GuestKind(StrEnum):
+    """The kind of guest of a libxc image; PVH guests are saved as HVM."""
+
+    PV = "pv"
+    HVM = "hvm"
 
 
 class Layer(Enum):
@@ -104,6 +135,42 @@ class Rule:
     def in_force(self, release: Release) -> bool:
         """Whether a release has this rule: it has the change `since`, and not yet `until`."""
         return in_range(release, self.since, self.until)
+
+    def finding(
+        self,
+        message: str,
+        place: Place | None = None,
+        *,
+        offset: int | None = None,
+        effect: Effect | None = None,
+        severity: Severity | None = None,
+        **fields: Any,
+    ) -> Finding:
+        """A breach of this rule.
+
+        Parameters
+        ----------
+        place:
+            the record it is about; `offset` is by default the record's.
+        effect, severity:
+            where this breach differs from what is declared.
+        fields:
+            further fields of `Finding`.
+        """
+        from migrate.rules.findings import Finding
+
+        if effect is not None and severity is None and effect.fatal != self.effect.fatal:
+            severity = Severity.ERROR if effect.fatal else self.severity
+        return Finding(
+            rule=self,
+            message=message,
+            severity=severity or self.severity,
+            effect=effect or self.effect,
+            offset=place.offset if offset is None and place else offset,
+            record=place.index if place else None,
+            record_type=place.name if place else None,
+            **fields,
+        )
 
 
 def in_range(release: Release, since: Change | None, until: Change | None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from migrate.destination import releases
-from migrate.rules.declaring import Effect, rule
+from migrate.rules.declaring import Effect, Severity, rule
 from streams.pages import PageType
 from streams.wire.framing import (
     P2M_ENTRY_SIZE,
@@ -279,12 +279,35 @@ def cpu_policy_unknown(b: StreamBuilder) -> None:
     Why: the policy is set at STATIC_DATA_END, before any memory comes. Xen refuses what it cannot store: leaf 7's
         subleaf 2 and the leaves up to 0x80000021 are unknown to 4.14.4, 4.15.2 and before. Then it compares the
         maxima with the host's, and since 4.22 the vendor. Features are never compared: those that the host
-        lacks are taken away in silence. What hangs on the host is told as info.
+        lacks are taken away in silence. What hangs on the host is REC-113.
     Repair: drop the entry. For a host that offers too little, level the guest's CPUID before it is started.
     Source: xen, update_domain_cpu_policy; x86_cpuid_copy_from_buffer, x86_msr_copy_from_buffer,
         x86_cpu_policies_are_compatible.
     """
     b.cpuid_policy.append({**b.cpuid_policy[-1], "leaf": 0x5000_0000})
+
+
+@rule(
+    "REC-113",
+    "cpu-policy-host",
+    Effect.HOST,
+    "xen: update_domain_cpu_policy",
+    errno="EINVAL",
+    severity=Severity.INFO,
+    since=releases.version_3,
+)
+def cpu_policy_host(b: StreamBuilder) -> None:
+    """The guest's CPU policy takes a host that offers as much.
+
+    What: the last basic leaf, the last subleaf of leaf 7, the last extended leaf or PLATFORM_INFO is one that some
+        hosts offer and others do not; or the destination is Xen 4.22 or later, which compares the CPU vendor.
+    Why: Xen compares these with the most that the host offers a guest of the kind, and answers EINVAL. The last
+        leaves matter until 4.18.3 and 4.19.0 (of leaf 7 until 4.17.4 and 4.18.2): later releases offer all of them
+        on every host. `xen-cpuid -p` prints what a host offers, under PV Max and HVM Max.
+    Repair: restore on a host like the source, or level the guest's CPUID before it is started.
+    Source: xen, x86_cpu_policies_are_compatible.
+    """
+    b.msr_policy[0]["value"] = 1 << 31
 
 
 @rule("REC-107", "static-data-in-version-2", Effect.SPEC, "verify-stream-v2", since=releases.version_3)

@@ -14,8 +14,7 @@ from migrate.destination.releases import RELEASES, r8_to_r15_lost
 from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT
 from migrate.guest.pages import UNWRITTEN
 from migrate.rules.catalogue import RULES
-from migrate.rules.declaring import Effect, Severity
-from migrate.rules.findings import Finding
+from migrate.rules.declaring import Effect, Severity, Stage
 from migrate.xen.entries import IS_TABLE
 from migrate.xen.hypercalls import MapP2m, Pin, Refusal, SetContext, SetExtended, SetMsrs, SetXsave, Step
 from migrate.xen.pv_vcpu import HIGH_REGISTERS
@@ -45,24 +44,9 @@ class _Completion:
         self.guest: PvGuest = kind.guest
         self.steps: list[Step] = []
 
-    def refuse(self, rule: str, message: str, place: Place | None, step: str = "context", **fields: Any) -> None:
+    def refuse(self, rule: str, message: str, place: Place | None, step: Stage = Stage.CONTEXT, **fields: Any) -> None:
         """One of libxc's own checks fails here."""
-        declared = RULES[rule]
-        self.steps.append(
-            Refusal(
-                Finding(
-                    declared,
-                    message,
-                    declared.severity,
-                    declared.effect,
-                    offset=place.offset if place else None,
-                    record=place.index if place else None,
-                    record_type=place.name if place else None,
-                    step=step,
-                    **fields,
-                )
-            )
-        )
+        self.steps.append(Refusal(RULES[rule].finding(message, place, step=step, **fields)))
 
     def in_range(self, rule: str, what: str, pfn: int, place: Place | None, **fields: Any) -> bool:
         """Whether a pfn is one the guest can have; refused if not."""
@@ -245,7 +229,7 @@ class _Completion:
                 "XRC-30",
                 f"p2m frame {index} (pfn {pfn:#x}) {problem}" if pfn >= 0 else f"p2m frame {index} {problem}",
                 self.kind.places.get(RecordType.X86_PV_P2M_FRAMES),
-                step="p2m",
+                step=Stage.P2M,
                 pfn=max(pfn, 0) if pfn >= 0 else None,
                 count=int((~good).sum()) + needed - len(good),
             )
@@ -267,7 +251,7 @@ class _Completion:
     def unchecked_faults(self) -> None:
         """Cross-record checks that nobody makes, and that tell a guest which comes back wrong."""
         kind = self.kind
-        seen = kind.restorer.seen
+        seen = kind.session.seen
         if not seen.get(RecordType.SHARED_INFO):
             kind.report("ORD-14", "no SHARED_INFO: the guest wakes up to a blank page")
         if not seen.get(RecordType.X86_TSC_INFO):
@@ -346,7 +330,7 @@ class _Completion:
 
     def high_registers(self) -> None:
         """HYP-29: what a Xen that loses r8 to r15 has left of a guest."""
-        saver = self.kind.restorer.facts.xen
+        saver = self.kind.session.facts.xen
         contexts = [vcpu.basic for vcpu in self.guest.vcpus.values() if vcpu.basic is not None]
         if self.guest.width != 8 or not contexts or saver not in _LOSING_BRANCHES:
             return

@@ -1,91 +1,46 @@
-"""What Xen makes of the CPU policy that a stream brings: whether it takes it, and what of it the guest gets.
+"""What of the CPU policy that a stream brings the guest gets: Xen takes away in silence what it cannot have.
 
-XEN_DOMCTL_set_cpu_policy reads the leaves, then the MSRs, over the policy that the new domain has by default, compares
-a few numbers with the most that the host could offer, and then takes away in silence what the guest cannot have.
-Nothing is imported here that a filter would not need.
+Nothing is imported here but the standard library: a filter asks, too. Whether Xen takes a policy at all is in
+`policy_checks`.
 
-Sources: `x86_cpuid_copy_from_buffer` (`xen/lib/x86/cpuid.c`), `x86_msr_copy_from_buffer` (`xen/lib/x86/msr.c`),
-`x86_cpu_policies_are_compatible` (`xen/lib/x86/policy.c`), `recalculate_cpuid_policy` (`xen/arch/x86/cpu-policy.c`).
+Sources: `x86_cpuid_policy_clear_out_of_range_leaves` (`xen/lib/x86/cpuid.c`), `recalculate_cpuid_policy`
+(`xen/arch/x86/cpu-policy.c`), the feature lists of `xen/include/public/arch-x86/cpufeatureset.h`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.destination import releases
 from migrate.guest.cpu_policy import (
-    ADDRESS_LEAF,
     BASIC,
     EXTENDED,
     FEATURE_LEAF,
+    SIZES_LEAF,
     XSTATE_LEAF,
     Policy,
     Registers,
-    read_policy,
 )
+from migrate.rules.declaring import GuestKind
 from streams.wire.cpu_features import (
-    ARCH_CAPABILITIES,
     FEATURES,
     HOME,
-    MSR_NAMES,
     PLATFORM_INFO,
     REGISTERS,
     Word,
 )
-from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
 from streams.wire.xstate import XState
 
 if TYPE_CHECKING:
     from migrate.destination.releases import Change, Release
 
-Kind = Literal["pv", "hvm"]
-
-CALL = "set_cpu_policy"
 INTEL = "GenuineIntel"
-NOWHERE = 0xFFFF_FFFF
-"""What Xen reports for the leaf, subleaf or MSR that a refusal is not about."""
 
 LAST_BASIC = 0xD
-_CACHE_LEAF, _TOPOLOGY_LEAF = 0x4, 0xB
-# Leaves with subleaves, and the last one that is stored of each; that of leaf 7 is the release's.
-_LAST_SUBLEAF = {_CACHE_LEAF: 5, _TOPOLOGY_LEAF: 1, XSTATE_LEAF: 62}
-_HYPERVISOR_LEAVES = frozenset({0x4000_0000, 0x4000_0100})
 _LAST_WORD = 0xFFFF_FFFF
 
-_CPUID_FAULTING = 1 << 31
-
-
-class PolicyObjection(NamedTuple):
-    """Why Xen refuses a policy.
-
-    Attributes
-    ----------
-    errno, message:
-        what it answers, and what is wrong.
-    leaf, subleaf, msr:
-        where, as libxc prints it; `NOWHERE` for none.
-    cpuid:
-        whether it is the record of leaves, not that of MSRs, that is at fault.
-    offset:
-        of the entry at fault in that record's body.
-    certain:
-        whether every host refuses; else it depends on the host.
-    """
-
-    errno: str
-    message: str
-    leaf: int = NOWHERE
-    subleaf: int = NOWHERE
-    msr: int = NOWHERE
-    cpuid: bool = True
-    offset: int = 0
-    certain: bool = True
-
-    @property
-    def position(self) -> str:
-        """Where it is wrong, in the words of libxc."""
-        return f"leaf {self.leaf:08x}, subleaf {self.subleaf:08x}, msr {self.msr:08x}"
+CPUID_FAULTING = 1 << 31
 
 
 def last_feature_subleaf(release: Release) -> int:
@@ -96,157 +51,6 @@ def last_feature_subleaf(release: Release) -> int:
 def last_extended(release: Release) -> int:
     """The last extended leaf that a release stores."""
     return 0x8000_0021 if release.has(releases.leaf_80000021) else 0x8000_001C
-
-
-def most_leaves(release: Release) -> int:
-    """How many leaves a policy may have: the number that `xen-cpuid -p` calls the maximum."""
-    with_subleaves = {**_LAST_SUBLEAF, FEATURE_LEAF: last_feature_subleaf(release)}
-    plain = LAST_BASIC + 1 - len(with_subleaves)
-    extended = last_extended(release) - EXTENDED + 1
-    return plain + sum(last + 1 for last in with_subleaves.values()) + len(_HYPERVISOR_LEAVES) + extended
-
-
-def most_policy_msrs(release: Release) -> int:
-    """How many MSRs a policy may have."""
-    return 2 if release.has(releases.arch_caps_known) else 1
-
-
-def policy_objections(
-    cpuid: bytes | None, msrs: bytes | None, kind: Kind, release: Release, host_max: Policy | None = None
-) -> Iterator[PolicyObjection]:
-    """What Xen has against a policy, in the order of its tests: it stops at the first that is certain.
-
-    Parameters
-    ----------
-    cpuid, msrs:
-        bodies of X86_CPUID_POLICY and X86_MSR_POLICY, of whole entries; None for a record that did not come.
-    kind:
-        what the new domain is; a PVH guest counts as "hvm".
-    host_max:
-        the most that the host offers a guest of this kind (PV Max, HVM Max of `xen-cpuid -p`). Without it only what
-        every host refuses is certain, and objections that some hosts would have come before it.
-    """
-    refused = _unreadable_leaves(cpuid or b"", release) or _unreadable_msrs(msrs or b"", release)
-    if refused is not None:
-        yield refused
-        return
-    for objection in _incompatible(read_policy(cpuid or b"", msrs), kind, release, host_max):
-        yield _placed(objection, cpuid or b"", msrs or b"")
-        if objection.certain:
-            return
-
-
-def _unreadable_leaves(body: bytes, release: Release) -> PolicyObjection | None:
-    """x86_cpuid_copy_from_buffer."""
-    count, most = len(body) // CPUID_LEAF.size, most_leaves(release)
-    if count > most:
-        return PolicyObjection("E2BIG", f"{count} CPUID leaves; at most {most}")
-    for number, (leaf, subleaf, *_) in enumerate(CPUID_LEAF.iter_unpack(body)):
-        if not _stored(leaf, subleaf, release):
-            message = f"CPUID leaf {leaf:#x} (subleaf {subleaf:#x}) is not one of Xen's"
-            return PolicyObjection("ERANGE", message, leaf, subleaf, offset=number * CPUID_LEAF.size)
-    return None
-
-
-def _stored(leaf: int, subleaf: int, release: Release) -> bool:
-    """Whether Xen has a place for a leaf."""
-    if leaf == FEATURE_LEAF:
-        return subleaf <= last_feature_subleaf(release)
-    if leaf in _LAST_SUBLEAF:
-        return subleaf <= _LAST_SUBLEAF[leaf]
-    known = leaf <= LAST_BASIC or leaf in _HYPERVISOR_LEAVES or EXTENDED <= leaf <= last_extended(release)
-    return known and subleaf == NO_SUBLEAF
-
-
-def _unreadable_msrs(body: bytes, release: Release) -> PolicyObjection | None:
-    """x86_msr_copy_from_buffer."""
-    count, most = len(body) // POLICY_MSR.size, most_policy_msrs(release)
-    if count > most:
-        return PolicyObjection("E2BIG", f"{count} MSRs in the policy; at most {most}", cpuid=False)
-    for number, (index, flags, value) in enumerate(POLICY_MSR.iter_unpack(body)):
-        width = _msr_width(index, release)
-        if flags:
-            errno, message = "EINVAL", f"MSR {index:#x} has flags {flags:#x}; they must be 0"
-        elif width is None:
-            errno, message = "ERANGE", f"MSR {index:#x} is not part of a policy"
-        elif value >> width:
-            errno, message = "EOVERFLOW", f"MSR {index:#x} = {value:#x} has more than {width} bits"
-        else:
-            continue
-        return PolicyObjection(errno, message, msr=index, cpuid=False, offset=number * POLICY_MSR.size)
-    return None
-
-
-def _msr_width(index: int, release: Release) -> int | None:
-    """Bits that a policy keeps of an MSR; None for one that it does not have."""
-    if index == PLATFORM_INFO:
-        return 32
-    if index == ARCH_CAPABILITIES and release.has(releases.arch_caps_known):
-        return 64 if release.has(releases.arch_caps_64) else 32
-    return None
-
-
-class _Limit(NamedTuple):
-    """How far a maximum of a policy may go: the least and the most that a host's own may be."""
-
-    least: int
-    most: int
-
-
-def _limits(release: Release, host_max: Policy | None) -> dict[str, _Limit]:
-    """The maxima of what a host offers, named as in `Policy.max_leaves`."""
-    if host_max is not None:
-        return {name: _Limit(last, last) for name, last in host_max.max_leaves.items()}
-    feature, extended = last_feature_subleaf(release), last_extended(release)
-    subleaf_relaxed = release.has(releases.max_subleaf_relaxed)
-    all_relaxed = release.has(releases.max_leaves_relaxed)
-    return {
-        "basic": _Limit(LAST_BASIC if all_relaxed else 0, LAST_BASIC),
-        "leaf 7": _Limit(feature if subleaf_relaxed or all_relaxed else 0, feature),
-        "extended": _Limit(extended if all_relaxed else EXTENDED, extended),
-    }
-
-
-def _incompatible(promised: Policy, kind: Kind, release: Release, host_max: Policy | None) -> Iterator[PolicyObjection]:
-    """x86_cpu_policies_are_compatible, in its order."""
-    cleared = _within_its_maxima(promised)
-    if release.has(releases.vendor_compared) and (BASIC, None) in cleared.leaves:
-        vendor = cleared.vendor
-        if not vendor or host_max is None or vendor != host_max.vendor:
-            message = f"the CPU vendor is {vendor or 'none'}, and has to be the host's"
-            yield PolicyObjection("EINVAL", message, BASIC, certain=not vendor or host_max is not None)
-    limits = _limits(release, host_max)
-    compared = (
-        ("basic", "the last basic leaf", BASIC, NO_SUBLEAF),
-        ("leaf 7", "the last subleaf of leaf 7", FEATURE_LEAF, 0),
-        ("extended", "the last extended leaf", EXTENDED, NO_SUBLEAF),
-    )
-    for name, what, leaf, subleaf in compared:
-        last, limit = cleared.max_leaves[name], limits[name]
-        if name == "leaf 7" and not release.has(releases.max_subleaf_compared):
-            continue
-        if last > limit.least:
-            certain = last > limit.most
-            most = f"; at most {limit.most:#x}" if certain else ", and may be no larger than the host's"
-            yield PolicyObjection("EINVAL", f"{what} is {last:#x}{most}", leaf, subleaf, certain=certain)
-    extra = (promised.msrs or {}).get(PLATFORM_INFO, 0)
-    offered = _CPUID_FAULTING if host_max is None else (host_max.msrs or {}).get(PLATFORM_INFO, 0)
-    if extra & ~offered:
-        message = f"MSR {PLATFORM_INFO:#x} ({MSR_NAMES[PLATFORM_INFO]}) = {extra:#x}; the host offers {offered:#x}"
-        yield PolicyObjection("EINVAL", message, msr=PLATFORM_INFO, cpuid=False)
-    elif extra and host_max is None and kind == "pv":
-        message = f"MSR {PLATFORM_INFO:#x} = {extra:#x} takes a processor that can make CPUID fault"
-        yield PolicyObjection("EINVAL", message, msr=PLATFORM_INFO, cpuid=False, certain=False)
-
-
-def _placed(objection: PolicyObjection, cpuid: bytes, msrs: bytes) -> PolicyObjection:
-    """The objection with the offset of the entry that counts: the last one for its leaf or MSR."""
-    if objection.cpuid:
-        key: tuple[int, ...] = (objection.leaf, objection.subleaf)
-        found = [n for n, (leaf, subleaf, *_) in enumerate(CPUID_LEAF.iter_unpack(cpuid)) if (leaf, subleaf) == key]
-        return objection._replace(offset=found[-1] * CPUID_LEAF.size if found else 0)
-    found = [n for n, (index, *_) in enumerate(POLICY_MSR.iter_unpack(msrs)) if index == objection.msr]
-    return objection._replace(offset=found[-1] * POLICY_MSR.size if found else 0)
 
 
 # -- leaves beyond the maxima ---------------------------------------------------------------------------
@@ -276,7 +80,7 @@ def _reached(policy: Policy, leaf: int, subleaf: int | None) -> bool:
     return True
 
 
-def _within_its_maxima(policy: Policy) -> Policy:
+def within_its_maxima(policy: Policy) -> Policy:
     """The policy with what lies beyond its own maxima zeroed (x86_cpuid_policy_clear_out_of_range_leaves)."""
     nothing: Registers = (0, 0, 0, 0)
     kept = {key: found if _reached(policy, *key) else nothing for key, found in policy.leaves.items()}
@@ -343,7 +147,7 @@ MOST_PHYSICAL_BITS = 52
 
 def effective(
     promised: Policy | None,
-    kind: Kind,
+    kind: GuestKind,
     release: Release,
     *,
     width: int = 8,
@@ -362,7 +166,7 @@ def effective(
         the policy of the stream; None where the toolstack makes one. A leaf that the stream leaves out keeps the
         host's default, which may be anything.
     kind:
-        "pv" or "hvm" (PVH guests too).
+        PVH guests count as HVM.
     width:
         4 for a 32-bit PV guest.
     hap, nested:
@@ -370,7 +174,7 @@ def effective(
     host_max:
         what the host offers at most (PV Max, HVM Max).
     """
-    stream = _within_its_maxima(promised or Policy({}))
+    stream = within_its_maxima(promised or Policy({}))
     have: dict[Word, int] = {word: _bits(stream, word, release) for word in FEATURES}
     if host_max is not None:
         have = {word: bits & (host_max.word(word) | _mask(_KEPT, word)) for word, bits in have.items()}
@@ -396,9 +200,9 @@ def effective(
     for feature, components in _COMPONENTS.items():
         xcr0 |= components if _has(have, feature) else 0
     leaves[XSTATE_LEAF, 0] = [xcr0 & _LAST_WORD, 0, 0, xcr0 >> 32]
-    leaves.setdefault((ADDRESS_LEAF, None), [0, 0, 0, 0])[0] = _physical_bits(stream, have, host_max)
-    msrs = {PLATFORM_INFO: (promised.msrs or {}).get(PLATFORM_INFO, _CPUID_FAULTING) if promised else _CPUID_FAULTING}
-    if host_max is not None:
+    leaves.setdefault((SIZES_LEAF, None), [0, 0, 0, 0])[0] = _physical_bits(stream, have, host_max)
+    msrs = {PLATFORM_INFO: (promised.msrs or {}).get(PLATFORM_INFO, CPUID_FAULTING) if promised else CPUID_FAULTING}
+    if host_max is not None and kind == GuestKind.PV:  # an HVM guest may have it on any host
         msrs[PLATFORM_INFO] &= (host_max.msrs or {}).get(PLATFORM_INFO, 0)
     return Policy({key: (r[0], r[1], r[2], r[3]) for key, r in leaves.items()}, msrs)
 
@@ -443,14 +247,14 @@ class Processor(NamedTuple):
     @property
     def faults_on_cpuid(self) -> bool | None:
         """In the same way whether the guest can have CPUID fault."""
-        if not (self.most.msrs or {}).get(PLATFORM_INFO, 0) & _CPUID_FAULTING:
+        if not (self.most.msrs or {}).get(PLATFORM_INFO, 0) & CPUID_FAULTING:
             return False
         return True if PLATFORM_INFO in (self.promised.msrs or {}) else None
 
 
 def processor(
     promised: Policy | None,
-    kind: Kind,
+    kind: GuestKind,
     release: Release,
     *,
     width: int = 8,
@@ -473,10 +277,10 @@ def _bits(stream: Policy, word: Word, release: Release) -> int:
     return stream.word(word) if (word.leaf, word.subleaf) in stream.leaves else _LAST_WORD
 
 
-def _not_for(kind: Kind, release: Release, width: int, hap: bool, nested: bool) -> Iterator[str]:
+def _not_for(kind: GuestKind, release: Release, width: int, hap: bool, nested: bool) -> Iterator[str]:
     """Features that such a guest cannot have."""
     yield from _NOBODY.split()
-    if kind == "pv":
+    if kind == GuestKind.PV:
         yield from _HVM_ALONE.split()
         if width == 4:
             yield "lm"
@@ -514,7 +318,7 @@ def _has(have: dict[Word, int], feature: str) -> bool:
 
 def _physical_bits(stream: Policy, have: dict[Word, int], host_max: Policy | None) -> int:
     """The width of a physical address; a policy that does not say gets the least that its page tables allow."""
-    known = (ADDRESS_LEAF, None) in stream.leaves or not _reached(stream, ADDRESS_LEAF, None)
+    known = (SIZES_LEAF, None) in stream.leaves or not _reached(stream, SIZES_LEAF, None)
     bits = stream.physical_bits if known else MOST_PHYSICAL_BITS
     if host_max is not None:
         bits = min(bits, host_max.physical_bits)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from migrate.guest.pages import UNWRITTEN
 from migrate.rules.extended_cr3 import L3Rule
+from migrate.rules.findings import Link
 from migrate.xen.entries import (
     DISALLOWED,
     DISALLOWED_L1,
@@ -111,11 +112,8 @@ class Refused(Exception):
         self.message = message
         self.pfn = pfn
         self.slot = slot
-        self.chain: list[tuple[str, int, int | None]] = []  # innermost first: (type, pfn, slot)
-        self.target: str | None = None  # what the innermost entry names
-
-
-# (32-bit guest, pae_extended_cr3, frame at or above 4 GiB, vcpu 0 initialised) -> errno, or None for accepted.
+        self.chain: list[Link] = []  # innermost first
+        self.target: Link | None = None  # what the innermost entry names
 
 
 @dataclass(slots=True)
@@ -228,7 +226,7 @@ class Hypervisor:
             rule = "HYP-13" if pfn in self._pinned else "HYP-11"
         how = "is mapped writable" if have == WRITABLE else f"is in use as {have}"
         refused = Refused(rule, "EINVAL", f"pfn {pfn:#x} is needed as {want}, but {how}", pfn)
-        refused.target = f"pfn {pfn:#x} ({have})"
+        refused.target = Link(str(have), pfn)
         return refused
 
     def _contents(self, pfn: int) -> tuple[bytes, bool]:
@@ -257,7 +255,7 @@ class Hypervisor:
             elif kind == SEG:
                 self._validate_descriptors(pfn)
         except Refused as refused:
-            refused.chain.append((str(kind), pfn, refused.slot))
+            refused.chain.append(Link(str(kind), pfn, refused.slot))
             refused.slot = None
             raise
 
@@ -321,7 +319,7 @@ class Hypervisor:
             pfn,
             slot,
         )
-        refused.target = f"RW pfn {target:#x} ({kind})"
+        refused.target = Link(str(kind), target, writable=True)
         raise refused
 
     def _foreign(self, pfn: int, slot: int, mfn: int) -> Refused:

@@ -8,14 +8,14 @@ Sources: `arch_set_info_guest` (`xen/arch/x86/domain.c`), `XEN_DOMCTL_set_ext_vc
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from migrate.destination import releases
-from migrate.rules.declaring import Effect, Severity
+from migrate.rules.declaring import Severity
 from migrate.xen import guest_msrs, machine_checks
+from migrate.xen.answers import Objection
 from streams.wire.framing import PAGE_SIZE
 from streams.wire.vcpu import (
     CONTEXT,
@@ -43,29 +43,6 @@ XEN_BASE = 0xFFFF_8000_0000_0000
 XEN_END = 0xFFFF_8800_0000_0000
 LOW_HALF_END = 1 << 47
 HIGH_REGISTERS = tuple(f"r{number}" for number in range(8, 16))
-
-
-@dataclass(frozen=True, slots=True)
-class Objection:
-    """Something that Xen has against a call, or takes and holds otherwise.
-
-    Attributes
-    ----------
-    errno:
-        what the call fails with; None where Xen takes it, and the guest comes back otherwise.
-    certain:
-        false where only the destination host can tell.
-    effect, severity:
-        where they differ from what follows from that.
-    """
-
-    rule: str
-    errno: str | None
-    message: str
-    certain: bool = True
-    vcpu: int | None = None
-    effect: Effect | None = None
-    severity: Severity | None = None
 
 
 def canonical(address: int) -> bool:

@@ -29,11 +29,9 @@ from streams.encoder import DecodeError, decode, encode
 from streams.feeder import Feeder
 from streams.forwarding import ForwardingTransport
 from streams.hvm_context import decode_context, encode_context
-from streams.legacy import LegacyStream
 from streams.pages import PfnWords
-from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
+from streams.records import Event, PageData, Place
 from streams.transports import BytesTransport, TransportError
-from streams.wire.framing import DomainHeader, ImageHeader, LibxlHeader, XlHeader
 
 VERDICTS = {"accept", "refuse", "unjudged"}
 HVM_RELEASES = [resolve(name) for name in ("4.6", "4.18", "4.22")]
@@ -80,30 +78,6 @@ class Listener:
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
 
-    def container(self, name: str) -> None:
-        self.told.append(("container", name))
-
-    def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
-        self.told.append((header, optional_data))
-
-    def libxl_header(self, header: LibxlHeader, offset: int) -> None:
-        self.told.append((header, offset))
-
-    def libxl_record(self, record: LibxlRecord) -> None:
-        self.told.append((record,))
-
-    def xapi_block(self, block: XapiBlock) -> None:
-        self.told.append((block,))
-
-    def legacy(self, stream: LegacyStream) -> None:
-        self.told.append((stream,))
-
-    def image_header(self, header: ImageHeader, offset: int) -> None:
-        self.told.append((header, offset))
-
-    def domain_header(self, header: DomainHeader, offset: int) -> None:
-        self.told.append((header, offset))
-
     def wants_body(self, place: Place) -> bool:
         return place.index % 2 == 0
 
@@ -114,20 +88,11 @@ class Listener:
     def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
         return bytes(data) if first % 2 else None
 
-    def record(self, record: Record | PageData) -> None:
-        if isinstance(record, PageData):
-            self.told.append((record.place, record.count, record.words.raw, record.runs, record.padding))
+    def event(self, item: Event) -> None:
+        if isinstance(item, PageData):
+            self.told.append((item.place, item.count, item.words.raw, item.runs, item.padding))
         else:
-            self.told.append((record,))
-
-    def damage(self, damage: Damage) -> None:
-        self.told.append((damage,))
-
-    def not_judged(self, reason: str) -> None:
-        self.told.append(("not judged", reason))
-
-    def trailing(self, offset: int, length: int) -> None:
-        self.told.append(("trailing", offset, length))
+            self.told.append((item,))
 
 
 def _driven(data: bytes) -> tuple[list[tuple[Any, ...]], int, bool]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from migrate.rules.findings import Finding
 
 _TABLES_AT_ONCE = 4096
-_LINK = re.compile(r"pfn (0x[0-9a-f]+)(?: (?:slot|entry) (\d+))?")
 
 Span = tuple[int, int]  # first and last, both included
 
@@ -323,15 +321,8 @@ def failing_chain(inspection: Inspection) -> tuple[tuple[int, int | None], ...]:
     """The tables that lead to what stops the restore: pfn, and the slot that leads on; empty where nothing does."""
     failure, finding = inspection.report.failure, inspection.report.decisive
     if finding is not None and finding.chain:
-        return tuple(chain_links(finding.chain))
+        return tuple((link.pfn, link.slot) for link in finding.chain)
     return () if failure is None or failure.pfn is None else ((failure.pfn, None),)
-
-
-def chain_links(chain: Iterable[str]) -> Iterator[tuple[int, int | None]]:
-    """The pfns in a finding's chain, each with the slot (or None) that leads on."""
-    for told in chain:
-        if found := _LINK.search(told):
-            yield int(found[1], 16), None if found[2] is None else int(found[2])
 
 
 def forest(inspection: Inspection) -> Forest:
@@ -393,7 +384,7 @@ def _by_table(inspection: Inspection, pfns: NDArray[np.int64]) -> dict[int, tupl
     tables = set(pfns.tolist())
     found: dict[int, list[Finding]] = defaultdict(list)
     for finding in inspection.report.findings:
-        named = {pfn for pfn, _ in chain_links(finding.chain)} | ({finding.pfn} if finding.pfn is not None else set())
+        named = {link.pfn for link in finding.chain} | ({finding.pfn} if finding.pfn is not None else set())
         for pfn in named & tables:
             found[pfn].append(finding)
     return {pfn: tuple(findings) for pfn, findings in found.items()}

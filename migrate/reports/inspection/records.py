@@ -23,6 +23,7 @@ from migrate.reports.verdict.sentences import live_sentences
 from migrate.reports.verdict.text import SEVERITY_STYLE, hanging
 from migrate.rules.declaring import Severity
 from migrate.safe import safe, well_formed
+from migrate.toolstack.restore import BREACHES
 from streams.wire.framing import padded
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def render_contents(inspection: Inspection, console: Console, *, everything: boo
             )
     damaged = inspection.log.damaged
     if damaged is not None:
-        told = f"{damaged.message} ({damaged.rule})"
+        told = f"{damaged.message} ({BREACHES[damaged.breach]})"
         _line(console, f"! {damaged.offset:#0{digits}x}  the stream cannot be read on: ", told, "bold red")
     for alike in _elsewhere(inspection):
         more = f", and {len(alike) - 1} more like it" if len(alike) > 1 else ""
@@ -100,7 +101,7 @@ def render_contents(inspection: Inspection, console: Console, *, everything: boo
 def _elsewhere(inspection: Inspection) -> Iterator[list[Finding]]:
     """Findings about no record in particular, those of one rule together; the damage that ends the stream is told."""
     damaged = inspection.log.damaged
-    known = None if damaged is None else (damaged.rule, damaged.offset)
+    known = None if damaged is None else (BREACHES[damaged.breach], damaged.offset)
     by_rule: dict[str, list[Finding]] = {}
     for finding in blame(inspection).nowhere:
         if (finding.rule.id, finding.offset) != known:
@@ -156,7 +157,15 @@ def elsewhere_object(inspection: Inspection) -> list[dict[str, Any]]:
 def damage_object(inspection: Inspection) -> dict[str, Any] | None:
     """Where the grammar broke as a JSON object; None where it did not."""
     damaged = inspection.log.damaged
-    return None if damaged is None else {"rule": damaged.rule, "offset": damaged.offset, "message": damaged.message}
+    return (
+        None
+        if damaged is None
+        else {
+            "rule": BREACHES[damaged.breach],
+            "offset": damaged.offset,
+            "message": damaged.message,
+        }
+    )
 
 
 def _finding_object(finding: Finding) -> dict[str, Any]:

@@ -238,7 +238,7 @@ def not_rule_object(id: str) -> dict[str, Any]:
 def _head() -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "tool": {"name": version.NAME, "version": version.version()},
+        "tool": {"name": version.NAME, "version": version.installed()},
         "rule_set": rule_set_version(),
     }
 
@@ -320,10 +320,10 @@ def _guests(law: Law) -> str:
 
 
 def _needs(law: Law) -> Iterator[str]:
-    for record, rule in law.after:
-        only = LAW[record].guests
+    for need in law.after:
+        only = LAW[need.record].guests
         narrower = f"{only.name}: " if law.guests & ~only else ""
-        yield f"{record.name} ({narrower}{rule})"
+        yield f"{need.record.name} ({narrower}{need.rule})"
 
 
 def _rule(rule: Rule, shown: frozenset[str]) -> Iterator[str]:

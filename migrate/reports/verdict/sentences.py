@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from migrate.counting import count
 from migrate.rules.declaring import Effect, Severity
+from migrate.rules.findings import Link
 from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -29,6 +30,16 @@ MIB = 1 << 20
 _ROUNDS_TOLD = 8  # one by one, per kind
 _PFNS_TOLD = 8
 _TOOLSTACK = ("libxc", "libxl", "xl", "xapi")
+
+
+# Whose entries are called slots: those of one that maps pages are many.
+_TABLES = frozenset({"L2", "L3", "L4", "L2 with Xen's slots"})
+
+
+def link_text(link: Link) -> str:
+    """A table of a chain, and the entry of it that leads on."""
+    slot = "" if link.slot is None else f" {'slot' if link.type in _TABLES else 'entry'} {link.slot}"
+    return f"{link.type} pfn {link.pfn:#x}{slot}{' (mapped writable)' if link.writable else ''}"
 
 
 def verdict_sentence(report: Report) -> str:

@@ -30,7 +30,7 @@ KNOWN: dict[str, list[tuple[int, int]]] = {
         (70, 75),  # EXTENDED
         (80, 85),  # XSAVE
         (90, 93),  # MSRS
-        (100, 112),  # the others
+        (100, 113),  # the others
     ],
     "ORD": [(1, 25)],
     "XRC": [(1, 16), (20, 20), (30, 34), (40, 46)],
