@@ -60,8 +60,8 @@ def hvm_guests(draw: st.DrawFn, *, vcpus: int = 3) -> StreamBuilder:
     vcpus:
         how many there are at most.
     """
-    flags = {name: draw(st.booleans()) for name in ("emulated", "viridian", "xsave", "msrs")}
-    b = StreamBuilder.hvm(vcpus=draw(st.integers(1, vcpus)), hardware=Hardware(**flags))
+    hardware = Hardware(draw(st.booleans()), draw(st.booleans()), draw(st.booleans()), draw(st.booleans()))
+    b = StreamBuilder.hvm(vcpus=draw(st.integers(1, vcpus)), hardware=hardware)
     there = sorted({(e.typecode, e.instance) for e in decode_context(bytes(b.hvm_context)).entries})
     for kind, instance in draw(st.lists(st.sampled_from(there), max_size=4)):
         free = _FREE.get(kind, {})

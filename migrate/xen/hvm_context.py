@@ -13,6 +13,7 @@ Source: hvm_load and _hvm_check_entry (`xen/arch/x86/hvm/save.c`), arch_hvm_chec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from migrate.destination import releases
@@ -62,11 +63,21 @@ def has_emulated_devices(body: bytes) -> bool | None:
     return False if any(kind > max(EMULATED) for kind in found if kind in RECORDS) else None
 
 
+def no_context(domain: HvmDomain) -> Objection:
+    """What Xen says where libxc has nothing to hand it."""
+    return Objection("ORD-17", "ENODATA" if domain.has(releases.hvm_errnos) else "EPERM", "no HVM_CONTEXT")
+
+
 def context_objections(body: bytes, domain: HvmDomain) -> Iterator[Objection]:
-    """All there is to say about a context, in the order in which Xen would meet it; linear in its length."""
+    """All there is to say about a context, in the order in which Xen would meet it; linear in its length.
+
+    Offsets count from the start of the body. An empty one libxc itself refuses from 4.14 on.
+    """
+    if not body and domain.has(releases.hvm_context_nonempty):
+        return
     if not domain.has(releases.hvm_errnos):
         # Whatever failed, the call's answer was -1.
-        yield from (one if one.errno is None else one._replace(errno="EPERM") for one in _objections(body, domain))
+        yield from (one if one.errno is None else replace(one, errno="EPERM") for one in _objections(body, domain))
     else:
         yield from _objections(body, domain)
 
@@ -87,15 +98,16 @@ def _header(body: bytes) -> Objection | None:
     size = SAVE_HEADER.size
     if first is None or first.typecode != SaveType.HEADER:
         what = "there is no entry" if first is None else f"the first entry is {first.name}"
-        return Objection("REC-111", f"{what}; expected HEADER", "ENODATA", entry=0)
+        return Objection("REC-111", "ENODATA", f"{what}; expected HEADER", offset=0, entry=0)
     if first.length != size or first.cut:
         message = f"entry 0, HEADER: {first.length} bytes, {len(first.body)} of them there; expected {size}"
-        return Objection("REC-111", message, "ENODATA", entry=0)
+        return Objection("REC-111", "ENODATA", message, offset=0, entry=0)
     start = SAVE_HEADER.read(first.body)
     for field, value, wanted in (("magic", start.magic, SAVE_MAGIC), ("version", start.version, SAVE_VERSION)):
         if value != wanted:
             message = f"entry 0, HEADER: {field} {value:#x}; expected {wanted:#x}"
-            return Objection("REC-111", message, "EINVAL", HVM_SAVE_HEADER.size + SAVE_HEADER.offset(field), 0)
+            at = HVM_SAVE_HEADER.size + SAVE_HEADER.offset(field)
+            return Objection("REC-111", "EINVAL", message, offset=at, entry=0)
     return None
 
 
@@ -107,14 +119,14 @@ def _unknown(entry: HvmEntry, number: int) -> Objection | None:
         message = f"entry {number}: a second HEADER, which Xen takes for an unknown type"
     else:
         return None
-    return Objection("REC-111", message, "EINVAL", entry.offset, number)
+    return Objection("REC-111", "EINVAL", message, offset=entry.offset, entry=number)
 
 
 def _no_end(last: HvmEntry | None, number: int, body: bytes) -> Objection | None:
     """Whether the chain stops without END; an entry that is cut has been told of."""
     if last is not None and (last.typecode == SaveType.END or last.cut):
         return None
-    return Objection("REC-111", f"the context ends after {number} entries without END", "ENODATA", len(body))
+    return Objection("REC-111", "ENODATA", f"the context ends after {number} entries without END", offset=len(body))
 
 
 def _too_long(one: Loading, errno: str) -> Objection:
@@ -271,11 +283,13 @@ class _Walk:
         """What nobody checks."""
         yield from self.extended.lost()
         if not self.running:
-            yield Objection("HVM-03", "no CPU entry at all: the guest comes back without a running vcpu")
+            message = "no CPU entry at all: the guest comes back without a running vcpu"
+            yield Objection("HVM-03", None, message, offset=0)
         elif 0 not in self.running:
             running = ", ".join(map(str, sorted(self.running)[:8]))
             message = f"no CPU entry for vcpu 0: it stays down; running: {running}"
-            yield Objection("HVM-03", message, vcpu=0, severity=Severity.WARNING)
+            yield Objection("HVM-03", None, message, offset=0, vcpu=0, severity=Severity.WARNING)
         rest = end.offset + HVM_SAVE_HEADER.size
         if rest < len(self.body):
-            yield Objection("HVM-13", f"{len(self.body) - rest} bytes follow END, which nobody reads", offset=rest)
+            message = f"{len(self.body) - rest} bytes follow END, which nobody reads"
+            yield Objection("HVM-13", None, message, offset=rest)

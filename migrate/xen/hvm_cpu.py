@@ -104,7 +104,7 @@ def objections(one: Loading) -> Iterator[Objection]:
     cpu = _read(one)
     refused = False
     for objection in _refusals(one, cpu):
-        refused |= objection.certain
+        refused |= objection.fatal
         yield objection
     if refused:
         return

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from migrate.rules.declaring import Effect, Severity
+from migrate.rules.declaring import Severity
 from migrate.xen.cpu_policy import INTEL
 from migrate.xen.hvm_records import About, Expected
 from migrate.xen.objection import Objection
@@ -105,7 +105,7 @@ class Loading(NamedTuple):
         self, rule: str, message: str, errno: str, *, severity: Severity = Severity.INFO, at: int | None = None
     ) -> Objection:
         """Something that one host refuses, and another takes."""
-        return self._objection(rule, message, errno, at, effect=Effect.HOST, severity=severity)
+        return self._objection(rule, message, errno, at, certain=False, severity=severity)
 
     def held(self, field: str, sent: int, held: str, *, at: int | None = None, **more: Any) -> Objection:
         """A field that Xen holds otherwise than it was sent."""
@@ -114,4 +114,6 @@ class Loading(NamedTuple):
     def _objection(self, rule: str, message: str, errno: str | None, at: int | None, **more: Any) -> Objection:
         # A field that a short entry lacks is where the entry ends.
         offset = self.entry.offset + (0 if at is None else HVM_SAVE_HEADER.size + min(at, len(self.body)))
-        return Objection(rule, f"{self.what}: {message}", errno, offset, self.number, self.vcpu, **more)
+        return Objection(
+            rule, errno, f"{self.what}: {message}", offset=offset, vcpu=self.vcpu, entry=self.number, **more
+        )

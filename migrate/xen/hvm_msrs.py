@@ -112,7 +112,7 @@ def objections(one: Loading, components: int) -> Iterator[Objection]:
         objection = _loaded(one, CPU_MSR.read(listed[start:]), CPU_MSRS.size + start, components)
         if objection:
             yield objection
-            if objection.certain:
+            if objection.fatal:
                 return
 
 

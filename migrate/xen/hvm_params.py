@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from migrate.destination import releases
 from migrate.destination.releases import Change, Release
-from migrate.rules.declaring import Effect, Severity
+from migrate.rules.declaring import Severity
 from migrate.xen.objection import Objection
 from streams.wire.framing import HVM_PARAM_SIZE, PARAMS_HEADER
 from streams.wire.hvm_names import HvmParam, param_name
@@ -115,6 +115,11 @@ class Params:
     intel: bool | None = None
     values: dict[int, int] = field(default_factory=dict)
 
+    @property
+    def viridian(self) -> bool:
+        """Whether the interface of Hyper-V is on."""
+        return bool(self.values.get(HvmParam.VIRIDIAN, 0) & 1)
+
     def set(self, index: int, value: int, offset: int = 0) -> Iterator[Objection]:
         """One pair of the record: what is to be said of it; the last that is certain is Xen's answer.
 
@@ -129,22 +134,22 @@ class Params:
         what = f"{param_name(known)} = {value:#x}"
         if index != known:
             note = f"HVM param {index:#x}: Xen gets {known:#x}, {param_name(known)}"
-            yield Objection("HVM-24", note, offset=offset, severity=Severity.INFO)
+            yield Objection("HVM-24", None, note, offset=offset, severity=Severity.INFO)
         refusal = self._refusal(known, value)
         if refusal:
             rule, why, errno = refusal
-            yield Objection(rule, f"HVM param {what}: {why}", errno, offset)
+            yield Objection(rule, errno, f"HVM param {what}: {why}", offset=offset)
             return
         held = self._held(known, value)
         self.values[known] = held
         if held != value:
-            yield Objection("HVM-24", f"HVM param {what}: Xen holds {held:#x}", offset=offset)
+            yield Objection("HVM-24", None, f"HVM param {what}: Xen holds {held:#x}", offset=offset)
         if known in _OVERWRITTEN and value:
             why = "libxc sets it anew at END, from the new domain's channels"
-            yield Objection("HVM-24", f"HVM param {what}: {why}", offset=offset, severity=Severity.INFO)
+            yield Objection("HVM-24", None, f"HVM param {what}: {why}", offset=offset, severity=Severity.INFO)
         if known == HvmParam.MCA_CAP and value and self.intel is None:
             why = "the host has to have local machine checks, which only processors of Intel have"
-            yield Objection("HVM-14", f"HVM param {what}: {why}", "EINVAL", offset, effect=Effect.HOST)
+            yield Objection("HVM-14", "EINVAL", f"HVM param {what}: {why}", certain=False, offset=offset)
 
     def _refusal(self, index: int, value: int) -> tuple[str, str, str] | None:
         """The rule that a value breaks, why, and the errno."""

@@ -35,7 +35,9 @@ def failure(b, target="4.20", **options):
 def test_genuine_pvh_stream_is_accepted_in_silence(sample, target):
     report = check(sample, target=target)
     assert report.verdict == "accept"
-    assert ids(report) == ["ORD-16"]
+    # Where an older host may not reach as far as the policy does, that is all there is to say.
+    assert {finding.severity for finding in report.findings} == {Severity.INFO}
+    assert set(ids(report)) <= {"ORD-16", "REC-113"}
     assert report.stream.vcpus == 1
 
 
@@ -97,11 +99,12 @@ def test_else_the_context_says_it():
 
 
 def test_the_streams_policy_decides_what_a_vcpu_may_use():
-    b = StreamBuilder.hvm()
-    edit(b.hvm_context, SaveType.CPU, cr4=int(Cr4.PCIDE))
-    assert failure(b) == ("HVM-05", "context", "sethvmcontext", "EINVAL")
-    b.image["version"], b.domain["xen_minor"] = 2, 13  # brings none
-    report = check(b.build(), target="4.20")
+    with_policy, without = StreamBuilder.hvm(), StreamBuilder.hvm()
+    without.saved_by(4, 13, 2)
+    for b in (with_policy, without):
+        edit(b.hvm_context, SaveType.CPU, cr4=int(Cr4.PCIDE))
+    assert failure(with_policy) == ("HVM-05", "context", "sethvmcontext", "EINVAL")
+    report = check(without.build(), target="4.20")
     assert report.verdict == "accept"
     told = next(finding for finding in report.findings if finding.rule.id == "HVM-05")
     assert (told.severity, told.effect) == (Severity.INFO, Effect.HOST)

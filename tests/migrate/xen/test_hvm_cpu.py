@@ -25,7 +25,7 @@ def with_cpu(release="4.20", **fields):
 def refused(release="4.20", promised=ALL, intel=None, **fields):
     """(rule, errno) of what fails the call."""
     said = told(with_cpu(release, **fields), release, promised, intel=intel)
-    return [(one.rule, one.errno) for one in said if one.certain]
+    return [(one.rule, one.errno) for one in said if one.fatal]
 
 
 IMPOSSIBLE = [
@@ -203,13 +203,15 @@ def test_cr3_is_as_wide_as_the_policys_addresses(bits, cr3, refusals):
 def test_without_a_policy_the_host_decides_what_not_every_processor_has():
     assert told(with_cpu(cr4=int(Cr4.PAE | Cr4.PSE | Cr4.MCE)), promised=None) == []
     [one] = told(with_cpu(cr4=int(Cr4.SMEP | Cr4.PAE | Cr4.PCIDE)), promised=None)
-    assert (one.rule, one.effect, one.severity, one.certain) == ("HVM-05", Effect.HOST, Severity.INFO, False)
+    assert (one.rule, one.outcome, one.severity, one.fatal) == ("HVM-05", Effect.HOST, Severity.INFO, False)
     assert "PCIDE, SMEP" in one.message
 
 
-@pytest.mark.parametrize(("release", "effect"), [("4.11.1", Effect.HOST), ("4.11.2", None), ("4.9.3", Effect.HOST)])
+@pytest.mark.parametrize(
+    ("release", "effect"), [("4.11.1", Effect.HOST), ("4.11.2", Effect.HYPERCALL), ("4.9.3", Effect.HOST)]
+)
 def test_before_the_policy_the_hosts_features_decided(release, effect):
-    assert [one.effect for one in told(with_cpu(release, cr4=int(Cr4.SMEP)), release, policy())] == [effect]
+    assert [one.outcome for one in told(with_cpu(release, cr4=int(Cr4.SMEP)), release, policy())] == [effect]
 
 
 # -- events that only processors of Intel inject ----------------------------------------------------
@@ -223,7 +225,7 @@ def test_software_exceptions_are_a_matter_of_the_hosts_make(kind):
     assert refused("4.8.5", intel=False, **event) == []
     for vendor, severity in (("GenuineIntel", Severity.INFO), ("AuthenticAMD", Severity.WARNING)):
         [one] = told(with_cpu(**event), promised=policy("sse", "fxsr", vendor=vendor))
-        assert (one.effect, one.severity) == (Effect.HOST, severity)
+        assert (one.outcome, one.severity) == (Effect.HOST, severity)
 
 
 # -- held otherwise ---------------------------------------------------------------------------------
@@ -273,7 +275,7 @@ def test_an_fpu_that_was_never_used_is_no_change():
 )
 def test_a_cache_that_no_processor_of_amd_runs_with(intel, effect, severity):
     said = told(with_cpu(cr0=PE | ET | NW), intel=intel)
-    assert [(one.rule, one.effect, one.severity) for one in said] == ([("HVM-28", effect, severity)] if effect else [])
+    assert [(one.rule, one.outcome, one.severity) for one in said] == ([("HVM-28", effect, severity)] if effect else [])
     assert told(with_cpu(cr0=PE | ET | NW | CD)) == []
 
 
@@ -310,7 +312,7 @@ def test_a_cache_that_no_processor_of_amd_runs_with(intel, effect, severity):
 )
 def test_segments_that_bring_a_debug_build_down_change_no_verdict(fields):
     [one] = told(with_cpu(**fields))
-    assert (one.rule, one.errno, one.certain) == ("HVM-22", None, False)
+    assert (one.rule, one.errno, one.fatal) == ("HVM-22", None, False)
     assert RULES["HVM-22"].effect.harms_host
     assert found(with_cpu("4.8", **fields), "4.8.5") == []
 

@@ -239,13 +239,13 @@ def test_hosts_of_intel_take_more(bit):
     assert found(body, intel=True) == []
     assert found(body, intel=False) == [("HVM-20", "EINVAL")]
     [one] = told(body)
-    assert (one.effect, one.severity) == (Effect.HOST, Severity.WARNING)
+    assert (one.outcome, one.severity) == (Effect.HOST, Severity.WARNING)
 
 
 def test_the_usual_capabilities_of_an_intel_source_are_no_warning():
     body = with_entry(SaveType.VMCE_VCPU, caps=0x100_0C02)
     for promised in (policy("sse", "fxsr", vendor="GenuineIntel"), None):
-        assert [(one.effect, one.severity) for one in told(body, promised=promised)] == [(Effect.HOST, Severity.INFO)]
+        assert [(one.outcome, one.severity) for one in told(body, promised=promised)] == [(Effect.HOST, Severity.INFO)]
 
 
 # -- Viridian ---------------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ def test_padding_is_looked_at_whether_the_guest_has_viridian_or_not(viridian):
 )
 def test_a_page_that_is_not_there_brings_the_host_down(kind, field):
     [one] = vir("4.20.1", kind, **{field: PAGE | 1})
-    assert (one.rule, one.certain, one.errno) == ("HVM-21", True, None)
+    assert (one.rule, one.fatal, one.errno) == ("HVM-21", True, None)
     assert RULES["HVM-21"].effect.harms_host
     assert vir("4.20.1", kind, has={0x118}, **{field: PAGE | 1}) == []
     assert vir("4.20.1", kind, **{field: PAGE}) == []  # not in use
@@ -310,7 +310,7 @@ def test_without_the_parameter_nothing_of_it_is_loaded():
     for kind in (SaveType.VIRIDIAN_DOMAIN, SaveType.VIRIDIAN_VCPU):
         resize(body, kind, 0)
     zeros = [one for one in told(body, viridian=False) if one.rule == "HVM-26"]
-    assert {(one.effect, one.severity) for one in zeros} == {(Effect.TOLERATED, Severity.WARNING)}
+    assert {(one.outcome, one.severity) for one in zeros} == {(Effect.TOLERATED, Severity.WARNING)}
 
 
 def test_nobody_knows_of_pages_where_nobody_looked():

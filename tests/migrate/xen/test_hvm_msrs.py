@@ -72,7 +72,7 @@ def test_msr_takes_what_the_policy_promises(index, value, feature):
     assert said((index, value), promised=policy(*base, feature)) == []
     assert said((index, value), promised=policy(*base)) == REFUSED
     [one] = told(context(msrs((index, value))), promised=None)
-    assert (one.rule, one.effect, one.severity) == ("HVM-11", Effect.HOST, Severity.INFO)
+    assert (one.rule, one.outcome, one.severity) == ("HVM-11", Effect.HOST, Severity.INFO)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_bounds_are_enabled_only_where_the_state_has_them_by_then(entries, refus
 def test_a_mask_of_amd_that_is_too_wide_had_an_errno_of_its_own():
     assert said((Msr.AMD64_DR0_ADDRESS_MASK, 1 << 32), release="4.16") == REFUSED
     late = told(context(msrs((Msr.AMD64_DR0_ADDRESS_MASK, 1 << 32))), "4.11")
-    assert "HVM-11" in [one.rule for one in late if one.certain]
+    assert "HVM-11" in [one.rule for one in late if one.fatal]
 
 
 def test_a_long_list_is_told_of_by_its_first_refusal():

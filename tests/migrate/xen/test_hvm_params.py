@@ -22,7 +22,7 @@ def said(*settings, release="4.20", **known):
 
 def errno(*settings, release="4.20", **known):
     """(rule, errno) of what fails; None where nothing does."""
-    return next(((one.rule, one.errno) for one in said(*settings, release=release, **known) if one.certain), None)
+    return next(((one.rule, one.errno) for one in said(*settings, release=release, **known) if one.fatal), None)
 
 
 VALUE, REFUSED = "HVM-14", "REC-109"
@@ -186,7 +186,7 @@ def test_local_machine_checks_take_a_host_of_intel(value, intel, answer):
 
 def test_nobody_knows_whether_a_host_has_them():
     [one] = said(("MCA_CAP", 1))
-    assert (one.rule, one.effect, one.certain) == (VALUE, Effect.HOST, False)
+    assert (one.rule, one.outcome, one.fatal) == (VALUE, Effect.HOST, False)
 
 
 def test_a_task_that_is_too_long_is_cut():

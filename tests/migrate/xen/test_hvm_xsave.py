@@ -79,7 +79,7 @@ def test_components_are_held_against_the_policy(accum):
 
 def test_without_a_policy_the_host_decides_and_knows_where_components_lie():
     [one] = told(context(xsave(3, PKRU, area=840)), promised=None)
-    assert (one.rule, one.effect, one.severity) == ("HVM-05", Effect.HOST, Severity.INFO)
+    assert (one.rule, one.outcome, one.severity) == ("HVM-05", Effect.HOST, Severity.INFO)
 
 
 def test_a_host_that_is_known_tells_where_components_lie():
