@@ -247,7 +247,47 @@ seven_msrs_in_all = Change(
 
 # -- HVM guests -----------------------------------------------------------------------------------------
 
-hvm_widths_checked = Change("cr3 and TSC_AUX of an HVM vcpu may not be wider than they can be", "4.14.0")
+hvm_errnos = Change("sethvmcontext answers what failed instead of EPERM", "4.13.4 4.14.3 4.15.1 4.16.0")
+hvm_two_phases = Change("a context is checked as a whole before any of it is loaded; PIC, PIT, PCI_LINK too", "4.19.0")
+hvm_lapic_checked = Change("LAPIC and LAPIC_REGS are among what is checked before loading", "4.20.0")
+hvm_devices_checked = Change("a guest may lack emulated devices, and state of those is ENODEV", "4.7.0")
+
+hvm_cpu_flags = Change("CPU entries have flags, and may be shorter", "4.7.0")
+hvm_viridian_assist = Change("Viridian's APIC assist page, and TLB flushes by hypercall", "4.7.0")
+hvm_viridian_synic = Change("Viridian's synthetic interrupts and timers", "4.13.0")
+hvm_rtc_offset = Change("RTC entries have the clock's offset, and may be shorter", "4.14.0")
+hvm_lapic_esr = Change("LAPIC entries have the pending error status", "4.18.5 4.19.2 4.20.1 4.21.0")
+
+hvm_widths_checked = Change("TSC_AUX of an HVM vcpu has 32 bits, and it has 8 variable MTRRs at most", "4.12.0")
+hvm_cr3_checked = Change("cr3 of an HVM vcpu is no wider than a physical address", "4.14.0")
+hvm_by_policy = Change("cr4 and EFER of an HVM vcpu are held against the guest's policy", "4.9.4 4.10.3 4.11.2 4.12.0")
+hvm_efer_checked = Change("unknown bits of an HVM vcpu's EFER are refused", "4.8.5 4.9.3 4.10.2 4.11.1 4.12.0")
+hvm_lmsle_gone = Change("EFER of an HVM vcpu may not have LMSLE", "4.12.0")
+hvm_event_checked = Change("events that AMD cannot inject, and error codes wider than 16 bits, are refused", "4.9.0")
+hvm_xsave_checked = Change("the header of an HVM vcpu's XSAVE area is checked", "4.7.0")
+pku = Change("an HVM guest may have protection keys", "4.7.0")
+hvm_xss = Change("MSR_IA32_XSS of an HVM guest is restored", "4.7.0")
+hvm_msrs_by_policy = Change("BNDCFGS and XSS of an HVM vcpu are held against the guest's policy", "4.13.0")
+virt_spec_ctrl = Change("MSR_VIRT_SPEC_CTRL is restored", "4.17.0")
+
+hvm_segments_asserted = Change("a debug build of Xen asserts that segments are as processors have them", "4.9.0")
+hvm_hpet_asserted = Change("a debug build of Xen asserts that a running HPET timer has a route", "4.12.0")
+viridian_pages_survived = Change(
+    "a Viridian page that is not there does not bring the host down (XSA-472)", "4.17.6 4.18.6 4.19.4 4.20.2"
+)
+
+param_x87_fip_width = Change("HVM param 36, X87_FIP_WIDTH", "4.6.3")
+param_vm86_tss_sized = Change("HVM param 37, VM86_TSS_SIZED, and VM86_TSS lies below 4 GiB", "4.9.0")
+viridian_crash_control = Change("Viridian's crash control", "4.9.0")
+viridian_many_vcpus = Change("Viridian's masks of many vcpus, and CPU hotplug", "4.15.0")
+triple_fault_soft_reset = Change("a triple fault may be a soft reset", "4.7.0")
+altp2m_modes = Change("HVM param ALTP2M has four modes instead of two", "4.9.0")
+dm_domain_self = Change("HVM param DM_DOMAIN may only say that it is the domain itself", "4.11.0")
+params_denied = Change("HVM params that nobody may set are EPERM, and ioreq pages are set once", "4.12.0")
+params_allowed = Change("only listed HVM params may be set, others are EINVAL; libxc drops PAE_ENABLED", "4.14.0")
+nested_at_creation = Change("nested virtualisation is chosen when a domain is made, not by a param", "4.15.0")
+altp2m_at_creation = Change("altp2m is chosen when a domain is made, not by a param", "4.19.0")
+
 lmce = Change("a guest may have local machine checks (LMCE)", "4.10.0")
 mcg_caps_einval = Change(
     "refused machine check capabilities are EINVAL instead of EPERM", "4.13.4 4.14.3 4.15.1 4.16.0"

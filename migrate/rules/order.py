@@ -298,13 +298,13 @@ def params_after_context(b: StreamBuilder) -> None:
     b.become_hvm()
 
 
-@rule("ORD-17", "hvm-context-missing", Effect.HYPERCALL, "xen: XEN_DOMCTL_sethvmcontext")
+@rule("ORD-17", "hvm-context-missing", Effect.HYPERCALL, "xen: XEN_DOMCTL_sethvmcontext", errno="ENODATA")
 def hvm_context_missing(b: StreamBuilder) -> None:
     """An HVM stream has no HVM_CONTEXT.
 
     What: END arrives and the state of the virtual hardware has not been sent.
-    Why: libxc hands Xen what it has kept, here nothing, and Xen does not load an empty context. There
-        would be no CPU state to resume from.
+    Why: libxc hands Xen what it has kept, here nothing, and Xen does not load an empty context: ENODATA, or EPERM
+        before 4.16 and late releases of 4.13 to 4.15. There would be no CPU state to resume from.
     Repair: send the context as Xen gave it.
     Source: libxc x86_hvm_stream_complete, xen hvm_load
     """

@@ -8,7 +8,6 @@ from migrate.destination import releases
 from migrate.rules.declaring import Effect, Severity, rule
 from streams.pages import PageType
 from streams.wire.framing import (
-    HVM_SAVE_HEADER,
     P2M_ENTRY_SIZE,
     P2M_HEADER,
     PARAMS_HEADER,
@@ -343,17 +342,19 @@ def hvm_params_length(b: StreamBuilder) -> None:
     PARAMS_HEADER.pack_into(b.record(RecordType.HVM_PARAMS).body, 0, len(b.hvm_params) + 1, 0)
 
 
-@rule("REC-109", "hvm-param-refused", Effect.HYPERCALL, "xen: hvm_set_param", errno="EINVAL")
+@rule("REC-109", "hvm-param-refused", Effect.HYPERCALL, "xen: hvm_set_param", errno="EINVAL/EPERM/EEXIST/EOPNOTSUPP")
 def hvm_param_refused(b: StreamBuilder) -> None:
     """An HVM parameter is one that Xen does not let the toolstack set.
 
-    What: an index in HVM_PARAMS is 39 or more (EINVAL), or deprecated: DM_DOMAIN, BUFIOREQ_EVTCHN (EPERM),
-        MEMORY_EVENT_* (EOPNOTSUPP); or the stream changes one that keeps its first value: VIRIDIAN, IOREQ_PFN,
-        BUFIOREQ_PFN, IOREQ_SERVER_PFN, NR_IOREQ_SERVER_PAGES, MCA_CAP (EEXIST).
-    Why: libxc sets each parameter as it reads the record, and Xen refuses. Of the index only the lower 32 bits
-        arrive; index 4, PAE_ENABLED, libxc itself leaves out.
+    What: an index in HVM_PARAMS is beyond the release's last: 35 in 4.6.0, 36 to 4.8, 37 in 4.9, 38 since (EINVAL); or
+        it is none to be set: DM_DOMAIN (from 4.11), BUFIOREQ_EVTCHN, MEMORY_EVENT_*, NESTEDHVM (from 4.15), ALTP2M
+        (from 4.19); or the stream changes one that keeps its first value: VIRIDIAN, IOREQ_SERVER_PFN,
+        NR_IOREQ_SERVER_PAGES, MCA_CAP, ALTP2M, and from 4.12 on IOREQ_PFN, BUFIOREQ_PFN (EEXIST).
+    Why: libxc sets each parameter as it reads the record, and Xen refuses: with EINVAL, but ALTP2M with EEXIST, before
+        4.14 MEMORY_EVENT_* with EOPNOTSUPP, in 4.12 and 4.13 the first two with EPERM. Of the index only the lower
+        32 bits arrive; index 4, PAE_ENABLED, libxc itself leaves out from 4.14 on.
     Repair: drop the parameter; savers send the handful that they know by name, and those only when not zero.
-    Source: xen, hvm_set_param and hvm_allow_set_param; the last two since 4.14 at least.
+    Source: xen, hvm_set_param and hvm_allow_set_param.
     """
     b.become_hvm()
     b.hvm_params[39] = 1  # one more than there are
@@ -365,7 +366,7 @@ def hvm_context_empty(b: StreamBuilder) -> None:
 
     What: the body has length 0.
     Why: it holds the state of vcpus, interrupt controllers and timers; libxc refuses to restore without any.
-        Before Xen 4.14 libxc took the empty record, and Xen refused it at END.
+        Before Xen 4.14 libxc takes the empty record, and Xen refuses it at END (REC-111).
     Repair: fetch the record again; nothing can stand in for it.
     Source: xg_sr_restore_x86_hvm.c, handle_hvm_context.
     """
@@ -373,16 +374,21 @@ def hvm_context_empty(b: StreamBuilder) -> None:
     b.hvm_context.clear()
 
 
-@rule("REC-111", "hvm-context-malformed", Effect.HYPERCALL, "xen: hvm_load", errno="ENODATA")
+@rule("REC-111", "hvm-context-malformed", Effect.HYPERCALL, "xen: hvm_load", errno="ENODATA/EINVAL/EPERM")
 def hvm_context_malformed(b: StreamBuilder) -> None:
     """The HVM context is not a chain of entries from HEADER to END.
 
     What: HVM_CONTEXT does not begin with a HEADER entry of magic 0x54381286 and version 1, has an entry of unknown
         type or one that runs past the end, or stops without an END entry.
-    Why: Xen walks the chain when libxc hands it over at END. It answers ENODATA where an entry is missing or
-        cut, and EINVAL to a type that it does not know. What is in the entries is told by the HVM rules.
+    Why: Xen walks the chain when libxc hands it over at END, from 4.19 on before it loads anything. It answers ENODATA
+        where an entry is missing or cut (before 4.19 what the entry's type has for a wrong length), and EINVAL to a
+        wrong magic, version or type; up to 4.12 and the first releases of 4.13 to 4.15 always EPERM. What is in the
+        entries is told by the HVM rules.
     Repair: fetch the record again. An unknown type from a newer source means that this release is too old.
     Source: xen, hvm_load, hvm_load_entry and arch_hvm_load; public/hvm/save.h.
     """
+    from migrate.building.hvm_contexts import drop
+    from streams.wire.hvm_names import SaveType
+
     b.become_hvm()
-    b.hvm_context[:] = bytes(HVM_SAVE_HEADER.size)  # END alone
+    drop(b.hvm_context, SaveType.HEADER)

@@ -50,7 +50,6 @@ class ContainerChecks:
         self._images = 0
         self._emulators = 0
         self._is_libxl = False
-        self._type: object = None  # what an xl file's config calls the guest: pv, hvm or pvh
 
     def _xl(self, rule: str, message: str, offset: int) -> None:
         self._report(rule, message, offset=offset, step=Stage.HEADERS, call="xl")
@@ -83,7 +82,7 @@ class ContainerChecks:
             return
         try:
             config: Any = json.loads(raw.rstrip(b"\0").decode("utf-8", "replace"))
-            self._type = config["c_info"]["type"]
+            self._session.domain_type = config["c_info"]["type"]
             count = config["b_info"]["max_vcpus"]
         except (ValueError, KeyError, TypeError, RecursionError):
             return
@@ -198,10 +197,10 @@ class ContainerChecks:
         course = self._session.course
         if not self._images and not course.broke_off:
             self._report("CON-21", "the libxl stream ends without a libxc image: the guest's memory stays empty")
-        if course.ended and self._guest == GuestKind.HVM and not self._emulators and not self._facts.checkpoints:
-            if self._type == "pvh":
+        if course.ended and self._guest is GuestKind.HVM and not self._emulators and not self._facts.checkpoints:
+            if self._session.domain_type == "pvh":
                 return  # it has no device model
-            severity = None if self._type == "hvm" else Severity.INFO
+            severity = None if self._session.domain_type == "hvm" else Severity.INFO
             self._report(
                 "CON-23",
                 "an HVM stream without EMULATOR_CONTEXT: the device model has no state to load",

@@ -80,6 +80,8 @@ class Session:
         where earlier bytes can be read again from, if at all.
     vcpus:
         the domain's vcpu count; None to believe the stream.
+    domain_type:
+        what a configuration that travels with the stream calls the guest.
     seen:
         how many records of each type were taken.
     calls:
@@ -90,6 +92,7 @@ class Session:
     facts: StreamFacts
     transport: Transport | None = None
     vcpus: int | None = None
+    domain_type: object = None
     course: Course = field(default_factory=Course)
     guests: Guests = Guests.NONE
     version: int = 0

@@ -6,17 +6,20 @@ Nothing here imports numpy or construct: a filter in front of an HVM guest stays
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from migrate.destination import releases
-from migrate.destination.releases import Change, Release
 from migrate.guest.cpu_policy import Policy, read_policy
 from migrate.rules.catalogue import RULES
-from migrate.rules.declaring import Effect, GuestKind, Severity, Stage, in_range
-from migrate.xen.hvm_context import context_objections
-from migrate.xen.hvm_params import ONCE, param_objection
+from migrate.rules.declaring import Effect, GuestKind, Severity, Stage
+from migrate.rules.findings import TOLD_PER_RULE
+from migrate.xen.cpu_policy import processor
+from migrate.xen.hvm_context import context_objections, no_context
+from migrate.xen.hvm_entry import HvmDomain
+from migrate.xen.hvm_params import Params
 from migrate.xen.hypercalls import Refusal, SetAddressSize, SetCpuPolicy, SetHvmContext, SetHvmParam, SetTscInfo, Step
+from migrate.xen.objection import Objection
 from migrate.xen.policy_checks import policy_objections
 
 if TYPE_CHECKING:
@@ -42,38 +45,6 @@ class StepAnswer:
         return (self.finding, *self.more) if self.finding else self.more
 
 
-@dataclass(frozen=True, slots=True)
-class Objection:
-    """Something that Xen has against a call, or takes and holds otherwise.
-
-    Attributes
-    ----------
-    errno:
-        what the call fails with; None where Xen takes it, and the guest comes back otherwise.
-    certain:
-        false where only the destination host can tell.
-    offset:
-        file offset of what it is about, where that is not the record's.
-    effect, severity, since:
-        where they differ from what the rule declares.
-    """
-
-    rule: str
-    errno: str | None
-    message: str
-    certain: bool = True
-    offset: int | None = None
-    vcpu: int | None = None
-    effect: Effect | None = None
-    severity: Severity | None = None
-    since: Change | None = None
-
-    def in_force(self, release: Release) -> bool:
-        """Whether a release has it."""
-        rule = RULES[self.rule]
-        return in_range(release, self.since or rule.since, rule.until)
-
-
 @dataclass(slots=True)
 class Trace:
     """The answers to a sequence of steps."""
@@ -90,20 +61,22 @@ class Trace:
 
 def _finding(step: Step, objection: Objection, place: Place | None, within: Stage) -> Finding:
     rule, errno = RULES[objection.rule], objection.errno
-    certain = objection.certain and bool(errno)
-    effect = objection.effect or (Effect.HYPERCALL if certain else Effect.HOST if errno else rule.effect)
     severity = objection.severity
     if severity is None:
-        severity = Severity.ERROR if certain else Severity.WARNING if errno else rule.severity
-    outlook = f": {step.call} → -{errno}" if certain else ": whether Xen takes it depends on the host" if errno else ""
+        # What hangs on the host is a risk, or what the rule of just that says.
+        host = rule.severity if rule.effect is Effect.HOST else Severity.WARNING
+        severity = Severity.ERROR if objection.refuses else host if errno else rule.severity
+    outlook = f": {step.call} → -{errno}" if errno else ""
+    if errno and not objection.certain:
+        outlook = ": whether Xen takes it depends on the host"
     return rule.finding(
         objection.message + outlook,
         place,
-        effect=effect,
+        effect=objection.outcome,
         severity=severity,
         offset=objection.offset,
         vcpu=getattr(step, "vcpu", None) if objection.vcpu is None else objection.vcpu,
-        errno=errno if certain else None,
+        errno=errno if objection.refuses else None,
         step=within,
         call=step.call,
     )
@@ -129,7 +102,7 @@ class Answering:
         self.host = destination.host
         # The most that the host can give a guest of the kind.
         self.host_max: Policy | None = None if self.host is None else self.host.max_policy(kind.value).value
-        self._params: dict[int, int] = {}
+        self._params = Params(self.release)
 
     def answered(
         self, step: Step, objections: Iterable[Objection], place: Place | None, within: Stage = Stage.CONTEXT
@@ -143,8 +116,21 @@ class Answering:
         within:
             the step of the restore: record or context.
         """
-        raised = (objection for objection in objections if objection.in_force(self.release))
-        findings = [_finding(step, objection, place, within) for objection in raised]
+        raised: dict[object, tuple[Finding, int]] = {}  # by kind: the last that is told, and how many there are
+        findings: list[Finding] = []
+        for objection in objections:
+            if not objection.in_force(self.release):
+                continue
+            kind = objection.rule, objection.outcome, objection.severity
+            last, count = raised.get(kind, (None, 0))
+            if last is None or count < TOLD_PER_RULE:
+                last = _finding(step, objection, place, within)
+                findings.append(last)
+            raised[kind] = last, count + 1
+        for last, count in raised.values():
+            if count > TOLD_PER_RULE:
+                at = next(number for number, finding in enumerate(findings) if finding is last)
+                findings[at] = replace(last, count=1 + count - TOLD_PER_RULE)
         fatal = next((finding for finding in findings if finding.fatal), None)
         return StepAnswer(step, fatal, tuple(finding for finding in findings if finding is not fatal))
 
@@ -212,32 +198,29 @@ class Answering:
 
     def _set_param(self, step: SetHvmParam) -> StepAnswer:
         """hvm_set_param."""
-        before = self._params.get(step.index, 0) if step.index in ONCE else 0
-        found = param_objection(step.index, step.value, before)
-        if found is not None and in_range(self.release, found.since, None):
-            objection = Objection(found.rule, found.errno, f"HVM param {found.message}", offset=step.offset)
-            return self.answered(step, [objection], step.place, Stage.RECORD)
-        self._params[step.index] = step.value
-        return StepAnswer(step)
+        params = self._params
+        params.emulated = step.guest.emulated
+        return self.answered(step, params.set(step.index, step.value, step.offset), step.place, Stage.RECORD)
 
     def _set_hvm_context(self, step: SetHvmContext) -> StepAnswer:
         """hvm_load."""
-        if step.content is None or step.place is None:
-            return self.answered(step, [Objection("ORD-17", "ENODATA", "no HVM_CONTEXT")], None)
         # What a policy without leaves leaves out is the host's to say.
         policy = self.policy if self.policy and self.policy.leaves else None
-        objections = [
-            Objection(
-                found.rule,
-                found.errno,
-                f"HVM_CONTEXT: {found.message}",
-                certain=(found.effect or RULES[found.rule].effect).fatal,
-                offset=step.place.body + found.offset,
-                vcpu=found.vcpu,
-                effect=found.effect,
-                severity=found.severity,
-            )
-            for found in context_objections(step.content, self.vcpus, policy)
-            if in_range(self.release, found.since, found.until)
-        ]
-        return self.answered(step, objections, step.place)
+        hap = self.host is None or self.host.hap.value is not False
+        domain = HvmDomain(
+            self.release,
+            processor(policy, GuestKind.HVM, self.release, hap=hap, nested=True, host_max=self.host_max),
+            host=self.host_max,
+            vcpus=self.vcpus,
+            emulated=step.guest.emulated,
+            viridian=self._params.viridian,
+            has_frame=step.guest.populated.__contains__,
+        )
+        if step.content is None or step.place is None:
+            return self.answered(step, [no_context(domain)], None)
+        start = step.place.body
+        found = (
+            replace(objection, message=f"HVM_CONTEXT: {objection.message}", offset=start + (objection.offset or 0))
+            for objection in context_objections(step.content, domain)
+        )
+        return self.answered(step, found, step.place)

@@ -15,7 +15,7 @@ import numpy as np
 from migrate.destination import releases
 from migrate.rules.declaring import Severity
 from migrate.xen import guest_msrs, machine_checks
-from migrate.xen.answers import Objection
+from migrate.xen.objection import Objection
 from streams.wire.framing import PAGE_SIZE
 from streams.wire.vcpu import (
     CONTEXT,

@@ -14,11 +14,11 @@ from streams.decoder import drive
 from streams.encoder import Recorder
 from streams.hvm_context import HvmEntry, HvmState, decode_context, encode_context, entries
 from streams.transports import open_transport
-from streams.wire import hvm, hvm_names
+from streams.wire import hvm
 from streams.wire.framing import HVM_SAVE_HEADER, RecordType
-from streams.wire.hvm_cpu import CPU, CPU_MSR
+from streams.wire.hvm_cpu import CPU_MSR
 from streams.wire.hvm_entries import LAYOUTS
-from streams.wire.hvm_names import CPU_CONTROL, ENTRIES, CpuControl, SaveType
+from streams.wire.hvm_names import SaveType
 from streams.wire.hvm_timers import PIT
 
 PVH = sorted(path.name for path in (ROOT / "sample_streams").glob("x417-pvh.*.zst"))
@@ -126,7 +126,7 @@ def noise(size: int) -> bytes:
 
 
 def test_every_type_has_a_layout_and_a_length():
-    assert set(hvm.LAYOUTS) == set(LAYOUTS) == set(ENTRIES) == set(SaveType) == SIZES.keys()
+    assert set(hvm.LAYOUTS) == set(LAYOUTS) == set(SaveType) == SIZES.keys()
 
 
 @pytest.mark.parametrize("kind", SIZES, ids=lambda kind: kind.name)
@@ -135,9 +135,9 @@ def test_layout_has_the_size_of_its_structure(kind):
     assert kind in VARIABLE or hvm.LAYOUTS[kind].sizeof() == SIZES[kind]
 
 
-def test_least_lengths_are_those_of_the_smallest_area_and_of_one_msr():
-    assert ENTRIES[SaveType.CPU_XSAVE].length == LAYOUTS[SaveType.CPU_XSAVE].size == 24 + 576
-    assert ENTRIES[SaveType.CPU_MSR].length == LAYOUTS[SaveType.CPU_MSR].size + CPU_MSR.size == 8 + 16
+def test_what_varies_begins_behind_the_smallest_area_and_the_count():
+    assert LAYOUTS[SaveType.CPU_XSAVE].size == 24 + 576
+    assert (LAYOUTS[SaveType.CPU_MSR].size, CPU_MSR.size) == (8, 16)
 
 
 @pytest.mark.parametrize("length", hvm.OLD_CPU)
@@ -145,8 +145,8 @@ def test_older_cpu_entries_have_the_size_they_go_by(length):
     assert hvm.OLD_CPU[length].sizeof() == length
 
 
-def test_older_cpu_entries_are_the_ones_known_by_length():
-    assert tuple(hvm.OLD_CPU) == hvm_names.CPU_OLD_LENGTHS
+def test_older_cpu_entries_are_those_before_tsc_aux_and_before_the_flags():
+    assert tuple(hvm.OLD_CPU) == (1016, 1024)
 
 
 @pytest.mark.parametrize(("kind", "name", "offset", "size"), PLACES)
@@ -165,22 +165,6 @@ def test_field_lies_where_the_public_headers_put_it(kind, name, offset, size):
 def test_field_of_a_pit_channel_lies_where_the_public_headers_put_it(name, offset, size):
     assert PIT.offset("channels", 2, name) == 32 + offset
     assert PIT.field("channels").element.field(name).size == size
-
-
-@pytest.mark.parametrize("field", CpuControl._fields)
-def test_the_few_fields_read_without_construct_are_those_of_the_layout(field):
-    name = {"efer": "msr_efer", "tsc_aux": "msr_tsc_aux", "pad": "pad0"}.get(field, field)
-    body = noise(1032)
-    assert getattr(CpuControl(*CPU_CONTROL.unpack(body)), field) == getattr(CPU.read(body), name)
-
-
-def test_xsave_and_mtrr_read_without_construct_as_with_it():
-    body = noise(600)
-    parsed = hvm.LAYOUTS[SaveType.CPU_XSAVE].parse(body)
-    names = ("xfeature_mask", "xcr0", "xcr0_accum", "xstate_bv", "xcomp_bv", "reserved")
-    assert hvm_names.XSAVE_CONTROL.unpack(body) == tuple(parsed[name] for name in names)
-    body = noise(240)
-    assert hvm_names.MTRR_CONTROL.unpack_from(body) == (hvm.LAYOUTS[SaveType.MTRR].parse(body).msr_mtrr_cap,)
 
 
 @pytest.mark.parametrize("kind", SIZES, ids=lambda kind: kind.name)

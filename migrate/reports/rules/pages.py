@@ -32,6 +32,8 @@ GUEST_SEES: dict[Effect, str] = {
     "wrong data, as a crash or hang later, or never",
     Effect.TOLERATED: "nothing",
     Effect.HOST: "nothing, or it never runs on the destination: that depends on the host",
+    Effect.HOST_DIES: "never gets far on the destination: Xen itself dies there, and every guest of the host with it",
+    Effect.DEBUG_HOST_DIES: "nothing, unless the host has a debug build of Xen: that dies, and every guest with it",
     Effect.SPEC: "nothing: only tools that check streams against the specification object",
 }
 """What becomes of the guest, by effect."""
