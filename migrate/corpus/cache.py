@@ -1,7 +1,7 @@
 """Answers of earlier runs, by what was asked: the stream's bytes, the questions, and which validator was asked.
 
 An entry is a file of its own that appears whole or not at all, so any number of processes may share a cache. It
-is never needed: what cannot be read, written or understood is as good as not there.
+is never needed: what cannot be read or written, or is not as it was written, is as good as not there.
 """
 
 from __future__ import annotations
@@ -9,19 +9,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from hashlib import blake2b, file_digest
 from io import BufferedReader
 from pathlib import Path
 
+from migrate.whole_file import whole_file
+
 KEY_BYTES = 24
 # Seconds. What no run has used for so long is forgotten.
 LIFETIME = 30 * 24 * 3600
+
+_digest = partial(blake2b, digest_size=KEY_BYTES)
 
 
 def default_folder() -> str:
@@ -60,32 +63,32 @@ class Cache:
 
     def key(self, file: BufferedReader, questions: Sequence[tuple[str, str]], vcpus: int | None) -> str:
         """The name of an answer: of a file's bytes as they are, compressed or not, read to their end."""
-        digest = file_digest(file, lambda: blake2b(digest_size=KEY_BYTES))
-        digest.update(repr((list(questions), vcpus)).encode())
-        return digest.hexdigest()
+        contents = file_digest(file, _digest).digest()
+        return _digest(contents + repr((list(questions), vcpus)).encode()).hexdigest()
 
     def get(self, key: str, stream: str) -> tuple[str, ...] | None:
         """The reports, as JSON objects of a stream of that name; None where they are not known."""
         from migrate.judging.report_json import dumps
         from migrate.safe import well_formed
 
-        try:
-            checks = json.loads(self._path(key).read_bytes())
-            for check in checks:
-                check["stream"]["name"] = well_formed(stream)
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
-        return tuple(map(dumps, checks))
+        with suppress(OSError, MemoryError):
+            path = self._path(key)
+            digest, _, text = path.read_bytes().partition(b"\n") if path.is_file() else (b"", b"", b"")
+            if text and digest == _seal(key, text):
+                checks = json.loads(text)
+                for check in checks:
+                    check["stream"]["name"] = well_formed(stream)
+                return tuple(map(dumps, checks))
+        return None
 
     def put(self, key: str, checks: Sequence[str]) -> None:
         """Keep the reports."""
         path = self._path(key)
+        text = f"[{','.join(checks)}]".encode("ascii")
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            fd, beside = tempfile.mkstemp(dir=path.parent)
-            with open(fd, "w", encoding="ascii") as file:
-                file.write(f"[{','.join(checks)}]")
-            os.replace(beside, path)
+            with whole_file(path) as file:
+                file.write(_seal(key, text) + b"\n" + text)
 
     def tidy(self) -> None:
         """Take note that it is in use, and forget what validators left that nobody has asked for long."""
@@ -99,3 +102,8 @@ class Cache:
 
     def _path(self, key: str) -> Path:
         return Path(self.folder, self.validator, key[:2], f"{key[2:]}.json")
+
+
+def _seal(key: str, text: bytes) -> bytes:
+    """What an entry begins with, so that it can be told from a damaged one, and from one of another name."""
+    return _digest(key.encode() + text).hexdigest().encode()

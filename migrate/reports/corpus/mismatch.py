@@ -18,7 +18,7 @@ from migrate.safe import safe
 
 if TYPE_CHECKING:
     from migrate.corpus.expectations import Expectation
-    from migrate.corpus.runner import Comparison
+    from migrate.corpus.results import Comparison
     from migrate.judging.report import Report
 
 # A guest whose every pin fails would fill the screen.

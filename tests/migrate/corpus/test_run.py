@@ -18,7 +18,8 @@ from migrate.cli.corpus.live import LiveTable
 from migrate.corpus.cache import Cache, validator
 from migrate.corpus.discovery import Shard, discover
 from migrate.corpus.known import load_known
-from migrate.corpus.runner import InProcess, Status, run
+from migrate.corpus.results import Status
+from migrate.corpus.runner import InProcess, run
 
 SMALL_CORPUS = 2000
 # Seconds. Far more than anything here takes.
