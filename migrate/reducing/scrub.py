@@ -111,12 +111,11 @@ def scrub(source: Source, out: IO[bytes]) -> Scrubbed:
     Raises
     ------
     ScrubError
-        for an input that cannot be read twice, and for a kind of stream that is not read.
+        for an input that cannot be read twice, or is changed meanwhile, and for a kind of stream that is not read.
     OSError, TransportError
         for one that cannot be read at all.
     """
-    if isinstance(source, str | os.PathLike) and os.path.exists(source) and not os.path.isfile(source):
-        raise ScrubError("not a regular file; the stream is read twice")
+    before = _state(source)
     look = _Look()
     with open_transport(source) as transport:
         drive(Decoder(look).run(), transport)
@@ -127,7 +126,19 @@ def scrub(source: Source, out: IO[bytes]) -> Scrubbed:
         look.finish(source)
     with open_transport(source) as transport:
         size = _copy(transport, out, sorted(look.ranges), look.rest)
+    if _state(source) != before:
+        raise ScrubError("the file was changed while it was read")
     return Scrubbed(size, dict(+look.zeroed), dict(+look.left))
+
+
+def _state(source: Source) -> tuple[int, int] | None:
+    """What is another once a file has been changed; None for what is no file."""
+    if not isinstance(source, str | os.PathLike) or not os.path.exists(source):
+        return None
+    if not os.path.isfile(source):
+        raise ScrubError("not a regular file; the stream is read twice")
+    known = os.stat(source)
+    return known.st_size, known.st_mtime_ns
 
 
 def _copy(transport: Any, out: IO[bytes], ranges: Sequence[Range], rest: int | None) -> int:
