@@ -152,7 +152,7 @@ def run(
     from migrate.reports.verdict.text import console_for
 
     found = discovered(ctx, paths, known, shard, fail_on)
-    outputs = {"--jsonl": jsonl, "--junit": junit, "--sarif": sarif, "--markdown": markdown}
+    outputs = {"--junit": junit, "--sarif": sarif, "--markdown": markdown, "--jsonl": jsonl}
     refuse_doubles(outputs, {"a stream": [case.path for case in found.cases], "known deviations": known})
     if resume is not None:
         refuse_doubles({**outputs, "--jsonl": None}, {"--resume": [resume]})
