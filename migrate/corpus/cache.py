@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +22,8 @@ from pathlib import Path
 from migrate.whole_file import whole_file
 
 KEY_BYTES = 24
+SEAL_BYTES = 2 * KEY_BYTES + 1
+LONGEST_ENTRY = 64 << 20
 # Seconds. What no run has used for so long is forgotten.
 LIFETIME = 30 * 24 * 3600
 
@@ -71,10 +74,13 @@ class Cache:
         from migrate.judging.report_json import dumps
         from migrate.safe import well_formed
 
-        with suppress(OSError, MemoryError):
+        with suppress(OSError):
             path = self._path(key)
-            digest, _, text = path.read_bytes().partition(b"\n") if path.is_file() else (b"", b"", b"")
-            if text and digest == _seal(key, text):
+            known = path.stat()
+            if not stat.S_ISREG(known.st_mode) or known.st_size > LONGEST_ENTRY:
+                return None
+            seal, _, text = path.read_bytes().partition(b"\n")
+            if seal == _seal(key, text):
                 checks = json.loads(text)
                 for check in checks:
                     check["stream"]["name"] = well_formed(stream)
@@ -85,6 +91,8 @@ class Cache:
         """Keep the reports."""
         path = self._path(key)
         text = f"[{','.join(checks)}]".encode("ascii")
+        if len(text) > LONGEST_ENTRY - SEAL_BYTES:
+            return
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as file:
