@@ -95,7 +95,7 @@ class Cache:
             return
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as file:
+            with whole_file(path, follow=False) as file:
                 file.write(_seal(key, text) + b"\n" + text)
 
     def tidy(self) -> None:

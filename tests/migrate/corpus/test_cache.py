@@ -79,7 +79,7 @@ DAMAGES = {
     "not text": lambda entry: entry.write_bytes(b"\xff\xfe" * 100),
     "a directory": lambda entry: (entry.unlink(), entry.mkdir()),
     "a pipe": lambda entry: (entry.unlink(), os.mkfifo(entry)),
-    "a device": lambda entry: (entry.unlink(), entry.symlink_to("/dev/zero")),
+    "a link to a device": lambda entry: (entry.unlink(), entry.symlink_to("/dev/null")),
     "a huge hole": lambda entry: os.truncate(entry, 1 << 42),
 }
 
