@@ -188,7 +188,7 @@ class Run:
         parts = [f"{statuses[status]} {status.value}" for status in Status if statuses[status]]
         parts += [f"{len(self.missing)} missing"] if self.missing else []
         streams = count(len(self.results), "stream")
-        return f"{streams}, {expectations} expectations: {'; '.join(parts) or 'nothing judged'}"
+        return f"{streams}, {count(expectations, 'expectation')}: {'; '.join(parts) or 'nothing judged'}"
 
 
 def compared(case: Case, answer: Answer) -> Result:

@@ -270,7 +270,7 @@ def test_expectations_that_cannot_be_used_cost_their_stream_and_exit_with_3(fold
     result = corpus_run(folder)
     assert result.exit_code == 3
     assert f"failed    {folder / 'good'}: {folder / 'good.expect.toml'}: " in result.output
-    assert "2 streams, 1 expectations: 1 as expected; 1 cannot be judged" in result.output
+    assert "2 streams, 1 expectation: 1 as expected; 1 cannot be judged" in result.output
 
 
 def test_a_mistake_about_one_stream_of_a_directory_costs_that_one(folder):
@@ -279,7 +279,7 @@ def test_a_mistake_about_one_stream_of_a_directory_costs_that_one(folder):
     result = corpus_run(folder)
     assert result.exit_code == 3
     assert f"failed    {folder / 'good'}: {folder / 'expect.toml'}: 'good': expects: unknown key" in result.output
-    assert "2 streams, 1 expectations: 1 as expected; 1 cannot be judged" in result.output
+    assert "2 streams, 1 expectation: 1 as expected; 1 cannot be judged" in result.output
 
 
 def test_a_file_that_is_a_mistake_as_a_whole_costs_the_streams_beside_it_and_no_other(folder):

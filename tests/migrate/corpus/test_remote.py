@@ -231,7 +231,7 @@ def test_a_member_with_a_strange_name_is_judged(tmp_path, name):
     url = zipped(tmp_path / "corpus.zip", {name: good(), f"{name}.expect.toml": ACCEPTED.encode()})
     result = corpus_run(url)
     assert result.exit_code == 0
-    assert "1 stream, 1 expectations: 1 as expected" in result.output
+    assert "1 stream, 1 expectation: 1 as expected" in result.output
 
 
 def test_a_member_is_not_called_by_a_name_that_would_open_another(tmp_path):
