@@ -77,7 +77,7 @@ class Corpus:
     unmatched:
         known deviations that speak of no stream, of lists that were given and of directories that were gone through.
     faults:
-        files of expectations of which nobody knows what they speak of.
+        what is wrong with expectations where no stream shows it: with all of a file, or about a stream that is missing.
     """
 
     cases: tuple[Case, ...]
@@ -170,6 +170,9 @@ class _Finder:
             self._faults[str(shared)] = None
             shared = {}
         for name in _lacking(folder, shared):
+            if isinstance(fault := shared.get(name), ExpectationError):
+                self._faults[str(fault)] = None
+                continue
             path = files.join(folder.path, name)
             if self._shard is None or self._shard.has(_below(root, path)):
                 self._missing[files.shown(path)] = None

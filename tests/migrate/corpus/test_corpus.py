@@ -296,6 +296,13 @@ def test_a_file_that_is_a_mistake_as_a_whole_costs_the_streams_beside_it_and_no_
     assert "3 streams, 2 expectations: 2 as expected; 1 cannot be judged" in result.output
 
 
+def test_a_mistake_about_a_stream_that_is_not_there_is_told(folder):
+    (folder / "expect.toml").write_text(ACCEPTED)  # as if it were about one stream
+    result = corpus_run(folder)
+    assert result.exit_code == 3
+    assert f"incomplete: {folder / 'expect.toml'}: expect: expected a table, found [" in result.output
+
+
 def test_a_file_that_is_a_mistake_is_told_where_no_stream_is(tmp_path):
     (tmp_path / "expect.toml").write_text("[good\n")
     result = corpus_run(tmp_path)
