@@ -19,6 +19,10 @@ from hashlib import blake2b, file_digest
 from io import BufferedReader
 from pathlib import Path
 
+from migrate.corpus.expected_verdict import observation_from, observation_object
+from migrate.corpus.results import Answer
+from migrate.judging.report_json import dumps
+from migrate.safe import well_formed
 from migrate.whole_file import whole_file
 
 KEY_BYTES = 24
@@ -69,32 +73,35 @@ class Cache:
         contents = file_digest(file, _digest).digest()
         return _digest(contents + repr((list(questions), vcpus)).encode()).hexdigest()
 
-    def get(self, key: str, stream: str) -> tuple[str, ...] | None:
-        """The reports, as JSON objects of a stream of that name; None where they are not known."""
-        from migrate.judging.report_json import dumps
-        from migrate.safe import well_formed
-
+    def get(self, key: str, stream: str) -> Answer | None:
+        """The answer about a stream of that name; None where it is not known."""
         with suppress(OSError):
             path = self._path(key)
-            known = path.stat()
+            known = os.stat(path)
             if not stat.S_ISREG(known.st_mode) or known.st_size > LONGEST_ENTRY:
                 return None
-            seal, _, text = path.read_bytes().partition(b"\n")
+            with open(path, "rb", buffering=0) as file:
+                seal, _, text = file.read().partition(b"\n")
             if seal == _seal(key, text):
-                checks = json.loads(text)
-                for check in checks:
-                    check["stream"]["name"] = well_formed(stream)
-                return tuple(map(dumps, checks))
+                entry = json.loads(text)
+                name = _named(stream)
+                checks = tuple(name.join(parts) for parts in entry["checks"])
+                return Answer(checks, tuple(map(observation_from, entry["observations"])), cached=True)
         return None
 
-    def put(self, key: str, checks: Sequence[str]) -> None:
-        """Keep the reports."""
-        path = self._path(key)
-        text = f"[{','.join(checks)}]".encode("ascii")
+    def put(self, key: str, stream: str, answer: Answer) -> None:
+        """Keep the answer about a stream of that name."""
+        # The reports are text on both sides of the name, so that nobody has to take them apart.
+        name = _named(stream)
+        checks = [check.split(name, 1) for check in answer.checks]
+        text = json.dumps(
+            {"observations": list(map(observation_object, answer.observations)), "checks": checks}
+        ).encode()
         if len(text) > LONGEST_ENTRY - SEAL_BYTES:
             return
+        path = self._path(key)
         with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
             with whole_file(path, follow=False) as file:
                 file.write(_seal(key, text) + b"\n" + text)
 
@@ -108,10 +115,15 @@ class Cache:
                 if time.time() - other.stat().st_mtime > LIFETIME:
                     shutil.rmtree(other, ignore_errors=True)
 
-    def _path(self, key: str) -> Path:
-        return Path(self.folder, self.validator, key[:2], f"{key[2:]}.json")
+    def _path(self, key: str) -> str:
+        return os.path.join(self.folder, self.validator, key[:2], f"{key[2:]}.json")
 
 
 def _seal(key: str, text: bytes) -> bytes:
     """What an entry begins with, so that it can be told from a damaged one, and from one of another name."""
     return _digest(key.encode() + text).hexdigest().encode()
+
+
+def _named(stream: str) -> str:
+    """Where a report has the name of its stream."""
+    return f'"stream": {{"name": {dumps(well_formed(stream))}'

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from migrate.rules.declaring import Severity
 from migrate.safe import well_formed
@@ -120,3 +120,15 @@ def observe(report: Report) -> Observation:
         rules=serious(report),
         worst=report.worst(),
     )
+
+
+def observation_object(observation: Observation) -> dict[str, Any]:
+    """An observation as a JSON object."""
+    worst = observation.worst and observation.worst.value
+    return {**asdict(observation), "worst": worst}
+
+
+def observation_from(made: dict[str, Any]) -> Observation:
+    """The observation that such an object was made of."""
+    worst = made["worst"] and Severity(made["worst"])
+    return Observation(**{**made, "outcome": ExpectedVerdict(**made["outcome"]), "worst": worst})

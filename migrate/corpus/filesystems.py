@@ -20,6 +20,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WEB = ("http", "https")
 # Expectations that are longer are none.
 LONGEST_TEXT = 16 << 20
+TEXT_PIECE = 64 << 10
 
 
 class FetchError(Exception):
@@ -119,10 +120,12 @@ def files_of(named: str) -> Files:
 
 def read_text(files: Files, path: str) -> bytes:
     """All of a file that is meant for people. Raises OSError, and FetchError for one that is too long."""
+    data = b""
     with files.open(path) as file:
-        data = file.read(LONGEST_TEXT + 1)
-    if len(data) > LONGEST_TEXT:
-        raise FetchError(f"{files.shown(path)}: longer than {LONGEST_TEXT >> 20} MiB")
+        while piece := file.read(TEXT_PIECE):
+            data += piece
+            if len(data) > LONGEST_TEXT:
+                raise FetchError(f"{files.shown(path)}: longer than {LONGEST_TEXT >> 20} MiB")
     return data
 
 

@@ -13,12 +13,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from migrate.corpus.cache import Cache
 from migrate.corpus.discovery import Case
-from migrate.corpus.expected_verdict import Observation, observe
+from migrate.corpus.expected_verdict import observe
 from migrate.corpus.fetching import descriptor
 from migrate.corpus.filesystems import FetchError
 from migrate.corpus.results import Answer, Result, compared
@@ -279,12 +279,11 @@ def examine(task: Task, cache: Cache | None = None) -> Answer:
         answer = Answer(error="out of memory")
     except Exception as fault:
         answer = Answer(error=f"internal error: {type(fault).__name__}: {fault}")
-    return replace(answer, seconds=time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Answer(answer.checks, answer.observations, answer.error, seconds, answer.cached)
 
 
 def _answer(task: Task, cache: Cache | None) -> Answer:
-    from migrate.judging.report_json import report_from
-
     with descriptor(task.path, task.url, packed=task.packed, max_expansion=task.max_expansion) as fd:
         before = os.fstat(fd)
         key = None
@@ -293,13 +292,13 @@ def _answer(task: Task, cache: Cache | None) -> Answer:
                 key = cache.key(file, task.questions, task.vcpus)
             os.lseek(fd, 0, os.SEEK_SET)
             if (known := cache.get(key, task.name)) is not None:
-                return Answer(known, tuple(observe(report_from(one)) for one in known), cached=True)
-        checks, observations = _judged(fd, task)
+                return known
+        answer = _judged(fd, task)
         if stat.S_ISREG(before.st_mode) and _state(before) != _state(os.fstat(fd)):
             return Answer(error="the file was changed while it was read")
         if cache is not None and key is not None:
-            cache.put(key, checks)
-        return Answer(checks, observations)
+            cache.put(key, task.name, answer)
+        return answer
 
 
 def _state(known: os.stat_result) -> tuple[int, int]:
@@ -311,7 +310,7 @@ def _is_worth_hashing(known: os.stat_result) -> bool:
     return stat.S_ISREG(known.st_mode) and known.st_size <= HOLES * (known.st_blocks * BLOCK) + HOLES_FREE
 
 
-def _judged(fd: int, task: Task) -> tuple[tuple[str, ...], tuple[Observation, ...]]:
+def _judged(fd: int, task: Task) -> Answer:
     from migrate.destination.releases import resolve
     from migrate.judging.check import judge
     from migrate.judging.report_json import dumps
@@ -326,4 +325,4 @@ def _judged(fd: int, task: Task) -> tuple[tuple[str, ...], tuple[Observation, ..
     reports: list[Report] = judge(
         fd, vcpus=task.vcpus, questions=questions, max_expansion=task.max_expansion, then=reported
     )
-    return tuple(dumps(report.to_dict()) for report in reports), tuple(map(observe, reports))
+    return Answer(tuple(dumps(report.to_dict()) for report in reports), tuple(map(observe, reports)))
