@@ -120,7 +120,7 @@ class Cache:
 
 
 def _seal(key: str, text: bytes) -> bytes:
-    """What an entry begins with, so that it can be told from a damaged one, and from one of another name."""
+    """What an entry begins with, so that it differs from a damaged one, and from one of another name."""
     return _digest(key.encode() + text).hexdigest().encode()
 
 

@@ -3,7 +3,7 @@
 `NAME.expect.toml` stands beside the stream NAME (or NAME.zst, .gz, .xz). Where a directory holds many
 streams, one `expect.toml` has a table for each, named as its file is; `[defaults]` in it holds for all.
 
-    host_dependent = true       # the answer depends on the destination: a difference is told, but is no failure
+    host_dependent = true       # the answer depends on the destination: a difference is shown, but is no failure
     [options]
     vcpus = 2                   # of the domain that it is restored into
     [provenance]                # free: saved_by, guest, mode, sha256 (of the uncompressed bytes), damage, layer …

@@ -105,7 +105,7 @@ class Files(Protocol):
         """The path of a file in a directory."""
 
     def shown(self, path: str) -> str:
-        """The path as people are told it: with the URL around it."""
+        """The path as people see it: with the URL around it."""
 
 
 def is_url(path: str) -> bool:

@@ -231,17 +231,17 @@ class Written:
 
     def take(self, line: bytes) -> None:
         """Take one line. Raises ValueError, or RecursionError, for one that is of no use."""
-        told = _object(line)
-        if told["kind"] == END:
-            end: _EndLine = structured(_EndLine, told)
+        row = _object(line)
+        if row["kind"] == END:
+            end: _EndLine = structured(_EndLine, row)
             if end.shard is not None and not 1 <= end.shard[0] <= end.shard[1]:
                 raise ValueError(f"shard: there is no {end.shard[0]} of {end.shard[1]}")
             self.end = end
             return
-        if told["kind"] == MISSING:
-            self.missing.append(structured(str, told.get("stream"), "stream"))
+        if row["kind"] == MISSING:
+            self.missing.append(structured(str, row.get("stream"), "stream"))
             return
-        read: _StreamLine = structured(_StreamLine, told)
+        read: _StreamLine = structured(_StreamLine, row)
         reports = [report_from(dumps(check)) for check in read.checks]
         observations = tuple(_observed(report) for report in reports)
         if read.error is None and not observations:
@@ -338,17 +338,17 @@ def _key(*parts: object) -> str:
 
 def _object(line: bytes) -> dict[str, Any]:
     try:
-        told = json.loads(line)
+        row = json.loads(line)
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start}") from error
     except ValueError as error:
         raise ValueError(f"not JSON: {error}") from error
-    if not isinstance(told, dict) or told.get("schema") != SCHEMA or told.get("kind") not in (STREAM, MISSING, END):
+    if not isinstance(row, dict) or row.get("schema") != SCHEMA or row.get("kind") not in (STREAM, MISSING, END):
         raise ValueError("not a result of `migrate corpus run --jsonl`")
     if _HALF_CHARACTER.search(line):
         # Raises UnicodeEncodeError for half a pair of surrogates, which no file could be written with.
-        json.dumps(told, ensure_ascii=False).encode()
-    return told
+        json.dumps(row, ensure_ascii=False).encode()
+    return row
 
 
 def _observed(report: Report) -> Observation:

@@ -5,7 +5,7 @@
 
 Zeros take the place of whatever neither the toolstack nor Xen looks at when it restores the guest. Nothing
 moves: every record, every pfn and every finding stays where it was, but for those of a comparison of pages after
-a VERIFY record. What is left is told, as a report's reader may learn from it where pages are, what the vcpus were
+a VERIFY record. What is left is listed, as a report's reader may learn from it where pages are, what the vcpus were
 about, and how the domain is configured.
 """
 
@@ -223,7 +223,7 @@ class _Look(Consumer):
         return
 
     def legacy(self, stream: LegacyStream) -> None:
-        """`not_judged` has told."""
+        """`not_judged` has said it."""
         return
 
     def libxl_header(self, header: LibxlHeader, offset: int) -> None:

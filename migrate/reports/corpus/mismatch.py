@@ -52,11 +52,11 @@ def mismatch(path: str, name: str, vcpus: int | None, comparison: Comparison) ->
     """
     expectation = comparison.expectation
 
-    def told(judgement: Judgement) -> tuple[list[str], list[str]]:
+    def texts(judgement: Judgement) -> tuple[list[str], list[str]]:
         judgement.facts.name = name
         return list(_report(judgement, expectation)), list(_failing_calls(judgement, expectation))
 
-    report, calls = judge(path, vcpus=vcpus, then=told)
+    report, calls = judge(path, vcpus=vcpus, then=texts)
     lines = [f"{name}: not as expected under Xen {expectation.target}, placement {expectation.placement}"]
     lines += [_INDENT + line for line in differences(comparison)]
     if (measured := expectation.measured) is not None:
