@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Items = tuple[Item, ...]
 # Bytes of a stream that are read, and of what nobody reads because a restore stops before it.
 LONGEST, TAIL = 1 << 30, 1 << 20
+CHANGED = "the file was changed while it was read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,11 @@ def read_whole(source: Source) -> bytes:
     Raises
     ------
     OSError, TransportError
-        for an input that cannot be read, and for a stream that is too long to be held in memory.
+        for an input that cannot be read, or is changed meanwhile, and for a stream that is too long to be held in
+        memory.
     """
     data = bytearray()
+    before = state_of(source)
     with open_transport(source) as transport:
 
         def read(n: int) -> bytes | memoryview:
@@ -69,7 +73,17 @@ def read_whole(source: Source) -> bytes:
         end = len(data) + TAIL
         while len(data) < end and read(end - len(data)):
             pass
+    if state_of(source) != before:
+        raise TransportError(CHANGED, len(data))
     return bytes(data)
+
+
+def state_of(source: Source) -> tuple[int, int] | None:
+    """What is another once a file has been changed; None for what is no file that has a name."""
+    if not isinstance(source, str | os.PathLike) or not os.path.isfile(source):
+        return None
+    known = os.stat(source)
+    return known.st_size, known.st_mtime_ns
 
 
 def taken_apart(data: bytes) -> Items:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from migrate.destination.placement import NAMES as PLACEMENTS
 from migrate.judging.check import judge
+from migrate.reducing.items import CHANGED, state_of
 from migrate.reducing.pages_read import Batch, Needed, as_array, frames, levels
 from migrate.toolstack.restore import MAX_RECORD
 from streams.decoder import Consumer, Decoder, drive
@@ -115,7 +116,9 @@ def scrub(source: Source, out: IO[bytes]) -> Scrubbed:
     OSError, TransportError
         for one that cannot be read at all.
     """
-    before = _state(source)
+    if isinstance(source, str | os.PathLike) and os.path.exists(source) and not os.path.isfile(source):
+        raise ScrubError("not a regular file; the stream is read twice")
+    before = state_of(source)
     look = _Look()
     with open_transport(source) as transport:
         drive(Decoder(look).run(), transport)
@@ -126,19 +129,9 @@ def scrub(source: Source, out: IO[bytes]) -> Scrubbed:
         look.finish(source)
     with open_transport(source) as transport:
         size = _copy(transport, out, sorted(look.ranges), look.rest)
-    if _state(source) != before:
-        raise ScrubError("the file was changed while it was read")
+    if state_of(source) != before:
+        raise ScrubError(CHANGED)
     return Scrubbed(size, dict(+look.zeroed), dict(+look.left))
-
-
-def _state(source: Source) -> tuple[int, int] | None:
-    """What is another once a file has been changed; None for what is no file."""
-    if not isinstance(source, str | os.PathLike) or not os.path.exists(source):
-        return None
-    if not os.path.isfile(source):
-        raise ScrubError("not a regular file; the stream is read twice")
-    known = os.stat(source)
-    return known.st_size, known.st_mtime_ns
 
 
 def _copy(transport: Any, out: IO[bytes], ranges: Sequence[Range], rest: int | None) -> int:

@@ -1,11 +1,12 @@
 """Answers that an earlier run has given: taken over where nothing has changed, and of no consequence where damaged."""
 
 import os
+import shutil
 
 import pytest
 from corpora import bad, corpus_run, good, streams
+from project import SAMPLES, restless
 
-from migrate.corpus import runner
 from migrate.corpus.cache import Cache, validator
 from migrate.corpus.discovery import discover
 from migrate.corpus.runner import InProcess, run
@@ -119,17 +120,12 @@ def test_a_damaged_entry_is_replaced(kept):
     assert [run(cases, InProcess(), cache=cache)[0].answer.cached for _ in range(2)] == [False, True]
 
 
-def test_a_file_that_is_changed_while_it_is_read_is_told_and_not_kept(tmp_path, monkeypatch):
-    (tmp_path / "stream").write_bytes(good())
-    cases = discover([str(tmp_path / "stream")]).cases
-    judged = runner._judged
-
-    def meanwhile(fd, task):
-        os.truncate(tmp_path / "stream", 4096)
-        return judged(fd, task)
-
-    monkeypatch.setattr(runner, "_judged", meanwhile)
-    (result,) = run(cases, InProcess(), cache=Cache(str(tmp_path / "cache"), "x"))
+def test_a_file_that_is_changed_while_it_is_read_is_told_and_not_kept(tmp_path):
+    stream = tmp_path / "guest.zst"
+    shutil.copy(SAMPLES / "x417-pv32.plain.libxc.zst", stream)
+    cases = discover([str(stream)]).cases
+    with restless(stream):
+        (result,) = run(cases, InProcess(), cache=Cache(str(tmp_path / "cache"), "x"))
     assert result.answer.error == "the file was changed while it was read"
     assert not list((tmp_path / "cache").rglob("*.json"))
 
