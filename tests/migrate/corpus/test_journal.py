@@ -142,7 +142,7 @@ def test_what_is_of_another_type_is_named_with_its_place(written, tmp_path, path
 def test_a_file_that_has_been_damaged_anywhere_is_named_or_of_use(written, tmp_path_factory, data):
     whole = bytearray(b"".join(written))
     for _ in range(data.draw(st.integers(1, 3))):
-        at = data.draw(st.integers(0, len(whole) - 1))
+        at = data.draw(st.integers(0, len(whole)))
         cut = data.draw(st.sampled_from([0, 1, 1, 4, 1000, 100_000]))
         whole[at : at + cut] = data.draw(st.binary(max_size=8))
     used(tmp_path_factory.getbasetemp() / "damaged", bytes(whole))
