@@ -1,6 +1,6 @@
 """`python -m migrate` is `migrate`."""
 
-from migrate.cli.main import main
+from migrate.cli.start import main
 
 if __name__ == "__main__":
-    main(prog_name="migrate")
+    main()

@@ -28,11 +28,15 @@ ERRORS = {
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at one call, counted from 0 over all calls; with `lasting` at all later ones of its kind as well."""
+    """What happens at one call, counted from 0 over all calls; with `lasting` at all later ones of its kind as well.
+
+    With `of_input` it is the input that is broken: from that call on, whatever reads it fails.
+    """
 
     index: int
     what: str
     lasting: bool = False
+    of_input: bool = False
 
 
 class FaultyOs:
@@ -74,6 +78,10 @@ class FaultyOs:
             self.calls.append(name)
             if fault is None:
                 return real(*arguments)
+            if fault.of_input:
+                if len(self.calls) - 1 < fault.index or arguments[0] != self._input:
+                    return real(*arguments)
+                return self._failed(name, real, arguments, fault.what)
             if len(self.calls) - 1 == fault.index:
                 self._failing = _alike(name, fault.what) if fault.lasting else set()
             elif name not in self._failing:

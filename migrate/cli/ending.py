@@ -21,6 +21,7 @@ class ExitCode(IntEnum):
     FOUND = 1
     FAILED = 2
     UNJUDGED = 3
+    JUDGE_LOST = 4
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 
@@ -32,15 +33,21 @@ def echo(text: str) -> None:
     click.echo(text)
 
 
-def complain(message: str, error: Exception | None = None) -> None:
-    """Tell on stderr what went wrong, in one line; with MIGRATE_DEBUG=1 after the traceback of `error`."""
+def complain(message: str, error: BaseException | None = None) -> None:
+    """Tell on stderr what went wrong."""
+    click.echo(complaint(message, error), err=True, nl=False)
+
+
+def complaint(message: str, error: BaseException | None = None) -> str:
+    """What went wrong, in one line; with MIGRATE_DEBUG=1 after the traceback of `error`."""
     from migrate.safe import safe
 
+    trace = ""
     if error is not None and os.environ.get(DEBUG, "0") not in ("", "0"):
         import traceback
 
-        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
-    click.echo(f"migrate: {safe(message)}", err=True)
+        trace = "".join(traceback.format_exception(error))
+    return f"{trace}migrate: {safe(message)}\n"
 
 
 def internal_error(error: Exception, doing: str = "") -> None:

@@ -5,46 +5,78 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import suppress
-from dataclasses import asdict
-from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from migrate.cli import suggestions
-from migrate.cli.ending import ExitCode, complain
-from migrate.cli.options import placement_option, target_option, vcpus_option
-from migrate.cli.output import is_same
-from migrate.destination.destination import Destination
+from migrate.cli.ending import ExitCode
+from migrate.cli.options import Question, destination_options, size_in_bytes
+from migrate.cli.piping.ends import STDIN, STDOUT, Ends, need_open, need_standard_ends
+from migrate.cli.piping.messages import Messages, Silent
+from migrate.cli.piping.results import Result, refuse_doubles
+from migrate.cli.piping.signals import Ending, Terminated
+from migrate.cli.piping.understudy import Stage, accompanied, volunteer
+from migrate.cli.piping.watching import StatusLine, Watch, bytes_to_come, show
 
 if TYPE_CHECKING:
+    from migrate.cli.piping.hop import Address
+    from migrate.destination.destination import Destination
     from migrate.judging.pipe_filter import Filter, FilterResult
+    from streams.forwarding import ForwardingTransport
 
-STDIN, STDOUT, STDERR = 0, 1, 2
-OWN_FAILURE = 4
+# Threads help no step of the judge, and where they cannot be had OpenBLAS ends the process.
+_NO_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
+# Seconds that who reads standard error may take once the stream is through.
+PATIENCE = 2.0
 
 
-class _Terminated(BaseException):
-    """SIGTERM or SIGINT arrived."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a filter is asked for."""
 
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
+    guard: bool
+    destination: Destination
+    select: tuple[str, ...]
+    ignore: tuple[str, ...]
+    fail_on: str | None
+    report: str | None
+    report_fd: int | None
+    form: str
+    stats: str | None
+    progress: bool
+    interval: float
+    name: str
+    size: int
+    rate_limit: int
+    listen: Address | None
+    connect: Address | None
+    quiet: bool
+
+
+def _address(ctx: click.Context, param: click.Parameter, asked: str | None) -> Address | None:
+    if asked is None:
+        return None
+    from migrate.cli.piping.hop import parse
+
+    try:
+        return parse(asked, any_port=param.name == "listen")
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command(
     epilog="Exit code: as of check (0, 1, 2, 3), with --guard 1 where the stream was stopped and 3 where the guard "
-    "stood down; 4 the filter itself failed (the stream went on, or with --guard was stopped); 130 and 143 it was "
-    "told to end; 141 the receiver closed the pipe."
+    "stood down; 4 the judge was lost: it failed, or the process it runs in was killed (the stream went on unjudged, "
+    "or with --guard was stopped); 141 the receiver closed the pipe; 128 and the signal's number where TERM, INT, HUP, "
+    "QUIT, ALRM or USR2 told it to end: then the receiver sees the end, and of a guarded stream no END."
 )
 @click.option(
     "--guard", is_flag=True, help="Hold the END record back until the replay has passed; stop a doomed stream."
 )
-@target_option()
-@placement_option
-@vcpus_option
+@destination_options()
 @click.option(
     "--select",
     metavar="RULES",
@@ -65,95 +97,125 @@ class _Terminated(BaseException):
     help="Least severity that makes the exit code 1 (default error). With --guard, findings of the severity named here "
     "also stop the stream; unless it is named, only a refusal does.",
 )
-@click.option("--report", "report_file", metavar="FILE", type=click.Path(dir_okay=False), help="Write the report here.")
+@click.option(
+    "--report",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="Write the report here; - is standard error, for the stream has standard output.",
+)
 @click.option("--report-fd", metavar="N", type=click.IntRange(min=2), help="Write the report to this descriptor.")
 @click.option("--format", "form", type=click.Choice(["json", "jsonl"]), default="json", show_default=True)
 @click.option(
-    "--stats", "stats_file", metavar="FILE", type=click.Path(dir_okay=False), help="Write figures here, as JSON."
+    "--stats",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="Write figures here, as JSON; - is standard error.",
 )
 @click.option("--progress", is_flag=True, help="Show on stderr where the stream is; SIGUSR1 shows it once.")
+@click.option(
+    "--interval",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.1, max=86400),
+    default=1.0,
+    show_default=True,
+    help="How often --progress shows it.",
+)
+@click.option("--name", metavar="NAME", default="", help="What to call the stream there.")
+@click.option(
+    "--size",
+    metavar="SIZE",
+    callback=size_in_bytes,
+    help="How many bytes will come, for per cent and the time that is left; known of a file.",
+)
+@click.option("--rate-limit", "-L", metavar="RATE", callback=size_in_bytes, help="Pass on so many bytes a second: 40M.")
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    callback=_address,
+    help="Take the stream from the first TCP connection to this address, in the place of standard input.",
+)
+@click.option(
+    "--connect",
+    metavar="HOST:PORT",
+    callback=_address,
+    help="Send the stream to this address. It goes one way: what the receiver sends back is read, and dropped.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="No findings and no verdict on stderr: only what stopped, or failed.")
 @click.pass_context
-def filter(
-    ctx: click.Context,
-    guard: bool,
-    target: str,
-    placement: str,
-    vcpus: int | None,
-    select: tuple[str, ...],
-    ignore: tuple[str, ...],
-    fail_on: str | None,
-    report_file: str | None,
-    report_fd: int | None,
-    form: str,
-    stats_file: str | None,
-    progress: bool,
-    quiet: bool,
-) -> None:
+def filter(ctx: click.Context, /, question: Question, **asked: Any) -> None:
     """Pass a migration stream from stdin to stdout, unaltered, and judge it on the way.
 
     \b
     In a migration: xl migrate -s '' DOM 'migrate filter --guard | ssh HOST xl migrate-receive'
+    As a hop: migrate filter --guard --listen 127.0.0.1:49152 --connect HOST:49152
     Example: migrate filter --guard --target 4.20 < guest.libxc > passed.libxc
     """
-    from migrate.judging.pipe_filter import Filter, Mode
+    from streams.forwarding import ForwardingTransport
+    from streams.pace import Pace
+
+    os.environ.update(dict.fromkeys(_NO_THREADS, "1"))
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    options = Options(destination=question.destination, **asked)
+    need_standard_ends(source=options.listen is None, sink=options.connect is None)
+    written = _results(options)
+    messages = Messages(None if options.connect else STDOUT)
+    ends = _ends(options, messages)
+    pace = Pace(options.rate_limit) if options.rate_limit else None
+    transport = ForwardingTransport(ends.source, ends.sink, hold=options.guard, pace=pace)
+    ctx.exit(accompanied(lambda stage: _judge(options, transport, stage, written, messages), transport, ends, messages))
+
+
+def _results(options: Options) -> dict[str, Result]:
+    """The files that are asked for, by what is to stand in them."""
+    named = {"report": options.report, "stats": options.stats}
+    written = {what: Result(f"--{what}", path) for what, path in named.items() if path is not None}
+    if options.report_fd is not None:
+        need_open(options.report_fd, f"--report-fd {options.report_fd}")
+        written["report_fd"] = Result("--report-fd", str(options.report_fd), options.report_fd)
+    stream = {"where the stream comes from": STDIN} if options.listen is None else {}
+    stream |= {"where the stream goes": STDOUT} if options.connect is None else {}
+    refuse_doubles(list(written.values()), stream)
+    return written
+
+
+def _ends(options: Options, messages: Messages) -> Ends:
+    if options.listen is None and options.connect is None:
+        return Ends()
+    from migrate.cli.piping.hop import accepted, called
+
+    _asked(options)  # whoever connects shall not find that out
+    source, sink = STDIN, STDOUT
+    what = ""
+    try:
+        if options.listen is not None:
+            what = f"listening on {options.listen}"
+            source = accepted(options.listen, messages.say)
+        if options.connect is not None:
+            what = f"connecting to {options.connect}"
+            sink = called(options.connect)
+    except OSError as error:
+        messages.say(f"{what}: {error.strerror or error}", error)
+        raise click.exceptions.Exit(ExitCode.FAILED) from None
+    return Ends(source, sink, connected=options.connect is not None)
+
+
+def _asked(options: Options) -> dict[str, Any]:
+    """What is asked of the judge. Raises click.UsageError."""
+    from migrate.judging.pipe_filter import Mode
     from migrate.rules.declaring import Severity
     from migrate.rules.selection import Selection
-    from streams.forwarding import ForwardingTransport
 
-    _need_descriptors(report_fd)
-    for file in (report_file, stats_file):
-        if file is not None and (is_same(file, STDIN) or is_same(file, STDOUT)):
-            raise click.UsageError(f"{file} is where the stream comes from or goes to")
     try:
-        running = Filter(
-            ForwardingTransport(STDIN, STDOUT, hold=guard),
-            mode=Mode.GUARD if guard else Mode.OBSERVE,
-            destination=Destination(target, placement, vcpus=vcpus),
-            selection=Selection(select, ignore),
-            fail_on=Severity(fail_on) if fail_on else None,
-            tell=_say,
-        )
-        _need_map(placement)
+        asked = {
+            "mode": Mode.GUARD if options.guard else Mode.OBSERVE,
+            "destination": options.destination,
+            "selection": Selection(options.select, options.ignore),
+            "fail_on": Severity(options.fail_on) if options.fail_on else None,
+        }
+        _need_map(options.destination.placement)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    code, why = _forward(running, progress)
-    # Closed before all that takes time: the receiver need not wait for the report.
-    try:
-        os.close(STDOUT)
-    except OSError as error:  # what a network file system has to say of earlier writes
-        _say(f"closing standard output: {error.strerror or error}", error)
-        code = ExitCode.FAILED if code is None else code
-    outcome = running.outcome(why)
-    written = _write_report(outcome, report_file, report_fd, form)
-    if stats_file is not None:
-        from migrate.judging.report_json import dumps
-
-        written &= _write(stats_file, dumps(asdict(outcome.stats)))
-    if not quiet and report_file is None and report_fd is None:
-        from migrate.reports.verdict.sentences import plain_lines
-
-        for line in plain_lines(outcome.report, Severity.WARNING):
-            _say(line)
-    if code is None:
-        code = _ending(outcome, fail_on or "error")
-    _leave(ctx, code if written or code != ExitCode.FINE else ExitCode.FAILED)
-
-
-def _need_descriptors(report_fd: int | None) -> None:
-    """What is not open now is given to the next file that is opened: the stream must never be written to that."""
-    for fd, name, opened in (
-        (STDIN, "standard input", sys.stdin),
-        (STDOUT, "standard output", sys.stdout),
-        (report_fd, f"--report-fd {report_fd}", ...),
-    ):
-        if fd is not None:
-            try:
-                os.fstat(fd)
-            except OSError:
-                opened = None
-            if opened is None:
-                raise click.UsageError(f"{name} is not open")
+    return asked
 
 
 def _need_map(placement: str) -> None:
@@ -170,31 +232,104 @@ def _need_map(placement: str) -> None:
             raise click.UsageError(f"{placement}: {error.strerror or error}") from error
 
 
-def _forward(running: Filter, progress: bool) -> tuple[int | None, str | None]:
+# -- in the process that judges -------------------------------------------------------------------------
+
+
+def _judge(
+    options: Options, transport: ForwardingTransport, stage: Stage, written: dict[str, Result], messages: Messages
+) -> int:
+    """Pass the stream on and judge it; the exit code."""
+    sys.stderr = Silent(messages)
+    if not options.guard:
+        volunteer()
+    try:
+        from migrate.judging.pipe_filter import Filter
+
+        running = Filter(transport, tell=messages.say, **_asked(options))
+    except click.UsageError:
+        raise
+    except BaseException as error:
+        messages.say(f"the judge cannot begin: {type(error).__name__}", error)
+        raise
+    line = StatusLine(running.status, options.name, options.size or bytes_to_come(transport.source))
+    ending = Ending(running.interrupt, lambda: show(line, messages))
+    try:
+        with Watch(line, options.interval, messages) if options.progress else nullcontext():
+            code, why = _forward(running, messages)
+        ending.through()
+        messages.patience = PATIENCE
+        # Before all that takes time: the receiver need not wait for the report.
+        try:
+            stage.hang_up()
+        except OSError as error:  # what a network file system has to say of earlier writes
+            messages.say(f"closing the output: {error.strerror or error}", error)
+            code = ExitCode.FAILED if code is None else code
+        code = _tell(running.outcome(why), code, options, written, messages, ending)
+        messages.close()
+        with ending.waiting():
+            stage.settle()
+    except Terminated as ended:
+        return ended.code
+    return code
+
+
+def _forward(running: Filter, messages: Messages) -> tuple[int | None, str | None]:
     """Forward to the end: the exit code and the reason where it comes too early, else None."""
-    from streams.forwarding import OutputError
+    from streams.conduit import OutputError
     from streams.transports import TransportError
 
     try:
-        try:
-            _take_signals(running)
-            with _watching(running, wanted=progress):
-                running.forward()
-        finally:
-            _end_signals()
+        running.forward()
     except BrokenPipeError:
         return ExitCode.BROKEN_PIPE, "the receiver closed the pipe"
     except (OutputError, TransportError) as error:
-        _say(str(error), error)
+        messages.say(str(error), error)
         return ExitCode.FAILED, str(error)
-    except _Terminated as ended:
-        return ended.code, f"the filter was told to end ({signal.Signals(ended.code - 128).name})"
+    except Terminated as ended:
+        return ended.code, f"the filter was told to end ({ended.name})"
     return None, None
+
+
+def _tell(
+    outcome: FilterResult,
+    code: int | None,
+    options: Options,
+    written: dict[str, Result],
+    messages: Messages,
+    ending: Ending,
+) -> int:
+    """Say and write what has been found; the exit code, where there is none yet."""
+    texts = {}
+    if "report" in written or "report_fd" in written:
+        from migrate.judging.report_json import dumps
+
+        found = outcome.report.to_dict() | {"stopped": outcome.stopped, "stood_down": outcome.stood_down}
+        texts["report"] = texts["report_fd"] = dumps(found, indent=2 if options.form == "json" else None)
+    elif not options.quiet:
+        from migrate.reports.verdict.sentences import plain_lines
+        from migrate.rules.declaring import Severity
+
+        for line in plain_lines(outcome.report, Severity.WARNING):
+            messages.say(line)
+    if "stats" in written:
+        from migrate.judging.report_json import dumps
+
+        texts["stats"] = dumps(asdict(outcome.stats))
+    whole = True
+    for what, result in written.items():
+        try:
+            result.write(texts[what] + "\n", ending.waiting)
+        except OSError as error:
+            messages.say(f"{result.path}: {error.strerror or error}", error)
+            whole = False
+    if code is None:
+        code = _ending(outcome, options.fail_on or "error")
+    return code if whole or code != ExitCode.FINE else ExitCode.FAILED
 
 
 def _ending(outcome: FilterResult, fail_on: str) -> int:
     if outcome.failure is not None:
-        return OWN_FAILURE
+        return ExitCode.JUDGE_LOST
     if outcome.stopped is not None:
         return ExitCode.FOUND
     if outcome.stood_down is not None:
@@ -202,120 +337,3 @@ def _ending(outcome: FilterResult, fail_on: str) -> int:
     from migrate.cli.check import ending_of
 
     return ending_of(outcome.report, fail_on)
-
-
-def _write_report(outcome: FilterResult, file: str | None, fd: int | None, form: str) -> bool:
-    if file is None and fd is None:
-        return True
-    from migrate.judging.report_json import dumps
-
-    found = outcome.report.to_dict() | {"stopped": outcome.stopped, "stood_down": outcome.stood_down}
-    text = dumps(found, indent=2 if form == "json" else None)
-    written = True
-    if file is not None:
-        written &= _write(file, text)
-    if fd is not None:
-        try:
-            with os.fdopen(fd, "w", encoding="utf-8", closefd=False) as output:
-                output.write(text + "\n")
-        except OSError as error:
-            _say(f"report descriptor {fd}: {error.strerror or error}", error)
-            written = False
-    return written
-
-
-def _write(path: str, text: str) -> bool:
-    try:
-        Path(path).write_text(text + "\n", "utf-8")
-    except OSError as error:
-        _say(f"{path}: {error.strerror or error}", error)
-        return False
-    return True
-
-
-def _say(message: str, error: Exception | None = None) -> None:
-    # Whoever reads stderr may be gone, or its file system full: that must not disturb the stream.
-    with suppress(OSError, ValueError):
-        complain(message, error)
-
-
-def _leave(ctx: click.Context, code: int) -> NoReturn:
-    # What is left in a buffer would fail again when Python exits, and change the exit code.
-    try:
-        if sys.stderr is not None:
-            sys.stderr.flush()
-    except (OSError, ValueError):
-        sys.stderr = None
-    sys.stdout = None
-    ctx.exit(code)
-
-
-# -- signals and progress -------------------------------------------------------------------------------
-
-
-def _take_signals(running: Filter) -> None:
-    def end(number: int, frame: FrameType | None) -> None:
-        # `timeout` sends its signal twice.
-        _end_signals()
-        running.interrupt(_Terminated(128 + number))
-
-    signal.signal(signal.SIGUSR1, lambda number, frame: _show_status(running))
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
-
-
-def _end_signals() -> None:
-    """From now on the command ends on its own, and in order."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _show_status(running: Filter) -> None:
-    # Past sys.stderr, whose buffer the interrupted code may be in the middle of.
-    if sys.stderr is not None:
-        with suppress(OSError):
-            os.write(STDERR, f"migrate: {_status_line(running)}\n".encode())
-
-
-def _status_line(running: Filter) -> str:
-    status = running.status()
-    return (
-        f"{status['bytes'] / 2**20:.1f} MiB, {status['rate'] / 2**20:.1f} MiB/s, round {status['round']} "
-        f"({status['dirty']} pages), {status['findings']} findings"
-    )
-
-
-class _watching:
-    """Show progress on stderr until the end: a bar on a terminal, a line a second elsewhere."""
-
-    def __init__(self, running: Filter, *, wanted: bool) -> None:
-        self._running = running
-        self._wanted = wanted
-        self._live: Any = None
-
-    def __enter__(self) -> None:
-        if not self._wanted:
-            return
-        if sys.stderr is not None and sys.stderr.isatty():
-            from rich.live import Live
-            from rich.text import Text
-
-            from migrate.reports.verdict.text import console_for
-
-            self._live = Live(
-                get_renderable=lambda: Text(_status_line(self._running)),
-                console=console_for(sys.stderr),
-                refresh_per_second=4,
-                transient=True,
-            )
-            self._live.start()
-        else:
-            signal.signal(signal.SIGALRM, lambda number, frame: _show_status(self._running))
-            signal.setitimer(signal.ITIMER_REAL, 1, 1)
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            with suppress(OSError):
-                self._live.stop()
-        elif self._wanted:
-            signal.setitimer(signal.ITIMER_REAL, 0)

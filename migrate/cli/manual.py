@@ -21,6 +21,7 @@ _EXIT_CODES = {
     ExitCode.FOUND: "Something was: a stream would be refused, a result differs from what is expected.",
     ExitCode.FAILED: "Wrong usage, or a file that cannot be read or written.",
     ExitCode.UNJUDGED: "Not judged: no stream, or none of those that are modelled.",
+    ExitCode.JUDGE_LOST: "A filter's judge was lost; the stream went on unjudged, or was stopped if it was guarded.",
     ExitCode.INTERRUPTED: "Interrupted.",
     ExitCode.BROKEN_PIPE: "Nobody reads the output any more.",
 }

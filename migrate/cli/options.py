@@ -245,3 +245,17 @@ def whole_number(ctx: click.Context, param: click.Parameter, asked: str | None) 
     if not _NUMBER.fullmatch(asked) or int(asked, 0) >= 1 << 64:
         raise click.BadParameter(f"{asked!r} is not a number below 2^64; 0x begins a hexadecimal one")
     return int(asked, 0)
+
+
+_SHIFTS = {"K": 10, "M": 20, "G": 30, "T": 40}
+
+
+def size_in_bytes(ctx: click.Context, param: click.Parameter, asked: str | None) -> int:
+    """Callback of an option that takes a number of bytes: 65536, 512K, 8M, 4G, 1T; 0 where it is not given."""
+    if asked is None:
+        return 0
+    shift = _SHIFTS.get(asked[-1:].upper(), 0)
+    digits = asked[:-1] if shift else asked
+    if not (digits.isascii() and digits.isdigit()):
+        raise click.BadParameter(f"{asked!r} is not a size such as 512K, 8M or 4G")
+    return int(digits) << shift

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from migrate.cli import suggestions
 from migrate.cli.ending import ExitCode, complain, echo
-from migrate.cli.options import one_rule
+from migrate.cli.options import one_rule, size_in_bytes
 from migrate.cli.output import STDOUT, stream_output
 
 if TYPE_CHECKING:
@@ -27,20 +27,6 @@ HVM_KINDS = ("hvm", "pvh")
 # From here on a guest is written piece by piece, and never is in memory as a whole.
 BIG = 64 << 20
 BIG_TABLE_SHARE = 0.02
-
-
-_SHIFTS = {"K": 10, "M": 20, "G": 30, "T": 40}
-
-
-def _size(ctx: click.Context, param: click.Parameter, asked: str | None) -> int:
-    """The number of bytes that a word means: 65536, 512K, 8M, 4G, 1T."""
-    if asked is None:
-        return 0
-    shift = _SHIFTS.get(asked[-1:].upper(), 0)
-    digits = asked[:-1] if shift else asked
-    if not (digits.isascii() and digits.isdigit()):
-        raise click.BadParameter(f"{asked!r} is not a size such as 512K, 8M or 4G")
-    return int(digits) << shift
 
 
 def _release(ctx: click.Context, param: click.Parameter, asked: str | None) -> Release | None:
@@ -64,7 +50,9 @@ def _release(ctx: click.Context, param: click.Parameter, asked: str | None) -> R
     callback=_release,
     help="The Xen that saved it: 4.13, 4.20.3; by default in forms that each release from 4.14 on takes.",
 )
-@click.option("--size", callback=_size, metavar="SIZE", help="Memory of the guest: 8M, 4G; by default, a dozen pages.")
+@click.option(
+    "--size", callback=size_in_bytes, metavar="SIZE", help="Memory of the guest: 8M, 4G; by default, a dozen pages."
+)
 @click.option("--width", type=click.Choice(["4", "8"]), default="4", show_default=True, help="PV: bytes of a word.")
 @click.option("--vcpus", metavar="N", type=click.IntRange(1, 1024), default=1, show_default=True)
 @click.option(

@@ -1,9 +1,9 @@
 """The pipe filter: every byte goes on, and the stream is judged as it flows.
 
-Observe mode never stands in the way. Guard mode holds back the END record until the replay has passed, and
-closes the output where the stream is doomed: the receiver sees a truncated stream and starts no domain, the
-sender resumes the guest. On a checkpointed stream that would be the wrong thing: there a broken channel makes
-the secondary take over, so the guard stands down at the first CHECKPOINT.
+Observe mode never stands in the way: the judge is a passenger, and whatever happens to it, the bytes go on. Guard mode
+holds back the END record until the replay has passed, and closes the output where the stream is doomed: the receiver
+sees a truncated stream and starts no domain, the sender resumes the guest. On a checkpointed stream that would be the
+wrong thing: there a broken channel makes the secondary take over, so the guard stands down at the first CHECKPOINT.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 from migrate.judging.judgement import Judgement
 from migrate.judging.report import Report
 from migrate.rules.declaring import Severity, Verdict
-from streams.decoder import Decoder
+from streams.conduit import OutputError
+from streams.decoder import Decoder, drive
 from streams.requests import Give
+from streams.transports import BytesTransport, TransportError
+from streams.wire.framing import DOMAIN_HEADER, IMAGE_HEADER, IMAGE_ID, IMAGE_MARKER, PAGE_SHIFT, GuestType
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
@@ -27,6 +30,19 @@ if TYPE_CHECKING:
     from migrate.toolstack.passes import Round
     from streams.forwarding import ForwardingTransport
     from streams.requests import Answer, Decoding, Request
+
+
+# Bytes that are free again as soon as the judge is lost: memory may have been the reason.
+RESERVE = 4 << 20
+# What is looked at before the first byte goes on. What stands before the header that tells the kind of guest is short,
+# but for an xl file's configuration.
+HEAD = 64 << 10
+_ANY_PV_GUEST = b"".join(
+    (
+        IMAGE_HEADER.pack(IMAGE_MARKER, IMAGE_ID, 3, 0, 0, 0),
+        DOMAIN_HEADER.pack(GuestType.PV, PAGE_SHIFT, 0, 4, 17),
+    )
+)
 
 
 class Mode(Enum):
@@ -83,7 +99,7 @@ class FilterResult:
     stats: Stats
     stopped: str | None = None
     stood_down: str | None = None
-    failure: Exception | None = None
+    failure: BaseException | None = None
 
 
 class Filter:
@@ -97,7 +113,7 @@ class Filter:
         in guard mode, also stop for findings of this severity or worse.
     tell:
         called at once with what people should know while the stream still flows: that the guard stands down, or
-        stops the stream, or that judging failed (with the error). It must not raise.
+        stops the stream, or that judging failed (with the error). It must neither raise nor block.
     """
 
     def __init__(
@@ -109,8 +125,9 @@ class Filter:
         selection: Selection,
         fail_on: Severity | None = None,
         clock: Callable[[], float] = time.monotonic,
-        tell: Callable[[str, Exception | None], None] = lambda message, error: None,
+        tell: Callable[[str, BaseException | None], None] = lambda message, error: None,
     ) -> None:
+        self._reserve: bytearray | None = bytearray(RESERVE)
         self._transport = transport
         self._guards = mode is Mode.GUARD
         self._destination = destination
@@ -121,6 +138,9 @@ class Filter:
         self.judgement = Judgement(transport, "-", destination.vcpus)
         self.judgement.watch_checkpoints([destination])
         self._decoder = Decoder(self.judgement.restorer, drain=False)
+        self._decoding: Decoding | None = None
+        self._facts = self.judgement.facts  # this and what was found survive the judge
+        self._findings = self.judgement.collector.findings
         self._found = 0  # findings so far
         self._calls_heeded = 0
         self._judged_at_end = False
@@ -128,7 +148,7 @@ class Filter:
         self._over = False  # the decoder has nothing more to ask for
         self._stood_down: str | None = None
         self._stopped: str | None = None
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._judging = False
         self._interruption: BaseException | None = None
         self._held: float | None = None
@@ -152,50 +172,81 @@ class Filter:
             what `interrupt` was given.
         """
         transport = self._transport
-        decoding = self._decoder.run()
-        request: Request | None = next(decoding)  # it has not looked at anything yet
-        while request is not None:
-            answer = transport.give(request.n) if request.__class__ is Give else transport.skip(request.n)
-            request = self._judge_on(decoding, answer)
+        try:
+            request = self._consult(self._begin, transport.peek(HEAD))
+            while request is not None:
+                answer = transport.give(request.n) if request.__class__ is Give else transport.skip(request.n)
+                request = self._consult(self._go_on, answer)
+        except (BrokenPipeError, OutputError, TransportError):
+            raise
+        except BaseException as error:
+            # What the judge asked for cannot be brought to it: it is as lost as by a fault of its own.
+            if error is self._interruption:
+                raise
+            self._fail(error)
         if self._stopped is None:
-            transport.drain()
+            transport.pass_all()
 
-    def _judge_on(self, decoding: Decoding, answer: Answer) -> Request | None:
-        """Let the decoder have an answer; its next request, or None where it has none, or shall have no more."""
+    def _consult(self, judge: Callable[[Answer], Request | None], answer: Answer) -> Request | None:
+        """Let the judge have an answer; its next request, or None where it has none, or shall have no more."""
         request = None
         self._judging = True
-        # No descriptor of the pipe is touched in here: whatever is raised is a fault of ours.
+        # No descriptor of the pipe is touched in here: whatever is raised, of any kind at all, is a fault of ours.
         try:
-            try:
-                request = decoding.send(answer)
-            except StopIteration:
-                self._over = True
-            self._heed()
-        except Exception as error:
+            request = judge(answer)
+        except BaseException as error:
             self._fail(error)
         self._judging = False
         if self._interruption is not None:
             raise self._interruption
+        if self._stood_down is not None:
+            self._transport.release()
         return request if self._failure is None and self._stopped is None else None
 
-    def interrupt(self, error: BaseException) -> None:
-        """For signal handlers: have `forward` raise this, at once where it waits, and else after what it is judging."""
-        if not self._judging:
-            raise error
-        self._interruption = error
+    def _begin(self, head: Answer) -> Request:
+        """Before the first byte goes on, import what this guest needs."""
+        assert isinstance(head, bytes)
+        rehearse(head)
+        self._decoding = self._decoder.run()
+        return next(self._decoding)  # it has not looked at anything yet
 
-    def _fail(self, error: Exception) -> None:
+    def _go_on(self, answer: Answer) -> Request | None:
+        assert self._decoding is not None
+        try:
+            request: Request | None = self._decoding.send(answer)
+        except StopIteration:
+            request, self._over = None, True
+        self._heed()
+        return request
+
+    def interrupt(self, error: BaseException) -> None:
+        """For signal handlers: have `forward` raise this, at once where it waits, and else after what it is judging.
+
+        A second time it is raised at once wherever it is.
+        """
+        again, self._interruption = self._interruption is not None, error
+        if again or not self._judging:
+            raise error
+
+    def _fail(self, error: BaseException) -> None:
+        checkpointed = bool(self._facts.checkpoints)
         self._failed(error)
         if not self._guards or self._stood_down is not None:
             return
-        if self.judgement.facts.checkpoints:
+        if checkpointed:
             self._stand_down(_CHECKPOINTED)
         else:
             self._stop("the filter itself failed, and nothing passes unjudged")
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
+        """The judge is lost: let go of all it holds, what it has found excepted."""
+        self._reserve = None
+        if self._failure is None:
+            del self.judgement, self._decoder
+        self._decoding = None
         self._failure = error
         self._tell(f"stopped judging: {_named(error)}", error)
+        error.__traceback__ = error.__context__ = error.__cause__ = None  # they hold what was under way
 
     # -- guarding ----------------------------------------------------------------------------------
 
@@ -289,7 +340,9 @@ class Filter:
         if self._failure is None:
             try:
                 report = self._judge(broken_off)
-            except Exception as error:
+            except BaseException as error:
+                if error is self._interruption:
+                    raise
                 self._failed(error)
         if self._failure is not None or report is None:
             report = self._unjudged(f"the filter stopped judging: {_named(self._failure)}")
@@ -313,9 +366,9 @@ class Filter:
 
     def _unjudged(self, why: str) -> Report:
         """A report that says so, with what was found until then."""
-        facts = self.judgement.facts
+        facts = self._facts
         facts.bytes = self._transport.position
-        found = self.judgement.collector.findings
+        found = self._findings
         return Report(
             stream=facts,
             destination=self._destination,
@@ -326,20 +379,21 @@ class Filter:
         )
 
     def _stats(self) -> Stats:
-        facts = self.judgement.facts
+        facts = self._facts
+        lost = self._failure is not None or self.judgement.restorer.kind is None
         return Stats(
             bytes=self._transport.written,
             seconds=self._clock() - self.started,
             spliced=self._transport.spliced,
             rounds=facts.rounds,
             resent_pages=sum(done.pages for done in facts.rounds[1:]),
-            page_tables=self.judgement.page_tables if self.judgement.restorer.kind is not None else 0,
+            page_tables=0 if lost else self.judgement.page_tables,
             end_held_seconds=self._held,
         )
 
     def status(self) -> dict[str, Any]:
         """Where the stream is. Only looks: it may be called from a signal handler or another thread."""
-        facts = self.judgement.facts
+        facts = self._facts
         seconds = max(self._clock() - self.started, 1e-9)
         return {
             "bytes": self._transport.written,
@@ -350,8 +404,30 @@ class Filter:
         }
 
 
-def _named(error: Exception | None) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+def rehearse(head: bytes) -> None:
+    """Import what the guest that a stream begins with needs, by judging that beginning.
+
+    Where it does not tell which kind of guest follows, all is imported that any needs: once bytes have gone on,
+    nothing large shall be.
+    """
+    if not _rehearsed(head):
+        _rehearsed(_ANY_PV_GUEST)
+
+
+def _rehearsed(head: bytes) -> bool:
+    """Judge the beginning of a stream, as it were; whether it is known now what that takes."""
+    judgement = Judgement(None, "-", None)
+    drive(Decoder(judgement.restorer).run(), BytesTransport(head))
+    judgement.prepare()
+    return judgement.facts.guest is not None or judgement.unjudged_because() is not None
+
+
+def _named(error: BaseException | None) -> str:
+    try:
+        text = str(error).strip().partition("\n")[0]
+    except Exception:  # it is a fault of ours: nothing about it is sure
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 _CHECKPOINTED = "a checkpointed stream: there a broken channel makes the secondary take over"

@@ -313,6 +313,7 @@ def test_it_ends_in_order_when_told_to(tmp_path, mode, number, code):
     running.arrives(100 if mode else 5000)
     running.process.send_signal(number)
     running.process.send_signal(number)  # as `timeout` does
+    running.process.wait(WAIT)  # though the sender has not closed
     ended, came, said = running.ends()
     assert (ended, said) == (code, "")
     assert GOOD[:5000].startswith(came)
@@ -320,7 +321,7 @@ def test_it_ends_in_order_when_told_to(tmp_path, mode, number, code):
     report = json.loads((tmp_path / "report").read_text())
     assert report["verdict"] == "unjudged"
     assert report["reason"].endswith(f"the filter was told to end ({number.name})")
-    assert report["findings"] == []
+    assert {one["severity"] for one in report["findings"]} <= {"info"}
     # The signal may come between a write and its being counted.
     assert 0 < json.loads((tmp_path / "stats").read_text())["bytes"] <= len(came)
 
@@ -358,7 +359,7 @@ def test_tiny_pipes_that_do_not_block_carry_everything(mode, guest):
     running = Running(*mode)
     sender, receiver = running.process.stdin.fileno(), running.process.stdout.fileno()
     running.send(data[:100])
-    running.arrives(24)  # by now it has made its pipes larger
+    running.arrives(24 if mode else 100)  # by now it has made its pipes larger
     for fd in (sender, receiver):
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 4096)
         os.set_blocking(fd, False)  # of the open file, which the filter shares: this end is waited for below
@@ -445,7 +446,7 @@ def test_sigusr1_shows_where_the_stream_is():
     running.arrives(len(data) - 5000)
     running.process.send_signal(signal.SIGUSR1)
     line = running.process.stderr.readline().decode()
-    assert re.fullmatch(r"migrate: 0\.\d MiB, \d+\.\d MiB/s, round 2 \(3 pages\), \d findings\n", line)
+    assert re.fullmatch(r"migrate: 0\.\d MiB, \d+\.\d MiB/s, round 2 \(3 pages\), \d findings?\n", line)
     running.send(data[-5000:])
     assert running.ends()[:2] == (0, data)
 
@@ -453,7 +454,7 @@ def test_sigusr1_shows_where_the_stream_is():
 def test_progress_is_a_line_a_second_where_there_is_no_terminal():
     running = Running("--progress")
     running.send(HVM[:200])
-    assert running.process.stderr.readline().decode().endswith(" findings\n")
+    assert running.process.stderr.readline().decode().endswith(" 1 finding\n")
     running.send(HVM[200:])
     assert running.ends()[:2] == (0, HVM)
 
