@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @target_option()
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.pass_context
-def policy(ctx: click.Context, stream: str, against: str | None, target: str, form: str) -> None:
+def policy(ctx: click.Context, stream: str, against: str | None, target: str | None, form: str) -> None:
     """Show the CPU policy that a stream carries.
 
     A guest keeps using what it once saw of its processor. With --against: would it still find all of it there?
@@ -43,7 +43,7 @@ def policy(ctx: click.Context, stream: str, against: str | None, target: str, fo
     from migrate.xen.policy_comparison import lacking, unreadable
     from streams.wire.framing import GuestType
 
-    release = resolve(target)
+    release = resolve(target or "newest")
     promised = _load(ctx, stream)
     other = None if against is None else _load(ctx, against, dump_too=True)
     missing, extra = [], []

@@ -306,14 +306,13 @@ class PvRestore:
         self._leftovers = True
         row, slot = (int(x) for x in np.argwhere(leftover)[0])
         pfn = int(data_pfns[ordinals[row]])
-        what = (
-            f"page table pfn {pfn:#x}, entry {slot}, is not present and names a frame: a host that guards against L1TF"
-        )
+        what = f"page table pfn {pfn:#x}, entry {slot}, is not present and names a frame"
         for does, since, until in (
-            ("the guest is switched to shadow paging", releases.l1tf, releases.shadow_paging_off),
-            ("the guest crashes, unless Xen was built with shadow paging", releases.shadow_paging_off, None),
+            ("may switch the guest to shadow paging", releases.l1tf, releases.shadow_paging_off),
+            ("crashes the guest, unless Xen was built with shadow paging", releases.shadow_paging_off, None),
         ):
-            self.report("REC-29", what + does, record.place, pfn=pfn, slot=slot, since=since, until=until)
+            message = f"{what}: a host that guards against L1TF {does}"
+            self.report("REC-29", message, record.place, pfn=pfn, slot=slot, since=since, until=until)
 
     def _gets_frames(self, named: NDArray[np.int64]) -> None:
         """What a page table names and has no frame yet is given one."""

@@ -12,6 +12,7 @@ from project import SAMPLES
 
 from migrate.building.builder import StreamBuilder
 from migrate.cli.main import main
+from migrate.destination.releases import resolve
 from migrate.guest.cpu_policy import Policy, component_name, read_policy
 from migrate.guest.cpu_policy_files import NoPolicyError, any_policy, dumped_policy, stream_policy
 from migrate.reports.inspection.policy import policy_object
@@ -341,6 +342,19 @@ def test_a_feature_less_exits_1_and_names_it(tmp_path):
     told = document(more, "--against", less)["against"]
     assert told["lacking"] == [{"kind": "feature", "name": "avx", "where": "0x1.ecx", "refused": False}]
     assert told["extra"] == []
+
+
+@pytest.mark.parametrize(("target", "refused"), [("4.17.7", True), ("4.20", False)])
+def test_what_is_refused_is_the_targets_to_say(target, refused, tmp_path):
+    def shorter(b):
+        b.cpuid_policy[0]["a"] = 0xC
+
+    more, less = saved(lambda b: None, tmp_path, "more"), saved(shorter, tmp_path, "less")
+    told = document(more, "--against", less, "--target", target)["against"]
+    assert told["target"] == resolve(target).name
+    assert [(lack["name"], lack["refused"]) for lack in told["lacking"]] == [("basic to 0xd", refused)]
+    shown = run(more, "--against", less, "--target", target).output
+    assert (f"1 of it Xen {resolve(target).short} refuses" in shown) is refused
 
 
 def test_a_feature_more_is_told_and_fine(tmp_path):

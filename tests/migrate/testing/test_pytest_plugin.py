@@ -114,10 +114,10 @@ def test_the_command_has_the_vcpus_that_the_expectation_has(pytester, streams):
 
 
 def test_findings_that_are_as_expected_are_not_shown_with_a_failure(pytester, streams):
-    put(streams, "counted", ACCEPTED + "rules = { HYP-22 = 1, L3C-1 = 1 }\n", vcpus=2, roots=2)
+    put(streams, "counted", ACCEPTED + "rules = { HYP-22 = 1, L3C-1 = 1, REC-32 = 1 }\n", vcpus=2, roots=2)
     result = run(pytester)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*rules: expected HYP-22 ×1, L3C-1 ×1, found L3C-1 ×1"])
+    result.stdout.fnmatch_lines(["*rules: expected HYP-22 ×1, L3C-1 ×1, REC-32 ×1, found L3C-1 ×1, REC-32 ×1"])
     result.stdout.no_fnmatch_line("L3C-1*l3-may-land-high*")
 
 
