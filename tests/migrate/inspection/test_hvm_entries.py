@@ -13,6 +13,7 @@ from project import SAMPLES
 from migrate.building.builder import StreamBuilder
 from migrate.inspection.records.shown import fields_of
 from migrate.inspection.vcpus.states import vcpu_states
+from streams.hvm_context import decode_context
 from streams.wire.framing import HVM_SAVE_HEADER
 from streams.wire.hvm_cpu import CPU, CPU_MSR, CPU_MSRS, MTRR, TSC_ADJUST, VMCE_VCPU, XSAVE, MtrrPair
 from streams.wire.hvm_entries import LAYOUTS
@@ -39,12 +40,13 @@ def packed(kind, body, instance=0, length=None):
 
 
 def stream(*entries, policy=()):
-    """An HVM guest with entries of its own behind the first two of its context."""
+    """An HVM guest whose context has these entries behind HEADER and CPU."""
     b = StreamBuilder.hvm()
-    b.cpuid_policy.extend(policy)
-    end = packed(SaveType.END, b"")
+    b.cpuid_policy[:] = policy
     context = b.record("HVM_CONTEXT")
-    context.body = bytes(context.body)[: -len(end)] + b"".join(entries) + end
+    header, cpu = (decode_context(bytes(context.body)).of(kind)[0] for kind in (SaveType.HEADER, SaveType.CPU))
+    own = packed(SaveType.HEADER, header.body) + packed(SaveType.CPU, cpu.body)
+    context.body = own + b"".join(entries) + packed(SaveType.END, b"")
     return b.build()
 
 

@@ -29,9 +29,9 @@ from migrate.reports.inspection.records import contents_objects, record_object
 from migrate.reports.inspection.rounds import rounds_object
 from migrate.reports.inspection.vcpus import vcpu_objects
 from migrate.testing import strategies
-from streams.hvm_context import decode_context, encode_context
+from streams.hvm_context import HvmState, decode_context, encode_context
 from streams.pages import PageType
-from streams.wire.framing import PAGE_SIZE, VCPU_HEADER, padded
+from streams.wire.framing import HVM_SAVE_HEADER, PAGE_SIZE, VCPU_HEADER, padded
 from streams.wire.hvm_names import SaveType
 from streams.wire.msrs import Msr
 from streams.wire.vcpu import MSR_ENTRY
@@ -251,7 +251,12 @@ def test_xsave_and_msrs_tell_what_they_hold():
 
 
 def test_an_hvm_context_tells_its_entries():
-    assert the(StreamBuilder.hvm(vcpus=3).build(), "HVM_CONTEXT") == "5 entries: HEADER, CPU x3, END"
+    end = HVM_SAVE_HEADER.pack(SaveType.END, 0, 0)
+    b = StreamBuilder.hvm(vcpus=3)
+    header, *others = decode_context(b.record("HVM_CONTEXT").body).entries
+    entries = (header, *(entry for entry in others if entry.typecode == SaveType.CPU))
+    data = with_type(b, "HVM_CONTEXT", encode_context(HvmState(entries, end)))
+    assert the(data, "HVM_CONTEXT") == "5 entries: HEADER, CPU x3, END"
 
 
 def test_an_xl_header_tells_the_guest():
