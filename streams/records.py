@@ -1,14 +1,17 @@
-"""What the decoder hands out: records as frozen dataclasses, each with its place in the file."""
+"""What the decoder hands out: headers, records and what broke, each with its place in the file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from enum import Enum, auto
+from typing import TYPE_CHECKING, TypeAlias
 
-from streams.wire.framing import RecordType, record_name
+from streams.wire.framing import XAPI_MAGIC, RecordType, record_name
 
 if TYPE_CHECKING:
+    from streams.legacy import LegacyStream
     from streams.pages import PfnWords
+    from streams.wire.framing import DomainHeader, ImageHeader, LibxlHeader, XlHeader
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +34,100 @@ class Place:
         return self.offset + 8
 
 
+class Breach(Enum):
+    """How bytes can break the grammar. Which rule that is, those decide who know what a rule is."""
+
+    IMAGE_HEADER_CUT = auto()
+    IMAGE_MARKER = auto()
+    IMAGE_ID = auto()
+    IMAGE_VERSION = auto()
+    IMAGE_BIG_ENDIAN = auto()
+    DOMAIN_HEADER_CUT = auto()
+    RECORD_HEADER_CUT = auto()
+    RECORD_CUT = auto()
+    NO_END = auto()
+    XL_MAGIC = auto()
+    OPTIONAL_DATA_CUT = auto()
+    NO_LIBXL_STREAM = auto()
+    LIBXL_HEADER_CUT = auto()
+    LIBXL_VERSION = auto()
+    LIBXL_BIG_ENDIAN = auto()
+    XAPI_SIGNATURE = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Bytes that break the grammar, so that nothing after them can be read as the format says.
+    """Bytes that break the grammar, so that nothing after them can be read as the format says."""
 
-    `rule` is the id of the rule that names the damage.
-    """
-
-    rule: str
+    breach: Breach
     message: str
     offset: int
     place: Place | None = None
     reader: str = "libxc"  # whose reader would have met it
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """What the stream was recognised as: libxc, libxl, xl, xapi, legacy … (the outermost first)."""
+
+    container: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """The stream is of a kind that is recognised and not read further."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class XlStart:
+    """Header of an `xl save` file and the optional data after it (shorter than claimed at the end of the input)."""
+
+    offset: int
+    header: XlHeader
+    optional_data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LibxlStart:
+    """Header of a libxl stream."""
+
+    offset: int
+    header: LibxlHeader
+
+
+@dataclass(frozen=True, slots=True)
+class XapiStart:
+    """Signature of a xapi suspend image."""
+
+    offset: int
+    signature: bytes = XAPI_MAGIC
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStart:
+    """Header of a libxc image."""
+
+    offset: int
+    header: ImageHeader
+
+
+@dataclass(frozen=True, slots=True)
+class DomainStart:
+    """Domain header of a libxc image."""
+
+    offset: int
+    header: DomainHeader
+
+
+@dataclass(frozen=True, slots=True)
+class Trailing:
+    """What follows the end of the stream: its length, and the bytes where somebody keeps them."""
+
+    offset: int
+    length: int
+    content: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +190,10 @@ class PageData:
     def type(self) -> int:
         """Record type number."""
         return RecordType.PAGE_DATA
+
+
+Event: TypeAlias = (
+    "Recognised | XlStart | LibxlStart | LibxlRecord | XapiStart | XapiBlock | ImageStart | DomainStart | Record"
+    " | PageData | LegacyStream | Damage | Unread | Trailing"
+)
+"""All that a stream can say, or that can be said of it."""

@@ -18,7 +18,7 @@ import pytest
 from faulty_os import EAGAIN, END, ERRORS, SHORT, SIGNAL, Fault, FaultyOs, FaultyPoll
 
 from migrate.building.builder import StreamBuilder
-from migrate.destination.releases import resolve
+from migrate.destination.destination import Destination
 from migrate.judging.check import check
 from migrate.judging.pipe_filter import Filter, Mode
 from migrate.rules.selection import Selection
@@ -93,8 +93,7 @@ class Run:
         self.filter = Filter(
             ForwardingTransport(source, sink, hold=mode is Mode.GUARD),
             mode=mode,
-            target=resolve("newest"),
-            placement="low",
+            destination=Destination(placement="low"),
             selection=Selection(),
             tell=lambda message, error: self.said.append(message),
         )

@@ -17,6 +17,7 @@ from migrate.cli import suggestions
 from migrate.cli.ending import ExitCode, complain
 from migrate.cli.options import placement_option, target_option, vcpus_option
 from migrate.cli.output import is_same
+from migrate.destination.destination import Destination
 
 if TYPE_CHECKING:
     from migrate.judging.pipe_filter import Filter, FilterResult
@@ -95,8 +96,6 @@ def filter(
     In a migration: xl migrate -s '' DOM 'migrate filter --guard | ssh HOST xl migrate-receive'
     Example: migrate filter --guard --target 4.20 < guest.libxc > passed.libxc
     """
-    from migrate.destination.placement import check_name
-    from migrate.destination.releases import resolve
     from migrate.judging.pipe_filter import Filter, Mode
     from migrate.rules.declaring import Severity
     from migrate.rules.selection import Selection
@@ -110,10 +109,8 @@ def filter(
         running = Filter(
             ForwardingTransport(STDIN, STDOUT, hold=guard),
             mode=Mode.GUARD if guard else Mode.OBSERVE,
-            target=resolve(target),
-            placement=check_name(placement),
+            destination=Destination(target, placement, vcpus=vcpus),
             selection=Selection(select, ignore),
-            vcpus=vcpus,
             fail_on=Severity(fail_on) if fail_on else None,
             tell=_say,
         )

@@ -63,9 +63,9 @@ def l3_rules(*also: str) -> Suggest:
     """Forms of the 4 GiB rule."""
 
     def suggest(ctx: click.Context, param: click.Parameter, word: str) -> list[CompletionItem]:
-        from migrate.rules.extended_cr3 import VARIANTS
+        from migrate.rules.extended_cr3 import L3_RULES
 
-        known: dict[str, str | None] = {id: f"{variant.name}: {variant.where}" for id, variant in VARIANTS.items()}
+        known: dict[str, str | None] = {id: f"{variant.name}: {variant.where}" for id, variant in L3_RULES.items()}
         known |= dict.fromkeys(also)
         return _items({id: about for id, about in known.items() if id.lower().startswith(word.lower())})
 

@@ -6,14 +6,15 @@ from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from migrate.rules.declaring import Severity
+from migrate.rules.declaring import Severity, Stage, Verdict
 from migrate.safe import well_formed
 
 if TYPE_CHECKING:
     from migrate.judging.report import Report
 
-ACCEPT, REFUSE, UNJUDGED = VERDICTS = ("accept", "refuse", "unjudged")
-STEPS = ("headers", "record", "context", "pin", "p2m")
+VERDICTS = tuple(Verdict)
+ACCEPT, REFUSE, UNJUDGED = VERDICTS
+STEPS = tuple(Stage)
 
 
 @dataclass(frozen=True, slots=True)

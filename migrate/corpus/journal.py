@@ -23,7 +23,7 @@ from typing import IO, Any, Self
 from migrate.corpus.cache import validator
 from migrate.corpus.discovery import Case, Shard
 from migrate.corpus.expectations import Entry
-from migrate.corpus.expected_verdict import VERDICTS, Observation, observe
+from migrate.corpus.expected_verdict import Observation, observe
 from migrate.corpus.filesystems import File
 from migrate.corpus.known import Deviation
 from migrate.corpus.results import Answer, Result, Run, compared
@@ -353,10 +353,7 @@ def _object(line: bytes) -> dict[str, Any]:
 
 def _observed(report: Report) -> Observation:
     """What a report says, once all of it is found to be of the right types."""
-    observation = observe(structured(Report, report, "check"))
-    if observation.outcome.verdict not in VERDICTS:
-        raise ValueError(f"check.verdict: expected one of {', '.join(VERDICTS)}, found {observation.outcome.verdict!r}")
-    return observation
+    return observe(structured(Report, report, "check"))
 
 
 def _reason(error: BaseException) -> str:

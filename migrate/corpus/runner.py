@@ -311,16 +311,16 @@ def _is_worth_hashing(known: os.stat_result) -> bool:
 
 
 def _judged(fd: int, task: Task) -> Answer:
-    from migrate.destination.releases import resolve
+    from migrate.destination.destination import Destination
     from migrate.judging.check import judge
     from migrate.judging.report_json import dumps
     from migrate.rules.selection import Selection
 
-    questions = [(resolve(target), placement, None) for target, placement in task.questions]
+    questions = [Destination(target, placement, vcpus=task.vcpus) for target, placement in task.questions]
 
     def reported(judgement: Judgement) -> list[Report]:
         judgement.facts.name = task.name
-        return [judgement.report(target, placement, Selection()) for target, placement, _ in questions]
+        return [judgement.report(one, Selection()) for one in questions]
 
     reports: list[Report] = judge(
         fd, vcpus=task.vcpus, questions=questions, max_expansion=task.max_expansion, then=reported

@@ -151,8 +151,9 @@ def extract(
 
 
 def _nothing(memory: Memory) -> NothingError:
-    if memory.unjudged and memory.saver is None:
-        return NothingError(memory.unjudged, readable=False)
+    doubt = memory.session.course.doubt
+    if doubt and memory.saver is None:
+        return NothingError(doubt, readable=False)
     return NothingError(memory.broken.message if memory.broken else "no page of a guest is in it")
 
 

@@ -6,9 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from migrate.destination.placement import check_name
-from migrate.destination.releases import resolve
-from migrate.judging.judgement import Judgement, Question
+from migrate.destination.destination import Destination
+from migrate.judging.judgement import Judgement
 from migrate.judging.report import Report
 from migrate.rules.selection import Selection
 from streams.compression import MAX_EXPANSION
@@ -28,19 +27,19 @@ class Checker:
         self,
         *,
         name: str = "-",
-        target: str = "newest",
-        placement: str = "source",
+        destination: Destination | None = None,
+        target: str | None = None,
+        placement: str | None = None,
         vcpus: int | None = None,
         select: Sequence[str] = (),
         ignore: Sequence[str] = (),
     ) -> None:
         from streams.feeder import Feeder
 
-        self._target = resolve(target)
-        self._placement = check_name(placement)
+        self._destination = destination or Destination(target, placement, vcpus=vcpus)
         self._selection = Selection(select, ignore)
-        self.judgement = Judgement(None, name, vcpus)
-        self.judgement.watch_checkpoints([(self._target, self._placement, None)])
+        self.judgement = Judgement(None, name, self._destination.vcpus)
+        self.judgement.watch_checkpoints([self._destination])
         self._feeder = Feeder(Decoder(self.judgement.restorer).run())
         self._report: Report | None = None
 
@@ -53,7 +52,7 @@ class Checker:
         if self._report is None:
             self._feeder.close()
             self.judgement.finish(self._feeder.position)
-            self._report = self.judgement.report(self._target, self._placement, self._selection)
+            self._report = self.judgement.report(self._destination, self._selection)
         return self._report
 
 
@@ -62,7 +61,7 @@ def judge(
     *,
     vcpus: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
-    questions: Sequence[Question] = (),
+    questions: Sequence[Destination] = (),
     verify: bool = False,
     max_expansion: int = MAX_EXPANSION,
     then: Callable[[Judgement], Any],
@@ -72,7 +71,7 @@ def judge(
     Parameters
     ----------
     questions:
-        what to judge each checkpoint of a checkpointed stream by.
+        the destinations for which to judge each checkpoint of a checkpointed stream.
     verify:
         compare the pages of a VERIFY phase.
     then:
@@ -97,47 +96,40 @@ def judge(
 
 def survey(
     source: Source,
+    destinations: Sequence[Destination],
     *,
-    targets: Sequence[str] = ("newest",),
-    variants: Sequence[str | None] = (None,),
-    placement: str = "source",
-    vcpus: int | None = None,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
     verify: bool = False,
     max_expansion: int = MAX_EXPANSION,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> list[Report]:
-    """Reports of one stream for several releases and forms of the 4 GiB rule, from one reading.
+    """Reports of one stream, one for each of several destinations, from one reading.
 
-    Parameters
-    ----------
-    targets, variants:
-        every target is combined with every variant (None: the target's own form of the rule).
-    Others as for `check`.
+    Other parameters as for `check`. The destinations' number of vcpus has to be the same: a ValueError otherwise.
     """
-    releases = [resolve(target) for target in targets]
-    check_name(placement)
     selection = Selection(select, ignore)
+    counts = {destination.vcpus for destination in destinations}
+    if len(counts) > 1:
+        raise ValueError("destinations with different numbers of vcpus: ask for one number at a time")
     reports: list[Report] = judge(
         source,
-        vcpus=vcpus,
+        vcpus=next(iter(counts), None),
         progress=progress,
         verify=verify,
         max_expansion=max_expansion,
-        questions=[(release, placement, variant) for release in releases for variant in variants],
-        then=lambda judgement: [
-            judgement.report(release, placement, selection, variant) for release in releases for variant in variants
-        ],
+        questions=destinations,
+        then=lambda judgement: [judgement.report(destination, selection) for destination in destinations],
     )
     return reports
 
 
 def check(
     source: Source,
+    destination: Destination | None = None,
     *,
-    target: str = "newest",
-    placement: str = "source",
+    target: str | None = None,
+    placement: str | None = None,
     vcpus: int | None = None,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
@@ -152,16 +144,12 @@ def check(
     ----------
     source:
         a path, "-" for standard input, a file descriptor, or the stream's bytes.
-    target:
-        the Xen release that restores it: "4.20", "4.20.3", "newest".
-    placement:
-        where the guest's frames land: source, high, low, identity or file:MAP.
-    vcpus:
-        the domain's vcpu count; by default what an xl file's config says, else the stream is believed.
+    destination:
+        where it would come back; else it is made of the next four.
+    target, placement, vcpus, l3_rule:
+        see `migrate.Destination`, whose release `target` is.
     select, ignore:
         rules to tell of, by id, prefix or slug; the verdict always heeds all.
-    l3_rule:
-        a form of the 4 GiB rule to try instead of the target's own: L3V-1 … (`migrate.rules.extended_cr3`).
     verify:
         compare the pages of a VERIFY phase with those sent before it (XRC-46): every page is read.
     max_expansion:
@@ -176,12 +164,10 @@ def check(
     ValueError
         for an unknown target, placement or rule.
     """
+    destination = destination or Destination(target, placement, l3_rule=l3_rule, vcpus=vcpus)
     return survey(
         source,
-        targets=[target],
-        variants=[l3_rule],
-        placement=placement,
-        vcpus=vcpus,
+        [destination],
         select=select,
         ignore=ignore,
         verify=verify,

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from migrate.judging.judgement import Judgement
 from migrate.judging.report import Report
-from migrate.rules.declaring import Severity
-from streams.decoder import Decoder, Give
+from migrate.rules.declaring import Severity, Verdict
+from streams.decoder import Decoder
+from streams.requests import Give
 
 if TYPE_CHECKING:
-    from migrate.destination.releases import Target
+    from migrate.destination.destination import Destination
     from migrate.rules.findings import Finding
     from migrate.rules.selection import Selection
     from migrate.toolstack.passes import Round
-    from streams.decoder import Answer, Decoding, Request
     from streams.forwarding import ForwardingTransport
+    from streams.requests import Answer, Decoding, Request
 
 
 class Mode(Enum):
@@ -104,26 +105,24 @@ class Filter:
         transport: ForwardingTransport,
         *,
         mode: Mode,
-        target: Target,
-        placement: str,
+        destination: Destination,
         selection: Selection,
-        vcpus: int | None = None,
         fail_on: Severity | None = None,
         clock: Callable[[], float] = time.monotonic,
         tell: Callable[[str, Exception | None], None] = lambda message, error: None,
     ) -> None:
         self._transport = transport
         self._guards = mode is Mode.GUARD
-        self._target = target
-        self._placement = placement
+        self._destination = destination
         self._selection = selection
         self._fail_on = fail_on
         self._clock = clock
         self._tell = tell
-        self.judgement = Judgement(transport, "-", vcpus)
-        self.judgement.watch_checkpoints([(target, placement, None)])
+        self.judgement = Judgement(transport, "-", destination.vcpus)
+        self.judgement.watch_checkpoints([destination])
         self._decoder = Decoder(self.judgement.restorer, drain=False)
         self._found = 0  # findings so far
+        self._calls_heeded = 0
         self._judged_at_end = False
         self._prepared = False  # to judge without a pause for imports
         self._over = False  # the decoder has nothing more to ask for
@@ -209,12 +208,12 @@ class Filter:
         if not self._prepared and self.judgement.facts.records:
             self._prepared = True
             self.judgement.prepare()
-        restorer = self.judgement.restorer
-        if restorer.facts.checkpoints:
+        course = self.judgement.session.course
+        if self.judgement.facts.checkpoints:
             self._stand_down(_CHECKPOINTED)
-        elif restorer.unjudged:
-            self._stand_down(restorer.unjudged)
-        elif not self._stops_for(findings[heeded:]) and (restorer.ended or self._over):
+        elif course.doubt:
+            self._stand_down(course.doubt)
+        elif not self._stops_for(self._new(findings[heeded:])) and (course.ended or self._over):
             started = self._clock()
             at_end, self._judged_at_end = not self._judged_at_end, True
             if at_end:
@@ -224,10 +223,16 @@ class Filter:
             if at_end:
                 self._held = self._clock() - started
 
+    def _new(self, findings: list[Finding]) -> list[Finding]:
+        """What has been found since, Xen's answers to the calls made by now among it."""
+        answers = self.judgement.calls(self._destination)
+        heeded, self._calls_heeded = self._calls_heeded, len(answers)
+        return findings + [finding for _, answer in answers[heeded:] for finding in answer.findings]
+
     def _stops_for(self, findings: list[Finding]) -> bool:
         """Whether any of some findings stops the stream; if so it is stopped."""
         for finding in findings:
-            if finding.in_force(self._target, self._placement) and self._minds(finding):
+            if finding.in_force(self._destination) and self._minds(finding):
                 self._stop(f"{finding.message} ({finding.rule.id})")
                 return True
         return False
@@ -243,13 +248,13 @@ class Filter:
         """END is here and held: let it go only if the replay passes."""
         judgement = self.judgement
         judgement.complete()
-        refusal = judgement.refusal(self._target, self._placement)
+        refusal = judgement.refusal(self._destination)
         if refusal is not None:
             self._stop(f"{refusal.message} ({refusal.rule.id})")
         elif reason := judgement.unjudged_because():
             self._stand_down(reason)
         elif self._fail_on is not None:
-            self._stops_for(judgement.report(self._target, self._placement, self._selection).findings)
+            self._stops_for(judgement.report(self._destination, self._selection).findings)
 
     def _look_closer(self) -> None:
         """What changes no verdict is told last of all; whether there is any must be known while END is held."""
@@ -292,17 +297,17 @@ class Filter:
 
     def _judge(self, broken_off: str | None) -> Report:
         judgement, decoder, position = self.judgement, self._decoder, self._transport.position
-        judgement.restorer.cut |= not self._over
+        judgement.session.course.broke_off |= not self._over
         if decoder.ended and position > decoder.position:
             judgement.restorer.trailing(decoder.position, position - decoder.position)
         judgement.finish(position)
-        report = judgement.report(self._target, self._placement, self._selection)
+        report = judgement.report(self._destination, self._selection)
         # A checkpointed stream has no other end than to be broken off.
         held = self._transport.held  # END, where it was to go on and could not
-        if (held or not self._over) and not judgement.facts.checkpoints and report.verdict == "accept":
+        if (held or not self._over) and not judgement.facts.checkpoints and report.verdict == Verdict.ACCEPT:
             why = self._stopped or broken_off
             report = replace(
-                report, verdict="unjudged", reason=f"it was broken off after {position - held} bytes: {why}"
+                report, verdict=Verdict.UNJUDGED, reason=f"it was broken off after {position - held} bytes: {why}"
             )
         return report
 
@@ -313,11 +318,10 @@ class Filter:
         found = self.judgement.collector.findings
         return Report(
             stream=facts,
-            target=self._target.short,
-            placement=self._placement,
-            verdict="unjudged",
+            destination=self._destination,
+            verdict=Verdict.UNJUDGED,
             failure=None,
-            findings=[f for f in found if f.in_force(self._target, self._placement) and self._selection.wants(f.rule)],
+            findings=[f for f in found if f.in_force(self._destination) and self._selection.wants(f.rule)],
             reason=why,
         )
 

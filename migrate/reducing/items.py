@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from streams.bodies import Body, VcpuBasic
 from streams.decoder import drive
-from streams.encoder import Item, Recorder, Trailing, encode
-from streams.records import LibxlRecord, PageData
+from streams.encoder import Item, Recorder, encode
+from streams.records import LibxlRecord, PageData, Trailing
 from streams.transports import BytesTransport, TransportError, open_transport
 from streams.wire.framing import LibxlRecordType, record_name
 
@@ -92,7 +92,7 @@ def taken_apart(data: bytes) -> Items:
     drive(recorder.run(), BytesTransport(data))
     items = tuple(recorder.items)
     read = len(encode(items))
-    return (*items, Trailing(read, data[read:])) if read < len(data) else items
+    return (*items, Trailing(read, len(data) - read, data[read:])) if read < len(data) else items
 
 
 def contents(items: Sequence[Item]) -> Contents:

@@ -28,7 +28,20 @@ from migrate.toolstack.restore import MAX_RECORD
 from streams.decoder import Consumer, Decoder, drive
 from streams.hvm_context import entries
 from streams.pages import PfnWords
-from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
+from streams.records import (
+    Breach,
+    Damage,
+    DomainStart,
+    Event,
+    LibxlRecord,
+    PageData,
+    Place,
+    Record,
+    Trailing,
+    Unread,
+    XapiBlock,
+    XlStart,
+)
 from streams.transports import open_transport
 from streams.wire.framing import (
     HVM_SAVE_HEADER,
@@ -41,19 +54,16 @@ from streams.wire.framing import (
     VCPU_HEADER,
     XAPI_BLOCK_HEADER,
     XAPI_LENGTH_UNREAD,
-    DomainHeader,
     GuestType,
-    ImageHeader,
-    LibxlHeader,
     LibxlRecordType,
     PvInfoBody,
     RecordType,
     VcpuHeader,
     XapiBlockId,
-    XlHeader,
     record_name,
 )
-from streams.wire.hvm_names import XSAVE_WORDS_SIZE, SaveType
+from streams.wire.hvm_cpu import XSAVE
+from streams.wire.hvm_names import SaveType
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.start_info import CMD_LINE_SIZE, START_INFO
 from streams.wire.vcpu import (
@@ -68,7 +78,6 @@ if TYPE_CHECKING:
     from migrate.judging.check import Source
     from migrate.judging.judgement import Judgement
     from migrate.judging.report import Report
-    from streams.legacy import LegacyStream
 
 PIECE = 1 << 20
 _ZEROS = bytes(PIECE)
@@ -76,6 +85,9 @@ _FPU_SIZE = FXSAVE.sizeof()
 _CONTEXT_WIDTH = {CONTEXT[width].sizeof(): width for width in CONTEXT}
 Pfns = NDArray[np.int64]
 Range = tuple[int, int]  # offset and length, in bytes
+
+
+_ENDS_EARLY = frozenset({Breach.RECORD_HEADER_CUT, Breach.RECORD_CUT, Breach.NO_END})
 
 
 class ScrubError(ValueError):
@@ -167,11 +179,11 @@ def changed(before: Source, after: Source, *, target: str = "newest", vcpus: int
 
     Verdicts and findings are compared under every placement, findings with their places.
     """
-    from migrate.destination.releases import resolve
+    from migrate.destination.destination import Destination
     from migrate.rules.selection import Selection
 
     def reports(judgement: Judgement) -> list[Report]:
-        return [judgement.report(resolve(target), placement, Selection()) for placement in PLACEMENTS]
+        return [judgement.report(Destination(target, placement), Selection()) for placement in PLACEMENTS]
 
     pairs = zip(judge(before, vcpus=vcpus, then=reports), judge(after, vcpus=vcpus, then=reports), strict=True)
     for placement, (was, now) in zip(PLACEMENTS, pairs, strict=True):
@@ -211,28 +223,29 @@ class _Look(Consumer):
 
     # -- streams.decoder.Consumer ------------------------------------------------------------------
 
-    def container(self, name: str) -> None:
-        """Told by the headers as well."""
-        return
+    def event(self, item: Event) -> None:
+        """Take note of what stays, and zero what nobody reads."""
+        match item:
+            case XlStart() if item.optional_data:
+                self.left["xl's configuration of the domain"] += 1
+            case LibxlRecord():
+                self._libxl_record(item)
+            case XapiBlock() if item.id not in XAPI_LENGTH_UNREAD:
+                self._xapi_block(item)
+            case DomainStart():
+                self.pv = item.header.type == GuestType.PV
+            case PageData() | Record():
+                self._record(item)
+            case Damage():
+                self.broken = True
+                if item.breach in _ENDS_EARLY:  # of a record that the input ends in nothing is used
+                    self.rest = item.offset + RECORD_HEADER.size
+            case Unread():
+                self.unread = item.reason
+            case Trailing():
+                self._zero("bytes after the end", item.offset, item.length, item.length)
 
-    def legacy(self, stream: LegacyStream) -> None:
-        """`not_judged` has said it."""
-        return
-
-    def libxl_header(self, header: LibxlHeader, offset: int) -> None:
-        """It stays."""
-        return
-
-    def image_header(self, header: ImageHeader, offset: int) -> None:
-        """It stays."""
-        return
-
-    def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
-        """The configuration stays."""
-        if optional_data:
-            self.left["xl's configuration of the domain"] += 1
-
-    def libxl_record(self, record: LibxlRecord) -> None:
+    def _libxl_record(self, record: LibxlRecord) -> None:
         """Of a device model's state only what is looked at stays."""
         body = record.offset + RECORD_HEADER.size
         if record.type == LibxlRecordType.EMULATOR_CONTEXT:
@@ -241,19 +254,13 @@ class _Look(Consumer):
         elif record.length:
             self.left[f"libxl records of type {record.type:#x}"] += 1
 
-    def xapi_block(self, block: XapiBlock) -> None:
+    def _xapi_block(self, block: XapiBlock) -> None:
         """Of all blocks but xenopsd's own only what is looked at stays."""
-        if block.id in XAPI_LENGTH_UNREAD:
-            return
         if block.id == XapiBlockId.XENOPS:
             self.left["xenopsd's state of the domain"] += 1
             return
         kept = len(block.body)
         self._zero("xapi blocks", block.offset + XAPI_BLOCK_HEADER.size + kept, block.length - kept)
-
-    def domain_header(self, header: DomainHeader, offset: int) -> None:
-        """Of what kind the guest is."""
-        self.pv = header.type == GuestType.PV
 
     def wants_body(self, place: Place) -> bool:
         """Bodies that are looked into."""
@@ -272,7 +279,7 @@ class _Look(Consumer):
         self._names[first] = frames(np.frombuffer(data, "<u8"))
         return None
 
-    def record(self, record: Record | PageData) -> None:
+    def _record(self, record: Record | PageData) -> None:
         """A record."""
         place = record.place
         if isinstance(record, PageData):
@@ -289,20 +296,6 @@ class _Look(Consumer):
             look(place, record.body)
         elif place.length:
             self.left[place.name] += 1
-
-    def damage(self, damage: Damage) -> None:
-        """The grammar broke; of a record that the input ends in nothing is used."""
-        self.broken = True
-        if damage.rule in ("FRM-01", "FRM-03", "FRM-08"):
-            self.rest = damage.offset + RECORD_HEADER.size
-
-    def not_judged(self, reason: str) -> None:
-        """There is nothing to look at."""
-        self.unread = reason
-
-    def trailing(self, offset: int, length: int) -> None:
-        """Nobody reads what follows."""
-        self._zero("bytes after the end", offset, length, length)
 
     # -- records -----------------------------------------------------------------------------------
 
@@ -365,7 +358,8 @@ class _Look(Consumer):
             if entry.typecode == SaveType.CPU:
                 self._zero("vcpus' FPU registers", start, min(len(entry.body), _FPU_SIZE))
             elif entry.typecode == SaveType.CPU_XSAVE:
-                self._xsave_area(start + XSAVE_WORDS_SIZE, len(entry.body) - XSAVE_WORDS_SIZE)
+                words = XSAVE.offset("fxsave")
+                self._xsave_area(start + words, len(entry.body) - words)
 
     # -- pages -------------------------------------------------------------------------------------
 

@@ -21,8 +21,8 @@ from migrate.reducing.items import Contents, Items, contents, taken_apart
 from migrate.reducing.stream_memory import Memory
 from migrate.rules.declaring import Severity
 from streams.bodies import Body, P2mFrames, PvInfo, SharedInfo, VcpuBasic, VcpuExtended, VcpuMsrs, VcpuXsave
-from streams.encoder import DomainStart, ImageStart, Item, Trailing, encode
-from streams.records import LibxlRecord, PageData, XapiBlock
+from streams.encoder import Item, encode
+from streams.records import DomainStart, ImageStart, LibxlRecord, PageData, Trailing, XapiBlock
 from streams.wire.framing import PAGE_SIZE
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.views import view

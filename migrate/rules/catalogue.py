@@ -9,7 +9,7 @@ from migrate.rules.declaring import RULES
 # Each module declares the rules of one subject.
 SUBJECTS = (
     *("containers", "headers", "framing", "records", "page_data", "page_tables", "vcpus", "vcpu_state", "order"),
-    *("cross", "hvm", "hypervisor", "extended_cr3"),
+    *("cross", "hvm", "hvm_vcpus", "hvm_devices", "hypervisor", "extended_cr3"),
 )
 
 NOT_RULES: dict[str, str] = {
@@ -27,9 +27,11 @@ def rule_set_version() -> str:
     """
     from dataclasses import asdict
     from hashlib import sha256
+    from inspect import cleandoc
 
     declared = [
-        sorted({**asdict(rule), "violation": rule.violation is not None}.items())
+        # Python 3.13 strips the indent of docstrings, older ones do not.
+        sorted({**asdict(rule), "doc": cleandoc(rule.doc), "violation": rule.violation is not None}.items())
         for rule in sorted(RULES.values(), key=lambda rule: rule.id)
     ]
     return sha256(repr((declared, sorted(NOT_RULES.items()))).encode()).hexdigest()[:12]

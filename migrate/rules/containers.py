@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from migrate.destination import releases
 from migrate.rules.declaring import Effect, rule
 from streams.wire.framing import EMULATOR_HEADER, XL_CONFIG_LENGTH, LibxlRecordType, XapiBlockId
 
@@ -267,7 +268,7 @@ def checkpoint_end_unexpected(b: StreamBuilder) -> None:
     _add_libxl_record(b, LibxlRecordType.CHECKPOINT_END)
 
 
-@rule("CON-19", "checkpoint-state-unexpected", Effect.REFUSED, "libxl: process_record", since=(4, 7, 0))
+@rule("CON-19", "checkpoint-state-unexpected", Effect.REFUSED, "libxl: process_record", since=releases.colo)
 def checkpoint_state_unexpected(b: StreamBuilder) -> None:
     """A CHECKPOINT_STATE record stands where COLO does not wait for one.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from migrate.destination import releases
 from migrate.rules.declaring import Effect, Severity, rule
 from streams.pages import PIN_BIT, PageType
 from streams.wire.framing import PAGE_SIZE
@@ -25,7 +26,7 @@ NOT_RULES: dict[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class L3Rule:
     """One form of the 4 GiB rule, real or proposed.
 
     `refuses(width4, extended, high, vcpu0_initialised)`: whether the promotion of an L3 table fails, given a
@@ -37,6 +38,10 @@ class Variant:
     where: str
     refuses: Callable[[bool, bool, bool, bool], bool]
     errno: str | None
+
+    def answer(self, width4: bool, extended: bool, high: bool, vcpu0_initialised: bool) -> str | None:
+        """The errno with which the promotion fails; None where it passes."""
+        return self.errno if self.refuses(width4, extended, high, vcpu0_initialised) else None
 
 
 def _original(width4: bool, extended: bool, high: bool, vcpu0_initialised: bool) -> bool:
@@ -61,19 +66,19 @@ def _masked(width4: bool, extended: bool, high: bool, vcpu0_initialised: bool) -
     return _merged(width4, extended and width4, high, vcpu0_initialised)
 
 
-VARIANTS: dict[str, Variant] = {
-    variant.id: variant
-    for variant in (
-        Variant("L3V-1", "original", "the 32-bit hypervisor, 2006 to 4.2", _original, "EINVAL"),
-        Variant("L3V-2", "none", "64-bit hypervisors up to 4.18", _never, None),
-        Variant("L3V-3", "as merged", "4.19 and later", _merged, "ERANGE"),
-        Variant("L3V-4", "simplified", "nobody: without the slack and for every width", _simplified, "ERANGE"),
-        Variant("L3V-5", "assist masked for 64-bit", "partly real: dom0 since 4.18", _masked, "ERANGE"),
+L3_RULES: dict[str, L3Rule] = {
+    form.id: form
+    for form in (
+        L3Rule("L3V-1", "original", "the 32-bit hypervisor, 2006 to 4.2", _original, "EINVAL"),
+        L3Rule("L3V-2", "none", "64-bit hypervisors up to 4.18", _never, None),
+        L3Rule("L3V-3", "as merged", "4.19 and later", _merged, "ERANGE"),
+        L3Rule("L3V-4", "simplified", "nobody: without the slack and for every width", _simplified, "ERANGE"),
+        L3Rule("L3V-5", "assist masked for 64-bit", "partly real: dom0 since 4.18", _masked, "ERANGE"),
     )
 }
 
 
-@rule("L3C-1", "l3-may-land-high", Effect.HOST, "xen: promote_l3_table", errno="ERANGE", since=(4, 19, 0))
+@rule("L3C-1", "l3-may-land-high", Effect.HOST, "xen: promote_l3_table", errno="ERANGE", since=releases.l3_below_4g)
 def l3_may_land_high(b: StreamBuilder) -> None:
     """L3 tables would be refused where they land above 4 GiB.
 
@@ -89,7 +94,7 @@ def l3_may_land_high(b: StreamBuilder) -> None:
     b.new_root()
 
 
-@rule("L3C-2", "l3-passes-by-slack", Effect.TOLERATED, "nobody", since=(4, 19, 0))
+@rule("L3C-2", "l3-passes-by-slack", Effect.TOLERATED, "nobody", since=releases.l3_below_4g)
 def l3_passes_by_slack(b: StreamBuilder) -> None:
     """The only live L3 table is vcpu 0's root, which is exempt.
 

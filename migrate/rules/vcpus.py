@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from migrate.destination import releases
 from migrate.rules.declaring import Effect, rule
 from streams.wire.framing import VCPU_HEADER, RecordType
 
@@ -34,9 +35,10 @@ def vcpu_record_empty(b: StreamBuilder) -> None:
     """A vcpu or parameter record has no content.
 
     What: a vcpu record ends after its header, or HVM_PARAMS counts 0.
-    Why: savers of Xen 4.6 to 4.8 could write such records. libxc skips them without a look at the vcpu id. Xen
-        4.9 and 4.10 meant to do so too, but fail the restore over the vcpu ones.
-    Repair: none needed; remove the record when the destination is 4.9 or 4.10.
+    Why: savers of Xen 4.6 to 4.8 could write such records. libxc skips them without a look at the vcpu id, since
+        Xen 4.11. Earlier releases fail the restore over a vcpu record: they call it truncated, or mean to skip
+        it and return failure all the same.
+    Repair: none needed; remove the record when the destination is older than 4.11.
     Source: xg_sr_restore_x86_pv.c, handle_x86_pv_vcpu_blob.
     """
     b.insert(RecordType.X86_PV_VCPU_MSRS, VCPU_HEADER.pack(0, 0))
@@ -87,26 +89,30 @@ def vcpu_xsave_length(b: StreamBuilder) -> None:
     """A VCPU_XSAVE record is too short.
 
     What: its content has fewer than the 16 bytes of xcr0 and xcr0_accum.
-    Why: libxc refuses it while reading. Before Xen 4.14 it asked for a multiple of 16 in the place of this.
+    Why: libxc refuses it while reading. Before Xen 4.12.3, 4.13.1 and 4.14 it asked for a multiple of 16 in the
+        place of this.
     Repair: fetch the record again; for a vcpu that never used its FPU, two zero words are right.
     Source: xg_sr_restore_x86_pv.c, handle_x86_pv_vcpu_blob.
     """
     b.insert(RecordType.X86_PV_VCPU_XSAVE, VCPU_HEADER.pack(0, 0) + bytes(8))
 
 
-@rule("REC-56", "vcpu-msrs-length", Effect.REFUSED, "libxc: handle_x86_pv_vcpu_blob", since=(4, 14, 0))
+@rule(
+    "REC-56", "vcpu-msrs-length", Effect.REFUSED, "libxc: handle_x86_pv_vcpu_blob", since=releases.blob_lengths_checked
+)
 def vcpu_msrs_length(b: StreamBuilder) -> None:
     """A VCPU_MSRS record does not hold whole entries.
 
     What: its content is not a multiple of 16 bytes.
-    Why: it is an array of MSR entries of 16 bytes each. libxc refuses a ragged one; before Xen 4.14 it dropped
-        the remainder instead.
+    Why: it is an array of MSR entries of 16 bytes each. libxc refuses a ragged one; before Xen 4.12.3, 4.13.1 and
+        4.14 it passed it on, and Xen took as many entries as are whole.
     Repair: cut or complete the last entry.
     Source: xg_sr_restore_x86_pv.c, handle_x86_pv_vcpu_blob.
     """
     from streams.wire.vcpu import Msr
 
-    b.insert(RecordType.X86_PV_VCPU_MSRS, VCPU_HEADER.pack(0, 0) + Msr.TSC_AUX.to_bytes(4, "little").ljust(24, b"\0"))
+    entry = Msr.INTEL_MISC_FEATURES_ENABLES.to_bytes(4, "little")
+    b.insert(RecordType.X86_PV_VCPU_MSRS, VCPU_HEADER.pack(0, 0) + entry.ljust(24, b"\0"))
 
 
 @rule("REC-57", "vcpu-record-reserved", Effect.SPEC, "verify-stream-v2")
@@ -150,7 +156,14 @@ def vcpu_without_basic(b: StreamBuilder) -> None:
 # -- registers in VCPU_BASIC, judged by setvcpucontext ----------------------------------------------
 
 
-@rule("REC-60", "vm-assist-mask", Effect.HYPERCALL, "xen: arch_set_info_guest", errno="EINVAL", since=(4, 14, 0))
+@rule(
+    "REC-60",
+    "vm-assist-mask",
+    Effect.HYPERCALL,
+    "xen: arch_set_info_guest",
+    errno="EINVAL",
+    since=releases.vm_assist_mask,
+)
 def vm_assist_mask(b: StreamBuilder) -> None:
     """Vcpu 0 asks for a VM assist that Xen does not have.
 
@@ -190,13 +203,20 @@ def ldt_bounds(b: StreamBuilder) -> None:
     b.vcpus[0].basic.ldt_base = 0x800
 
 
-@rule("REC-63", "debug-registers", Effect.HYPERCALL, "xen: arch_set_info_guest", errno="EINVAL", since=(4, 18, 0))
+@rule(
+    "REC-63",
+    "debug-registers",
+    Effect.HYPERCALL,
+    "xen: arch_set_info_guest",
+    errno="EINVAL",
+    since=releases.debug_registers_checked,
+)
 def debug_registers(b: StreamBuilder) -> None:
     """A 64-bit vcpu's debug registers hold what hardware or Xen refuses.
 
     What: dr6 or dr7 has a bit set in its upper half, or one of dr0 to dr3 lies in Xen's address range.
     Why: loading them would fault, or break into the hypervisor. Since Xen 4.18 setvcpucontext answers EINVAL;
-        before, the values were corrected in silence. Those of a 32-bit guest always fit.
+        before, no value was refused. Those of a 32-bit guest always fit.
     Repair: clear the upper halves; zero a breakpoint that lies in Xen's range.
     Source: xen, arch_set_info_guest.
     """
@@ -235,13 +255,20 @@ def user_mode_without_user_root(b: StreamBuilder) -> None:
     b.vcpus[0].basic.flags &= ~ContextFlag.IN_KERNEL
 
 
-@rule("REC-66", "eflags-vm", Effect.HYPERCALL, "xen: arch_set_info_guest", errno="EINVAL", since=(4, 22, 0))
+@rule(
+    "REC-66",
+    "eflags-vm",
+    Effect.HYPERCALL,
+    "xen: arch_set_info_guest",
+    errno="EINVAL",
+    since=releases.eflags_vm_refused,
+)
 def eflags_vm(b: StreamBuilder) -> None:
     """A 32-bit vcpu is in virtual-8086 mode.
 
     What: bit 17 (VM) of eflags is set.
-    Why: PV guests have no virtual-8086 mode. Since Xen 4.22 setvcpucontext refuses it with EINVAL; earlier
-        releases accept the value. For a 64-bit guest the bit is cleared in silence.
+    Why: PV guests have no virtual-8086 mode. Since Xen 4.21.1 setvcpucontext refuses it with EINVAL; earlier
+        releases accept the value. For a 64-bit guest the same releases clear the bit in silence.
     Repair: clear the bit.
     Source: xen, arch_set_info_guest.
     """

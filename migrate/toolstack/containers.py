@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from migrate.rules.declaring import Severity
+from migrate.rules.declaring import GuestKind, Severity, Stage
 from streams.wire.framing import (
     EMULATOR_HEADER,
     XL_BYTEORDER,
@@ -25,8 +25,7 @@ from streams.wire.framing import (
 from streams.wire.qemu import device_state
 
 if TYPE_CHECKING:
-    from migrate.rules.findings import Collector
-    from migrate.toolstack.facts import StreamFacts
+    from migrate.toolstack.session import Session
     from streams.records import LibxlRecord, XapiBlock
 
 _KNOWN_EMULATORS = 2  # 0 unknown, 1 QEMU traditional, 2 QEMU upstream
@@ -39,25 +38,21 @@ _KEY_SHOWN = 40  # bytes
 class ContainerChecks:
     """Checks of xl and libxl, in the order in which they read.
 
-    Parameters
-    ----------
-    vcpus:
-        the domain's vcpu count given by the caller; else it is taken from an xl file's config.
+    The number of vcpus in an xl file's config becomes the session's, unless the caller has given one.
     """
 
-    def __init__(self, collector: Collector, facts: StreamFacts, vcpus: int | None) -> None:
-        self._report = collector.report
-        self._facts = facts
-        self.vcpus = vcpus
-        self._guest: str | None = None
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._report = session.report
+        self._facts = session.facts
+        self._guest: GuestKind | None = None
         self.colo = False  # control records of COLO were seen
         self._images = 0
         self._emulators = 0
         self._is_libxl = False
-        self._type: object = None  # what an xl file's config calls the guest: pv, hvm or pvh
 
     def _xl(self, rule: str, message: str, offset: int) -> None:
-        self._report(rule, message, offset=offset, step="headers", call="xl")
+        self._report(rule, message, offset=offset, step=Stage.HEADERS, call="xl")
 
     def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
         """CON-02 to CON-06."""
@@ -87,12 +82,12 @@ class ContainerChecks:
             return
         try:
             config: Any = json.loads(raw.rstrip(b"\0").decode("utf-8", "replace"))
-            self._type = config["c_info"]["type"]
+            self._session.domain_type = config["c_info"]["type"]
             count = config["b_info"]["max_vcpus"]
         except (ValueError, KeyError, TypeError, RecursionError):
             return
-        if self.vcpus is None and isinstance(count, int) and not isinstance(count, bool) and count > 0:
-            self.vcpus = count
+        if self._session.vcpus is None and isinstance(count, int) and not isinstance(count, bool) and count > 0:
+            self._session.vcpus = count
 
     def libxl_header(self, header: LibxlHeader, offset: int) -> None:
         """CON-11."""
@@ -102,11 +97,11 @@ class ContainerChecks:
                 "CON-11",
                 f"reserved option bits are set: 0x{header.options:08x}",
                 offset=offset + 12,
-                step="headers",
+                step=Stage.HEADERS,
                 call="libxl",
             )
 
-    def guest_is(self, guest: str | None) -> None:
+    def guest_is(self, guest: GuestKind | None) -> None:
         """The kind of guest the libxc image holds."""
         self._guest = guest
 
@@ -139,7 +134,7 @@ class ContainerChecks:
     def _emulator(self, record: LibxlRecord, report: Any) -> None:
         name = _name(record.type)
         self._emulators += 1
-        if self._guest == "pv":
+        if self._guest == GuestKind.PV:
             report("CON-13", f"{name} for a PV guest")
             return
         if record.length < EMULATOR_HEADER.size:
@@ -195,16 +190,17 @@ class ContainerChecks:
             case id if id not in XapiBlockId.__members__.values():
                 report("CON-31", f"unknown id {id:#x}")
 
-    def finish(self, ended: bool, *, cut: bool = False) -> None:
+    def finish(self) -> None:
         """CON-21 and CON-23, at the end of a libxl stream, whose image has come to its END or whose bytes broke off."""
         if not self._is_libxl:
             return
-        if not self._images and not cut:
+        course = self._session.course
+        if not self._images and not course.broke_off:
             self._report("CON-21", "the libxl stream ends without a libxc image: the guest's memory stays empty")
-        if ended and self._guest == "hvm" and not self._emulators and not self._facts.checkpoints:
-            if self._type == "pvh":
+        if course.ended and self._guest is GuestKind.HVM and not self._emulators and not self._facts.checkpoints:
+            if self._session.domain_type == "pvh":
                 return  # it has no device model
-            severity = None if self._type == "hvm" else Severity.INFO
+            severity = None if self._session.domain_type == "hvm" else Severity.INFO
             self._report(
                 "CON-23",
                 "an HVM stream without EMULATOR_CONTEXT: the device model has no state to load",

@@ -20,6 +20,8 @@ from measure import Spread, Usage, interleaved, run
 from streamfiles import budget, gib, stream_file
 from tables import MIB, Table
 
+from migrate.destination.destination import Destination
+
 SHARES = (0.05, 0.20)
 RUNS = 5
 GOAL = 50_000
@@ -72,21 +74,20 @@ def _replayed(file: str, out: Path) -> tuple[Usage, Any]:
 
 def _replay(file: str, runs: int) -> dict[str, Any]:
     """Replay a stream: tables validated, and seconds of each run."""
-    from migrate.destination.releases import resolve
     from migrate.judging.check import judge
     from migrate.judging.judgement import Judgement
     from migrate.xen.frame_types import FrameType
 
-    target = resolve("newest")
+    destination = Destination()
     tables = (FrameType.L1, FrameType.L2, FrameType.L3, FrameType.L4, FrameType.L2X)
 
     def repeatedly(judgement: Judgement) -> dict[str, Any]:
         replays, count = [], 0
         for _ in range(runs):
             wall, cpu = time.perf_counter(), time.process_time()
-            trace = judgement.replay(target, "source", exact=True)
+            trace = judgement.replay(destination, exact=True)
             replays.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu})
-            if trace is None or trace.hypervisor is None or any(outcome.finding for outcome in trace.outcomes):
+            if trace is None or trace.hypervisor is None or any(outcome.finding for outcome in trace.answers):
                 raise SystemExit(f"{file}: the replay does not pass, so its time means nothing")
             count = sum(int((trace.hypervisor.types == kind).sum()) for kind in tables)
         return {"tables": count, "replays": replays}

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from migrate.corpus.expected_verdict import serious
-from migrate.destination.releases import resolve
+from migrate.destination.destination import Destination
 from migrate.judging.check import judge
 from migrate.judging.judgement import Judgement
 from migrate.reports.verdict import text, trace
@@ -78,10 +78,10 @@ def mismatch(path: str, name: str, vcpus: int | None, comparison: Comparison) ->
 
 def _report(judgement: Judgement, expectation: Expectation) -> Iterator[str]:
     """The report, with those findings alone that make the difference."""
-    target = resolve(expectation.target)
-    whole = judgement.report(target, expectation.placement, Selection())
+    destination = _destination(expectation)
+    whole = judgement.report(destination, Selection())
     rules = _differing(whole, expectation)
-    shown = judgement.report(target, expectation.placement, Selection(rules)) if rules else whole
+    shown = judgement.report(destination, Selection(rules)) if rules else whole
     out = StringIO()
     text.render(shown, text.console_for(out))
     yield from out.getvalue().splitlines()
@@ -98,6 +98,9 @@ def _differing(report: Report, expectation: Expectation) -> list[str]:
 
 def _failing_calls(judgement: Judgement, expectation: Expectation) -> Iterator[str]:
     """The trace's lines about calls that fail."""
-    target, placement = resolve(expectation.target), expectation.placement
-    outcomes = judgement.outcomes(target, placement)
-    return trace.lines(outcomes, judgement.placement(placement), only_failed=True)
+    answers = judgement.answers(_destination(expectation))
+    return trace.lines(answers, judgement.placement(expectation.placement), only_failed=True)
+
+
+def _destination(expectation: Expectation) -> Destination:
+    return Destination(expectation.target, expectation.placement)

@@ -39,7 +39,7 @@ def worth_a_word(result: Result) -> bool:
 
 
 def asked(comparison: Comparison) -> str:
-    """Target and placement."""
+    """Release and placement."""
     return f"{comparison.expectation.target}, {comparison.expectation.placement}"
 
 

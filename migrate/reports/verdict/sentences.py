@@ -9,8 +9,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from migrate.counting import count
-from migrate.destination import releases
 from migrate.rules.declaring import Effect, Severity
+from migrate.rules.findings import Link
 from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -30,6 +30,17 @@ MIB = 1 << 20
 _ROUNDS_TOLD = 8  # one by one, per kind
 _PFNS_TOLD = 8
 _TOOLSTACK = ("libxc", "libxl", "xl", "xapi")
+
+
+# Whose entries are called slots: those of one that maps pages are many.
+_TABLES = frozenset({"L2", "L3", "L4", "L2 with Xen's slots"})
+
+
+def link_text(link: Link) -> str:
+    """A table of a chain, and the entry of it that leads on; or what the last of them names."""
+    if link.slot is None:
+        return f"{'RW ' if link.writable else ''}pfn {link.pfn:#x} ({link.type})"
+    return f"{link.type} pfn {link.pfn:#x} {'slot' if link.type in _TABLES else 'entry'} {link.slot}"
 
 
 def verdict_sentence(report: Report) -> str:
@@ -68,6 +79,13 @@ def _refusal(failure: Failure) -> str:
     return f"{subject} {verb} ({failure.rule}): {failure.message}"
 
 
+def failure_place(failure: Failure) -> str:
+    """Where a restore stops, in a few words."""
+    who = f"vcpu {failure.vcpu} " if failure.vcpu is not None else ""
+    page = f"pfn {failure.pfn:#x} " if failure.pfn is not None else ""
+    return f"{failure.step}: {who}{page}{failure.call} {failure.errno or ''}".rstrip()
+
+
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
@@ -91,7 +109,7 @@ def placed(placement: str) -> str:
 
 def release(report: Report) -> str:
     """The target's release, in full."""
-    return releases.resolve(report.target).name
+    return report.destination.release.name
 
 
 def rounds_told(rounds: list[Round]) -> str:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from migrate.cli.explain import violating_stream
 from migrate.cli.main import main
-from migrate.destination.releases import resolve
+from migrate.destination.releases import resolve, version_3
 from migrate.reports.rules.pages import GUEST_SEES, Conditions, check_command, conditions, releases, sections
 from migrate.rules.catalogue import NOT_RULES, RULES
 from migrate.rules.declaring import Effect
@@ -92,9 +92,9 @@ def test_page_names_the_placement_under_which_a_rule_shows():
 
 
 def test_a_rule_that_ended_is_shown_on_its_last_release():
-    ended = replace(RULES["HYP-12"], until=(4, 14, 0))
+    ended = replace(RULES["HYP-12"], until=version_3)
     assert conditions(ended).placement == "source"
-    assert resolve(conditions(ended).target).enforces(ended)
+    assert ended.in_force(resolve(conditions(ended).target))
     assert check_command(ended)[3:] == ("--target", conditions(ended).target)
 
 

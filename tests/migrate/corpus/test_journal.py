@@ -125,7 +125,6 @@ def test_a_line_that_is_not_as_it_was_is_named_or_of_use(written, tmp_path):
         (("known", 0, "expires"), "known[0].expires: expected a date, found 5"),
         (("seconds",), "seconds: expected a number, found inf"),
         (("expected", "expect", 0, "outcome"), "expected.expect[0].outcome: expected an object, found 5"),
-        (("checks", 0, "verdict"), "check.verdict: expected one of accept, refuse, unjudged, found 'x'"),
     ],
 )
 def test_what_is_of_another_type_is_named_with_its_place(written, tmp_path, path, complaint):

@@ -4,62 +4,73 @@ import itertools
 
 import pytest
 
-from migrate.destination.releases import CHANGES, NEWEST, RELEASES, Target, resolve
-from migrate.rules.declaring import Effect, Rule, Severity
-from migrate.rules.extended_cr3 import VARIANTS
+from migrate.destination.releases import (
+    CHANGES,
+    DISTINCT,
+    NEWEST,
+    RELEASES,
+    Release,
+    differences,
+    like,
+    max_leaves_relaxed,
+    resolve,
+    shared_info_moves_low,
+    spans,
+)
+from migrate.rules.catalogue import RULES
+from migrate.rules.extended_cr3 import L3_RULES
 
 MIB = 1024 * 1024
-
-
-def rule(id, since):
-    return Rule(id, "x", Effect.REFUSED, Severity.ERROR, "xen", since, None, None, "", None)
 
 
 @pytest.mark.parametrize(
     ("name", "last_without", "first_with"),
     [
-        ("colo", "4.6", "4.7"),
-        ("linear_p2m", "4.6", "4.7"),
-        ("superpages_fail_save", "4.9", "4.10"),
-        ("linear_pt_restricted", "4.9", "4.10"),
-        ("msrs_restored", "4.9", "4.10"),
-        ("empty_vcpu_records", "4.10", "4.11"),
+        ("colo", "4.6.6", "4.7"),
+        ("long_records", "4.9.4", "4.10"),
+        ("linear_pt_restricted", "4.9.0", "4.9.1"),
+        ("linear_pt_restricted", "4.7.3", "4.7.4"),
+        ("msrs_restored", "4.9.1", "4.9.2"),
+        ("msrs_restored", "4.8.3", "4.10.0"),
+        ("empty_vcpu_records_skipped", "4.10.4", "4.11"),
         ("l1tf", "4.11.0", "4.11.1"),
-        ("l1tf", "4.10.9", "4.12.0"),
+        ("l1tf", "4.8.4", "4.8.5"),
         ("vm_assist_mask", "4.12.2", "4.12.3"),
         ("vm_assist_mask", "4.13.0", "4.13.1"),
-        ("vm_assist_mask", "4.11.9", "4.14.0"),
-        ("pv_levels_checked", "4.13.4", "4.14"),
-        ("blob_lengths_checked", "4.13.4", "4.14"),
-        ("hvm_context_nonempty", "4.13.4", "4.14"),
-        ("pv32_switch", "4.13.4", "4.14"),
-        ("dr_checks", "4.17.5", "4.18"),
-        ("l3_rule", "4.18.5", "4.19"),
-        ("shared_info_moves_low", "4.18.9", "4.22"),
+        ("vm_assist_mask", "4.11.4", "4.14.0"),
+        ("blob_lengths_checked", "4.13.0", "4.13.1"),
+        ("hvm_context_nonempty", "4.13.5", "4.14"),
+        ("tsc_mode_3_refused", "4.11.4", "4.12"),
+        ("pv32_switch", "4.13.5", "4.14"),
+        ("debug_registers_checked", "4.17.7", "4.18"),
+        ("l3_below_4g", "4.18.6", "4.19"),
+        ("shared_info_moves_low", "4.18.6", "4.22"),
         ("shared_info_moves_low", "4.19.4", "4.19.5"),
         ("shared_info_moves_low", "4.20.2", "4.20.3"),
         ("shared_info_moves_low", "4.21.0", "4.21.1"),
-        ("populates_2m", "4.20.9", "4.21"),
-        ("eflags_vm_refused", "4.21.1", "4.22"),
+        ("eflags_vm_refused", "4.21.0", "4.21.1"),
+        ("eflags_vm_refused", "4.20.4", "4.22"),
+        ("msr_refusal_enxio", "4.19.6", "4.20"),
+        ("qemu_traditional_gone", "4.20.4", "4.21"),
     ],
 )
 def test_a_behaviour_begins_with_its_release(name, last_without, first_with):
-    assert getattr(resolve(last_without), name) is False
-    assert getattr(resolve(first_with), name) is True
+    assert resolve(last_without).has(CHANGES[name]) is False
+    assert resolve(first_with).has(CHANGES[name]) is True
 
 
 @pytest.mark.parametrize(
     ("name", "last_with", "first_without"),
-    [("tsc_mode_3", "4.11", "4.12"), ("xsave_multiple_of_16", "4.13", "4.14"), ("qemu_traditional", "4.20", "4.21")],
+    [("r8_to_r15_lost", "4.21.1", "4.21.2"), ("r8_to_r15_lost", "4.21.0", "4.22.0")],
 )
 def test_a_behaviour_ends_with_its_release(name, last_with, first_without):
-    assert getattr(resolve(last_with), name) is True
-    assert getattr(resolve(first_without), name) is False
+    assert resolve(last_with).has(CHANGES[name]) is True
+    assert resolve(first_without).has(CHANGES[name]) is False
 
 
 def test_a_newer_branch_may_lack_what_an_older_point_release_has():
-    assert resolve("4.19.5").shared_info_moves_low
-    assert not resolve("4.20.0").shared_info_moves_low
+    assert resolve("4.19.5").has(shared_info_moves_low)
+    assert not resolve("4.20.0").has(shared_info_moves_low)
 
 
 @pytest.mark.parametrize(("release", "mib"), [("4.6", 8), ("4.9", 8), ("4.10", 128), ("newest", 128)])
@@ -72,66 +83,56 @@ def test_version_3_images_are_read_since_4_14(release, versions):
     assert resolve(release).versions == versions
 
 
-@pytest.mark.parametrize(("release", "count"), [("4.10", 1), ("4.11", 2), ("4.12", 7), ("newest", 7)])
-def test_the_number_of_msrs_grew(release, count):
-    assert resolve(release).max_msrs == count
-
-
-def test_an_msr_is_known_from_its_release_on():
-    assert not resolve("4.10").knows_msr(0x48)
-    assert resolve("4.11").knows_msr(0x48)
-    assert resolve("4.12").knows_msr(0xC0000103)
-    assert not resolve("newest").knows_msr(0x10)
-
-
-def test_an_unlisted_msr_is_einval_on_4_17_and_enxio_on_4_20():
-    assert resolve("4.17").msr_unlisted_errno == "EINVAL"
-    assert resolve("4.20").msr_unlisted_errno == "ENXIO"
-
-
-def test_hyp_27_holds_on_point_releases_of_four_branches():
-    hyp27 = rule("HYP-27", since=(4, 19, 5))
-    held = [t.name for t in RELEASES if t.enforces(hyp27)]
-    assert held == ["4.19.5", "4.20.3", "4.21.1", "4.22.0"]
+def test_hyp_27_holds_on_the_later_point_releases_of_three_branches():
+    held = [release.name for release in RELEASES if RULES["HYP-27"].in_force(release)]
+    assert held == ["4.19.5", "4.19.6", "4.20.3", "4.20.4", "4.21.1", "4.21.2", "4.22.0"]
 
 
 def test_the_assist_mask_was_backported_to_4_12_and_4_13():
-    rec60 = rule("REC-60", since=(4, 14, 0))
-    assert resolve("4.13.1").enforces(rec60)
-    assert not resolve("4.13.0").enforces(rec60)
+    assert RULES["REC-60"].in_force(resolve("4.13.1"))
+    assert not RULES["REC-60"].in_force(resolve("4.13.0"))
 
 
 def test_an_ordinary_rule_holds_from_its_release_on():
-    hyp22 = rule("HYP-22", since=(4, 19, 0))
-    assert not resolve("4.18").enforces(hyp22)
-    assert resolve("4.20.1").enforces(hyp22)
+    assert not RULES["HYP-22"].in_force(resolve("4.18"))
+    assert RULES["HYP-22"].in_force(resolve("4.20.1"))
 
 
-def test_the_table_reaches_from_4_6_to_4_22():
-    assert RELEASES[0] == Target((4, 6, 0))
-    assert NEWEST == RELEASES[-1] == Target((4, 22, 0))
+def test_the_table_reaches_from_4_6_to_4_22_and_lists_every_point_release():
+    assert RELEASES[0] == Release(4, 6, 0)
+    assert NEWEST == RELEASES[-1] == Release(4, 22, 0)
     assert list(RELEASES) == sorted(set(RELEASES))
-    assert {t.release[1] for t in RELEASES} == set(range(6, 23))
+    assert {release.minor for release in RELEASES} == set(range(6, 23))
+    last = {release.branch: release.point for release in RELEASES}
+    assert (last[4, 13], last[4, 17], last[4, 20], last[4, 21]) == (5, 7, 4, 2)
+    assert [release.point for release in RELEASES if release.minor == 6] == [0, 1, 3, 4, 5, 6]
 
 
-def test_the_table_lists_the_point_releases_that_changed_something():
-    points = {t.name for t in RELEASES if t.release[2]}
-    assert points == {"4.11.1", "4.12.3", "4.13.1", "4.19.5", "4.20.3", "4.21.1"}
+def test_every_change_begins_and_ends_with_releases_that_exist():
+    assert all({*change.firsts, *change.lasts} <= set(RELEASES) for change in CHANGES.values())
+    assert all(list(change.firsts) == sorted(change.firsts) for change in CHANGES.values())
+
+
+def test_releases_that_the_table_does_not_tell_apart_are_represented_by_the_first():
+    answers = {tuple(release.has(change) for change in CHANGES.values()) for release in RELEASES}
+    assert len(answers) == len(DISTINCT)
+    assert NEWEST in DISTINCT
+    assert RELEASES[0] in DISTINCT
 
 
 def test_a_release_knows_what_it_changed():
-    assert [change.name for change in resolve("4.19.0").changes] == ["l3_rule"]
-    assert [change.name for change in resolve("4.16").changes] == []
+    assert "l3_below_4g" in [change.name for change in resolve("4.19.0").changes]
+    assert "r8_to_r15_lost" in [change.name for change in resolve("4.21.2").changes]
     assert all(change.what for change in CHANGES.values())
 
 
 @pytest.mark.parametrize("text", ["4.20.3", "v4.20.3", "xen-4.20.3", "Xen-4.20.3", "xen 4.20.3", " XEN4.20.3 "])
 def test_a_release_may_be_written_in_many_ways(text):
-    assert resolve(text).release == (4, 20, 3)
+    assert resolve(text) == (4, 20, 3)
 
 
 def test_a_branch_means_its_first_release():
-    assert resolve("4.20").release == (4, 20, 0)
+    assert resolve("4.20") == (4, 20, 0)
 
 
 @pytest.mark.parametrize("text", ["newest", "NEWEST"])
@@ -148,22 +149,22 @@ def test_the_short_name_leaves_out_the_zero_of_a_first_release(release, short):
 def refusals(variant):
     """(width4, extended, high, vcpu0_initialised) of every case that a variant refuses."""
     cases = itertools.product([False, True], repeat=4)
-    return {case for case in cases if VARIANTS[variant].refuses(*case)}
+    return {case for case in cases if L3_RULES[variant].refuses(*case)}
 
 
 def test_the_l3_rule_as_merged_refuses_one_case_only():
-    assert refusals(resolve("4.19").l3_variant) == {(True, False, True, True)}
-    assert VARIANTS["L3V-3"].errno == "ERANGE"
+    assert refusals(resolve("4.19").l3_rule) == {(True, False, True, True)}
+    assert L3_RULES["L3V-3"].errno == "ERANGE"
 
 
 def test_before_4_19_no_l3_table_is_refused():
-    assert resolve("4.18").l3_variant == "L3V-2"
+    assert resolve("4.18").l3_rule == "L3V-2"
     assert refusals("L3V-2") == set()
 
 
 def test_the_original_rule_differs_from_the_merged_one_in_width_and_errno_alone():
     assert {case[1:] for case in refusals("L3V-1")} == {case[1:] for case in refusals("L3V-3")}
-    assert VARIANTS["L3V-1"].errno == "EINVAL"
+    assert L3_RULES["L3V-1"].errno == "EINVAL"
 
 
 def test_the_simplified_rule_knows_no_slack_and_no_width():
@@ -174,19 +175,70 @@ def test_masking_the_assist_of_64_bit_guests_changes_no_answer():
     assert refusals("L3V-5") == refusals("L3V-3")
 
 
-def test_an_unlisted_point_release_behaves_as_computed():
-    assert resolve("4.19.3").l3_rule
-    assert not resolve("4.19.3").shared_info_moves_low
-    assert resolve("4.19.12").shared_info_moves_low
+def test_a_point_release_yet_to_come_behaves_as_the_last_of_its_branch():
+    assert resolve("4.19.12").has(shared_info_moves_low)
+    assert resolve("4.18.99").has(max_leaves_relaxed)
 
 
-@pytest.mark.parametrize(("text", "hint"), [("4.23", "4.2"), ("4.5", "4."), ("newst", "newest"), ("5.20", "4.20")])
+@pytest.mark.parametrize("text", ["4.23", "4.23.0", "4.22.1", "5.0", "xen-4.100.2"])
+def test_a_release_newer_than_all_is_refused_with_the_newest(text):
+    with pytest.raises(ValueError, match=r"newer than any that is known here: the newest is 4\.22\.0"):
+        resolve(text)
+
+
+@pytest.mark.parametrize(("text", "hint"), [("4.5", "4.6"), ("4.2", "4.6"), ("newst", "newest"), ("3.20", "4.20")])
 def test_an_unknown_release_is_refused_with_a_hint(text, hint):
     with pytest.raises(ValueError, match=f"did you mean {hint}"):
         resolve(text)
 
 
-@pytest.mark.parametrize("text", ["", "4", "four", "4.20.3.1", "4.x", "-4.20", "4.20-rc1", "9" * 5000 + ".1", "4.٢٠"])
+@pytest.mark.parametrize(
+    ("chosen", "text"),
+    [
+        ((), ""),
+        (("4.20.0",), "4.20.0"),
+        (("4.14.0", "4.14.1", "4.14.2", "4.15.0"), "4.14.0–4.14.2, 4.15.0"),
+        (("4.13.5", "4.14.0"), "4.13.5–4.14.0"),
+        (("4.6.1", "4.6.3"), "4.6.1–4.6.3"),
+    ],
+)
+def test_many_releases_are_told_in_runs(chosen, text):
+    assert spans({resolve(name) for name in chosen}) == text
+
+
+def test_all_releases_are_one_run():
+    assert spans(RELEASES) == f"{RELEASES[0]}–{NEWEST}"
+
+
+def test_every_release_is_like_one_of_the_distinct_ones():
+    assert sorted(itertools.chain.from_iterable(map(like, DISTINCT))) == list(RELEASES)
+    assert all(not differences(first, other) for first in DISTINCT for other in like(first))
+
+
+def test_two_releases_differ_in_what_one_of_them_has():
+    changed = differences(resolve("4.16.0"), resolve("4.16.1"))
+    assert "leaf_7_2" in [change.name for change in changed]
+    assert "leaf_80000021" not in [change.name for change in changed]
+    assert differences(NEWEST, NEWEST) == ()
+
+
+@pytest.mark.parametrize("release", DISTINCT, ids=str)
+def test_a_release_may_be_supposed_with_one_change_turned_round(release):
+    for change in CHANGES.values():
+        supposed = release.supposing(change)
+        assert differences(release, supposed) == (change,)
+        assert (supposed.name, supposed.branch) == (release.name, release.branch)
+        assert supposed != release
+        assert supposed == release.supposing(change)
+        assert like(supposed) == () or release not in like(supposed)
+
+
+def test_a_change_has_its_main_release_and_its_backports():
+    assert [release.name for release in max_leaves_relaxed.backports] == ["4.18.4", "4.19.1"]
+    assert max_leaves_relaxed.firsts[-1].name == "4.20.0"
+
+
+@pytest.mark.parametrize("text", ["", "4", "four", "4.20.3.1", "4.x", "-4.20", "4.20-rc1", "0" * 5000 + ".1", "4.٢٠"])
 def test_nonsense_is_refused_without_a_traceback_of_another_kind(text):
     with pytest.raises(ValueError, match="unknown Xen release"):
         resolve(text)

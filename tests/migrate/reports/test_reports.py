@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from migrate.destination.destination import Destination
 from migrate.judging.report import Report
 from migrate.judging.report_json import dumps, report_object
 from migrate.reports.verdict.text import console_for, render, render_verdict, verdict_sentence
 from migrate.rules.catalogue import RULES, rule_set_version
 from migrate.rules.declaring import Effect, Severity
-from migrate.rules.findings import Failure, Finding
+from migrate.rules.findings import Failure, Finding, Link
 from migrate.safe import safe, well_formed
 from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.passes import Round
@@ -62,16 +63,16 @@ def facts(name="sample.zst", **fields):
 
 
 def accepted(stream=None, findings=(), placement="source", target="4.20"):
-    return Report(stream or facts(), target, placement, "accept", None, list(findings))
+    return Report(stream or facts(), Destination(target, placement), "accept", None, list(findings))
 
 
 def refused(stream=None, failure=None, findings=None):
     found = [l3_finding()] if findings is None else findings
-    return Report(stream or facts(), "4.20", "source", "refuse", failure or l3_failure(), found)
+    return Report(stream or facts(), Destination("4.20", "source"), "refuse", failure or l3_failure(), found)
 
 
 def unjudged(reason, stream=None):
-    return Report(stream or facts(), "4.20", "source", "unjudged", None, [], reason)
+    return Report(stream or facts(), Destination("4.20", "source"), "unjudged", None, [], reason)
 
 
 def printed(report, width=None):
@@ -180,7 +181,7 @@ def test_many_rounds_are_summed_up():
 
 
 def test_header_of_an_unknown_stream_is_short():
-    report = Report(StreamFacts("x"), "4.20", "source", "unjudged", None, [], "no stream")
+    report = Report(StreamFacts("x"), Destination("4.20", "source"), "unjudged", None, [], "no stream")
     assert "None" not in printed(report)
 
 
@@ -220,8 +221,8 @@ def test_folded_findings_are_counted():
 
 
 def test_chain_of_tables_is_told():
-    assert "by way of L3 pfn 0x19, L2 pfn 0x1a" in printed(
-        refused(findings=[l3_finding(chain=("L3 pfn 0x19", "L2 pfn 0x1a"))])
+    assert "by way of L3 pfn 0x19 slot 3, pfn 0x1a (L2)" in printed(
+        refused(findings=[l3_finding(chain=(Link("L3", 0x19, 3), Link("L2", 0x1A)))])
     )
 
 
@@ -287,7 +288,7 @@ def test_hostile_text_reaches_a_terminal_escaped():
     report = refused(
         facts(hostile, container=hostile, xen=hostile),
         l3_failure(message=hostile),
-        [l3_finding(hostile, record_type=hostile, chain=(hostile,))],
+        [l3_finding(hostile, record_type=hostile, chain=(Link(hostile, 1),))],
     )
     text = printed(report)
     assert "\x1b" not in text
@@ -318,11 +319,18 @@ def test_json_has_the_stream_by_its_names():
 def test_json_has_verdict_and_failure():
     report = report_object(refused())
     assert (report["schema"], report["target"], report["placement"], report["verdict"]) == (
-        1,
+        2,
         "4.20",
         "source",
         "refuse",
     )
+    assert report["destination"] == {
+        "release": "4.20.0",
+        "placement": "source",
+        "l3_rule": None,
+        "vcpus": None,
+        "host": None,
+    }
     assert report["failure"] == {
         "rule": "HYP-22",
         "step": "context",
@@ -351,7 +359,7 @@ def test_json_finding_without_a_place_has_nulls_for_it_and_no_other_nulls():
 
 
 def test_json_of_an_unknown_stream_has_nulls():
-    report = report_object(Report(StreamFacts("x"), "4.20", "source", "unjudged", None, [], "no stream"))
+    report = report_object(Report(StreamFacts("x"), Destination("4.20", "source"), "unjudged", None, [], "no stream"))
     assert report["stream"]["guest"] is None
     assert report["failure"] is None
     assert report["reason"] == "no stream"

@@ -17,7 +17,8 @@ from reference_model import Placement, Received, Step, restore
 
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import PTE_RO, PTE_RW, TABLE, entry, page_data
-from migrate.destination.releases import RELEASES, resolve
+from migrate.destination.destination import Destination
+from migrate.destination.releases import RELEASES
 from migrate.judging.check import Checker, check, judge
 from migrate.judging.judgement import Judgement
 from migrate.rules.catalogue import RULES
@@ -83,7 +84,7 @@ def placement_of(name: str, b: StreamBuilder) -> Placement | None:
 def answers(trace: Trace) -> tuple[list[Step], bool]:
     """The engine's steps up to the first refusal, and whether it was libxc that refused."""
     steps: list[Step] = []
-    for outcome in trace.outcomes:
+    for outcome in trace.answers:
         match outcome.step:
             case Refusal():
                 return steps, True
@@ -107,7 +108,7 @@ def answers(trace: Trace) -> tuple[list[Step], bool]:
 def agree(b: StreamBuilder) -> None:
     """The engine answers as the model does, under every target and placement."""
     stream = b.build()
-    traces = judge(stream, then=lambda j: {case: j.replay(resolve(case[0]), case[1]) for case in CASES})
+    traces = judge(stream, then=lambda j: {case: j.replay(Destination(*case)) for case in CASES})
     if None in traces.values():  # an entry names no pfn of the guest: the restore never gets this far
         failure = check(stream).failure
         assert failure is not None
@@ -402,7 +403,7 @@ def test_leaving_out_what_cannot_fail_changes_no_answer(b: StreamBuilder) -> Non
         if not j.steps:
             return []
         return [
-            [first_fatal(j.replay(resolve(target), placement, exact=exact)) for exact in (True, False)]
+            [first_fatal(j.replay(Destination(target, placement), exact=exact)) for exact in (True, False)]
             for target, placement in CASES
         ]
 
@@ -419,8 +420,8 @@ def test_pipe_is_replayed_as_a_file_is(b: StreamBuilder) -> None:
         checker.feed(stream[start : start + 50_000])
     checker.close()
     for target, placement in CASES:
-        piped = checker.judgement.replay(resolve(target), placement)
-        filed = judge(stream, then=lambda j: j.replay(resolve(target), placement))  # noqa: B023 - called at once
+        piped = checker.judgement.replay(Destination(target, placement))
+        filed = judge(stream, then=lambda j: j.replay(Destination(target, placement)))  # noqa: B023 - called at once
         assert (piped is None) == (filed is None)
         assert piped is None or answers(piped) == answers(filed)
 
@@ -440,7 +441,7 @@ REFUSED_BY_XEN = [id for id in damaging_rules() if id.startswith("HYP") or id in
 
 
 def newest_with(id: str) -> str:
-    return next(target.name for target in reversed(RELEASES) if target.enforces(RULES[id]))
+    return next(release.name for release in reversed(RELEASES) if RULES[id].in_force(release))
 
 
 @given(damaged_streams())

@@ -1,0 +1,108 @@
+"""Where a guest would come back: what a question about a stream is about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from migrate.destination.placement import check_name
+from migrate.destination.releases import NEWEST, Release, resolve
+
+if TYPE_CHECKING:
+    from migrate.destination.host import Host
+
+DEFAULT_PLACEMENT = "source"
+
+
+class Destination:
+    """A Xen, where it would place the guest's frames, and what is known of the host; a value, and hashable.
+
+    Parameters
+    ----------
+    release:
+        the Xen that restores: "4.20", "4.20.3", "newest"; by default the host's, and without a host the newest.
+    placement:
+        where the guest's frames land: source, high, low, identity or file:MAP; by default as on the host.
+    l3_rule:
+        a form of the 4 GiB rule to try instead of the release's own: L3V-1 … (`migrate.rules.extended_cr3`).
+    vcpus:
+        how many vcpus the new domain has; by default what an xl file's config says, else the stream is believed.
+    host:
+        what is known of a real host: `migrate.destination.host_files.read_host`.
+
+    Raises
+    ------
+    ValueError
+        for an unknown release, placement or form of the rule, or a number of vcpus that no domain has.
+    """
+
+    __slots__ = ("host", "l3_rule", "placement", "release", "vcpus")
+
+    release: Release
+    placement: str
+    l3_rule: str | None
+    vcpus: int | None
+    host: Host | None
+
+    def __init__(
+        self,
+        release: Release | str | None = None,
+        placement: str | None = None,
+        *,
+        l3_rule: str | None = None,
+        vcpus: int | None = None,
+        host: Host | None = None,
+    ) -> None:
+        if vcpus is not None and vcpus < 1:
+            raise ValueError(f"a domain with {vcpus} vcpus? It has at least one")
+        if release is None:
+            release = _release_of(host)
+        if placement is None:
+            placement = _placement_of(host)
+        fields = {
+            "release": release if isinstance(release, Release) else resolve(release),
+            "placement": check_name(placement),
+            "l3_rule": l3_rule,
+            "vcpus": vcpus,
+            "host": host,
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a destination does not change: {name}")
+
+    @property
+    def _key(self) -> tuple[object, ...]:
+        return self.release, self.placement, self.l3_rule, self.vcpus, self.host
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Destination) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        more = [f"{name}={value!r}" for name in ("l3_rule", "vcpus", "host") if (value := getattr(self, name))]
+        return f"Destination({', '.join([repr(self.release.short), repr(self.placement), *more])})"
+
+    def but(self, *, placement: str | None = None, release: Release | None = None) -> Destination:
+        """The same with another placement or release."""
+        where = self.placement if placement is None else placement
+        return Destination(release or self.release, where, l3_rule=self.l3_rule, vcpus=self.vcpus, host=self.host)
+
+    @property
+    def l3_rule_in_force(self) -> str:
+        """The form of the 4 GiB rule by which it answers."""
+        return self.l3_rule or self.release.l3_rule
+
+
+def _release_of(host: Host | None) -> Release:
+    """What runs on a host; the newest where that is not known."""
+    known = host.release.value if host is not None else None
+    return NEWEST if known is None else resolve(known.name)
+
+
+def _placement_of(host: Host | None) -> str:
+    """Where a host's frames land; the default where that is not known."""
+    high = host.places_high().value if host is not None else None
+    return DEFAULT_PLACEMENT if high is None else "high" if high else "low"
