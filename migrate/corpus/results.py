@@ -36,7 +36,7 @@ class Status(Enum):
         return self in (Status.FINE, Status.NEW, Status.HOST, Status.DEVIATES)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answer:
     """What a worker hands back: a report per question, or why there are none.
 

@@ -6,10 +6,9 @@ import logging
 import multiprocessing
 import os
 import signal
-import threading
 from concurrent.futures import Executor, ProcessPoolExecutor
+from fcntl import F_GETFL, F_SETFL, F_SETOWN, fcntl
 from importlib import import_module
-from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -75,6 +74,9 @@ class Processes(Workers):
 
     def start(self, number: int = 0) -> Executor:
         """A pool of processes."""
+        # Where processes are forked, each has then what it would else have to load; not numpy, which begins threads.
+        for module in ("judging.check", "judging.report_json", "toolstack.hvm"):
+            import_module(f"migrate.{module}")
         pool = ProcessPoolExecutor(number or self._number, initializer=_live_and_die_with_the_parent)
         self._pools.append(pool)
         return pool
@@ -97,13 +99,13 @@ def _live_and_die_with_the_parent() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # where it was forked, it has the parent's handlers
             signal.signal(number, signal.SIG_DFL)
     if (parent := multiprocessing.parent_process()) is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: BaseProcess) -> None:
-    # Waits for the end of a pipe that only the parent, and workers that were forked later, hold open.
-    parent.join()
-    os._exit(1)
+        # A pipe that the parent, and workers that were forked later, hold open at its other end. When it closes, the
+        # kernel sends SIGIO, which ends a process: no thread has to watch, and none has to wait for its turn.
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        fcntl(parent.sentinel, F_SETOWN, os.getpid())
+        fcntl(parent.sentinel, F_SETFL, fcntl(parent.sentinel, F_GETFL) | os.O_ASYNC)
+        if not parent.is_alive():  # it has closed already
+            os._exit(1)
 
 
 class Dask(Workers):
