@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
     from migrate.rules.declaring import Rule
 
-CONTAINERS = ("libxc", "libxl", "xl")
+CONTAINERS = ("libxc", "libxl", "xl", "libvirt")
 # From here on a guest is written piece by piece, and never is in memory as a whole.
 BIG = 64 << 20
 BIG_TABLE_SHARE = 0.02
