@@ -57,13 +57,14 @@ class Effect(Enum):
 
 
 class Stage(StrEnum):
-    """How far the restore has come: reading headers, reading records, or at END with contexts, pins, the p2m."""
+    """How far the restore has come: headers, records, at END contexts, pins and the p2m, then the device model."""
 
     HEADERS = "headers"
     RECORD = "record"
     CONTEXT = "context"
     PIN = "pin"
     P2M = "p2m"
+    DEVICE_MODEL = "device-model"
 
 
 class Verdict(StrEnum):

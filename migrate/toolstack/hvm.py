@@ -69,6 +69,9 @@ class HvmRestore:
 
     def page_data(self, record: PageData, *, verifying: bool) -> None:
         """REC-11: the types of an HVM guest's pages say nothing."""
+        frames = self.session.frames
+        if frames is not None and frames.counting:
+            frames.add_words(record.words, record.place)
         if record.words.has_tables and not self._typed_tables:
             self._typed_tables = True
             self.report(

@@ -11,7 +11,9 @@ from streams.wire.framing import RecordType
 
 if TYPE_CHECKING:
     from migrate.rules.findings import Collector, Finding
+    from migrate.toolstack.config import DomainConfig
     from migrate.toolstack.facts import StreamFacts
+    from migrate.toolstack.frame_count import FrameCount
     from migrate.xen.hypercalls import Call
     from streams.records import Place
     from streams.transports import Transport
@@ -84,6 +86,10 @@ class Session:
         how many records of each type were taken.
     calls:
         what Xen was asked for while records were read, in order.
+    config:
+        the configuration that the domain is created from; None where none was read.
+    frames:
+        counts the frames that the guest needs, where a configuration limits them.
     """
 
     collector: Collector
@@ -98,6 +104,8 @@ class Session:
     static_data_end: bool = False
     verifying: bool = False
     met_pages: bool = False
+    config: DomainConfig | None = None
+    frames: FrameCount | None = None
     _last_asked: dict[object, object] = field(default_factory=dict)
 
     def report(self, rule: str, message: str, place: Place | None = None, **fields: Any) -> Finding:

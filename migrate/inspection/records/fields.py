@@ -15,7 +15,7 @@ from migrate.inspection.records.cursor import Cursor, CutError, Explain, Field
 from migrate.inspection.records.summary import context_width, xenstore_pairs, xl_config
 from migrate.inspection.vcpus import names
 from migrate.inspection.vcpus.names import names_of
-from migrate.toolstack.containers import LONGEST_TEXT
+from migrate.toolstack.config import LONGEST_CONFIG
 from streams.hvm_context import entries as context_entries
 from streams.pages import PfnWords, type_name
 from streams.sexp import SexpError, parse
@@ -248,7 +248,7 @@ def _checkpoint_state(cursor: Cursor, width: int | None, found: list[Field]) -> 
 
 
 def _xenops(cursor: Cursor, width: int | None, found: list[Field]) -> None:
-    if cursor.left > LONGEST_TEXT:
+    if cursor.left > LONGEST_CONFIG:
         return
     try:
         value = parse(cursor.raw)

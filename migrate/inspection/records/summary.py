@@ -25,7 +25,7 @@ from migrate.inspection.vcpus.names import (
     msr_name,
     names_of,
 )
-from migrate.toolstack.containers import LONGEST_TEXT
+from migrate.toolstack.config import LONGEST_CONFIG
 from streams.hvm_context import entries as context_entries
 from streams.sexp import fields, parse
 from streams.wire.cpu_features import MSR_NAMES
@@ -155,7 +155,7 @@ def xl_config(raw: bytes) -> tuple[int, Any] | None:
         return None
     (length,) = XL_CONFIG_LENGTH.unpack_from(optional)
     text = optional[XL_CONFIG_LENGTH.size :][:length]
-    if len(text) > LONGEST_TEXT:
+    if len(text) > LONGEST_CONFIG:
         return length, None
     try:
         return length, json.loads(text.rstrip(b"\0").decode("utf-8", "replace"))
@@ -357,7 +357,7 @@ _SAYS: dict[tuple[Layer, int | str], tuple[int, Say]] = {
     (Layer.LIBXL, LibxlRecordType.EMULATOR_CONTEXT): (EMULATOR_HEADER.size + HEAD_SIZE, _emulator_context),
     (Layer.LIBXL, LibxlRecordType.CHECKPOINT_END): (0, _always("libxl's part of a checkpoint is complete")),
     (Layer.LIBXL, LibxlRecordType.CHECKPOINT_STATE): (4, _checkpoint_state),
-    (Layer.XAPI, XapiBlockId.XENOPS): (LONGEST_TEXT, _xenops),
+    (Layer.XAPI, XapiBlockId.XENOPS): (LONGEST_CONFIG, _xenops),
     (Layer.XAPI, XapiBlockId.LIBXC): (0, _always("the libxc image follows")),
     (Layer.XAPI, XapiBlockId.LIBXC_LEGACY): (0, _always("a pre-4.6 image follows")),
     (Layer.XAPI, XapiBlockId.LIBXL): (0, _size_of("a libxl stream, which nobody reads")),
