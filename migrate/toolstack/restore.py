@@ -19,6 +19,7 @@ from migrate.toolstack.passes import RoundCounter
 from migrate.toolstack.session import Session
 from migrate.xen.hypercalls import SetCpuPolicy, SetTscInfo
 from streams.decoder import MOST_WORDS
+from streams.other_files import find_stream
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
 from streams.records import (
     Breach,
