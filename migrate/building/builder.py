@@ -21,6 +21,15 @@ from construct import Construct
 from numpy.typing import NDArray
 
 from migrate.building.configuration import domain_xml, libxl_json
+from migrate.building.hvm_contexts import (
+    CPUID_FAULTING,
+    PC,
+    PVH,
+    VIRIDIAN_FEATURES,
+    Hardware,
+    hvm_context,
+    promise_xsave,
+)
 from migrate.building.parts import (
     CPUID_LEAVES,
     DEVICE_MODEL,
@@ -37,7 +46,6 @@ from migrate.building.parts import (
     Rec,
     Vcpu,
     entry,
-    hvm_context,
     number_of,
     page_data,
     zeroed,
@@ -150,6 +158,7 @@ class StreamBuilder:
         self.hvm_context = bytearray()
         self.hvm_params: dict[int, int] = {}
         self._hvm_vcpus = 0
+        self._emulated = True
 
         self.rounds: list[list[int]] = []
         self.verify = False
@@ -157,7 +166,6 @@ class StreamBuilder:
         self.batch = 1024
         self.cut: int | None = None
         self.trailing = b""
-        self.kind = guest.name.lower()  # what the configuration calls it: pv, hvm or pvh
         self._xl_config: bytes | None = None
         self._domain_xml: bytes | None = None
         self._records: list[Rec] | None = None
@@ -191,28 +199,45 @@ class StreamBuilder:
         return b
 
     @classmethod
-    def hvm(cls, *, vcpus: int = 1) -> StreamBuilder:
-        """An HVM (or PVH) guest of eight pages, two of them the rings, one absent."""
+    def hvm(cls, *, vcpus: int = 1, hardware: Hardware = PC) -> StreamBuilder:
+        """An HVM guest of eight pages, two of them the rings, one absent; params and policy suit its hardware."""
         b = cls(GuestType.HVM, 8)
         for _ in range(5):
             b.new_page()
         b.absent_pfn = b.new_page(PageType.XTAB)
         b.store_pfn, b.console_pfn = b.new_page(), b.new_page()
         b.hvm_params = {HvmParam.STORE_PFN: b.store_pfn, HvmParam.CONSOLE_PFN: b.console_pfn}
-        b._hvm_vcpus = vcpus
-        b.hvm_context = bytearray(hvm_context(vcpus))
-        b.libxl_after.insert(0, Rec(LibxlRecordType.EMULATOR_CONTEXT, bytearray(DEVICE_MODEL)))
-        b.libxl_checkpoint.insert(0, Rec(LibxlRecordType.EMULATOR_CONTEXT, bytearray(DEVICE_MODEL)))
-        b.xapi_blocks.insert(-1, (XapiBlockId.QEMU_TRAD, DEVICE_MODEL[EMULATOR_HEADER.size :]))
+        b._hvm_vcpus, b._emulated = vcpus, hardware.emulated
+        b.hvm_context = bytearray(hvm_context(vcpus, hardware))
+        if hardware.viridian:
+            b.hvm_params[HvmParam.VIRIDIAN] = VIRIDIAN_FEATURES
+        if hardware.xsave:
+            promise_xsave(b.cpuid_policy)
+        if hardware.msrs:
+            b.msr_policy[0]["value"] |= CPUID_FAULTING
+        if hardware.emulated:
+            b.libxl_after.insert(0, Rec(LibxlRecordType.EMULATOR_CONTEXT, bytearray(DEVICE_MODEL)))
+            b.libxl_checkpoint.insert(0, Rec(LibxlRecordType.EMULATOR_CONTEXT, bytearray(DEVICE_MODEL)))
+            b.xapi_blocks.insert(-1, (XapiBlockId.QEMU_TRAD, DEVICE_MODEL[EMULATOR_HEADER.size :]))
         return b
+
+    @classmethod
+    def pvh(cls, *, vcpus: int = 1) -> StreamBuilder:
+        """A PVH guest: like an HVM guest, but for a local APIC alone and no device model."""
+        return cls.hvm(vcpus=vcpus, hardware=PVH)
 
     def become_pv64(self) -> None:
         """Start over, in this very object, as `pv(8)`."""
         self.__dict__ = StreamBuilder.pv(8).__dict__
 
-    def become_hvm(self) -> None:
-        """Start over, in this very object, as `hvm()`."""
-        self.__dict__ = StreamBuilder.hvm().__dict__
+    def become_hvm(self, hardware: Hardware = PC) -> None:
+        """Start over, in this very object, as `hvm()` with this hardware."""
+        self.__dict__ = StreamBuilder.hvm(hardware=hardware).__dict__
+
+    def saved_by(self, major: int, minor: int, version: int) -> None:
+        """Have another Xen save it, in an image of this version; below version 3 there are no CPU policies."""
+        self.domain |= {"xen_major": major, "xen_minor": minor}
+        self.image["version"] = version
 
     def wrap(self, container: str) -> None:
         """Put the image into a container: libxl, xl, libvirt, xapi, or libxc for none."""
@@ -407,8 +432,9 @@ class StreamBuilder:
     @property
     def _told(self) -> tuple[str, int, int]:
         """What a configuration tells: kind of guest, vcpus, KiB of memory."""
+        kind = self.guest.name.lower() if self._emulated else "pvh"
         count = len(self.vcpus) if self.guest == GuestType.PV else self._hvm_vcpus
-        return self.kind, count, len(self.memory) * PAGE_SIZE >> 10
+        return kind, count, len(self.memory) * PAGE_SIZE >> 10
 
     @property
     def xl_config(self) -> bytes:

@@ -13,11 +13,10 @@ from migrate.cli.check import reason_of
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import (
     ALL,
-    placement_option,
+    Question,
+    destination_options,
     record_option,
     source_of,
-    target_option,
-    vcpus_option,
     whole_number,
 )
 
@@ -71,17 +70,13 @@ class View:
 @click.option("--map", "map_", is_flag=True, help="A picture of the guest's memory.")
 @click.option("--all", "everything", is_flag=True, help="Fold nothing, and leave nothing out that is long.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, with a key for each view.")
-@target_option()
-@placement_option
-@vcpus_option
+@destination_options()
 @click.pass_context
 def show(
     ctx: click.Context,
     /,
     stream: str,
-    target: str,
-    placement: str,
-    vcpus: int | None,
+    question: Question,
     as_json: bool,
     **asked: Any,
 ) -> None:
@@ -97,14 +92,9 @@ def show(
         raise click.UsageError("--hexdump goes with --record")
 
     from migrate.cli import progress
-    from migrate.destination.placement import check_name
     from migrate.inspection.reading import NotInStream, inspect
     from streams.transports import TransportError
 
-    try:
-        check_name(placement)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
     with ExitStack() as stack:
         bar = stack.enter_context(progress.ProgressBar(stream)) if progress.wanted() else None
 
@@ -124,9 +114,7 @@ def show(
         try:
             ending = inspect(
                 source_of(stream),
-                target=target,
-                placement=placement,
-                vcpus=vcpus,
+                question.destination,
                 progress=bar,
                 then=then,
             )

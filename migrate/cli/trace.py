@@ -8,7 +8,7 @@ import click
 
 from migrate.cli.check import reason_of
 from migrate.cli.ending import ExitCode, complain, echo
-from migrate.cli.options import l3_rule_option, placement_option, source_of, target_option, vcpus_option
+from migrate.cli.options import Question, destination_options, source_of
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
@@ -19,10 +19,7 @@ ORDERS = ("restore", "build", "bottom-up", "top-down")
 
 @click.command(epilog="Exit code: 0 every call succeeds; 1 one fails; 2 wrong usage or unreadable input; 3 not judged.")
 @click.argument("stream", metavar="STREAM", type=click.Path(allow_dash=True, readable=False))
-@target_option()
-@placement_option
-@vcpus_option
-@l3_rule_option()
+@destination_options()
 @click.option(
     "--order",
     type=click.Choice(ORDERS),
@@ -44,10 +41,7 @@ ORDERS = ("restore", "build", "bottom-up", "top-down")
 def trace(
     ctx: click.Context,
     stream: str,
-    target: str,
-    placement: str,
-    vcpus: int | None,
-    l3_rule: str | None,
+    question: Question,
     order: str,
     cost: bool,
     only: str | None,
@@ -60,12 +54,13 @@ def trace(
     \b
     Example: migrate trace guest.xl --target 4.20 --placement high --only failed
     """
-    from migrate.destination.destination import Destination
     from migrate.judging.check import judge
     from streams.transports import TransportError
 
     if cost and (only or order != "restore"):
         raise click.UsageError("--cost compares all orders over the whole restore: it takes neither --order nor --only")
+
+    destination = question.destination
 
     def then(judgement: Judgement) -> ExitCode:
         if cost:
@@ -73,8 +68,7 @@ def trace(
         return _trace(judgement, destination, order, only == "failed", form)
 
     try:
-        destination = Destination(target, placement, l3_rule=l3_rule, vcpus=vcpus)
-        ending = judge(source_of(stream), vcpus=vcpus, then=then)
+        ending = judge(source_of(stream), vcpus=destination.vcpus, then=then)
     except BrokenPipeError:
         raise
     except (OSError, TransportError) as error:

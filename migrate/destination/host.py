@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from migrate.destination import host_memory, host_switches
+from migrate.destination import host_memory, host_switches, releases
 from migrate.destination.answers import Answer, left_open
 from migrate.destination.host_memory import Node
+from migrate.destination.releases import Change, Release
 from migrate.guest.cpu_policy import Policy
 from streams.wire.cpu_features import ARCH_CAPABILITIES, HOME, Word
 
@@ -26,19 +27,9 @@ _RDCL_NO = 1 << 0
 
 PV64, PV32 = "xen-3.0-x86_64", "xen-3.0-x86_32p"
 _HVM_CAPS = "hvm-3.0-"
-# From these releases on, `xl info` prints these words of virt_caps.
-_PRINTS_PV = (4, 12)
-_PRINTS_PAGING = (4, 13)
 
 NO_XL_INFO = "no `xl info`"
 NO_XEN_CPUID = "no `xen-cpuid -p`"
-
-# Machine check capabilities that vmce_restore_vcpu lets a guest bring: bank count and CTL_P on every host; CMCI_P,
-# TES_P and SER_P on Intel's, LMCE_P from 4.10 on.
-_MCG_ANY = 0xFF | 1 << 8
-_MCG_INTEL = 1 << 10 | 1 << 11 | 1 << 24
-_MCG_LMCE = 1 << 27
-_LMCE_SINCE = (4, 10)
 
 # paging_max_paddr_bits: shadow page tables keep 32 bits of a frame number, nested ones have four levels.
 _SHADOW_BITS, _HAP_BITS = 44, 48
@@ -85,10 +76,10 @@ class XenVersion:
         return f"{self.major}.{self.minor}{self.extra}"
 
     @property
-    def release(self) -> tuple[int, int, int]:
+    def release(self) -> Release:
         """The release it is, or leads to: 4.17.7, and 4.21.0 for 4.21-rc2 and 4.21-unstable."""
         point, _ = self._point_and_suffix
-        return self.major, self.minor, int(point or 0)
+        return Release(self.major, self.minor, int(point or 0))
 
     @property
     def suffix(self) -> str:
@@ -154,11 +145,12 @@ class Host:
     most_leaves: int | None = None
     most_msrs: int | None = None
     policies: Mapping[PolicyName, Policy | None] = field(default_factory=dict, hash=False, repr=False)
+    path: str | None = field(default=None, compare=False, repr=False)  # the file that says so
 
     # -- the release ----------------------------------------------------------------------------------
 
     @property
-    def release(self) -> Answer[tuple[int, int, int]]:
+    def release(self) -> Answer[Release]:
         """Which release of Xen runs there."""
         if self.xen is None:
             return left_open(self._without("xen_version"))
@@ -184,7 +176,7 @@ class Host:
     @property
     def pv(self) -> Answer[bool]:
         """Whether PV guests can be created."""
-        if self.virt_caps is not None and ("pv" in self.virt_caps or self._prints(_PRINTS_PV)):
+        if self.virt_caps is not None and ("pv" in self.virt_caps or self._prints(releases.prints_pv)):
             return self._in_virt_caps("pv")
         return self._in_xen_caps(PV64)
 
@@ -224,7 +216,7 @@ class Host:
     def _paging(self, word: str) -> Answer[bool]:
         if self.virt_caps is None:
             return left_open(self._without("virt_caps"))
-        if {"hap", "shadow"} & set(self.virt_caps) or self._prints(_PRINTS_PAGING):
+        if {"hap", "shadow"} & set(self.virt_caps) or self._prints(releases.prints_paging):
             return self._in_virt_caps(word)
         return left_open(f"virt_caps says nothing of {word} before Xen 4.13")
 
@@ -240,17 +232,12 @@ class Host:
         return left_open(self._without_policy(PolicyName.HOST))
 
     @property
-    def mcg_caps(self) -> Answer[int]:
-        """The machine check capabilities that a guest may bring along, as a mask."""
+    def intel(self) -> Answer[bool]:
+        """Whether the processor is Intel's, whose machine checks have more capabilities."""
         vendor = self.vendor
         if vendor.open and self._hw_has("svm"):
-            return Answer(_MCG_ANY, "hw_caps has svm: no processor of Intel")
-        if vendor.value is None:
-            return left_open(vendor.because)
-        if vendor.value != INTEL:
-            return Answer(_MCG_ANY, vendor.because)
-        lmce = self.xen is None or self.xen.release[:2] >= _LMCE_SINCE
-        return Answer(_MCG_ANY | _MCG_INTEL | (_MCG_LMCE if lmce else 0), vendor.because)
+            return Answer(False, "hw_caps has svm: no processor of Intel")
+        return Answer(None if vendor.open else vendor.value == INTEL, vendor.because, vendor.open)
 
     def max_policy(self, kind: Kind) -> Answer[Policy]:
         """The most that a guest of a kind can be promised: what its policy is compared with, and cut down to.
@@ -363,9 +350,9 @@ class Host:
         found = cap in self.xen_caps
         return Answer(found, f"xen_caps has {'' if found else 'no '}{cap}")
 
-    def _prints(self, since: tuple[int, int]) -> bool:
-        """Whether this release prints a word of virt_caps where the host has it."""
-        return self.xen is not None and self.xen.release[:2] >= since
+    def _prints(self, change: Change) -> bool:
+        """Whether this Xen is known to print a word where the host has it."""
+        return self.xen is not None and self.xen.release.has(change)
 
     def _hw_has(self, feature: str) -> bool:
         word, bit = HOME[feature]

@@ -13,6 +13,7 @@ from functools import reduce
 from operator import and_, or_
 
 from migrate.destination.host import HW_CAPS, Host, Kind, PolicyName
+from migrate.destination.releases import vendor_compared
 from migrate.guest.cpu_policy import (
     BASIC,
     EXTENDED,
@@ -55,7 +56,6 @@ _KEPT = ("htt", "x2apic", "cmp_legacy")
 _FROM_HOST = ("fdp_excptn_only", "zero_fcs_fds")
 # Of MSR 0x10a these bits are warnings: a guest that may come to such a host has to see them everywhere.
 _WARNINGS = 1 << 2 | 1 << 19
-_VENDOR_COMPARED = (4, 22)
 
 Place = tuple[int, int | None]
 """A leaf, and its subleaf if it has any."""
@@ -150,7 +150,7 @@ def _offer(name: str, host: Host, kind: Kind) -> _Offer:
 
 def _same_vendor(hosts: Mapping[str, Host], offers: Mapping[str, _Offer]) -> None:
     vendors = {name: offer.most.vendor for name, offer in offers.items()}
-    picky = [name for name, host in hosts.items() if host.xen and host.xen.release[:2] >= _VENDOR_COMPARED]
+    picky = [name for name, host in hosts.items() if host.xen and host.xen.release.has(vendor_compared)]
     if picky and _differ(vendors.values()):
         told = ", ".join(f"{name} {vendor}" for name, vendor in vendors.items())
         raise LevellingError(f"{told}: {picky[0]} takes no guest of another vendor's processor")

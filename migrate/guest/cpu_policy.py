@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from streams.wire.cpu_features import (
     FEATURES,
     HOME,
-    MSR_NAMES,
-    PLATFORM_INFO,
     REGISTERS,
     Word,
     msr_features,
@@ -24,37 +22,13 @@ from streams.wire.cpu_features import (
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
 from streams.wire.xstate import XSAVE_LEGACY_SIZE, XState
 
-# Leaves that some release stores: basic, the hypervisor's two, extended.
-_LEAF_RANGES = ((0x0, 0x1F), (0x4000_0000, 0x4000_0000), (0x4000_0100, 0x4000_0100), (0x8000_0000, 0x8000_0021))
-
 BASIC, FEATURE_LEAF, XSTATE_LEAF, EXTENDED = 0x0, 0x7, 0xD, 0x8000_0000
 SIZES_LEAF = 0x8000_0008
 # x87 and SSE have their place by definition; leaf 0xd speaks of those that follow.
 _FIRST_PLACED = 2
-# A maximum of all ones wraps to "no leaves" before it is compared.
-_WRAPS = 0xFFFF_FFFF
 _BRAND = (0x8000_0002, 0x8000_0003, 0x8000_0004)
 
 Registers = tuple[int, int, int, int]
-
-
-def policy_objection(body: bytes, *, cpuid: bool) -> tuple[str, str, int] | None:
-    """The first entry that no release of Xen stores: message, errno and offset in the body; None for none."""
-    if cpuid:
-        for number, (leaf, subleaf, *_) in enumerate(CPUID_LEAF.iter_unpack(body)):
-            if not any(first <= leaf <= last for first, last in _LEAF_RANGES):
-                return (
-                    f"CPUID leaf {leaf:#x} (subleaf {subleaf:#x}) is not one of Xen's",
-                    "ERANGE",
-                    number * CPUID_LEAF.size,
-                )
-        return None
-    for number, (index, flags, _) in enumerate(POLICY_MSR.iter_unpack(body)):
-        if flags:
-            return f"MSR {index:#x} has flags {flags:#x}; they must be 0", "EINVAL", number * POLICY_MSR.size
-        if index not in MSR_NAMES:
-            return f"MSR {index:#x} is not part of a policy", "ERANGE", number * POLICY_MSR.size
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,90 +157,6 @@ def read_policy(cpuid: bytes = b"", msr: bytes | None = None) -> Policy:
         return Policy(leaves)
     values = POLICY_MSR.iter_unpack(msr[: len(msr) - len(msr) % POLICY_MSR.size])
     return Policy(leaves, {index: value for index, _, value in values})
-
-
-@dataclass(frozen=True, slots=True)
-class Incompatible:
-    """Why Xen does not take a policy: the first comparison that fails.
-
-    `leaf`, `subleaf` and `msr` are what the hypercall reports, None for what it leaves at all ones; `promised` and
-    `most` are the two numbers compared, None for the vendor.
-    """
-
-    leaf: int | None = None
-    subleaf: int | None = None
-    msr: int | None = None
-    promised: int | None = None
-    most: int | None = None
-
-
-def incompatibility(promised: Policy, most: Policy, *, vendor: bool, subleaf: bool) -> Incompatible | None:
-    """What set_cpu_policy refuses with EINVAL; None where it takes the policy.
-
-    Nothing else is compared: features that the host lacks are taken away silently.
-
-    Parameters
-    ----------
-    most:
-        the host's Max policy of the guest's kind.
-    vendor:
-        whether the release compares the vendor's name (Xen 4.22 and later).
-    subleaf:
-        whether it compares the last subleaf of leaf 7 (Xen 4.15 and later).
-
-    Source: `x86_cpu_policies_are_compatible` (`xen/lib/x86/policy.c`).
-    """
-    last, limits = promised.max_leaves, most.max_leaves
-    basic, features = last["basic"], last["leaf 7"]
-    if vendor and (promised.vendor != most.vendor or basic == _WRAPS):
-        return Incompatible(leaf=BASIC)
-    if basic != _WRAPS and basic > limits["basic"]:
-        return Incompatible(leaf=BASIC, promised=basic, most=limits["basic"])
-    if subleaf and _WRAPS not in (basic, features) and features > limits["leaf 7"] and basic >= FEATURE_LEAF:
-        return Incompatible(leaf=FEATURE_LEAF, subleaf=0, promised=features, most=limits["leaf 7"])
-    extended = last["extended"]
-    if extended >> 16 == EXTENDED >> 16 and extended > limits["extended"]:
-        return Incompatible(leaf=EXTENDED, promised=extended, most=limits["extended"])
-    value = (promised.msrs or {}).get(PLATFORM_INFO, 0)
-    offered = (most.msrs or {}).get(PLATFORM_INFO, 0)
-    if value & ~offered:
-        return Incompatible(msr=PLATFORM_INFO, promised=value, most=offered)
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class Lack:
-    """Something that one policy promises and another does not.
-
-    `kind` is vendor, leaves, feature, xcr0 or msr. `refused`: Xen refuses such a policy; what else is lacking it
-    silently takes away.
-    """
-
-    kind: str
-    name: str
-    where: str
-    refused: bool = False
-
-
-def lacking(promised: Policy, other: Policy) -> Iterator[Lack]:
-    """What `other` lacks of all that is promised, in the order of the leaves."""
-    if promised.vendor != other.vendor:
-        yield Lack("vendor", promised.vendor, f"the other is {other.vendor or 'nameless'}")
-    theirs = other.max_leaves
-    for name, last in promised.max_leaves.items():
-        if last > theirs[name]:
-            yield Lack("leaves", f"{name} to {last:#x}", f"the other ends at {theirs[name]:#x}", refused=True)
-    for word, names in promised.features_by_word():
-        have = set(word_features(word, other.word(word)))
-        yield from (Lack("feature", name, str(word)) for name in names if name not in have)
-    for bit in set_bits(promised.xcr0 & ~other.xcr0):
-        yield Lack("xcr0", component_name(bit), f"xcr0 bit {bit}")
-    if promised.msrs is None or other.msrs is None:
-        return
-    for index in promised.msrs:
-        missing = promised.msrs[index] & ~other.msrs.get(index, 0)
-        where = MSR_NAMES.get(index, hex(index))
-        yield from (Lack("msr", name, where, refused=True) for name in msr_features(index, missing))
 
 
 def _text(*registers: int) -> str:

@@ -14,7 +14,7 @@ from streams.decoder import Decoder, drive
 from streams.pages import PfnWords
 from streams.records import Damage, DomainStart, Event, Place, Record, Unread
 from streams.transports import open_transport
-from streams.wire.framing import NO_SUBLEAF, RecordType
+from streams.wire.framing import NO_SUBLEAF, GuestType, RecordType
 
 if TYPE_CHECKING:
     pass
@@ -36,10 +36,11 @@ class NoPolicyError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A policy, and the release that wrote it ("4.20"; None where that is not known)."""
+    """A policy, the release that wrote it ("4.20"; None where that is not known), and whose it is."""
 
     policy: Policy
     xen: str | None = None
+    guest: GuestType = GuestType.PV
 
 
 class _EnoughError(Exception):
@@ -52,6 +53,7 @@ class _PolicyReader:
     def __init__(self) -> None:
         self.bodies: dict[int, bytes] = {}
         self.xen: str | None = None
+        self.guest = GuestType.PV
         self.trouble: str | None = None
 
     def wants_body(self, place: Place) -> bool:
@@ -67,8 +69,10 @@ class _PolicyReader:
 
     def event(self, item: Event) -> None:
         match item:
-            case DomainStart() if item.header.xen_major:
-                self.xen = f"{item.header.xen_major}.{item.header.xen_minor}"
+            case DomainStart():
+                self.guest = GuestType.HVM if item.header.type == GuestType.HVM else GuestType.PV
+                if item.header.xen_major:
+                    self.xen = f"{item.header.xen_major}.{item.header.xen_minor}"
             case Record() if item.body is not None:
                 self.bodies[item.type] = item.body
             case Damage():
@@ -93,7 +97,7 @@ def stream_policy(source: str | os.PathLike[str] | int | bytes) -> Found:
     if RecordType.X86_CPUID_POLICY not in reader.bodies:
         raise NoPolicyError(reader.trouble or "the stream carries no CPUID policy: version 3 streams do, from Xen 4.14")
     policy = read_policy(reader.bodies[RecordType.X86_CPUID_POLICY], reader.bodies.get(RecordType.X86_MSR_POLICY))
-    return Found(policy, reader.xen)
+    return Found(policy, reader.xen, reader.guest)
 
 
 def dumped_policy(text: str | bytes) -> Policy:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.guest.room import room_for as room_for
 from streams.pages import LEVEL_MASK, PIN_BIT
 from streams.wire.framing import P2M_HEADER, PAGE_SIZE
 from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3, cr3_to_pfn
@@ -27,7 +26,16 @@ DATA = 2  # came with contents
 FRAMED = 4  # libxc has allocated a frame
 REFERENCED = 8  # allocated only because a page table names it
 
+# Arrays may be this large before the stream has named many pfns; after that, so many times as large as named.
+FREE_PFNS = 1 << 20
+PFNS_PER_NAMED = 16
+
 INVALID_MFN = -1
+
+
+def room_for(named: int) -> int:
+    """How many pfns arrays may cover once a stream has named so many of them, one by one."""
+    return max(FREE_PFNS, PFNS_PER_NAMED * named)
 
 
 class TooSparseError(Exception):

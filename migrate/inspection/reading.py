@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from migrate.destination.destination import DEFAULT_PLACEMENT, Destination
+from migrate.destination.destination import Destination
 from migrate.inspection.logbook import Entry, Logbook
 from migrate.judging.check import Checker, Source
 from migrate.judging.judgement import Judgement
@@ -137,8 +137,8 @@ def inspect(
     source: Source,
     destination: Destination | None = None,
     *,
-    target: str = "newest",
-    placement: str = DEFAULT_PLACEMENT,
+    target: str | None = None,
+    placement: str | None = None,
     vcpus: int | None = None,
     l3_rule: str | None = None,
     progress: Callable[[int, int | None], None] | None = None,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from migrate.destination.destination import DEFAULT_PLACEMENT, Destination
+from migrate.destination.destination import Destination
 from migrate.judging.judgement import Judgement
 from migrate.judging.report import Report
 from migrate.rules.selection import Selection
@@ -28,8 +28,8 @@ class Checker:
         *,
         name: str = "-",
         destination: Destination | None = None,
-        target: str = "newest",
-        placement: str = DEFAULT_PLACEMENT,
+        target: str | None = None,
+        placement: str | None = None,
         vcpus: int | None = None,
         select: Sequence[str] = (),
         ignore: Sequence[str] = (),
@@ -128,8 +128,8 @@ def check(
     source: Source,
     destination: Destination | None = None,
     *,
-    target: str = "newest",
-    placement: str = DEFAULT_PLACEMENT,
+    target: str | None = None,
+    placement: str | None = None,
     vcpus: int | None = None,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),

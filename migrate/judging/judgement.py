@@ -160,6 +160,8 @@ class Judgement:
         findings, calls = self.collector.findings, self.calls(destination)
         course = self.session.course
         before_doubt = course.findings_before_doubt if course.doubt is not None else len(findings)
+        if self.facts.guest and (refusal := self._calls[destination].answering.created()):
+            yield True, refusal
         at = 0
         for number, finding in enumerate([*findings, None]):
             while at < len(calls) and calls[at][0] <= number:

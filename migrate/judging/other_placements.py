@@ -35,8 +35,8 @@ def other_placements(
     extended = guest.extended_cr3
     found: list[Finding] = []
 
-    def tell(rule: str, message: str, pfn: int | None = None, count: int = 1) -> None:
-        finding = RULES[rule].finding(message, pfn=pfn, count=count)
+    def tell(rule: str, message: str, pfn: int | None = None, count: int = 1, severity: Severity | None = None) -> None:
+        finding = RULES[rule].finding(message, pfn=pfn, count=count, severity=severity)
         if finding.in_force(destination):
             found.append(finding)
 
@@ -44,7 +44,11 @@ def other_placements(
         if extended:
             tell("L3C-4", "the 64-bit guest has enabled pae_extended_cr3, which means nothing there")
         return found
-    if destination.release.has(releases.shared_info_moves_low) and destination.placement != "high":
+    if (
+        destination.host is None
+        and destination.release.has(releases.shared_info_moves_low)
+        and destination.placement != "high"
+    ):
         found.append(
             RULES["HYP-27"].finding(
                 "refused on a host that places the domain's shared_info at or above 4 GiB: Xen moves it, and libxc "
@@ -53,7 +57,14 @@ def other_placements(
                 severity=Severity.WARNING,
             )
         )
-    tell("REC-32", "the destination must run 32-bit PV guests (pv=32): not every host does")
+    if destination.host is None or destination.host.pv32.open:
+        off = destination.release.has(releases.pv32_off_by_default)
+        tell(
+            "REC-32",
+            "the destination must run 32-bit PV guests: "
+            + ("Xen is built without them by default (CONFIG_PV32)" if off else "not every host does (pv=32)"),
+            severity=None if off else Severity.INFO,
+        )
     by_vcpu = guest.roots
     for index, vcpu in guest.vcpus.items():
         low = int(view(CONTEXT[4], vcpu.basic)["ctrlreg"][3]) & 0xFFF if vcpu.basic else 0

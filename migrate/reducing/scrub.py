@@ -61,7 +61,8 @@ from streams.wire.framing import (
     XapiBlockId,
     record_name,
 )
-from streams.wire.hvm_names import XSAVE_WORDS_SIZE, SaveType
+from streams.wire.hvm_cpu import XSAVE
+from streams.wire.hvm_names import SaveType
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.start_info import CMD_LINE_SIZE, START_INFO
 from streams.wire.vcpu import (
@@ -353,7 +354,8 @@ class _Look(Consumer):
             if entry.typecode == SaveType.CPU:
                 self._zero("vcpus' FPU registers", start, min(len(entry.body), _FPU_SIZE))
             elif entry.typecode == SaveType.CPU_XSAVE:
-                self._xsave_area(start + XSAVE_WORDS_SIZE, len(entry.body) - XSAVE_WORDS_SIZE)
+                words = XSAVE.offset("fxsave")
+                self._xsave_area(start + words, len(entry.body) - words)
 
     # -- pages -------------------------------------------------------------------------------------
 

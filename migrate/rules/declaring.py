@@ -48,17 +48,28 @@ class Effect(Enum):
     CORRUPT = "restores, but the guest's state is wrong"
     TOLERATED = "restores; harmless or well defined"
     HOST = "depends on the destination host"
+    HOST_DIES = "restores, and brings the whole host down"
+    DEBUG_HOST_DIES = "restores; a host with a debug build of Xen goes down"
     SPEC = "restores; only the specification or Xen's verifier objects"
 
     @property
     def fatal(self) -> bool:
-        """Whether the restore fails."""
-        return self in (Effect.REFUSED, Effect.HYPERCALL, Effect.CRASH)
+        """Whether the restore fails, or nobody should live to see it succeed."""
+        return self in (Effect.REFUSED, Effect.HYPERCALL, Effect.CRASH, Effect.HOST_DIES)
+
+    @property
+    def harms_host(self) -> bool:
+        """Whether more than this guest is at stake: no host should get to see such a stream."""
+        return self in (Effect.HOST_DIES, Effect.DEBUG_HOST_DIES)
 
 
 class Stage(StrEnum):
-    """How far the restore has come: headers, records, at END contexts, pins and the p2m, then the device model."""
+    """How far the restore has come: the new domain, headers, records, at END contexts, pins and the p2m.
 
+    The device model comes last.
+    """
+
+    CREATE = "create"
     HEADERS = "headers"
     RECORD = "record"
     CONTEXT = "context"
@@ -181,6 +192,8 @@ _SEVERITY = {
     Effect.CORRUPT: Severity.ERROR,
     Effect.TOLERATED: Severity.INFO,
     Effect.HOST: Severity.WARNING,
+    Effect.HOST_DIES: Severity.ERROR,
+    Effect.DEBUG_HOST_DIES: Severity.ERROR,
     Effect.SPEC: Severity.WARNING,
 }
 

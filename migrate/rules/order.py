@@ -194,11 +194,12 @@ def policy_too_late(b: StreamBuilder) -> None:
 
 @rule("ORD-08", "policy-missing", Effect.TOLERATED, "nobody", since=releases.version_3)
 def policy_missing(b: StreamBuilder) -> None:
-    """A version 3 image carries no CPU policy.
+    """The image carries no CPU policy.
 
-    What: STATIC_DATA_END arrives and neither X86_CPUID_POLICY nor X86_MSR_POLICY has.
-    Why: libxc tells the toolstack so, which then makes up a policy from the domain's configuration, as it
-        does for images older than the records. The guest comes back, with the CPU of the destination.
+    What: the static data ends, and neither X86_CPUID_POLICY nor X86_MSR_POLICY has come. So it is in every version
+        2 image of Xen before 4.14.
+    Why: libxc tells the toolstack so, which then makes up a policy from what the host gives by default and from the
+        domain's configuration. The guest comes back, with the CPU of the destination.
     Repair: none is needed; savers since 4.14 send both, converted images neither.
     Source: libxc x86_static_data_complete, libxl static_data_done callback
     """
@@ -297,13 +298,13 @@ def params_after_context(b: StreamBuilder) -> None:
     b.become_hvm()
 
 
-@rule("ORD-17", "hvm-context-missing", Effect.HYPERCALL, "xen: XEN_DOMCTL_sethvmcontext")
+@rule("ORD-17", "hvm-context-missing", Effect.HYPERCALL, "xen: XEN_DOMCTL_sethvmcontext", errno="ENODATA")
 def hvm_context_missing(b: StreamBuilder) -> None:
     """An HVM stream has no HVM_CONTEXT.
 
     What: END arrives and the state of the virtual hardware has not been sent.
-    Why: libxc hands Xen what it has kept, here nothing, and Xen does not load an empty context. There
-        would be no CPU state to resume from.
+    Why: libxc hands Xen what it has kept, here nothing, and Xen does not load an empty context: ENODATA, or EPERM
+        before 4.16 and late releases of 4.13 to 4.15. There would be no CPU state to resume from.
     Repair: send the context as Xen gave it.
     Source: libxc x86_hvm_stream_complete, xen hvm_load
     """

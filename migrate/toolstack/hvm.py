@@ -7,23 +7,17 @@ Nothing here imports numpy or construct: a filter in front of an HVM guest stays
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from migrate.destination import releases
 from migrate.toolstack.session import Session
 from migrate.xen.hvm_context import saved_vcpus
+from migrate.xen.hvm_guest import HvmGuest
+from migrate.xen.hvm_params import length_objection, pairs
 from migrate.xen.hypercalls import SetHvmContext, SetHvmParam, Step
 from streams.pages import TABLE_TYPES, PfnWords
-from streams.records import PageData, Place, Record
-from streams.wire.framing import (
-    HVM_PARAM_SIZE,
-    PARAMS_HEADER,
-    ParamsHeader,
-    RecordType,
-)
+from streams.records import PageData, Record
+from streams.wire.framing import PARAMS_HEADER, RecordType
 from streams.wire.hvm_names import HvmParam
-
-if TYPE_CHECKING:
-    pass
 
 # A pfn from here on needs a populated bitmap of 2^28 bytes or more of libxc, and no x86 host has such a frame.
 ABSURD_PFN = 1 << 31
@@ -36,7 +30,8 @@ class HvmRestore:
         self.session = session
         self.report = session.report
         self.context: Record | None = None
-        self.params: dict[int, int] = {}
+        self.guest = HvmGuest()
+        self.params: dict[int, int] = {}  # as they came last
         self._typed_tables = False
 
     def wants_pages(self, words: PfnWords) -> Iterable[tuple[int, int]]:
@@ -69,9 +64,10 @@ class HvmRestore:
 
     def page_data(self, record: PageData, *, verifying: bool) -> None:
         """REC-11: the types of an HVM guest's pages say nothing."""
-        frames = self.session.frames
-        if frames is not None and frames.counting:
-            frames.add_words(record.words, record.place)
+        known = self.guest.populated.pages
+        self.guest.populated.add(record.words)
+        if self.session.frames is not None:
+            self.session.frames.add(self.guest.populated.pages - known, record.place)
         if record.words.has_tables and not self._typed_tables:
             self._typed_tables = True
             self.report(
@@ -90,38 +86,27 @@ class HvmRestore:
     def _hvm_context(self, record: Record) -> None:
         """`handle_hvm_context`: kept until END."""
         if not record.body:
-            self.session.refuse("REC-110", "an empty context", record.place)
-            return
+            self.report("REC-110", f"{record.place.name}: an empty context", record.place)
         self.context = record
-        self.session.facts.vcpus = saved_vcpus(record.body)
+        self.guest.context = record.body
+        self.session.facts.vcpus = saved_vcpus(record.body or b"")
 
     def _hvm_params(self, record: Record) -> None:
         """`handle_hvm_params`."""
-        place = record.place
-        body = record.body
-        if body is None or len(body) < PARAMS_HEADER.size:
-            self.session.refuse("REC-108", f"{place.length} bytes; at least {PARAMS_HEADER.size}", place)
-            return
-        header = ParamsHeader._make(PARAMS_HEADER.unpack_from(body))
-        expected = PARAMS_HEADER.size + HVM_PARAM_SIZE * header.count
-        if not header.count:
+        place, body = record.place, record.body or b""
+        objection = length_objection(place.length, body)
+        if objection is not None:
+            message, since = objection
+            if since is releases.every_release:
+                self.session.refuse("REC-108", message, place)
+                return
+            self.report("REC-108", f"{place.name}: {message}", place, since=since)
+        self.guest.configured = self.session.domain_type
+        for index, value, at in pairs(body):
+            self.params[index & 0xFFFF_FFFF] = value  # all that is left of the index on its way to Xen
+            self.session.ask(SetHvmParam(index, value, place, place.body + at, self.guest))
+        if not PARAMS_HEADER.unpack_from(body)[0]:
             self.report("REC-51", "HVM_PARAMS without params, skipped", place)
-            return
-        if place.length != expected:
-            self.session.refuse("REC-108", f"{place.length} bytes; {header.count} params take {expected}", place)
-            return
-        for at in range(PARAMS_HEADER.size, expected, HVM_PARAM_SIZE):
-            index = int.from_bytes(body[at : at + 8], "little")
-            value = int.from_bytes(body[at + 8 : at + 16], "little")
-            self._param(index, value, place, place.body + at)
-
-    def _param(self, index: int, value: int, place: Place, offset: int) -> None:
-        """One pair of HVM_PARAMS."""
-        if index == HvmParam.PAE_ENABLED:
-            return  # libxc drops it: PAE is always on
-        known = index & 0xFFFF_FFFF  # all that is left of it on its way to Xen
-        self.params[known] = value
-        self.session.ask(SetHvmParam(known, value, place, offset))
 
     def complete(self) -> list[Step]:
         """`x86_hvm_stream_complete`."""
@@ -132,7 +117,9 @@ class HvmRestore:
             report("ORD-18", f"no HVM param {' and '.join(missing)}: gfn 0 is taken for it")
         if not self.session.seen.get(RecordType.X86_TSC_INFO):
             report("ORD-15", "no X86_TSC_INFO: the guest's clock keeps the new domain's defaults")
-        return [SetHvmContext(context.body if context else None, context.place if context else None)]
+        self.guest.configured = self.session.domain_type
+        body, place = (context.body or b"", context.place) if context else (None, None)
+        return [SetHvmContext(body, place, self.guest)]
 
     def unchecked_faults(self) -> None:
         """Nothing is left to look at."""

@@ -38,7 +38,7 @@ from streams.wire.framing import (
     RecordType,
     VcpuHeader,
 )
-from streams.wire.paging import ENTRIES, FRAME_MASK
+from streams.wire.paging import ENTRIES, FRAME_MASK, PSE
 from streams.wire.start_info import MAGIC_PREFIX
 from streams.wire.vcpu import CONTEXT, MAX_EXTENDED_SIZE, XSAVE_MIN_SIZE
 
@@ -57,7 +57,7 @@ READ_OVER = 4
 _MAGIC = np.uint64(int.from_bytes(MAGIC_PREFIX, "little"))
 _GETS_FRAME = np.array([t not in FRAMELESS_TYPES for t in range(TYPES)])
 
-# Releases that meant to skip vcpu records without content.
+# Earlier ones call such a record truncated, or mean to skip it and fail all the same.
 _EMPTY_FAILS: dict[str, Any] = {"until": releases.empty_vcpu_records_skipped}
 
 _VCPU_PARTS = {
@@ -286,20 +286,36 @@ class PvRestore:
             return False
         near = named < guest.room
         guest.reach(int(named[near].max(initial=0)))
-        leftover = (entries & FRAME_MASK != 0) & ~present & (entries & FRAME_MASK < L1TF_SAFE)
-        if leftover.any() and not self._leftovers:
-            self._leftovers = True
-            row, slot = (int(x) for x in np.argwhere(leftover)[0])
-            self.report(
-                "REC-29",
-                f"page table pfn {int(data_pfns[ordinals[row]]):#x}, entry {slot}, is not present and names a frame: "
-                "a host that guards against L1TF may switch the guest to shadow paging",
-                record.place,
-                pfn=int(data_pfns[ordinals[row]]),
-                slot=slot,
-            )
+        if not self._leftovers:
+            self._look_for_leftovers(record, ordinals, data_pfns, entries)
         self._gets_frames(named[present & near], record.place)
         return True
+
+    def _look_for_leftovers(
+        self,
+        record: PageData,
+        ordinals: NDArray[np.int64],
+        data_pfns: NDArray[np.int64],
+        entries: NDArray[np.uint64],
+    ) -> None:
+        """REC-29 (`pv_l1tf_check_pte`): told of the first entry."""
+        levels = record.words.types[record.words.has_data][ordinals] & LEVEL_MASK
+        named = (entries & FRAME_MASK != 0) & (entries & FRAME_MASK < L1TF_SAFE)
+        superpage = (entries & PSE != 0) & (levels > 1)[:, None]
+        leftover = (named | superpage) & (entries & 1 == 0)
+        if not leftover.any():
+            return
+        self._leftovers = True
+        row, slot = (int(x) for x in np.argwhere(leftover)[0])
+        pfn = int(data_pfns[ordinals[row]])
+        what = (
+            f"page table pfn {pfn:#x}, entry {slot}, is not present and names a frame: a host that guards against L1TF"
+        )
+        for does, since, until in (
+            ("the guest is switched to shadow paging", releases.l1tf, releases.shadow_paging_off),
+            ("the guest crashes, unless Xen was built with shadow paging", releases.shadow_paging_off, None),
+        ):
+            self.report("REC-29", what + does, record.place, pfn=pfn, slot=slot, since=since, until=until)
 
     def _count_frames(self, pfns: NDArray[np.int64], place: Place) -> None:
         """CON-39: these pfns are given a frame unless they have one."""
@@ -359,18 +375,16 @@ class PvRestore:
             return
         info = PvInfoBody._make(PV_INFO.unpack_from(record.body))
         if LEVELS.get(info.guest_width) != info.pt_levels:
-            late = info.guest_width == 4
-            self.session.refuse(
-                "REC-31",
-                f"width {info.guest_width} with {info.pt_levels} levels; expected 4 with 3 or 8 with 4",
-                place,
-                **({} if late else {"since": releases.every_release}),
-            )
-            return
+            what = f"width {info.guest_width} with {info.pt_levels} levels; expected 4 with 3 or 8 with 4"
+            if info.guest_width != 4:
+                self.session.refuse("REC-31", what, place, since=releases.every_release)
+                return
+            # Where nobody looks at the levels of a 32-bit guest, it has three all the same.
+            self.report("REC-31", f"{place.name}: {what}", place)
         if any(info.reserved) or place.length > PV_INFO.size:
             self.report("REC-34", "reserved bytes of X86_PV_INFO are not zero, or there are too many", place)
         guest = self.guest
-        guest.width, guest.levels = info.guest_width, info.pt_levels
+        guest.width, guest.levels = info.guest_width, LEVELS[info.guest_width]
         if guest.width == 4:
             self.session.ask(SetAddressSize(32, place))
         self.session.facts.width, self.session.facts.levels = guest.width, guest.levels
@@ -442,7 +456,7 @@ class PvRestore:
         if not content:
             what = f"{place.name} of vcpu {header.vcpu_id} is empty"
             self.report("REC-51", f"{what}, and skipped", place)
-            self.report("REC-51", f"{what}, which 4.9 and 4.10 fail over", place, effect=Effect.REFUSED, **_EMPTY_FAILS)
+            self.report("REC-51", f"{what}: the restore fails", place, effect=Effect.REFUSED, **_EMPTY_FAILS)
             return
         limit = self.session.vcpus
         if limit is not None and header.vcpu_id >= limit:
@@ -455,8 +469,6 @@ class PvRestore:
         part = _VCPU_PARTS[RecordType(place.type)]
         if not self._content_fits(part, content, place, header.vcpu_id):
             return
-        if part == "msrs":
-            content = content[: len(content) // MSR_ENTRY_SIZE * MSR_ENTRY_SIZE]
         vcpu = self.guest.vcpus.setdefault(header.vcpu_id, Vcpu())
         if getattr(vcpu, part) is not None and not self.session.facts.checkpoints:
             self.report("REC-58", f"{place.name} of vcpu {header.vcpu_id} again: the last one counts", place)
@@ -490,11 +502,11 @@ class PvRestore:
                     self.session.refuse("REC-55", f"{size} bytes; at least {XSAVE_MIN_SIZE}", place, vcpu=vcpu)
                     return False
                 if size % XSAVE_MIN_SIZE:
-                    what = f"{place.name}: {size} bytes; before 4.14 a multiple of {XSAVE_MIN_SIZE}"
+                    what = f"{place.name}: {size} bytes; expected a multiple of {XSAVE_MIN_SIZE}"
                     self.report("REC-55", what, place, vcpu=vcpu, until=releases.blob_lengths_checked)
             case _:
                 if size % MSR_ENTRY_SIZE:
-                    # Not the end of the story everywhere: before 4.14 the remainder is dropped.
+                    # Not the end of the story everywhere: releases that do not look pass it on.
                     what = f"{place.name}: {size} bytes; expected a multiple of {MSR_ENTRY_SIZE}"
                     self.report("REC-56", what, place, vcpu=vcpu)
         return True

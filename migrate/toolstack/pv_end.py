@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from migrate.destination.releases import RELEASES, r8_to_r15_lost
 from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT
 from migrate.guest.pages import UNWRITTEN
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity, Stage
 from migrate.xen.entries import IS_TABLE
 from migrate.xen.hypercalls import MapP2m, Pin, Refusal, SetContext, SetExtended, SetMsrs, SetXsave, Step
+from migrate.xen.pv_vcpu import HIGH_REGISTERS
 from streams.pages import LEVEL_MASK, PageType, type_name
 from streams.wire.framing import RecordType
 from streams.wire.paging import FRAME_MASK
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from streams.records import Place
 
 DESCRIPTORS_PER_PAGE = 512
+# A stream tells its saver's branch, not the point release.
+_LOSING_BRANCHES = frozenset(r.branch_name for r in RELEASES if r.has(r8_to_r15_lost))
 
 
 class _Completion:
@@ -255,6 +259,7 @@ class _Completion:
         self.never_sent()
         self.shared_info()
         self.vm_assists()
+        self.high_registers()
         self.vcpu_gaps()
         if kind.p2m_is_sound:
             self.source_p2m()
@@ -321,6 +326,18 @@ class _Completion:
                 "XRC-44",
                 f"shared_info counts {count:#x} p2m entries, fewer than max_pfn {guest.max_pfn:#x} needs",
                 self.kind.places.get(RecordType.SHARED_INFO),
+            )
+
+    def high_registers(self) -> None:
+        """HYP-29: what a Xen that loses r8 to r15 has left of a guest."""
+        saver = self.kind.session.facts.xen
+        contexts = [vcpu.basic for vcpu in self.guest.vcpus.values() if vcpu.basic is not None]
+        if self.guest.width != 8 or not contexts or saver not in _LOSING_BRANCHES:
+            return
+        field = dtype_of(CONTEXT[8])
+        if not any(np.frombuffer(basic, field)[0]["user_regs"][name] for basic in contexts for name in HIGH_REGISTERS):
+            self.kind.report(
+                "HYP-29", f"saved by Xen {saver}, and {HIGH_REGISTERS[0]} to {HIGH_REGISTERS[-1]} of all vcpus are 0"
             )
 
     def vcpu_gaps(self) -> None:

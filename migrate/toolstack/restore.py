@@ -209,6 +209,9 @@ class Restorer:
         self.facts.converted = header.xen_major == 0
         self.facts.xen = None if self.facts.converted else f"{header.xen_major}.{header.xen_minor}"
         saver = Release(header.xen_major, header.xen_minor)
+        if saver.branch > releases.NEWEST.branch:
+            newest = releases.NEWEST.branch_name
+            self._header("HDR-12", f"saved by Xen {self.facts.xen}; the newest known here is {newest}", offset + 8)
         if not self.facts.converted and (self.session.version == 3) != saver.has(releases.version_3):
             self._header("HDR-13", f"a version {self.session.version} image from Xen {self.facts.xen}", offset + 8)
         if header.reserved:
@@ -561,7 +564,7 @@ class Restorer:
         over = course.ended or self.facts.checkpoints
         if not over or self.kind is None or not course.end_can_be_told:
             return []
-        if self.session.version >= 3 and not self.facts.converted and not any(map(self.session.seen.get, _POLICIES)):
+        if not self.facts.converted and not any(map(self.session.seen.get, _POLICIES)):
             self.report("ORD-08", "no CPU policy records: the toolstack makes the guest's CPUID anew")
         self._completed = True
         return self.kind.complete()

@@ -108,6 +108,11 @@ class Session:
     frames: FrameCount | None = None
     _last_asked: dict[object, object] = field(default_factory=dict)
 
+    @property
+    def domain_type(self) -> str | None:
+        """What a configuration that travels with the stream calls the guest: pv, hvm or pvh."""
+        return None if self.config is None else self.config.kind
+
     def report(self, rule: str, message: str, place: Place | None = None, **fields: Any) -> Finding:
         """Report a breach of a rule; see `Collector.report`."""
         return self.collector.report(rule, message, place, **fields)

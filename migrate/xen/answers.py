@@ -6,22 +6,29 @@ Nothing here imports numpy or construct: a filter in front of an HVM guest stays
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from migrate.destination import releases
-from migrate.destination.releases import Change, Release
-from migrate.guest.cpu_policy import Policy, policy_objection, read_policy
+from migrate.guest.cpu_policy import Policy, read_policy
 from migrate.rules.catalogue import RULES
-from migrate.rules.declaring import Effect, GuestKind, Severity, Stage, in_range
-from migrate.xen.hvm_context import context_objections
-from migrate.xen.hvm_params import ONCE, param_objection
-from migrate.xen.hypercalls import Refusal, SetCpuPolicy, SetHvmContext, SetHvmParam, SetTscInfo, Step
+from migrate.rules.declaring import Effect, GuestKind, Severity, Stage
+from migrate.rules.findings import TOLD_PER_RULE
+from migrate.xen.cpu_policy import processor
+from migrate.xen.hvm_context import context_objections, no_context
+from migrate.xen.hvm_entry import HvmDomain
+from migrate.xen.hvm_params import Params
+from migrate.xen.hypercalls import Refusal, SetAddressSize, SetCpuPolicy, SetHvmContext, SetHvmParam, SetTscInfo, Step
+from migrate.xen.objection import Objection
+from migrate.xen.policy_checks import policy_objections
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
     from migrate.rules.findings import Finding
     from streams.records import Place
+
+
+CREATE = "domctl createdomain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,38 +43,6 @@ class StepAnswer:
     def findings(self) -> tuple[Finding, ...]:
         """All that was found at this step."""
         return (self.finding, *self.more) if self.finding else self.more
-
-
-@dataclass(frozen=True, slots=True)
-class Objection:
-    """Something that Xen has against a call, or takes and holds otherwise.
-
-    Attributes
-    ----------
-    errno:
-        what the call fails with; None where Xen takes it, and the guest comes back otherwise.
-    certain:
-        false where only the destination host can tell.
-    offset:
-        file offset of what it is about, where that is not the record's.
-    effect, severity, since:
-        where they differ from what the rule declares.
-    """
-
-    rule: str
-    errno: str | None
-    message: str
-    certain: bool = True
-    offset: int | None = None
-    vcpu: int | None = None
-    effect: Effect | None = None
-    severity: Severity | None = None
-    since: Change | None = None
-
-    def in_force(self, release: Release) -> bool:
-        """Whether a release has it."""
-        rule = RULES[self.rule]
-        return in_range(release, self.since or rule.since, rule.until)
 
 
 @dataclass(slots=True)
@@ -86,20 +61,22 @@ class Trace:
 
 def _finding(step: Step, objection: Objection, place: Place | None, within: Stage) -> Finding:
     rule, errno = RULES[objection.rule], objection.errno
-    certain = objection.certain and bool(errno)
-    effect = objection.effect or (Effect.HYPERCALL if certain else Effect.HOST if errno else rule.effect)
     severity = objection.severity
     if severity is None:
-        severity = Severity.ERROR if certain else Severity.WARNING if errno else rule.severity
-    outlook = f": {step.call} → -{errno}" if certain else ": whether Xen takes it depends on the host" if errno else ""
+        # What hangs on the host is a risk, or what the rule of just that says.
+        host = rule.severity if rule.effect is Effect.HOST else Severity.WARNING
+        severity = Severity.ERROR if objection.refuses else host if errno else rule.severity
+    outlook = f": {step.call} → -{errno}" if errno else ""
+    if errno and not objection.certain:
+        outlook = ": whether Xen takes it depends on the host"
     return rule.finding(
         objection.message + outlook,
         place,
-        effect=effect,
+        effect=objection.outcome,
         severity=severity,
         offset=objection.offset,
         vcpu=getattr(step, "vcpu", None) if objection.vcpu is None else objection.vcpu,
-        errno=errno if certain else None,
+        errno=errno if objection.refuses else None,
         step=within,
         call=step.call,
     )
@@ -122,7 +99,10 @@ class Answering:
         self.kind = kind
         self.vcpus = vcpus
         self.policy: Policy | None = None  # what the stream promises of the processor
-        self._params: dict[int, int] = {}
+        self.host = destination.host
+        # The most that the host can give a guest of the kind.
+        self.host_max: Policy | None = None if self.host is None else self.host.max_policy(kind.value).value
+        self._params = Params(self.release)
 
     def answered(
         self, step: Step, objections: Iterable[Objection], place: Place | None, within: Stage = Stage.CONTEXT
@@ -136,14 +116,46 @@ class Answering:
         within:
             the step of the restore: record or context.
         """
-        raised = (objection for objection in objections if objection.in_force(self.release))
-        findings = [_finding(step, objection, place, within) for objection in raised]
+        raised: dict[object, tuple[Finding, int]] = {}  # by kind: the last that is told, and how many there are
+        findings: list[Finding] = []
+        for objection in objections:
+            if not objection.in_force(self.release):
+                continue
+            kind = objection.rule, objection.outcome, objection.severity
+            last, count = raised.get(kind, (None, 0))
+            if last is None or count < TOLD_PER_RULE:
+                last = _finding(step, objection, place, within)
+                findings.append(last)
+            raised[kind] = last, count + 1
+        for last, count in raised.values():
+            if count > TOLD_PER_RULE:
+                at = next(number for number, finding in enumerate(findings) if finding is last)
+                findings[at] = replace(last, count=1 + count - TOLD_PER_RULE)
         fatal = next((finding for finding in findings if finding.fatal), None)
         return StepAnswer(step, fatal, tuple(finding for finding in findings if finding is not fatal))
+
+    def created(self) -> Finding | None:
+        """XEN_DOMCTL_createdomain: why the host has no guests of the kind; None if nothing speaks against it."""
+        takes = None if self.host is None else self.host.takes(self.kind.value)
+        if takes is None or takes.value is not False:
+            return None
+        rule = RULES["HYP-30" if self.kind == GuestKind.PV else "HYP-31"]
+        message = f"no {self.kind.value.upper()} guest can be created there ({takes.because}): {CREATE} → -EINVAL"
+        return rule.finding(message, errno="EINVAL", step=Stage.CREATE, call=CREATE)
+
+    def _set_address_size(self, step: SetAddressSize) -> StepAnswer:
+        """switch_compat."""
+        pv32 = None if self.host is None else self.host.pv32
+        if pv32 is None or pv32.value is not False:
+            return StepAnswer(step)
+        objection = Objection("REC-32", "EOPNOTSUPP", f"the host runs no 32-bit PV guests ({pv32.because})")
+        return self.answered(step, [objection], step.place, Stage.RECORD)
 
     def answer(self, step: Step) -> StepAnswer:
         """The answer to one call."""
         match step:
+            case SetAddressSize():
+                return self._set_address_size(step)
             case Refusal(finding):
                 return StepAnswer(step, finding if finding.in_force(self.destination) else None)
             case SetCpuPolicy():
@@ -159,16 +171,23 @@ class Answering:
 
     def _set_cpu_policy(self, step: SetCpuPolicy) -> StepAnswer:
         """XEN_DOMCTL_set_cpu_policy: the CPUID leaves, then the MSRs."""
-        for record, cpuid in ((step.cpuid, True), (step.msrs, False)):
-            if record is None or record.body is None:
-                continue
-            if cpuid:
-                self.policy = read_policy(record.body)
-            if found := policy_objection(record.body, cpuid=cpuid):
-                message, errno, at = found
-                objection = Objection("REC-106", errno, message, offset=record.place.body + at)
-                return self.answered(step, [objection], record.place, Stage.RECORD)
-        return StepAnswer(step)
+        cpuid, msrs = (record.body if record else None for record in (step.cpuid, step.msrs))
+        self.policy = read_policy(cpuid or b"", msrs)
+        found = list(policy_objections(cpuid, msrs, self.kind, self.release, self.host_max))
+        if not found:
+            return StepAnswer(step)
+        # Either it is refused, or the host has its say: one thing to be told, however much of it there is.
+        told = found[-1] if found[-1].certain else found[0]
+        record = step.cpuid if told.cpuid and step.cpuid else step.msrs or step.cpuid
+        assert record is not None
+        at = record.place.body + told.offset
+        if told.certain:
+            objection = Objection("REC-106", told.errno, f"{told.message} ({told.position})", offset=at)
+        else:
+            needs = "; ".join(objection.message for objection in found)
+            outlook = f"{needs}: {step.call} fails with {told.errno} otherwise"
+            objection = Objection("REC-113", None, outlook, offset=at)
+        return self.answered(step, [objection], record.place, Stage.RECORD)
 
     def _tsc(self, step: SetTscInfo) -> Iterator[Objection]:
         """tsc_set_info."""
@@ -179,30 +198,29 @@ class Answering:
 
     def _set_param(self, step: SetHvmParam) -> StepAnswer:
         """hvm_set_param."""
-        before = self._params.get(step.index, 0) if step.index in ONCE else 0
-        found = param_objection(step.index, step.value, before)
-        if found is not None and in_range(self.release, found.since, None):
-            objection = Objection(found.rule, found.errno, f"HVM param {found.message}", offset=step.offset)
-            return self.answered(step, [objection], step.place, Stage.RECORD)
-        self._params[step.index] = step.value
-        return StepAnswer(step)
+        params = self._params
+        params.emulated = step.guest.emulated
+        return self.answered(step, params.set(step.index, step.value, step.offset), step.place, Stage.RECORD)
 
     def _set_hvm_context(self, step: SetHvmContext) -> StepAnswer:
         """hvm_load."""
+        # What a policy without leaves leaves out is the host's to say.
+        policy = self.policy if self.policy and self.policy.leaves else None
+        hap = self.host is None or self.host.hap.value is not False
+        domain = HvmDomain(
+            self.release,
+            processor(policy, GuestKind.HVM, self.release, hap=hap, nested=True, host_max=self.host_max),
+            host=self.host_max,
+            vcpus=self.vcpus,
+            emulated=step.guest.emulated,
+            viridian=self._params.viridian,
+            has_frame=step.guest.populated.__contains__,
+        )
         if step.content is None or step.place is None:
-            return self.answered(step, [Objection("ORD-17", "ENODATA", "no HVM_CONTEXT")], None)
-        objections = [
-            Objection(
-                found.rule,
-                found.errno,
-                f"HVM_CONTEXT: {found.message}",
-                certain=(found.effect or RULES[found.rule].effect).fatal,
-                offset=step.place.body + found.offset,
-                vcpu=found.vcpu,
-                effect=found.effect,
-                severity=found.severity,
-            )
-            for found in context_objections(step.content, self.vcpus, self.policy)
-            if in_range(self.release, found.since, found.until)
-        ]
-        return self.answered(step, objections, step.place)
+            return self.answered(step, [no_context(domain)], None)
+        start = step.place.body
+        found = (
+            replace(objection, message=f"HVM_CONTEXT: {objection.message}", offset=start + (objection.offset or 0))
+            for objection in context_objections(step.content, domain)
+        )
+        return self.answered(step, found, step.place)

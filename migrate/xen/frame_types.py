@@ -135,12 +135,17 @@ class Hypervisor:
         the frames, what they hold and where they lie.
     l3_rule:
         the variant of the 4 GiB rule in force.
+    linear_restricted:
+        whether linear page tables are limited to one step; else chains may have any length.
     """
 
-    def __init__(self, guest: PvGuest, placement: Placement, l3_rule: L3Rule) -> None:
+    def __init__(
+        self, guest: PvGuest, placement: Placement, l3_rule: L3Rule, *, linear_restricted: bool = True
+    ) -> None:
         self.guest = guest
         self.placement = placement
         self.l3_rule = l3_rule
+        self.linear_restricted = linear_restricted
         self.extended_cr3 = False
         self.vcpu0_initialised = False
         self.cost = Cost()
@@ -453,7 +458,7 @@ class Hypervisor:
         same = have == kind or (kind in (L2, L2X) and have in (L2, L2X))
         if not same:
             return False
-        if self._linear.get(table, 0) < 0 or self._linear.get(target, 0) > 0:
+        if self.linear_restricted and (self._linear.get(table, 0) < 0 or self._linear.get(target, 0) > 0):
             return False
         self._linear[table] = self._linear.get(table, 0) + 1
         self._linear[target] = self._linear.get(target, 0) - 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from migrate.rules.findings import Finding
+    from migrate.xen.hvm_guest import HvmGuest
     from streams.records import Place, Record
 
 PIN_BATCH = 1024  # MAX_PIN_BATCH of libxc
@@ -48,7 +49,7 @@ class SetAddressSize(Call):
 class SetCpuPolicy(Call):
     """XEN_DOMCTL_set_cpu_policy with the leaves and MSRs of the last records of each kind; None where none came."""
 
-    call = "set_domain_cpu_policy"
+    call = "set_cpu_policy"
     cpuid: Record | None
     msrs: Record | None
 
@@ -70,13 +71,14 @@ class SetTscInfo(Call):
 
 @dataclass(frozen=True, slots=True)
 class SetHvmParam(Call):
-    """HVMOP_set_param; `offset` is that of the entry in the stream."""
+    """HVMOP_set_param; `offset` is that of the pair in the stream, `index` as it is there."""
 
     call = "hvm_set_param"
     index: int
     value: int
     place: Place
     offset: int
+    guest: HvmGuest = field(compare=False, repr=False)
 
     @property
     def about(self) -> object:
@@ -175,6 +177,7 @@ class SetHvmContext(Call):
     call = "sethvmcontext"
     content: bytes | None
     place: Place | None
+    guest: HvmGuest = field(compare=False, repr=False)
 
 
 Step = Call | Pin

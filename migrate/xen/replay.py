@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from migrate.destination import releases
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, GuestKind, Severity, Stage
 from migrate.rules.extended_cr3 import L3_RULES
 from migrate.rules.findings import Finding
 from migrate.xen.answers import Answering, StepAnswer, Trace
+from migrate.xen.cpu_policy import processor
 from migrate.xen.entries import bad_descriptors
 from migrate.xen.frame_types import FrameType, Hypervisor, Refused
 from migrate.xen.hypercalls import (
@@ -81,7 +83,13 @@ class PvReplay(Answering):
         self._domain_vcpus = vcpus
         self._cleared = False
         self._mappers: dict[int, str] = {}  # which entry maps a frame writable, where that was asked
-        self.xen = Hypervisor(guest, placement, L3_RULES[self.destination.l3_rule_in_force])
+        self.cpu = processor(self.policy, self.kind, self.release, width=guest.width, host_max=before.host_max)
+        self.xen = Hypervisor(
+            guest,
+            placement,
+            L3_RULES[self.destination.l3_rule_in_force],
+            linear_restricted=self.release.has(releases.linear_pt_restricted),
+        )
 
     def run(self, steps: Sequence[Step], tally: SoundnessTally | None = None) -> PvTrace:
         """Run the steps in the order given, past refusals.
@@ -174,12 +182,14 @@ class PvReplay(Answering):
             case SetContext():
                 return self._set_context(step)
             case SetExtended():
-                found = extended_objections(step.content, step.vcpu, self._domain_vcpus)
+                found = extended_objections(step.content, step.vcpu, self._domain_vcpus, self.release, self.cpu.intel)
                 return self.answered(step, found, step.place)
             case SetXsave():
-                return self.answered(step, xsave_objections(step.content, step.vcpu), step.place)
+                found = xsave_objections(step.content, step.vcpu, self.release, self.cpu)
+                return self.answered(step, found, step.place)
             case SetMsrs():
-                return self.answered(step, msrs_objections(step.content, step.vcpu, self.release), step.place)
+                found = msrs_objections(step.content, step.vcpu, self.release, self.cpu)
+                return self.answered(step, found, step.place)
             case Pin():
                 return self._pin(step)
             case MapP2m():

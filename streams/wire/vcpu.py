@@ -11,6 +11,9 @@ from enum import IntEnum, IntFlag
 
 from construct import Array, Bytes, Construct, Int8ul, Int16ul, Int32ul, Int64ul, Struct
 
+from streams.wire import xstate
+from streams.wire.constructs import construct_of
+
 # -- BASIC: vcpu_guest_context ----------------------------------------------------------------------
 
 WORD: dict[int, Construct] = {4: Int32ul, 8: Int64ul}
@@ -21,20 +24,7 @@ GDT_ENTRIES_PER_FRAME = 512
 MAX_GDT_ENTRIES = 14 * GDT_ENTRIES_PER_FRAME  # the last two of the 16 frames are Xen's own
 MAX_LDT_ENTRIES = 8192
 
-FXSAVE = Struct(
-    "fcw" / Int16ul,
-    "fsw" / Int16ul,
-    "ftw" / Int8ul,
-    "ftw_pad" / Int8ul,
-    "fop" / Int16ul,
-    "fip" / Int64ul,
-    "fdp" / Int64ul,
-    "mxcsr" / Int32ul,
-    "mxcsr_mask" / Int32ul,
-    "st" / Array(8, Bytes(16)),
-    "xmm" / Array(16, Bytes(16)),
-    "reserved" / Bytes(96),
-)
+FXSAVE = construct_of(xstate.FXSAVE)
 """The 512 bytes of `fpu_ctxt`, and of `fxsave` in an XSAVE area."""
 
 USER_REGS: dict[int, Struct] = {

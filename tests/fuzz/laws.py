@@ -6,13 +6,14 @@ import fcntl
 import io
 import os
 from collections.abc import Iterable, Iterator
-from itertools import chain, cycle
+from itertools import cycle
 from typing import Any
 
 from limits import bounded, compressed
 
 from migrate import Checker, check
 from migrate.destination.destination import Destination
+from migrate.destination.releases import resolve
 from migrate.guest.cpu_policy import read_policy
 from migrate.judging.check import survey
 from migrate.judging.pipe_filter import Filter, FilterResult, Mode
@@ -20,7 +21,9 @@ from migrate.judging.report import Report
 from migrate.judging.report_json import dumps, report_object
 from migrate.reports.verdict.text import console_for, render
 from migrate.rules.selection import Selection
-from migrate.xen.hvm_context import context_objections, saved_vcpus
+from migrate.xen.cpu_policy import processor
+from migrate.xen.hvm_context import context_objections, has_emulated_devices, saved_vcpus
+from migrate.xen.hvm_entry import HvmDomain
 from streams.decoder import Decoder, drive
 from streams.encoder import DecodeError, decode, encode
 from streams.feeder import Feeder
@@ -31,6 +34,7 @@ from streams.records import Event, PageData, Place
 from streams.transports import BytesTransport, TransportError
 
 VERDICTS = {"accept", "refuse", "unjudged"}
+HVM_RELEASES = [resolve(name) for name in ("4.6", "4.18", "4.22")]
 TARGETS = ("newest", "4.20", "4.18", "4.17", "4.13", "4.6")
 PLACEMENTS = ("source", "high", "low", "identity")
 # Of so many inputs' reports one is looked at as text, which takes long.
@@ -272,10 +276,9 @@ def _context_holds(body: bytes) -> None:
             continue
         if not entry.cut:
             holds(entry.build(fields) == entry, f"{entry.name} parses and builds to another entry")
-    vcpus = saved_vcpus(body)
-    for objection in chain(
-        context_objections(body),
-        context_objections(body, vcpus),
-        context_objections(body, 1, read_policy()),
-    ):
-        holds(0 <= objection.offset <= len(body), f"{objection.rule} at {objection.offset}")
+    for release in HVM_RELEASES:
+        for promised, vcpus in ((None, None), (None, saved_vcpus(body)), (read_policy(), 1)):
+            made = processor(promised, "hvm", release)
+            domain = HvmDomain(release, made, None, vcpus, has_emulated_devices(body), True, lambda pfn: False)
+            for objection in context_objections(body, domain):
+                holds(0 <= objection.offset <= len(body), f"{objection.rule} at {objection.offset}")

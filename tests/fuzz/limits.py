@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from migrate.guest.room import FREE_PFNS
+from migrate.guest.memory import FREE_PFNS
 from streams.bodies import P2mFrames
 from streams.compression import CODECS, DECODER_MEMORY
 from streams.decoder import drive

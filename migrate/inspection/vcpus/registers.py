@@ -19,7 +19,7 @@ from migrate.inspection.vcpus.names import names_of, ranges_told
 from streams.hvm_context import HvmEntry, entries
 from streams.wire.cpu_features import set_bits
 from streams.wire.framing import VCPU_HEADER, RecordType
-from streams.wire.hvm import LAPIC_REGS
+from streams.wire.hvm_interrupts import LAPIC_REGS
 from streams.wire.hvm_names import SaveType
 from streams.wire.lapic import (
     LAPIC_REGISTER,
@@ -419,7 +419,7 @@ def _hvm_lapic(lapic: Any) -> Iterator[Section]:
 
 def _hvm_lapic_registers(registers: Any) -> Iterator[Section]:
     page: bytes = registers.data
-    assert len(page) == LAPIC_REGS.sizeof()
+    assert len(page) == LAPIC_REGS.size
 
     def read(offset: int) -> int:
         return int(LAPIC_REGISTER.unpack_from(page, offset)[0])

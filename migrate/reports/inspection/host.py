@@ -11,6 +11,7 @@ from migrate.destination.answers import Answer
 from migrate.destination.host import Host, Ranges
 from migrate.destination.host_files import HostReading
 from migrate.destination.host_json import FACTS, facts_object
+from migrate.destination.releases import Release
 from migrate.guest.cpu_policy import Policy, component_name
 from migrate.judging.report import SCHEMA
 from migrate.reports.verdict.text import hanging
@@ -26,10 +27,6 @@ _VALUE_WIDTH = 20
 
 def _yes_no(value: bool) -> str:
     return "yes" if value else "no"
-
-
-def _release(value: tuple[int, int, int]) -> str:
-    return ".".join(map(str, value))
 
 
 def _last_leaves(policy: Policy) -> str:
@@ -49,7 +46,7 @@ class Question(NamedTuple):
 
 
 QUESTIONS: dict[str, Question] = {
-    "release": Question(lambda host: host.release, _release),
+    "release": Question(lambda host: host.release),
     "pv": Question(lambda host: host.pv, _yes_no),
     "pv32": Question(lambda host: host.pv32, _yes_no),
     "hvm": Question(lambda host: host.hvm, _yes_no),
@@ -64,7 +61,6 @@ QUESTIONS: dict[str, Question] = {
     "pv xcr0": Question(lambda host: host.xcr0("pv"), hex),
     "hvm xcr0": Question(lambda host: host.xcr0("hvm"), hex),
     "hvm address bits": Question(lambda host: host.physical_bits("hvm")),
-    "machine check": Question(lambda host: host.mcg_caps, hex),
     "memory above 4 GiB": Question(lambda host: host.memory_above_4g, _yes_no),
     "frames above 4 GiB": Question(lambda host: host.places_high(), _yes_no),
     "l1tf guard": Question(lambda host: host.l1tf, _yes_no),
@@ -99,8 +95,8 @@ def _answer_object(answer: Answer[Any]) -> dict[str, Any]:
         value = {**value.max_leaves, "xcr0": [component_name(bit) for bit in set_bits(value.xcr0)]}
     elif isinstance(value, Ranges):
         value = {name: getattr(value, name) for name in Ranges.__slots__}
-    elif isinstance(value, tuple):
-        value = _release(value)
+    elif isinstance(value, Release):
+        value = value.name
     return {"value": value, "because": answer.because, "open": answer.open}
 
 

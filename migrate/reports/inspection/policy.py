@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from migrate.guest.cpu_policy import Lack, Policy
+from migrate.guest.cpu_policy import Policy
 from migrate.judging.report import SCHEMA
 from migrate.reports.verdict.text import hanging
 from migrate.safe import safe, well_formed
@@ -15,6 +15,9 @@ from streams.wire.cpu_features import MSR_NAMES
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from migrate.destination.releases import Release
+    from migrate.xen.policy_comparison import Lack
 
 _KEY_WIDTH = 18
 _REFUSED_WIDTH = 9
@@ -49,9 +52,14 @@ def _leaves(policy: Policy) -> dict[str, dict[str, list[str]]]:
     return told
 
 
-def comparison_object(against: str, lacking: Sequence[Lack], extra: Sequence[Lack]) -> dict[str, Any]:
+def comparison_object(against: str, release: Release, lacking: Sequence[Lack], extra: Sequence[Lack]) -> dict[str, Any]:
     """The "against" object of `migrate policy --against`."""
-    return {"name": well_formed(against), "lacking": list(map(_lack, lacking)), "extra": list(map(_lack, extra))}
+    return {
+        "name": well_formed(against),
+        "target": release.name,
+        "lacking": list(map(_lack, lacking)),
+        "extra": list(map(_lack, extra)),
+    }
 
 
 def _lack(lack: Lack) -> dict[str, Any]:
@@ -81,7 +89,7 @@ def render_policy(policy: Policy, name: str, xen: str | None, console: Console) 
 
 
 def render_comparison(
-    name: str, against: str, lacking: Sequence[Lack], extra: Sequence[Lack], console: Console
+    name: str, against: str, release: Release, lacking: Sequence[Lack], extra: Sequence[Lack], console: Console
 ) -> None:
     """Print what each of two policies has that the other lacks, and a sentence that says whether it matters."""
     for title, found in (
@@ -97,7 +105,7 @@ def render_comparison(
     console.print()
     if lacking:
         kinds = sum(lack.refused for lack in lacking)
-        refused = f"; {kinds} of it Xen refuses" if kinds else ""
+        refused = f"; {kinds} of it Xen {release.short} refuses" if kinds else ""
         verdict = Text.assemble(
             ("lacks    ", "bold red"), safe(f"{against} lacks something that the guest was promised")
         )

@@ -79,6 +79,13 @@ def _refusal(failure: Failure) -> str:
     return f"{subject} {verb} ({failure.rule}): {failure.message}"
 
 
+def failure_place(failure: Failure) -> str:
+    """Where a restore stops, in a few words."""
+    who = f"vcpu {failure.vcpu} " if failure.vcpu is not None else ""
+    page = f"pfn {failure.pfn:#x} " if failure.pfn is not None else ""
+    return f"{failure.step}: {who}{page}{failure.call} {failure.errno or ''}".rstrip()
+
+
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name

@@ -12,15 +12,7 @@ from project import SAMPLES
 
 from migrate.building.builder import StreamBuilder
 from migrate.cli.main import main
-from migrate.guest.cpu_policy import (
-    Incompatible,
-    Policy,
-    component_name,
-    incompatibility,
-    lacking,
-    policy_objection,
-    read_policy,
-)
+from migrate.guest.cpu_policy import Policy, component_name, read_policy
 from migrate.guest.cpu_policy_files import NoPolicyError, any_policy, dumped_policy, stream_policy
 from migrate.reports.inspection.policy import policy_object
 from streams.wire.cpu_features import FEATURES, HOME, MSR_BITS, NO_NAME, Word, set_bits
@@ -129,9 +121,9 @@ def test_feature_has_its_bit(name, leaf, subleaf, register, bit):
 
 def test_components_have_their_names():
     assert [component_name(bit) for bit in (0, 1, 2, 5, 6, 7, 9, 18, 62)] == [
-        *("x87", "sse", "avx", "opmask", "zmm", "hi_zmm", "pkru", "tiledata"),
-        "xcr0[62]",
+        *("x87", "sse", "avx", "opmask", "zmm", "hi_zmm", "pkru", "tiledata", "lwp"),
     ]
+    assert component_name(61) == "xcr0[61]"
 
 
 @given(st.integers(0, 2**64 - 1))
@@ -218,16 +210,6 @@ def test_arch_capabilities_are_named():
     assert Policy({}, {0x10A: 1 << 63 | 1}).msr_features(0x10A) == ("rdcl_no", "arch_capabilities[63]")
 
 
-def test_objections_are_those_of_xen():
-    assert policy_objection(CPUID_LEAF.pack(0x20, 0, 0, 0, 0, 0), cpuid=True)[1:] == ("ERANGE", 0)
-    assert policy_objection(POLICY_MSR.pack(0xCE, 0, 0) + POLICY_MSR.pack(0x10, 0, 0), cpuid=False)[1:] == (
-        "ERANGE",
-        16,
-    )
-    assert policy_objection(POLICY_MSR.pack(0xCE, 1, 0), cpuid=False)[1] == "EINVAL"
-    assert policy_objection(POLICY_MSR.pack(0x10A, 0, 0), cpuid=False) is None
-
-
 # -- genuine streams --------------------------------------------------------------------------------
 
 
@@ -250,99 +232,6 @@ def test_every_genuine_policy_is_made_of_known_bits(sample):
     policy = stream_policy(sample).policy
     assert not [name for name in policy.features if "[" in name]
     assert policy.msrs.keys() == {0xCE, 0x10A}
-
-
-@pytest.mark.parametrize("sample", PVH, ids=lambda path: path.stem)
-def test_a_genuine_policy_lacks_nothing_of_itself(sample):
-    policy = stream_policy(sample).policy
-    assert list(lacking(policy, policy)) == []
-
-
-# -- comparing --------------------------------------------------------------------------------------
-
-
-def told(promised, other):
-    return [(lack.kind, lack.name, lack.refused) for lack in lacking(promised, other)]
-
-
-def test_a_missing_feature_is_silently_taken_away():
-    assert told(intel(l1=(0, 0, 1 << 28, 0)), intel()) == [("feature", "avx", False)]
-    assert told(intel(), intel(l1=(0, 0, 1 << 28, 0))) == []
-
-
-def test_fewer_leaves_are_refused():
-    other = Policy({(0, None): (0xC, *GENUINE_INTEL[1:])}, {})
-    assert told(intel(), other) == [("leaves", "basic to 0xd", True)]
-
-
-def test_another_vendor_is_another_processor():
-    other = Policy({(0, None): (0xD, 0x6874_7541, 0x444D_4163, 0x6974_6E65)}, {})
-    assert other.vendor == "AuthenticAMD"
-    assert told(intel(), other) == [("vendor", "GenuineIntel", False)]
-
-
-def test_xsave_components_count():
-    assert told(intel(ld_0=(7, 0, 0, 0)), intel(ld_0=(3, 0, 0, 0))) == [("xcr0", "avx", False)]
-
-
-def test_msrs_count_where_both_are_known():
-    promised = Policy({}, {0xCE: 1 << 31, 0x10A: 1})
-    assert told(promised, Policy({}, {0xCE: 1 << 31})) == [("msr", "rdcl_no", True)]
-    assert told(promised, Policy({}, None)) == []
-
-
-# -- what Xen refuses --------------------------------------------------------------------------------
-
-# A Max policy of Xen 4.20: leaves to 0xd, 7.2 and 0x80000021, and no CPUID faulting.
-MOST = Policy({(0, None): GENUINE_INTEL, (7, 0): (2, 0, 0, 0), (0x8000_0000, None): (0x8000_0021, 0, 0, 0)}, {0xCE: 0})
-ALL_ONES = 0xFFFF_FFFF
-
-
-def promised(basic=0xD, leaf7=0, extended=0x8000_0008, vendor=GENUINE_INTEL[1:], msrs=None):
-    leaves = {(0, None): (basic, *vendor), (7, 0): (leaf7, 0, 0, 0), (0x8000_0000, None): (extended, 0, 0, 0)}
-    return Policy(leaves, msrs)
-
-
-@pytest.mark.parametrize(
-    ("policy", "reported"),
-    [
-        (promised(), None),
-        (promised(leaf7=2, extended=0x8000_0021), None),
-        # Measured on 4.17.7 and 4.20.0.
-        (promised(basic=0xE), Incompatible(leaf=0, promised=0xE, most=0xD)),
-        (promised(leaf7=3), Incompatible(leaf=7, subleaf=0, promised=3, most=2)),
-        (promised(extended=0x8000_0022), Incompatible(leaf=0x8000_0000, promised=0x8000_0022, most=0x8000_0021)),
-        (promised(msrs={0xCE: 1}), Incompatible(msr=0xCE, promised=1, most=0)),
-        # The number of leaves wraps to none.
-        (promised(basic=ALL_ONES), None),
-        (promised(leaf7=ALL_ONES), None),
-        (promised(extended=ALL_ONES), None),
-        # Without leaf 7 its last subleaf is none, too.
-        (promised(basic=5, leaf7=3), None),
-        (promised(msrs={0x10A: ALL_ONES}), None),
-        (promised(vendor=(1, 2, 3)), None),
-    ],
-)
-def test_xen_compares_where_leaves_end_and_one_msr(policy, reported):
-    assert incompatibility(policy, MOST, vendor=False, subleaf=True) == reported
-
-
-def test_xen_4_14_does_not_compare_leaf_7():
-    assert incompatibility(promised(leaf7=3), MOST, vendor=False, subleaf=False) is None
-
-
-@pytest.mark.parametrize("policy", [promised(vendor=(1, 2, 3)), promised(basic=ALL_ONES)])
-def test_xen_4_22_compares_the_vendor(policy):
-    assert incompatibility(policy, MOST, vendor=True, subleaf=True) == Incompatible(leaf=0)
-
-
-def test_the_first_comparison_that_fails_is_reported():
-    policy = promised(basic=0xE, leaf7=3, msrs={0xCE: 1})
-    assert incompatibility(policy, MOST, vendor=False, subleaf=True).leaf == 0
-
-
-def test_features_are_not_compared():
-    assert incompatibility(intel(l1=(0, 0, ALL_ONES, ALL_ONES)), MOST, vendor=True, subleaf=True) is None
 
 
 # -- dumps ------------------------------------------------------------------------------------------

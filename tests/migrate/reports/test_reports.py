@@ -324,7 +324,13 @@ def test_json_has_verdict_and_failure():
         "source",
         "refuse",
     )
-    assert report["destination"] == {"release": "4.20.0", "placement": "source", "l3_rule": None, "vcpus": None}
+    assert report["destination"] == {
+        "release": "4.20.0",
+        "placement": "source",
+        "l3_rule": None,
+        "vcpus": None,
+        "host": None,
+    }
     assert report["failure"] == {
         "rule": "HYP-22",
         "step": "context",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from migrate import check
 from migrate.building.builder import StreamBuilder
-from migrate.guest import room
+from migrate.guest import memory
 from migrate.judging.check import judge
 from migrate.testing import strategies
 from streams.wire.paging import PCD, P
@@ -21,8 +21,8 @@ QUESTION = {"target": "4.20", "placement": "high"}
 def little_room(free=1):
     """Arrays that may cover no more than what the stream has named."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(room, "FREE_PFNS", free)
-    patch.setattr(room, "PFNS_PER_NAMED", 1)
+    patch.setattr(memory, "FREE_PFNS", free)
+    patch.setattr(memory, "PFNS_PER_NAMED", 1)
     try:
         yield
     finally:

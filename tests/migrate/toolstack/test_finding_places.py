@@ -8,6 +8,7 @@ import pytest
 from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.destination.destination import Destination
+from migrate.destination.releases import RELEASES
 from migrate.judging.check import judge
 from migrate.judging.report import Report
 from migrate.reports.verdict.trace import describe
@@ -36,7 +37,9 @@ OF_RECORDS = [
 def violated(rule: str) -> tuple[StreamBuilder, Report]:
     b = StreamBuilder.pv(4)
     RULES[rule].violation(b)
-    return b, check(b.build(), placement=NEEDS_PLACEMENT.get(rule, "source"), verify=rule in NEEDS_VERIFY)
+    newest = [release for release in RELEASES if RULES[rule].in_force(release)][-1].name
+    placement = NEEDS_PLACEMENT.get(rule, "source")
+    return b, check(b.build(), target=newest, placement=placement, verify=rule in NEEDS_VERIFY)
 
 
 def the(rule: str, report: Report) -> Finding:
@@ -344,7 +347,7 @@ def test_the_policy_is_set_in_one_call_and_tsc_as_its_record_comes():
     answers = calls_of(b)
     assert [describe(answer.step, None) for answer in answers] == [
         "set_address_size(32 bit)",
-        f"set_domain_cpu_policy({len(b.cpuid_policy)} leaves, {len(b.msr_policy)} MSR)",
+        f"set_cpu_policy({len(b.cpuid_policy)} leaves, {len(b.msr_policy)} MSR)",
         f"settscinfo(mode 0, {b.tsc['khz']} kHz)",
     ]
     assert [answer.finding for answer in answers] == [None, None, None]
@@ -356,17 +359,47 @@ def test_a_call_that_is_refused_has_its_finding():
     RULES["REC-106"].violation(b)
     found = [(answer.step.call, answer.finding) for answer in calls_of(b)]
     refused = [(call, finding.rule.id, finding.errno) for call, finding in found if finding]
-    assert refused == [("set_domain_cpu_policy", "REC-106", "ERANGE"), ("settscinfo", "REC-102", "EINVAL")]
+    assert refused == [("set_cpu_policy", "REC-106", "ERANGE"), ("settscinfo", "REC-102", "EINVAL")]
     assert all(finding.call == call for call, finding in found if finding)
 
 
-def test_a_bad_policy_that_a_good_one_replaces_is_no_fault():
+POLICY = RecordType.X86_CPUID_POLICY
+
+
+def unknown_leaf():
+    """The body of a policy record that no release takes."""
     b = StreamBuilder.pv(4)
-    good = bytes(b.record(RecordType.X86_CPUID_POLICY).body)
-    leaf = bytearray(good[:24])
-    leaf[:4] = b"\xee" * 4
-    b.insert(RecordType.X86_CPUID_POLICY, bytes(leaf), after=RecordType.X86_PV_INFO)
-    assert "REC-106" not in ids(check(b.build()))
+    RULES["REC-106"].violation(b)
+    return bytes(b.record(POLICY).body)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    ("bodies", "refused"),
+    [
+        (["bad", "good"], False),
+        (["good", "bad"], True),
+        (["bad"], True),
+        (["good", "late bad"], False),
+        (["bad", "late good"], True),
+    ],
+)
+def test_the_last_policy_before_the_end_of_the_static_data_counts(version, bodies, refused):
+    good = bytes(StreamBuilder.pv(4).record(POLICY).body)
+    b = StreamBuilder.pv(4)
+    if version == 2:
+        b.image["version"], b.domain["xen_minor"] = 2, 13
+    else:
+        b.records[:] = [record for record in b.records if record.type != POLICY]
+    end = RecordType.X86_PV_P2M_FRAMES if version == 2 else RecordType.STATIC_DATA_END
+    for body in bodies:
+        content = unknown_leaf() if "bad" in body else good
+        if body.startswith("late"):
+            b.insert(POLICY, content, after=RecordType.X86_TSC_INFO)
+        else:
+            b.insert(POLICY, content, before=end)
+    report = check(b.build(), target="4.20", placement="low")
+    assert (report.failure and report.failure.rule) == ("REC-106" if refused else None)
 
 
 def test_what_was_asked_before_is_not_asked_again():

@@ -50,11 +50,11 @@ def answers(trace: Trace) -> list[tuple[str, str | None]]:
     ]
 
 
-def alone(b: StreamBuilder, ask) -> object:
+def alone(b: StreamBuilder, ask, **more: bool) -> object:
     """Ask a hypervisor that has not been asked anything about the guest yet."""
 
     def then(j: Judgement) -> object:
-        return ask(Hypervisor(j.pv_guest, j.placement("low"), L3_RULES["L3V-2"]))
+        return ask(Hypervisor(j.pv_guest, j.placement("low"), L3_RULES["L3V-2"], **more))
 
     return judge(b.build(), then=then)
 
@@ -228,6 +228,7 @@ def test_linear_tables_form_no_chains(third_maps):
         assert told is not None
         assert told.startswith("HYP-17: ")
         assert told.endswith("such chains may be one table long")
+        assert alone(b, ask, linear_restricted=False) is None
 
 
 @pytest.mark.parametrize(("kind", "levels"), [(FrameType.L2, 2), (FrameType.L3, 3), (FrameType.L4, 4)])
