@@ -430,7 +430,7 @@ class StreamBuilder:
     # -- bytes -------------------------------------------------------------------------------------
 
     @property
-    def _told(self) -> tuple[str, int, int]:
+    def _configured(self) -> tuple[str, int, int]:
         """What a configuration tells: kind of guest, vcpus, KiB of memory."""
         kind = self.guest.name.lower() if self._emulated else "pvh"
         count = len(self.vcpus) if self.guest == GuestType.PV else self._hvm_vcpus
@@ -439,7 +439,7 @@ class StreamBuilder:
     @property
     def xl_config(self) -> bytes:
         """The domain configuration in an `xl save` file, JSON; generated until it is set."""
-        return libxl_json(*self._told) if self._xl_config is None else self._xl_config
+        return libxl_json(*self._configured) if self._xl_config is None else self._xl_config
 
     @xl_config.setter
     def xl_config(self, value: bytes) -> None:
@@ -448,7 +448,7 @@ class StreamBuilder:
     @property
     def domain_xml(self) -> bytes:
         """The domain's XML in an image of libvirt, without its NUL; generated until it is set."""
-        return domain_xml(*self._told) if self._domain_xml is None else self._domain_xml
+        return domain_xml(*self._configured) if self._domain_xml is None else self._domain_xml
 
     @domain_xml.setter
     def domain_xml(self, value: bytes) -> None:

@@ -23,7 +23,7 @@ def _edited(b: StreamBuilder, part: str, **values: object) -> None:
 
 @rule("CON-36", "libvirt-image", Effect.REFUSED, "libvirt: libxlDomainSaveImageOpen")
 def libvirt_image(b: StreamBuilder) -> None:
-    """The header of a libvirt image is damaged, or the image ends in its XML.
+    """A libvirt image is damaged in its header, or ends in its XML.
 
     What: the file begins like an image of libvirt's Xen driver, but its 16-byte magic is damaged, its version is later
         than 2, the length of the XML is 0, or header or XML are cut off.
@@ -38,7 +38,7 @@ def libvirt_image(b: StreamBuilder) -> None:
 
 @rule("CON-37", "config-refused", Effect.REFUSED, "xl, libxl or libvirt: who parses it")
 def config_refused(b: StreamBuilder) -> None:
-    """The configuration in front of the stream is one that its toolstack refuses.
+    """The toolstack refuses the configuration in front of the stream.
 
     What: the configuration is no JSON of libxl_domain_config, no text of xl.cfg or no XML of a Xen domain, whichever
         its container announces; or it lacks what a domain cannot be made without, such as its type; or its parts
@@ -92,7 +92,7 @@ def config_memory(b: StreamBuilder) -> None:
     since=releases.qemu_traditional_gone,
 )
 def config_traditional(b: StreamBuilder) -> None:
-    """The configuration asks for the traditional device model, which is gone.
+    """The configuration asks for the old device model, which is gone.
 
     What: device_model_version is qemu_xen_traditional, for a guest of type HVM.
     Why: Xen 4.21 removed it. The word still parses, but libxl has no such device model any more: it refuses the
@@ -114,5 +114,5 @@ def config_of_two_kinds(b: StreamBuilder) -> None:
     Repair: migrate config FILE --set c_info.type=... with the kind that the guest is of.
     Source: libxl_create.c; libxl_types.idl.
     """
-    b.become_hvm()
-    _edited(b, "c_info", type="pvh")
+    b.wrap("xl")
+    b.xl_config = b.xl_config.replace(b"type.pv", b"type.pvh")

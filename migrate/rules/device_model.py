@@ -176,7 +176,7 @@ def qemu_section_length(b: StreamBuilder) -> None:
 
 @rule("CON-45", "xapi-device-model-long", Effect.REFUSED, "xapi: consume_qemu_record")
 def xapi_device_model_long(b: StreamBuilder) -> None:
-    """The device model's record in a suspend image is longer than xenopsd reads.
+    """A device model's record is longer than xenopsd reads.
 
     What: the length of a Qemu_trad block is more than 1048576 bytes (1 MiB).
     Why: xenopsd passes the record on to a file in the guest's device-model chroot, and limits what may end up there. A

@@ -141,8 +141,8 @@ class DeviceModelChecks:
         self._state = walk(state, size), start
 
     def finish(self) -> None:
-        """CON-41 to CON-44, once: QEMU is started on the state that came last."""
-        if self._state is None or self._told:
+        """CON-41 to CON-44, once: QEMU is started on the state that came last, but for a PV guest not at all."""
+        if self._state is None or self._told or self.guest == GuestKind.PV:
             return
         self._told = True
         state, start = self._state
