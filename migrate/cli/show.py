@@ -201,8 +201,8 @@ def _record_view(selector: str, dump: bool, everything: bool) -> View:
 
 def _vcpu_view(vcpu: str | int) -> View:
     from migrate.inspection.reading import NotInStream
-    from migrate.inspection.vcpus.registers import vcpu_ids
-    from migrate.reports.inspection import records
+    from migrate.inspection.vcpus.states import vcpu_ids
+    from migrate.reports.inspection import vcpus
 
     def wanted(inspection: Inspection) -> list[int]:
         if isinstance(vcpu, int):
@@ -214,15 +214,15 @@ def _vcpu_view(vcpu: str | int) -> View:
 
     return View(
         "vcpus",
-        lambda i, console: records.render_vcpus(i, console, wanted(i)),
-        lambda i: records.vcpu_objects(i, wanted(i)),
+        lambda i, console: vcpus.render_vcpus(i, console, wanted(i)),
+        lambda i: vcpus.vcpu_objects(i, wanted(i)),
     )
 
 
 def _rounds_view() -> View:
-    from migrate.reports.inspection import records
+    from migrate.reports.inspection import rounds
 
-    return View("rounds", records.render_rounds, records.rounds_object)
+    return View("rounds", rounds.render_rounds, rounds.rounds_object)
 
 
 def _memory_views(

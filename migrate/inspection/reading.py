@@ -13,31 +13,39 @@ from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from migrate.destination.destination import Destination
-from migrate.inspection.logbook import Entry, Logbook
+from migrate.guest.cpu_policy import read_policy
+from migrate.inspection.logbook import Entry, Layer, Logbook
 from migrate.judging.check import Checker, Source
 from migrate.judging.judgement import Judgement
 from migrate.rules.selection import Selection
 from migrate.toolstack.facts import StreamFacts
 from streams.compression import CODECS
 from streams.decoder import Decoder, drive
+from streams.hvm_context import entries
 from streams.pages import PfnWords
 from streams.transports import open_transport
-from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE
+from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE, RecordType
+from streams.wire.hvm_names import SaveType
 
 if TYPE_CHECKING:
     from migrate.destination.placement import Placement
+    from migrate.guest.cpu_policy import Policy
     from migrate.guest.memory import PvGuest
     from migrate.guest.pages import PageStore
     from migrate.judging.report import Report
     from migrate.xen.answers import StepAnswer
+    from streams.hvm_context import HvmEntry
     from streams.transports import Transport
 
 T = TypeVar("T")
 
-# A stream's kind is told by its first bytes: by fewer than so many.
+# A stream's kind shows in its first bytes: in fewer than so many.
 _HEAD = 4096
 # Records whose pfn words are read in one go: each has a thousand, as savers write them.
 _WORDS_AT_ONCE = 1024
+_POLICIES = (RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY)
+# Of a longer record only so much is looked at.
+_LONGEST_POLICY = 1 << 18
 
 
 class NotInStream(Exception):
@@ -80,6 +88,25 @@ class Inspection:
     def placement(self) -> Placement | None:
         """Where the guest's frames would lie; None unless it is a PV guest."""
         return self.judgement.placement(self.destination.placement)
+
+    @cached_property
+    def policy(self) -> Policy:
+        """What the guest was promised of its processor, as far as the stream says."""
+        last = {entry.type: entry for entry in self.log if entry.layer is Layer.LIBXC and entry.type in _POLICIES}
+        bodies = self.read((entry.body, min(entry.length, _LONGEST_POLICY)) for entry in last.values())
+        found = dict(zip(last, bodies, strict=True))
+        return read_policy(found.get(RecordType.X86_CPUID_POLICY, b""), found.get(RecordType.X86_MSR_POLICY))
+
+    @cached_property
+    def hvm_cpus(self) -> dict[int, HvmEntry] | None:
+        """CPU entries of an HVM guest's vcpus, by number; None where the stream has no context that counts."""
+        from migrate.toolstack.hvm import HvmRestore
+
+        kind = self.judgement.restorer.kind
+        context = kind.context if isinstance(kind, HvmRestore) else None
+        if context is None or context.body is None:
+            return None
+        return {entry.instance: entry for entry in entries(context.body) if entry.typecode == SaveType.CPU}
 
     # -- bytes -------------------------------------------------------------------------------------
 

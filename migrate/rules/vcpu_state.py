@@ -242,9 +242,9 @@ def msrs_too_many(b: StreamBuilder) -> None:
     Repair: drop the entries that the destination does not know; those with value 0 need not be sent.
     Source: xen, arch_do_domctl, XEN_DOMCTL_set_vcpu_msrs.
     """
-    from streams.wire.vcpu import Msr
+    from streams.wire.msrs import PV_MSRS, Msr
 
-    b.vcpus[0].msrs = _msrs(*Msr, Msr.TSC_AUX)
+    b.vcpus[0].msrs = _msrs(*PV_MSRS, Msr.TSC_AUX)
 
 
 @rule("REC-91", "msrs-reserved", Effect.HYPERCALL, "xen: XEN_DOMCTL_set_vcpu_msrs", errno="EINVAL")

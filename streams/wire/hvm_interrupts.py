@@ -36,8 +36,8 @@ class ApicBase(IntFlag):
 class LapicDisabled(IntFlag):
     """Why an APIC is off: `disabled` of a LAPIC entry."""
 
-    SOFTWARE = 1 << 0
-    HARDWARE = 1 << 1
+    HARDWARE = 1 << 0
+    SOFTWARE = 1 << 1
 
 
 class LapicRegs(NamedTuple):
@@ -106,8 +106,10 @@ class Redirection(IntFlag):
 
 VECTOR_MASK = 0xFF
 DELIVERY_SHIFT, DELIVERY_MASK = 8, 7
-DELIVERY_MODES: dict[int, str] = {0: "fixed", 1: "lowest priority", 2: "smi", 4: "nmi", 5: "init", 7: "extint"}
-"""Delivery modes, bits 8 to 10 of redirection entries and local vectors."""
+DELIVERY_MODES: dict[int, str] = {
+    **{0: "fixed", 1: "lowest priority", 2: "smi", 4: "nmi", 5: "init", 6: "startup", 7: "extint"},
+}
+"""Delivery modes, bits 8 to 10 of redirection entries, local vectors and interrupt commands."""
 DESTINATION_SHIFT = 56
 """Where a redirection entry's destination begins."""
 

@@ -32,6 +32,19 @@ PIT_CHANNELS = 3
 """Counters of a PIT entry."""
 
 
+PIT_MODES: dict[int, str] = {
+    0: "interrupt on terminal count",
+    1: "one-shot",
+    2: "rate generator",
+    3: "square wave",
+    4: "software strobe",
+    5: "hardware strobe",
+}
+"""`mode` of a counter; 6 and 7 are 2 and 3 again."""
+PIT_ORDERS: dict[int, str] = {1: "low byte", 2: "high byte", 3: "low byte, then high byte"}
+"""`rw_mode` of a counter."""
+
+
 class Pit(NamedTuple):
     """PIT (hvm_hw_pit)."""
 

@@ -108,3 +108,16 @@ class McgCap(IntFlag):
 
 MCG_BANKS = 0xFF
 """Bits of MCG_CAP that are the number of banks."""
+
+
+class SegmentAttribute(IntFlag):
+    """Attributes of a segment register without the limit between them; bits 5 and 6 are the level."""
+
+    ACCESSED = 1 << 0
+    WRITABLE_OR_READABLE = 1 << 1
+    CODE = 1 << 3
+    CODE_OR_DATA = 1 << 4
+    PRESENT = 1 << 7
+    LONG = 1 << 9
+    BIG = 1 << 10
+    PAGES = 1 << 11

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from migrate.inspection.names import Span, spans
 from migrate.inspection.reading import NotInStream
 from migrate.xen.entries import IS_TABLE
 from streams.pages import LEVEL_MASK, PFN_MASK, PIN_BIT
@@ -26,18 +27,6 @@ if TYPE_CHECKING:
     from migrate.rules.findings import Finding
 
 _TABLES_AT_ONCE = 4096
-
-Span = tuple[int, int]  # first and last, both included
-
-
-def spans(numbers: NDArray[np.int64]) -> tuple[Span, ...]:
-    """Ascending integers as ranges, both ends included."""
-    if not len(numbers):
-        return ()
-    breaks = np.flatnonzero(np.diff(numbers) != 1)
-    firsts = numbers[np.concatenate([[0], breaks + 1])]
-    lasts = numbers[np.concatenate([breaks, [len(numbers) - 1]])]
-    return tuple(zip(firsts.tolist(), lasts.tolist(), strict=True))
 
 
 class Link(StrEnum):
@@ -68,7 +57,7 @@ class Branch(NamedTuple):
         0 for a root, one more for what its entries name.
     pfns:
         first and last, ascending or descending; more than one only where neighbouring slots name neighbouring pfns
-        that are alike: L1 tables that nothing is to be told of, or what is not shown here. Alike also means
+        that are alike: L1 tables that nothing is to be said of, or what is not shown here. Alike also means
         equally many parents, and all of them pinned or none.
     slots:
         of the table above that name it; empty for a root.
@@ -238,9 +227,9 @@ class Forest:
             yield int(self.pfns[row]), Group.LOOSE
 
     def _plain(self) -> NDArray[np.bool_]:
-        """Leaf tables with nothing to tell of, which may share a line."""
-        told = np.array([*self.findings, *self.roots, *(pfn for pfn, _ in self.chain if self.row(pfn) >= 0)], np.int64)
-        plain: NDArray[np.bool_] = (self.levels == 1) & self.held & ~np.isin(self.pfns, told)
+        """Leaf tables with nothing to say of, which may share a line."""
+        apart = np.array([*self.findings, *self.roots, *(pfn for pfn, _ in self.chain if self.row(pfn) >= 0)], np.int64)
+        plain: NDArray[np.bool_] = (self.levels == 1) & self.held & ~np.isin(self.pfns, apart)
         return plain
 
     def _below(self, row: int, depth: int, shown: NDArray[np.bool_], plain: NDArray[np.bool_]) -> Iterator[Branch]:

@@ -45,11 +45,11 @@ def policy_object(policy: Policy, name: str, xen: str | None) -> dict[str, Any]:
 
 
 def _leaves(policy: Policy) -> dict[str, dict[str, list[str]]]:
-    told: dict[str, dict[str, list[str]]] = {}
+    leaves: dict[str, dict[str, list[str]]] = {}
     for (leaf, subleaf), registers in policy.leaves.items():
         key = "-" if subleaf is None else f"{subleaf:#x}"
-        told.setdefault(f"{leaf:#x}", {})[key] = [f"{register:#x}" for register in registers]
-    return told
+        leaves.setdefault(f"{leaf:#x}", {})[key] = [f"{register:#x}" for register in registers]
+    return leaves
 
 
 def comparison_object(against: str, release: Release, lacking: Sequence[Lack], extra: Sequence[Lack]) -> dict[str, Any]:
@@ -99,8 +99,8 @@ def render_comparison(
         console.print()
         console.print(Text(safe(f"{title}: {len(found) or 'nothing'}")), soft_wrap=True)
         for lack in found:
-            told = "refused" if lack.refused and found is lacking else ""
-            head = Text.assemble(f"    {safe(lack.name):<{_KEY_WIDTH}}", (f"{told:<{_REFUSED_WIDTH}}", "bold red"))
+            mark = "refused" if lack.refused and found is lacking else ""
+            head = Text.assemble(f"    {safe(lack.name):<{_KEY_WIDTH}}", (f"{mark:<{_REFUSED_WIDTH}}", "bold red"))
             hanging(console, head, safe(lack.where), "dim")
     console.print()
     if lacking:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inspecting import check_fields, look
 from project import SAMPLES
 
 from migrate.building.builder import StreamBuilder
@@ -17,21 +18,23 @@ from migrate.building.shapes import pv_guest
 from migrate.corpus.expectations import Shelf
 from migrate.inspection.logbook import Header, Layer
 from migrate.inspection.memory.resent import live
-from migrate.inspection.reading import NotInStream, inspect
+from migrate.inspection.names import number_ranges, rflags_names
+from migrate.inspection.reading import NotInStream
 from migrate.inspection.records.contents import LONGEST_RUN, contents
-from migrate.inspection.records.cursor import ELEMENTS_TOLD
-from migrate.inspection.records.fields import fields_of
-from migrate.inspection.records.summary import meaning, needed
-from migrate.inspection.vcpus.names import eflags_names, ranges_told
-from migrate.inspection.vcpus.registers import vcpu_ids, vcpu_states
+from migrate.inspection.records.cursor import ELEMENTS_SHOWN
+from migrate.inspection.records.shown import fields_of, needed, summary
+from migrate.inspection.vcpus.states import vcpu_ids, vcpu_states
 from migrate.judging.report_json import dumps
-from migrate.reports.inspection.records import contents_objects, record_object, rounds_object, vcpu_objects
+from migrate.reports.inspection.records import contents_objects, record_object
+from migrate.reports.inspection.rounds import rounds_object
+from migrate.reports.inspection.vcpus import vcpu_objects
 from migrate.testing import strategies
 from streams.hvm_context import decode_context, encode_context
 from streams.pages import PageType
 from streams.wire.framing import PAGE_SIZE, VCPU_HEADER, padded
 from streams.wire.hvm_names import SaveType
-from streams.wire.vcpu import MSR_ENTRY, Msr
+from streams.wire.msrs import Msr
+from streams.wire.vcpu import MSR_ENTRY
 
 REAL = sorted(path.name for path in SAMPLES.glob("x417-*.zst"))
 PV = [name for name in REAL if not name.startswith("x417-pvh")]
@@ -40,10 +43,6 @@ KINDS = {"pv32": StreamBuilder.pv, "pv64": lambda: StreamBuilder.pv(8), "hvm": S
 
 def entry(name):
     return Shelf().entry(SAMPLES / name)
-
-
-def look(source, question, **options):
-    return inspect(source, then=question, **options)
 
 
 def vcpu_state(inspection, vcpu):
@@ -70,7 +69,7 @@ def the(source, name, nth=0, **options):
 
     def question(inspection):
         found = [entry for entry in inspection.log if entry.name == name][nth]
-        return meaning(found, inspection.body(found, needed(found)), inspection.judgement.facts.width)
+        return summary(found, inspection.body(found, needed(found)), inspection.judgement.facts.width)
 
     return look(source, question, **options)
 
@@ -277,7 +276,7 @@ def test_no_length_of_any_record_is_beyond_words(kind):
         for length in (0, 1, 7, 8, 15, 24, len(record.body) - 1):
             damaged = KINDS[kind]()
             damaged.record(record.name).body = record.body[: max(length, 0)]
-            assert look(damaged.build(), lambda i: all(line.meaning or line.count > 1 for line in contents(i)))
+            assert look(damaged.build(), lambda i: all(line.summary or line.count > 1 for line in contents(i)))
 
 
 # -- the table of contents ------------------------------------------------------------------------------
@@ -348,32 +347,6 @@ def test_layers_nest():
 # -- all fields -------------------------------------------------------------------------------------------
 
 
-def leaves(fields):
-    for field in fields:
-        if field.fields:
-            yield from leaves(field.fields)
-        elif field.offset is not None and field.value is not None:
-            yield field
-
-
-def check_fields(inspection, found):
-    """Every number stands in the stream where its field says, little-endian, up to where the next one begins."""
-    fields = list(leaves(fields_of(inspection, found, everything=True)))
-    ends = [*(field.offset for field in fields[1:]), found.body + found.length]
-    order = "big" if found.name in (Header.IMAGE, Header.LIBXL) else "little"
-    raws = inspection.read((field.offset, end - field.offset) for field, end in zip(fields, ends, strict=True))
-    for field, raw in zip(fields, raws, strict=True):
-        if isinstance(field.value, int):
-            assert int.from_bytes(raw, order, signed=field.value < 0) == field.value, field
-        elif isinstance(field.value, bytes):
-            assert raw == field.value, field
-        elif isinstance(field.value, tuple):
-            size = len(raw) // len(field.value)
-            numbers = [int.from_bytes(raw[at : at + size], order) for at in range(0, len(raw), size)]
-            assert numbers == list(field.value), field
-    return fields
-
-
 PASSED_OVER = {"PAGE_DATA", Header.XL, "XENOPS", "EMULATOR_XENSTORE_DATA"}  # with text, or ranges
 
 
@@ -404,7 +377,7 @@ def test_the_fields_of_records_that_no_sample_has():
         for name in ("X86_PV_VCPU_MSRS", "CHECKPOINT_DIRTY_PFN_LIST", "0x80000042"):
             check_fields(inspection, named[name])
         _, _, *told = fields_of(inspection, named["X86_PV_VCPU_MSRS"])
-        return [field.told for field in told]
+        return [field.meaning for field in told]
 
     assert look(b.build(), question) == ["TSC_AUX = 0x3", "0x123 = 0x4"]
 
@@ -433,11 +406,11 @@ def test_of_a_cut_record_the_fields_are_shown_that_came():
     basic = next(e for e in entries if e.name == "X86_PV_VCPU_BASIC")
     fields = look(data[: basic.body + 20], lambda i: fields_of(i, i.log[len(i.log) - 1]))
     assert [field.name for field in fields] == ["vcpu_id", "reserved", "fpu_ctxt", "more"]
-    assert fields[-1].told == f"the input ends {basic.length - 20} bytes before the end of the record"
+    assert fields[-1].meaning == f"the input ends {basic.length - 20} bytes before the end of the record"
 
 
 def test_a_list_that_is_long_is_cut_unless_all_of_it_is_wanted():
-    number = ELEMENTS_TOLD + 100
+    number = ELEMENTS_SHOWN + 100
     b = StreamBuilder.hvm()
     b.record("HVM_PARAMS").body = struct.pack("<II", number, 0) + struct.pack("<QQ", 1, 2) * number
 
@@ -446,7 +419,7 @@ def test_a_list_that_is_long_is_cut_unless_all_of_it_is_wanted():
         some, all_of_it = (fields_of(inspection, found, everything=wanted) for wanted in (False, True))
         return len(some), some[-1].left_out, len(all_of_it)
 
-    assert look(b.build(), question) == (2 + ELEMENTS_TOLD + 1, 100, 2 + number)
+    assert look(b.build(), question) == (2 + ELEMENTS_SHOWN + 1, 100, 2 + number)
 
 
 def test_padding_that_is_not_zero_is_a_field():
@@ -508,7 +481,7 @@ def test_registers_of_a_pv_vcpu_are_those_of_its_context():
     assert register(state, "cr0").flags == ("pe", "mp", "ts", "et", "ne", "wp", "am", "pg")
     assert register(state, "cr4").flags == ("pae", "mce", "osfxsr", "osxmmexcpt")
     assert register(state, "gs_base_kernel").value == 0xFFFF888000000000
-    assert register(state, "traps").told.startswith("14; cs 0xe033")
+    assert register(state, "traps").meaning.startswith("14; cs 0xe033")
 
 
 def test_a_32_bit_guest_has_registers_of_32_bits():
@@ -563,9 +536,9 @@ def test_a_context_that_is_too_short_is_noted():
 
 
 def test_names_of_flags_and_ranges():
-    assert eflags_names(0x246) == ("pf", "zf", "if")
-    assert eflags_names(0x1046) == ("pf", "zf", "iopl 1")
-    assert ranges_told([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
+    assert rflags_names(0x246) == ("pf", "zf", "if")
+    assert rflags_names(0x1046) == ("pf", "zf", "iopl 1")
+    assert number_ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
 
 
 # -- whatever the bytes -------------------------------------------------------------------------------------
