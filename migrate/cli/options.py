@@ -234,7 +234,7 @@ def record_option(help: str) -> Decorator:
         metavar="N",
         callback=check,
         help=f"{help}: its number among libxc's as findings give it, libxl:N or xapi:N for one of those, "
-        "a header by its name (xl, libxl, image, domain), or @OFFSET for what lies there.",
+        "a header by its name (xl, libvirt, libxl, image, domain), or @OFFSET for what lies there.",
     )
 
 
@@ -245,3 +245,16 @@ def whole_number(ctx: click.Context, param: click.Parameter, asked: str | None) 
     if not _NUMBER.fullmatch(asked) or int(asked, 0) >= 1 << 64:
         raise click.BadParameter(f"{asked!r} is not a number below 2^64; 0x begins a hexadecimal one")
     return int(asked, 0)
+
+
+def _offset(ctx: click.Context, param: click.Parameter, asked: str | None) -> int:
+    return whole_number(ctx, param, asked) or 0
+
+
+offset_option = click.option(
+    "--offset",
+    metavar="N",
+    callback=_offset,
+    help="The byte at which the stream begins, where something else is in front of it. All offsets are counted from "
+    "the beginning of the input.",
+)

@@ -15,6 +15,7 @@ from migrate.cli.options import (
     ALL,
     Question,
     destination_options,
+    offset_option,
     record_option,
     source_of,
     whole_number,
@@ -71,12 +72,14 @@ class View:
 @click.option("--all", "everything", is_flag=True, help="Fold nothing, and leave nothing out that is long.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, with a key for each view.")
 @destination_options()
+@offset_option
 @click.pass_context
 def show(
     ctx: click.Context,
     /,
     stream: str,
     question: Question,
+    offset: int,
     as_json: bool,
     **asked: Any,
 ) -> None:
@@ -115,6 +118,7 @@ def show(
             ending = inspect(
                 source_of(stream),
                 question.destination,
+                offset=offset,
                 progress=bar,
                 then=then,
             )
