@@ -166,7 +166,7 @@ class DeviceModelChecks:
         certain = fault.kind is not FaultKind.LENGTH
         self._session.report(
             _RULES[fault.kind],
-            f"the device model's state: {fault.message} (byte {fault.offset} of it)",
+            f"the device model's state, byte {fault.offset}: {fault.message}",
             offset=start + fault.offset,
             errno=fault.errno if certain else None,
             step=Stage.DEVICE_MODEL,

@@ -51,7 +51,7 @@ _LONGEST_NUMBER = 1 << 16
 # -- xl ---------------------------------------------------------------------------------------------
 
 
-def _xl_config(raw: bytes) -> tuple[bytes, ConfigSource] | None:
+def xl_config(raw: bytes) -> tuple[bytes, ConfigSource] | None:
     """The configuration in a whole xl header, and whose it is; None where there is none.
 
     Raises struct.error for less than a header.
@@ -78,12 +78,12 @@ def _config_line(raw: bytes, source: ConfigSource, what: str) -> str:
 
 
 def _xl_line(about: About) -> str:
-    found = _xl_config(about.body)
+    found = xl_config(about.body)
     return "no domain config" if found is None else _config_line(*found, "config")
 
 
 def _xl_fields(cursor: Cursor) -> Iterator[Field]:
-    config = _xl_config(cursor.raw) if len(cursor.raw) >= XL_HEADER.size else None
+    config = xl_config(cursor.raw) if len(cursor.raw) >= XL_HEADER.size else None
     yield from cursor.named(XL_HEADER, XlHeader, {"mandatory_flags": flags(XL_FLAGS)})
     if config is None:
         return
