@@ -69,7 +69,7 @@ def report(
     watched = not quiet and progress.wanted()
     sections: list[Section] = []
     worst = ExitCode.FINE
-    with stream_output(output, force=force, sources=streams, what="a report") as out:
+    with stream_output(output, force=force, sources=streams, what="a report", private=False) as out:
         for number, name in enumerate(streams, 1):
 
             def then(inspection: Inspection, name: str = name, number: int = number) -> tuple[Section, ExitCode]:

@@ -108,11 +108,11 @@ def synth(ctx: click.Context, /, out: str, force: bool, **asked: Any) -> None:
     rule = _named(asked["damage"])
     try:
         if rule is None and asked["size"] >= BIG:
-            with stream_output(out, force=force) as file:
+            with stream_output(out, force=force, private=False) as file:
                 written = _write_big(file, asked, sparse=out != STDOUT)
         else:
             stream = _small(asked).build() if rule is None else _damaged(rule, asked["container"], given)
-            with stream_output(out, force=force) as file:
+            with stream_output(out, force=force, private=False) as file:
                 file.write(stream)
             written = len(stream)
     except ValueError as error:

@@ -5,7 +5,7 @@
 
 Zeros take the place of whatever neither the toolstack nor Xen looks at when it restores the guest. Nothing
 moves: every record, every pfn and every finding stays where it was, but for those of a comparison of pages after
-a VERIFY record. What is left is told, as a report's reader may learn from it where pages are, what the vcpus were
+a VERIFY record. What is left is listed, as a report's reader may learn from it where pages are, what the vcpus were
 about, and how the domain is configured.
 """
 
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from migrate.destination.placement import NAMES as PLACEMENTS
 from migrate.judging.check import judge
 from migrate.reducing.device_state import private_ranges
+from migrate.reducing.items import CHANGED, state_of
 from migrate.reducing.pages_read import Batch, Needed, as_array, frames, levels
 from migrate.toolstack.restore import MAX_RECORD
 from streams.containers import BODY_LIMIT
@@ -128,12 +129,13 @@ def scrub(source: Source, out: IO[bytes]) -> Scrubbed:
     Raises
     ------
     ScrubError
-        for an input that cannot be read twice, and for a kind of stream that is not read.
+        for an input that cannot be read twice, or is changed meanwhile, and for a kind of stream that is not read.
     OSError, TransportError
         for one that cannot be read at all.
     """
     if isinstance(source, str | os.PathLike) and os.path.exists(source) and not os.path.isfile(source):
         raise ScrubError("not a regular file; the stream is read twice")
+    before = state_of(source)
     look = _Look()
     with open_transport(source) as transport:
         drive(Decoder(look).run(), transport)
@@ -144,6 +146,8 @@ def scrub(source: Source, out: IO[bytes]) -> Scrubbed:
         look.finish(source)
     with open_transport(source) as transport:
         size = _copy(transport, out, sorted(look.ranges), look.rest)
+    if state_of(source) != before:
+        raise ScrubError(CHANGED)
     return Scrubbed(size, dict(+look.zeroed), dict(+look.left))
 
 

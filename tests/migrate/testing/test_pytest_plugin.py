@@ -148,11 +148,19 @@ def test_a_stream_that_is_missing_fails(pytester, streams):
     result.stdout.fnmatch_lines(["*also.gone: expected, but not there", "*/gone: expected, but not there"])
 
 
-def test_expectations_that_cannot_be_used_are_a_usage_error(pytester, streams):
+def test_expectations_that_cannot_be_used_fail_their_stream(pytester, streams):
     put(streams, "good", '[[expect]]\ntarget = "9.99"\n')
+    put(streams, "other", ACCEPTED)
+    result = run(pytester)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*good.expect.toml*9.99*"])
+
+
+def test_a_file_of_expectations_that_is_a_mistake_as_a_whole_is_a_usage_error(pytester, streams):
+    (streams / "expect.toml").write_text("[good\n")
     result = run(pytester)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*good.expect.toml*9.99*"])
+    result.stderr.fnmatch_lines(["*expect.toml: not TOML*"])
 
 
 def test_a_directory_that_is_not_there_is_a_usage_error(pytester):
