@@ -101,10 +101,10 @@ class ContainerDecoder(Reading):
 
     def _other(self, head: bytes, start: int) -> Decoding:
         """What is no stream, or not from here on; never complete."""
-        from streams.other_files import SEARCHED, explain
+        from streams.other_files import MAGICS_TOLD_BY, SEARCHED, explain
 
         self.consumer.event(Recognised("banner" if head.startswith(MIGRATE_BANNER[: len(head)]) else "unknown"))
-        head += yield from self._take(SEARCHED - len(head))
+        head += yield from self._take(SEARCHED + MAGICS_TOLD_BY - len(head))
         self.consumer.event(Unread(explain(head, start)))
         return False
 
@@ -137,6 +137,7 @@ class ContainerDecoder(Reading):
         self.consumer.event(Recognised("xapi"))
         if head != XAPI_MAGIC:
             found = head[: len(XAPI_MAGIC)]
+            head += yield from self._take(1)  # a newline that has become two bytes
             what = f"the signature is {found!r}; expected {XAPI_MAGIC!r}{_translated(head)}"
             return self._damaged(Breach.XAPI_SIGNATURE, what, start, reader="xapi")
         self.consumer.event(XapiStart(start))
@@ -226,7 +227,7 @@ class ContainerDecoder(Reading):
         if len(head) < LIBXL_HEADER.size:
             what = cut("the libxl header", head, LIBXL_HEADER.size)
             return self._damaged(Breach.LIBXL_HEADER_CUT, what, start, reader="libxl")
-        header = LibxlHeader._make(LIBXL_HEADER.unpack(head))
+        header = LibxlHeader._make(LIBXL_HEADER.unpack(head[: LIBXL_HEADER.size]))
         if header.ident != LIBXL_IDENT:
             what = f"the ident is {header.ident!r}; expected {LIBXL_IDENT!r}"
             return self._damaged(Breach.LIBXL_HEADER_CUT, what, start, reader="libxl")
