@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import singledispatch
-from typing import TYPE_CHECKING
 
 from streams.bodies import Body, Opaque, decode_body, encode_body
 from streams.decoder import Decoder, drive
@@ -23,6 +22,7 @@ from streams.records import (
     DomainStart,
     Event,
     ImageStart,
+    LibvirtStart,
     LibxlRecord,
     LibxlStart,
     PageData,
@@ -50,9 +50,7 @@ from streams.wire.framing import (
     RecordType,
     padded,
 )
-
-if TYPE_CHECKING:
-    pass
+from streams.wire.libvirt import LIBVIRT_HEADER
 
 # -- what a stream is made of -----------------------------------------------------------------------
 
@@ -78,7 +76,17 @@ class DecodeError(ValueError):
 
 
 Item = (
-    XlStart | LibxlStart | LibxlRecord | XapiStart | XapiBlock | ImageStart | DomainStart | Body | PageData | Trailing
+    XlStart
+    | LibvirtStart
+    | LibxlStart
+    | LibxlRecord
+    | XapiStart
+    | XapiBlock
+    | ImageStart
+    | DomainStart
+    | Body
+    | PageData
+    | Trailing
 )
 
 
@@ -119,7 +127,7 @@ class Recorder:
     def __init__(self) -> None:
         self.items: list[Item] = []
         self.broken: DecodeError | None = None
-        self._xl: XlStart | None = None
+        self._front: XlStart | LibvirtStart | None = None
         # Bytes that are read and in no item yet, and the offset of their first.
         self._pending = bytearray()
         self._at = 0
@@ -190,19 +198,21 @@ class Recorder:
     def event(self, item: Event) -> None:
         """Keep what it says, with all of its bytes."""
         match item:
-            case XlStart():
-                self._xl = item  # only where the libxl header comes all of its optional data has been read
+            case XlStart() | LibvirtStart():
+                self._front = item  # only where the libxl header comes all of its configuration has been read
             case XapiStart():
                 self._keep(replace(item, signature=self._take(0, len(XAPI_MAGIC))))
             case LibxlStart():
-                if self._xl is not None:
-                    self._keep(replace(self._xl, optional_data=self._take(XL_HEADER.size, item.offset)))
+                if isinstance(self._front, XlStart):
+                    self._keep(replace(self._front, optional_data=self._take(XL_HEADER.size, item.offset)))
+                elif self._front is not None:
+                    self._keep(replace(self._front, xml=self._take(LIBVIRT_HEADER.size, item.offset)))
                 self._keep(item, LIBXL_HEADER.size)
             case ImageStart():
                 self._keep(item, IMAGE_HEADER.size)
             case DomainStart():
                 self._keep(item, DOMAIN_HEADER.size)
-            case LibxlRecord():
+            case LibxlRecord() if not item.missing:
                 start = item.offset + RECORD_HEADER.size
                 body = self._take(start, start + item.length)
                 self._keep(replace(item, body=body, padding=self._padding(start, item.length)))
@@ -238,7 +248,7 @@ class Recorder:
 
 
 def decode(data: bytes | bytearray | memoryview) -> Stream:
-    """All of a stream, of any container the decoder reads: libxc, libxl, xl, xapi.
+    """All of a stream, of any container the decoder reads: libxc, libxl, xl, libvirt, xapi.
 
     A checkpointed stream may stop after a checkpoint; any other has to be complete.
 
@@ -276,6 +286,11 @@ def encode_item(item: Item) -> bytes:
 @encode_item.register
 def _(item: XlStart) -> bytes:
     return XL_HEADER.pack(*item.header._replace(optional_data_len=len(item.optional_data))) + item.optional_data
+
+
+@encode_item.register
+def _(item: LibvirtStart) -> bytes:
+    return LIBVIRT_HEADER.pack(*item.header._replace(xml_length=len(item.xml))) + item.xml
 
 
 @encode_item.register

@@ -14,6 +14,7 @@ from streams.wire.framing import (
     IMAGE_ID,
     IMAGE_MARKER,
     LIBXL_IDENT,
+    LIBXL_VERSION,
     MIGRATE_BANNER,
     XAPI_LEGACY_MAGIC,
     XAPI_MAGIC,
@@ -234,6 +235,58 @@ def describe_prefix(prefix: bytes) -> str:
 RECEIVER_READY = b"migration target: Ready to receive domain."
 
 
+def explain(head: bytes, start: int = 0) -> str:
+    """What an input is that does not begin as a stream does, and how its owner goes on: a sentence.
+
+    Parameters
+    ----------
+    head:
+        its first bytes, `SEARCHED` of them where it has as many.
+    start:
+        offset of the first of them in the input.
+    """
+    other = recognise(head)
+    if other is not None and other is not ZEROS:
+        return f"not a Xen stream: this is {other}"
+    changed = translated_newlines(head)
+    if changed is not None:
+        return (
+            f"the stream that begins at byte {start + changed.offset} was changed on its way: {changed.what}; "
+            "transfer it again in binary mode"
+        )
+    found = find_stream(head)
+    if found is not None:
+        at, prefix = start + found.offset, describe_prefix(head[: found.offset])
+        return (
+            f"a stream ({found.container}) begins at byte {at} ({at:#x}), behind {prefix}, which no toolstack passes "
+            f"over; --offset {at} reads it from there"
+        )
+    if head.startswith(MIGRATE_BANNER):
+        return "the greeting of xl migrate-receive: this is the back direction of a migration"
+    return f"not a Xen stream: this is {other}" if other else "not a Xen stream: it begins with " + head[:8].hex(" ")
+
+
+# -- damaged magics ----------------------------------------------------------------------------------------------
+
+MAGICS_TOLD_BY = len(XL_MAGIC)
+"""So many bytes tell whether a magic is there, but damaged."""
+_DAMAGED: tuple[tuple[bytes, str], ...] = (
+    (XL_MAGIC, "xl"),
+    (LIBVIRT_MAGIC, "libvirt"),
+    (XAPI_MAGIC, "xapi"),
+    (LIBXL_IDENT + LIBXL_VERSION.to_bytes(4, "big") + bytes(4), "libxl"),
+)
+
+
+def damaged_magic(head: bytes) -> str | None:
+    """The container whose magic a stream begins with but for a few bytes; None where it is none."""
+    for magic, container in _DAMAGED:
+        same = sum(a == b for a, b in zip(head, magic, strict=False))
+        if 4 * same >= 3 * len(magic):
+            return container
+    return None
+
+
 # -- newlines ----------------------------------------------------------------------------------------------------
 
 
@@ -252,7 +305,10 @@ _TRANSLATED: tuple[tuple[bytes, str], ...] = (
     (b"\r \0 \r", "each newline became a carriage return"),
     (b"\n  \r", "the NUL bytes were lost"),
     (b" \0 \r", "the newlines were lost"),
-    (b"\n \0 ", "the carriage returns were lost"),
+    # Behind the magic stands xl's mark of the byte order, or libvirt's version.
+    (b"\n \0 \4\3\2\1", "the carriage returns were lost"),
+    (b"\n \0 \1\0\0\0", "the carriage returns were lost"),
+    (b"\n \0 \2\0\0\0", "the carriage returns were lost"),
 )
 _BEGINNINGS = tuple(magic[: -len(_END)] for magic in (XL_MAGIC, LIBVIRT_MAGIC))
 _XAPI_BEGINNINGS = (XAPI_MAGIC[:-1], XAPI_LEGACY_MAGIC[:-1])

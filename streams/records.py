@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from streams.legacy import LegacyStream
     from streams.pages import PfnWords
     from streams.wire.framing import DomainHeader, ImageHeader, LibxlHeader, XlHeader
+    from streams.wire.libvirt import LibvirtHeader
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,9 @@ class Breach(Enum):
     LIBXL_HEADER_CUT = auto()
     LIBXL_VERSION = auto()
     LIBXL_BIG_ENDIAN = auto()
+    LIBXL_RECORD_CUT = auto()
+    LIBVIRT_HEADER = auto()
+    LIBVIRT_XML_CUT = auto()
     XAPI_SIGNATURE = auto()
 
 
@@ -68,7 +72,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """What the stream was recognised as: libxc, libxl, xl, xapi, legacy … (the outermost first)."""
+    """What the stream was recognised as: libxc, libxl, xl, libvirt, xapi, legacy … (the outermost first)."""
 
     container: str
 
@@ -87,6 +91,15 @@ class XlStart:
     offset: int
     header: XlHeader
     optional_data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LibvirtStart:
+    """Header of an image of libvirt's Xen driver and its XML (shorter than claimed at the end of the input)."""
+
+    offset: int
+    header: LibvirtHeader
+    xml: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +136,7 @@ class DomainStart:
 
 @dataclass(frozen=True, slots=True)
 class Trailing:
-    """What follows the end of the stream: its length, and the bytes where somebody keeps them."""
+    """What follows the end of the stream: its length, and its first bytes (all where somebody keeps them)."""
 
     offset: int
     length: int
@@ -132,7 +145,11 @@ class Trailing:
 
 @dataclass(frozen=True, slots=True)
 class LibxlRecord:
-    """A libxl record; of a device model's blob only the beginning is kept."""
+    """A libxl record; of one that is longer than any saver's only the beginning is kept.
+
+    `missing` counts the bytes of header, body and padding that the input does not have any more. libxl does not
+    notice its end, and takes them for zeros: such a record is told after the `Damage` that it is.
+    """
 
     offset: int
     index: int
@@ -140,6 +157,7 @@ class LibxlRecord:
     length: int
     body: bytes
     padding: bytes = b""
+    missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +211,7 @@ class PageData:
 
 
 Event: TypeAlias = (
-    "Recognised | XlStart | LibxlStart | LibxlRecord | XapiStart | XapiBlock | ImageStart | DomainStart | Record"
-    " | PageData | LegacyStream | Damage | Unread | Trailing"
+    "Recognised | XlStart | LibvirtStart | LibxlStart | LibxlRecord | XapiStart | XapiBlock | ImageStart | DomainStart"
+    " | Record | PageData | LegacyStream | Damage | Unread | Trailing"
 )
 """All that a stream can say, or that can be said of it."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from construct import Construct
 
+from migrate.building.qemu_state import QemuStateBuilder
 from streams.pages import DATALESS_TYPES, LEVEL_MASK, TYPE_SHIFT
 from streams.wire.framing import (
     EMULATOR_HEADER,
@@ -65,8 +66,8 @@ CPUID_LEAVES = (
 MSRS = ((0xCE, 0, 0),)
 
 TSC_KHZ = 0x24_9F00
-DEVICE_MODEL = EMULATOR_HEADER.pack(2, 0) + b"QEVM" + (3).to_bytes(4, "big")
-"""Body of an EMULATOR_CONTEXT record: the start of upstream QEMU's state."""
+DEVICE_MODEL = EMULATOR_HEADER.pack(2, 0) + QemuStateBuilder.of("timer", "0000:00:02.0/platform").build()
+"""Body of an EMULATOR_CONTEXT record: a state that upstream QEMU loads, of two of its devices."""
 
 Kind = str | int
 

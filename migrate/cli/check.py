@@ -10,7 +10,7 @@ import click
 from migrate.cli import suggestions
 from migrate.cli.check_outputs import FORMATS, output_for
 from migrate.cli.ending import ExitCode, complain, internal_error
-from migrate.cli.options import STDIN, Question, destination_options, source_of
+from migrate.cli.options import STDIN, Question, destination_options, offset_option, source_of
 from streams.compression import MAX_EXPANSION
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def ending_of(report: Report, fail_on: str) -> ExitCode:
     is_flag=True,
     help="Compare the pages of a VERIFY phase with those sent before it. Every page is read.",
 )
+@offset_option
 @click.option(
     "--max-expansion",
     metavar="N",
@@ -121,6 +122,7 @@ def check(
     select: tuple[str, ...],
     ignore: tuple[str, ...],
     verify: bool,
+    offset: int,
     max_expansion: int,
     fail_on: str,
     form: str,
@@ -153,6 +155,7 @@ def check(
                     source_of(name),
                     question.destinations,
                     verify=verify,
+                    offset=offset,
                     max_expansion=max_expansion,
                     select=select,
                     ignore=ignore,

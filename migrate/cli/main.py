@@ -24,6 +24,7 @@ COMMANDS = {
     "extract": "migrate.cli.extract",
     "corpus": "migrate.cli.corpus.group",
     "policy": "migrate.cli.policy",
+    "config": "migrate.cli.config",
     "host": "migrate.cli.host",
     "verify-stream-v2": "migrate.cli.verify_stream_v2",
     "synth": "migrate.cli.synth",

@@ -234,7 +234,7 @@ def record_option(help: str) -> Decorator:
         metavar="N",
         callback=check,
         help=f"{help}: its number among libxc's as findings give it, libxl:N or xapi:N for one of those, "
-        "a header by its name (xl, libxl, image, domain), or @OFFSET for what lies there.",
+        "a header by its name (xl, libvirt, libxl, image, domain), or @OFFSET for what lies there.",
     )
 
 
@@ -259,3 +259,16 @@ def size_in_bytes(ctx: click.Context, param: click.Parameter, asked: str | None)
     if not (digits.isascii() and digits.isdigit()):
         raise click.BadParameter(f"{asked!r} is not a size such as 512K, 8M or 4G")
     return int(digits) << shift
+
+
+def _offset(ctx: click.Context, param: click.Parameter, asked: str | None) -> int:
+    return whole_number(ctx, param, asked) or 0
+
+
+offset_option = click.option(
+    "--offset",
+    metavar="N",
+    callback=_offset,
+    help="The byte at which the stream begins, where something else is in front of it. All offsets are counted from "
+    "the beginning of the input.",
+)

@@ -9,7 +9,7 @@ import click
 
 from migrate.cli.check import BADNESS, ending_of, reason_of
 from migrate.cli.ending import ExitCode, complain, echo, internal_error
-from migrate.cli.options import STDIN, Question, destination_options, source_of
+from migrate.cli.options import STDIN, Question, destination_options, offset_option, source_of
 from migrate.cli.output import STDOUT, stream_output
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     help="The document to write; '-' is standard output.",
 )
 @destination_options()
+@offset_option
 @click.option("--force", is_flag=True, help="Overwrite a file.")
 @click.option("--exit-zero", is_flag=True, help="A report about a refused guest is a success.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, and nothing on standard output.")
@@ -43,6 +44,7 @@ def report(
     streams: tuple[str, ...],
     output: str,
     question: Question,
+    offset: int,
     force: bool,
     exit_zero: bool,
     quiet: bool,
@@ -79,6 +81,7 @@ def report(
                     told, ending = inspect(
                         source_of(name),
                         question.destination,
+                        offset=offset,
                         progress=bar,
                         then=then,
                     )

@@ -15,6 +15,7 @@ from migrate.cli.options import (
     ALL,
     Question,
     destination_options,
+    offset_option,
     record_option,
     source_of,
     whole_number,
@@ -68,15 +69,24 @@ class View:
 @click.option("--tables", is_flag=True, help="The page tables as a forest.")
 @click.option("--p2m", is_flag=True, help="Which machine frames the guest's pages had, or would get (--placement).")
 @click.option("--map", "map_", is_flag=True, help="A picture of the guest's memory.")
+@click.option("--config", is_flag=True, help="The configuration that travels with the stream.")
+@click.option(
+    "--against",
+    metavar="OTHER",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Which sections of the device model's state the QEMU that saved OTHER, a stream as well, would not know.",
+)
 @click.option("--all", "everything", is_flag=True, help="Fold nothing, and leave nothing out that is long.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, with a key for each view.")
 @destination_options()
+@offset_option
 @click.pass_context
 def show(
     ctx: click.Context,
     /,
     stream: str,
     question: Question,
+    offset: int,
     as_json: bool,
     **asked: Any,
 ) -> None:
@@ -115,6 +125,7 @@ def show(
             ending = inspect(
                 source_of(stream),
                 question.destination,
+                offset=offset,
                 progress=bar,
                 then=then,
             )
@@ -162,10 +173,13 @@ def _views(
     tables: bool,
     p2m: bool,
     map_: bool,
+    config: bool,
+    against: str | None,
     everything: bool,
 ) -> Iterator[View]:
     """The views that were asked for."""
-    if all(one is None or one is False for one in (record, vcpu, rounds, pfn, walk, tables, p2m, map_)):
+    plain = (record, vcpu, rounds, pfn, walk, tables, p2m, map_, config, against)
+    if all(one is None or one is False for one in plain):
         yield _contents_view(everything)
     if record is not None:
         yield _record_view(record, hexdump, everything)
@@ -173,6 +187,10 @@ def _views(
         yield _vcpu_view(vcpu)
     if rounds:
         yield _rounds_view()
+    if config:
+        yield _config_view()
+    if against is not None:
+        yield _against_view(against)
     yield from _memory_views(pfn, walk, vcpu, tables, p2m, map_)
 
 
@@ -223,6 +241,27 @@ def _rounds_view() -> View:
     from migrate.reports.inspection import rounds
 
     return View("rounds", rounds.render_rounds, rounds.rounds_object)
+
+
+def _config_view() -> View:
+    from migrate.reports.inspection import configuration
+
+    return View("config", configuration.render_config, configuration.config_object)
+
+
+def _against_view(name: str) -> View:
+    from migrate.inspection.reading import NotInStream, inspect
+    from migrate.inspection.records.device_model import state_of
+    from migrate.reports.inspection import configuration
+
+    other = inspect(name, then=state_of)
+    if other is None:
+        raise NotInStream(f"there is no device model's state in {name}")
+    return View(
+        "against",
+        lambda i, console: configuration.render_against(i, other, name, console),
+        lambda i: configuration.against_object(i, other),
+    )
 
 
 def _memory_views(

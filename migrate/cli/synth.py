@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from migrate.destination.releases import Release
     from migrate.rules.declaring import Rule
 
-CONTAINERS = ("libxc", "libxl", "xl")
+CONTAINERS = ("libxc", "libxl", "xl", "libvirt")
 HVM_KINDS = ("hvm", "pvh")
 # From here on a guest is written piece by piece, and never is in memory as a whole.
 BIG = 64 << 20

@@ -8,7 +8,7 @@ import click
 
 from migrate.cli.check import reason_of
 from migrate.cli.ending import ExitCode, complain, echo
-from migrate.cli.options import Question, destination_options, source_of
+from migrate.cli.options import Question, destination_options, offset_option, source_of
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
@@ -20,6 +20,7 @@ ORDERS = ("restore", "build", "bottom-up", "top-down")
 @click.command(epilog="Exit code: 0 every call succeeds; 1 one fails; 2 wrong usage or unreadable input; 3 not judged.")
 @click.argument("stream", metavar="STREAM", type=click.Path(allow_dash=True, readable=False))
 @destination_options()
+@offset_option
 @click.option(
     "--order",
     type=click.Choice(ORDERS),
@@ -42,6 +43,7 @@ def trace(
     ctx: click.Context,
     stream: str,
     question: Question,
+    offset: int,
     order: str,
     cost: bool,
     only: str | None,
@@ -68,7 +70,7 @@ def trace(
         return _trace(judgement, destination, order, only == "failed", form)
 
     try:
-        ending = judge(source_of(stream), vcpus=destination.vcpus, then=then)
+        ending = judge(source_of(stream), vcpus=destination.vcpus, offset=offset, then=then)
     except BrokenPipeError:
         raise
     except (OSError, TransportError) as error:

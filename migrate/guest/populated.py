@@ -27,12 +27,18 @@ class PopulatedPfns:
     """The pfns that libxc has given a frame (`populate_pfns`), as runs: once there, a page stays.
 
     A pfn of which nothing can be told any more counts as one that has a page.
+
+    Attributes
+    ----------
+    pages:
+        how many there are; what it was when track was lost.
     """
 
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._ends: list[int] = []  # exclusive
         self.lost_track = False
+        self.pages = 0
 
     def __contains__(self, pfn: int) -> bool:
         return self.lost_track or self._covers(pfn, pfn + 1)
@@ -68,6 +74,7 @@ class PopulatedPfns:
         if first < last:
             start = min(start, self._starts[first])
             end = max(end, self._ends[last - 1])
+        self.pages += end - start - sum(self._ends[first:last]) + sum(self._starts[first:last])
         self._starts[first:last] = [start]
         self._ends[first:last] = [end]
 

@@ -16,6 +16,7 @@ from streams.records import (
     DomainStart,
     Event,
     ImageStart,
+    LibvirtStart,
     LibxlRecord,
     LibxlStart,
     PageData,
@@ -32,9 +33,11 @@ from streams.wire.framing import (
     XL_HEADER,
     RecordType,
     libxl_record_name,
+    padded,
     record_name,
     xapi_block_name,
 )
+from streams.wire.libvirt import LIBVIRT_HEADER
 
 if TYPE_CHECKING:
     from streams.pages import PfnWords
@@ -46,6 +49,7 @@ class Layer(StrEnum):
 
     XAPI = "xapi"
     XL = "xl"
+    LIBVIRT = "libvirt"
     LIBXL = "libxl"
     LIBXC = "libxc"
 
@@ -54,12 +58,13 @@ class Header(StrEnum):
     """Headers, which have no record type."""
 
     XL = "xl header"
+    LIBVIRT = "libvirt header"
     LIBXL = "libxl header"
     IMAGE = "image header"
     DOMAIN = "domain header"
 
 
-# How each layer calls its records; xl has none.
+# How each layer calls its records; xl and libvirt have none.
 NAMES: Mapping[Layer, Callable[[int], str]] = {
     Layer.XAPI: xapi_block_name,
     Layer.LIBXL: libxl_record_name,
@@ -197,11 +202,16 @@ class Logbook(Consumer):
                 if item.type == RecordType.PAGE_DATA:
                     self._rounds[-1] = len(self.rounds) - 1
             case XlStart():
-                self._note(Layer.XL, 0, XL_HEADER.size + len(item.optional_data), _HEADERS.index(Header.XL))
+                size = XL_HEADER.size + len(item.optional_data)
+                self._note(Layer.XL, item.offset, size, _HEADERS.index(Header.XL))
+            case LibvirtStart():
+                size = LIBVIRT_HEADER.size + len(item.xml)
+                self._note(Layer.LIBVIRT, item.offset, size, _HEADERS.index(Header.LIBVIRT))
             case LibxlStart():
                 self._note(Layer.LIBXL, item.offset, LIBXL_HEADER.size, _HEADERS.index(Header.LIBXL))
-            case LibxlRecord():
+            case LibxlRecord() if item.missing < RECORD_HEADER.size + padded(item.length):
                 self._note(Layer.LIBXL, item.offset, item.length, item.type, item.index)
+                self._cut = bool(item.missing)
             case XapiBlock():
                 # What a libxc block's header gives as its length counts for nothing: the image follows.
                 self._note(Layer.XAPI, item.offset, len(item.body) and item.length, item.id, item.index)

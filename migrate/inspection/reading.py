@@ -168,6 +168,7 @@ def inspect(
     placement: str | None = None,
     vcpus: int | None = None,
     l3_rule: str | None = None,
+    offset: int = 0,
     progress: Callable[[int, int | None], None] | None = None,
     then: Callable[[Inspection], T],
 ) -> T:
@@ -189,11 +190,11 @@ def inspect(
         for an unknown target or placement.
     """
     destination = destination or Destination(target, placement, l3_rule=l3_rule, vcpus=vcpus)
-    with _rereadable(source) as again, open_transport(again) as transport:
+    with _rereadable(source, whole=offset > 0) as again, open_transport(again) as transport:
         judgement = Judgement(transport, _name(source), destination.vcpus)
         judgement.watch_checkpoints([destination])
         log = Logbook(judgement.restorer)
-        drive(Decoder(log).run(), transport, progress)
+        drive(Decoder(log, offset=offset).run(), transport, progress)
         judgement.finish(transport.position)
         return then(Inspection(transport, judgement, log, destination))
 
@@ -203,7 +204,8 @@ def _name(source: Source) -> str:
 
 
 @contextmanager
-def _rereadable(source: Source) -> Iterator[Source]:
+def _rereadable(source: Source, *, whole: bool) -> Iterator[Source]:
+    """The source, or a copy of what cannot be read again: all of it, or no more than the beginning of no stream."""
     if isinstance(source, bytes | bytearray | memoryview):
         yield source
         return
@@ -212,7 +214,7 @@ def _rereadable(source: Source) -> Iterator[Source]:
         if stat.S_ISREG(os.fstat(fd).st_mode):
             yield fd
             return
-        with open(fd, "rb", closefd=False) as pipe, _copied(pipe) as copy:
+        with open(fd, "rb", closefd=False) as pipe, _copied(pipe, whole=whole) as copy:
             yield copy
         return
     assert isinstance(source, str | os.PathLike)
@@ -220,7 +222,7 @@ def _rereadable(source: Source) -> Iterator[Source]:
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         yield source
         return
-    with open(source, "rb") as pipe, _copied(pipe) as copy:
+    with open(source, "rb") as pipe, _copied(pipe, whole=whole) as copy:
         yield copy
 
 
@@ -234,11 +236,11 @@ def _recognised(head: bytes) -> bool:
 
 
 @contextmanager
-def _copied(pipe: BinaryIO) -> Iterator[int]:
+def _copied(pipe: BinaryIO, *, whole: bool) -> Iterator[int]:
     with tempfile.TemporaryFile(prefix="migrate-") as file:
         head = pipe.read(_HEAD)
         file.write(head)
-        if _recognised(head):  # what is no stream may have no end
+        if whole or _recognised(head):  # what is no stream may have no end
             shutil.copyfileobj(pipe, file, 1 << 20)
         file.flush()
         os.lseek(file.fileno(), 0, os.SEEK_SET)

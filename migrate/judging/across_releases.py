@@ -123,6 +123,7 @@ def compare(
     ignore: Sequence[str] = (),
     verify: bool = False,
     max_expansion: int = MAX_EXPANSION,
+    offset: int = 0,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Comparison:
     """Reports of one stream for releases and, if wanted, forms of the 4 GiB rule, from one reading.
@@ -147,6 +148,7 @@ def compare(
         questions=destinations,
         verify=verify,
         max_expansion=max_expansion,
+        offset=offset,
         then=then,
     )
     return compared

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from migrate.destination.destination import Destination
 from migrate.judging.judgement import Judgement
-from migrate.rules.declaring import Effect, Layer
+from migrate.rules.declaring import Effect, Layer, Stage
 from migrate.rules.findings import Finding
 from migrate.rules.selection import Selection
 from migrate.toolstack.restore import Restorer
@@ -42,6 +42,7 @@ FORMATS = ("libxc", "libxl", "xl")
 VERIFIER = "verify-stream-v2"
 _DESTINATION = Destination(placement="low")  # where frames land is no matter of structure
 _STRUCTURE = frozenset({Layer.CON, Layer.HDR, Layer.FRM, Layer.REC, Layer.ORD})
+_BY_CONFIGURATION = frozenset({"CON-37", "CON-38", "CON-39", "CON-40"})  # of which the verifier knows nothing
 # Enforced by others, and in their lesser form by the verifier as well.
 _IN_THE_LESSER_FORM = frozenset({"HDR-10"})
 
@@ -73,7 +74,9 @@ class StructureResult:
 
 def minds(finding: Finding) -> bool:
     """Whether a finding makes a stream a bad one: the toolstack refuses its form, or the verifier objects."""
-    if finding.rule.layer not in _STRUCTURE:
+    if finding.rule.layer not in _STRUCTURE or finding.step is Stage.DEVICE_MODEL:
+        return False
+    if finding.rule.id in _BY_CONFIGURATION:
         return False
     if finding.effect is Effect.HYPERCALL:
         # Contents are the hypervisor's business; that there are any at all is a matter of form.
@@ -107,7 +110,7 @@ class _Narrator(Restorer):
     def event(self, item: Event) -> None:
         """Told in a line, PAGE_DATA records by their number."""
         match item:
-            case Recognised(name) if name != self._form and name in (*FORMATS, "xapi"):
+            case Recognised(name) if name != self._form and name in (*FORMATS, "libvirt", "xapi"):
                 raise WrongFormatError(f"the stream is of format {name}, not {self._form}")
             case PageData():
                 self._page_records += 1

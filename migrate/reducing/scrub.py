@@ -22,17 +22,21 @@ from numpy.typing import NDArray
 
 from migrate.destination.placement import NAMES as PLACEMENTS
 from migrate.judging.check import judge
+from migrate.reducing.device_state import private_ranges
 from migrate.reducing.items import CHANGED, state_of
 from migrate.reducing.pages_read import Batch, Needed, as_array, frames, levels
 from migrate.toolstack.restore import MAX_RECORD
+from streams.containers import BODY_LIMIT
 from streams.decoder import Consumer, Decoder, drive
 from streams.hvm_context import entries
+from streams.other_files import MAGICS_TOLD_BY, find_stream
 from streams.pages import PfnWords
 from streams.records import (
     Breach,
     Damage,
     DomainStart,
     Event,
+    LibvirtStart,
     LibxlRecord,
     PageData,
     Place,
@@ -44,6 +48,7 @@ from streams.records import (
 )
 from streams.transports import open_transport
 from streams.wire.framing import (
+    EMULATOR_HEADER,
     HVM_SAVE_HEADER,
     P2M_ENTRY_SIZE,
     P2M_HEADER,
@@ -228,6 +233,8 @@ class _Look(Consumer):
         match item:
             case XlStart() if item.optional_data:
                 self.left["xl's configuration of the domain"] += 1
+            case LibvirtStart():
+                self.left["libvirt's XML of the domain"] += 1
             case LibxlRecord():
                 self._libxl_record(item)
             case XapiBlock() if item.id not in XAPI_LENGTH_UNREAD:
@@ -243,24 +250,47 @@ class _Look(Consumer):
             case Unread():
                 self.unread = item.reason
             case Trailing():
-                self._zero("bytes after the end", item.offset, item.length, item.length)
+                self._behind(item)
 
     def _libxl_record(self, record: LibxlRecord) -> None:
         """Of a device model's state only what is looked at stays."""
         body = record.offset + RECORD_HEADER.size
         if record.type == LibxlRecordType.EMULATOR_CONTEXT:
-            kept = len(record.body)
-            self._zero("device models' states", body + kept, record.length - kept)
+            header = EMULATOR_HEADER.size
+            state, size = record.body[header:], max(0, record.length - header)
+            if record.missing:  # libxl takes what is missing for zeros
+                self._state(state.ljust(min(size, BODY_LIMIT), b"\0"), size, body + header, len(state))
+            else:
+                self._state(state, size, body + header, size)
         elif record.length:
             self.left[f"libxl records of type {record.type:#x}"] += 1
 
     def _xapi_block(self, block: XapiBlock) -> None:
-        """Of all blocks but xenopsd's own only what is looked at stays."""
+        """Of all blocks but xenopsd's own and the device model's nothing is looked at."""
         if block.id == XapiBlockId.XENOPS:
             self.left["xenopsd's state of the domain"] += 1
             return
-        kept = len(block.body)
-        self._zero("xapi blocks", block.offset + XAPI_BLOCK_HEADER.size + kept, block.length - kept)
+        start = block.offset + XAPI_BLOCK_HEADER.size
+        if block.id == XapiBlockId.QEMU_TRAD:
+            self._state(block.body, block.length, start, block.length)
+        else:
+            self._zero("xapi blocks", start, block.length)
+
+    def _state(self, state: bytes, size: int, start: int, there: int) -> None:
+        """A device model's state of a size, of which `there` bytes are in the stream from `start` on."""
+        for at, length in private_ranges(state, size):
+            self._zero("device models' data", start + at, max(0, min(length, there - at)))
+        if there > len(state):  # more than any state has: nobody looks further
+            self._zero("device models' data", start + len(state), there - len(state))
+        self.left["device models' states, their data apart"] += 1
+
+    def _behind(self, item: Trailing) -> None:
+        """Of what follows the end that stays by which one tells another stream, zeros and all else apart."""
+        another = find_stream(item.content)
+        at = len(item.content) - len(item.content.lstrip(b"\0")) if another is None else another.offset
+        end = min(item.length, at + (1 if another is None else MAGICS_TOLD_BY))
+        for start, length in ((0, at), (end, item.length - end)):
+            self._zero("bytes after the end", item.offset + start, length, length)
 
     def wants_body(self, place: Place) -> bool:
         """Bodies that are looked into."""

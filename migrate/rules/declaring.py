@@ -64,7 +64,10 @@ class Effect(Enum):
 
 
 class Stage(StrEnum):
-    """How far the restore has come: the new domain, headers, records, and at END contexts, pins, the p2m."""
+    """How far the restore has come: the new domain, headers, records, at END contexts, pins and the p2m.
+
+    The device model comes last.
+    """
 
     CREATE = "create"
     HEADERS = "headers"
@@ -72,6 +75,7 @@ class Stage(StrEnum):
     CONTEXT = "context"
     PIN = "pin"
     P2M = "p2m"
+    DEVICE_MODEL = "device-model"
 
 
 class Verdict(StrEnum):

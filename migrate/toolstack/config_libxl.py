@@ -213,6 +213,8 @@ def _hvm_problems(config: DomainConfig) -> list[Problem]:
 _ASSIGNMENT = re.compile(
     r"""^[ \t]*(\w+)[ \t]*=[ \t]*(?:"([^"\n]*)"|'([^'\n]*)'|(0x[0-9a-fA-F]{1,15}|\d{1,18}))""", re.M
 )
+# Before the first of them only blanks and comments may stand.
+_BEGINNING = re.compile(r"(?:[\s;]|#[^\n]*)*(?:\Z|[A-Za-z_]\w*[ \t]*\+?=)")
 
 
 def read_cfg(raw: bytes) -> DomainConfig:
@@ -222,6 +224,9 @@ def read_cfg(raw: bytes) -> DomainConfig:
         text = text_of(raw)
     except Unusable as error:
         return DomainConfig(source, problems=(Problem(f"the configuration is no xl.cfg: {error}", "xl"),))
+    if not _BEGINNING.match(text):
+        begins = f"it begins with {text.lstrip()[:20]!r}; expected NAME = VALUE"
+        return DomainConfig(source, problems=(Problem(f"the configuration is no xl.cfg: {begins}", "xl"),))
     found = {name: double or single or number for name, double, single, number in _ASSIGNMENT.findall(text)}
     kind = KINDS.get(found.get("type") or ("hvm" if found.get("builder", "").startswith("hvm") else "pv"))
     memory, most, vcpus = (integer(found.get(key)) for key in ("memory", "maxmem", "vcpus"))

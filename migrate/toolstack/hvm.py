@@ -64,7 +64,10 @@ class HvmRestore:
 
     def page_data(self, record: PageData, *, verifying: bool) -> None:
         """REC-11: the types of an HVM guest's pages say nothing."""
+        known = self.guest.populated.pages
         self.guest.populated.add(record.words)
+        if self.session.frames is not None:
+            self.session.frames.add(self.guest.populated.pages - known, record.place)
         if record.words.has_tables and not self._typed_tables:
             self._typed_tables = True
             self.report(

@@ -163,7 +163,9 @@ class PvRestore:
             self.report("REC-09", f"pfn {again:#x} comes twice: the later word counts", record.place, pfn=again)
         if types.any() and guest.width == 4:
             self._l4_in_pae(record, pfns, types)
-        guest.state[pfns] |= np.where(_GETS_FRAME[types], SENT | FRAMED, SENT).astype(np.uint8)
+        gets_frame = _GETS_FRAME[types]
+        self._count_frames(pfns[gets_frame], record.place)
+        guest.state[pfns] |= np.where(gets_frame, SENT | FRAMED, SENT).astype(np.uint8)
         if not words.data_pages:
             return
         has_data = words.has_data
@@ -286,7 +288,7 @@ class PvRestore:
         guest.reach(int(named[near].max(initial=0)))
         if not self._leftovers:
             self._look_for_leftovers(record, ordinals, data_pfns, entries)
-        self._gets_frames(named[present & near])
+        self._gets_frames(named[present & near], record.place)
         return True
 
     def _look_for_leftovers(
@@ -314,10 +316,18 @@ class PvRestore:
             message = f"{what}: a host that guards against L1TF {does}"
             self.report("REC-29", message, record.place, pfn=pfn, slot=slot, since=since, until=until)
 
-    def _gets_frames(self, named: NDArray[np.int64]) -> None:
+    def _count_frames(self, pfns: NDArray[np.int64], place: Place) -> None:
+        """CON-39: these pfns are given a frame unless they have one."""
+        frames = self.session.frames
+        if frames is not None and frames.counting:
+            frames.add(len(np.unique(pfns[self.guest.state[pfns] & FRAMED == 0])), place)
+
+    def _gets_frames(self, named: NDArray[np.int64], place: Place | None = None) -> None:
         """What a page table names and has no frame yet is given one."""
         fresh = named[self.guest.state[named] & FRAMED == 0]
         if fresh.size:
+            if place is not None:
+                self._count_frames(fresh, place)
             self.guest.state[fresh] |= FRAMED | REFERENCED
 
     def _catch_up(self) -> None:

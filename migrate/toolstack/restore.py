@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Protocol
 from migrate.destination import releases
 from migrate.destination.releases import LONG_RECORD, SHORT_RECORD, Release
 from migrate.rules.catalogue import RULES
-from migrate.rules.declaring import Effect, GuestKind, Layer, Stage
+from migrate.rules.declaring import Effect, GuestKind, Layer, Severity, Stage
 from migrate.rules.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
 from migrate.toolstack.containers import ContainerChecks
 from migrate.toolstack.passes import RoundCounter
 from migrate.toolstack.session import Session
 from migrate.xen.hypercalls import SetCpuPolicy, SetTscInfo
 from streams.decoder import MOST_WORDS
+from streams.other_files import find_stream
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
 from streams.records import (
     Breach,
@@ -26,6 +27,7 @@ from streams.records import (
     DomainStart,
     Event,
     ImageStart,
+    LibvirtStart,
     LibxlRecord,
     LibxlStart,
     PageData,
@@ -89,6 +91,9 @@ BREACHES: dict[Breach, str] = {
     Breach.LIBXL_VERSION: "CON-09",
     Breach.LIBXL_BIG_ENDIAN: "CON-10",
     Breach.XAPI_SIGNATURE: "CON-30",
+    Breach.LIBXL_RECORD_CUT: "CON-35",
+    Breach.LIBVIRT_HEADER: "CON-36",
+    Breach.LIBVIRT_XML_CUT: "CON-36",
 }
 
 
@@ -159,13 +164,15 @@ class Restorer:
             case Damage():
                 self.damage(item)
             case Trailing():
-                self.trailing(item.offset, item.length)
+                self.trailing(item.offset, item.length, item.content)
             case ImageStart():
                 self.image_header(item.header, item.offset)
             case DomainStart():
                 self.domain_header(item.header, item.offset)
             case XlStart():
-                self.containers.xl_header(item.header, item.optional_data)
+                self.containers.xl_header(item)
+            case LibvirtStart():
+                self.containers.libvirt_header(item)
             case LibxlStart():
                 self.containers.libxl_header(item.header, item.offset)
             case Recognised() if self.facts.container == "unknown":
@@ -232,7 +239,7 @@ class Restorer:
         else:
             self._header("HDR-09", f"domain type {header.type}; expected 1 (PV) or 2 (HVM)", offset)
             self.session.course.end_unknown = True
-        self.containers.guest_is(self.facts.guest)
+        self.containers.image_is(self.facts.guest, offset)
 
     def _header(self, rule: str, message: str, offset: int, **fields: object) -> None:
         self.report(rule, message, offset=offset, step=Stage.HEADERS, **fields)  # type: ignore[arg-type]
@@ -507,20 +514,43 @@ class Restorer:
 
     def damage(self, damage: Damage) -> None:
         """The grammar broke."""
+        if damage.breach in _END_OF_CHECKPOINTED and self.facts.checkpoints:
+            self.session.course.broke_off = True
+            return  # a checkpointed stream just stops
+        if damage.breach is Breach.LIBXL_RECORD_CUT:
+            self.containers.libxl_cut(damage)
+            return
         self.session.course.broke_off = True
         if damage.place is not None and damage.place.length > MAX_RECORD:
             return  # FRM-02 has told of the length
-        if damage.breach in _END_OF_CHECKPOINTED and self.facts.checkpoints:
-            return  # a checkpointed stream just stops
         rule = RULES[BREACHES[damage.breach]]
         step = Stage.HEADERS if rule.layer in (Layer.HDR, Layer.CON) else Stage.RECORD
-        call = self.facts.container if rule.layer is Layer.CON else damage.reader
-        self.report(rule.id, damage.message, damage.place, offset=damage.offset, step=step, call=call)
+        self.report(rule.id, damage.message, damage.place, offset=damage.offset, step=step, call=damage.reader)
 
-    def trailing(self, offset: int, length: int) -> None:
-        """Bytes after the end."""
-        rule = "CON-22" if self.facts.container in ("libxl", "xl") else "FRM-09"
-        self.report(rule, f"{length} bytes follow the end of the stream", offset=offset)
+    def trailing(self, offset: int, length: int, content: bytes = b"") -> None:
+        """Bytes after the end, and what they begin with where somebody has looked."""
+        message = f"{length} bytes follow the end of the stream"
+        severity = None
+        if (another := find_stream(content)) is not None:
+            at = offset + another.offset
+            message += (
+                f"; another stream ({another.container}) begins at byte {at} ({at:#x}), which --offset {at} reads"
+            )
+        elif content and not content.strip(b"\0"):
+            message += ", all of them zeros" if len(content) == length else ", the first of them zeros"
+            if not self._has_state:
+                severity = Severity.WARNING
+                message += (
+                    f"; so is the END at {self.session.course.end_offset:#x}, which no state of the guest stands "
+                    "before: from there on the file was never written (a full disk, or a hole in a sparse file)"
+                )
+        rule = "CON-22" if self.facts.container in ("libxl", "xl", "libvirt") else "FRM-09"
+        self.report(rule, message, offset=offset, severity=severity)
+
+    @property
+    def _has_state(self) -> bool:
+        """Whether any state of the guest's processors has come."""
+        return any(map(self.session.seen.get, (RecordType.X86_PV_VCPU_BASIC, RecordType.HVM_CONTEXT)))
 
     def unchecked_faults(self) -> None:
         """What changes no verdict: only asked where `complete` had steps to give."""
@@ -568,4 +598,4 @@ _TOLD_BY_LENGTH = frozenset(
         RecordType.SHARED_INFO,
     }
 )
-_END_OF_CHECKPOINTED = frozenset({Breach.RECORD_HEADER_CUT, Breach.RECORD_CUT, Breach.NO_END})
+_END_OF_CHECKPOINTED = frozenset({Breach.RECORD_HEADER_CUT, Breach.RECORD_CUT, Breach.NO_END, Breach.LIBXL_RECORD_CUT})

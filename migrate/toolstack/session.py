@@ -11,7 +11,9 @@ from streams.wire.framing import RecordType
 
 if TYPE_CHECKING:
     from migrate.rules.findings import Collector, Finding
+    from migrate.toolstack.config import DomainConfig
     from migrate.toolstack.facts import StreamFacts
+    from migrate.toolstack.frame_count import FrameCount
     from migrate.xen.hypercalls import Call
     from streams.records import Place
     from streams.transports import Transport
@@ -80,19 +82,20 @@ class Session:
         where earlier bytes can be read again from, if at all.
     vcpus:
         the domain's vcpu count; None to believe the stream.
-    domain_type:
-        what a configuration that travels with the stream calls the guest.
     seen:
         how many records of each type were taken.
     calls:
         what Xen was asked for while records were read, in order.
+    config:
+        the configuration that the domain is created from; None where none was read.
+    frames:
+        counts the frames that the guest needs, where a configuration limits them.
     """
 
     collector: Collector
     facts: StreamFacts
     transport: Transport | None = None
     vcpus: int | None = None
-    domain_type: object = None
     course: Course = field(default_factory=Course)
     guests: Guests = Guests.NONE
     version: int = 0
@@ -101,7 +104,14 @@ class Session:
     static_data_end: bool = False
     verifying: bool = False
     met_pages: bool = False
+    config: DomainConfig | None = None
+    frames: FrameCount | None = None
     _last_asked: dict[object, object] = field(default_factory=dict)
+
+    @property
+    def domain_type(self) -> str | None:
+        """What a configuration that travels with the stream calls the guest: pv, hvm or pvh."""
+        return None if self.config is None else self.config.kind
 
     def report(self, rule: str, message: str, place: Place | None = None, **fields: Any) -> Finding:
         """Report a breach of a rule; see `Collector.report`."""

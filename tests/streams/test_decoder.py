@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams import decoder
-from streams.decoder import LIBXL_BODY_LIMIT, PAGES_PER_GIVE, Consumer, Decoder, drive
+from streams import containers
+from streams.containers import BODY_LIMIT
+from streams.decoder import PAGES_PER_GIVE, Consumer, Decoder, drive
 from streams.feeder import Feeder
 from streams.pages import PfnWords
 from streams.records import (
@@ -185,17 +186,15 @@ def test_progress_is_told_with_every_64th_answer(records: int) -> None:
     assert {size for _, size in told} <= {len(HEADERS) + 8 * records + 8}
 
 
-def test_of_a_device_models_blob_only_its_beginning_is_asked_for() -> None:
-    record = rec(3, bytes(1 << 20))
-    data = LIBXL.replace(rec(3, bytes(40)), record)
-    transport = Logged(data)
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_device_models_state_is_kept_whole_unless_it_is_longer_than_any(more: int) -> None:
+    length = BODY_LIMIT + more
+    data = LIBXL.replace(rec(3, bytes(40)), rec(3, bytes(length)))
     listener = Listener()
-    drive(Decoder(listener).run(), transport)
+    drive(Decoder(listener).run(), Logged(data))
     (kept,) = [r for r in listener.told if isinstance(r, LibxlRecord) and r.type == 3]
-    assert kept.length == 1 << 20
-    assert len(kept.body) < 1024
-    blob = data.index(record)
-    assert not [r for r in transport.given if r[1] > blob + 1024 and r[0] < blob + len(record)]
+    assert kept.length == length
+    assert len(kept.body) == length if not more else len(kept.body) < 1024
 
 
 def test_libxl_records_are_told_with_their_offsets_and_numbers() -> None:
@@ -210,8 +209,8 @@ def test_libxl_records_are_told_with_their_offsets_and_numbers() -> None:
 
 @pytest.mark.parametrize(("length", "kept"), [(100, 100), (103, 103), (104, 104), (105, 13)])
 def test_libxl_bodies_are_kept_whole_up_to_a_limit(length: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder, "LIBXL_BODY_LIMIT", 104)
-    monkeypatch.setattr(decoder, "HEAD_SIZE", 5)
+    monkeypatch.setattr(containers, "BODY_LIMIT", 104)
+    monkeypatch.setattr(containers, "HEAD_SIZE", 5)
     body = bytes(range(length))
     listener = listen(LIBXL[:16] + rec(2, body) + rec(0))
     first, last = (r for r in listener.told if isinstance(r, LibxlRecord))
@@ -222,7 +221,7 @@ def test_libxl_bodies_are_kept_whole_up_to_a_limit(length: int, kept: int, monke
 
 @pytest.mark.parametrize("limit", [4, 7, 8])
 def test_the_optional_data_of_an_xl_file_are_told_up_to_a_limit(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder, "LIBXL_BODY_LIMIT", limit)
+    monkeypatch.setattr(containers, "BODY_LIMIT", limit)
     assert listen(XL).told[1] == (XlHeader(XL_MAGIC, 0x01020304, 3, 0, 7), b"\3\0\0\0{}\0"[:limit])
     assert [r.type for r in listen(XL).records] == [0x02, 0x10, 0x09, 0x00]
     (damage,) = listen(XL[:54]).damages
@@ -409,7 +408,7 @@ def test_a_damaged_image_header_is_named(at: int, replacement: bytes, breach: Br
         (LIBXL[:8] + struct.pack(">II", 1, 0) + LIBXL[16:], Breach.LIBXL_VERSION),
         (LIBXL[:8] + struct.pack(">II", 2, 1) + LIBXL[16:], Breach.LIBXL_BIG_ENDIAN),
         (LIBXL[:20], Breach.RECORD_HEADER_CUT),
-        (LIBXL[: LIBXL.index(rec(3, bytes(40))) + 30], Breach.RECORD_CUT),
+        (LIBXL[:-30], Breach.LIBXL_RECORD_CUT),
     ],
 )
 def test_a_damaged_wrapper_is_named(data: bytes, breach: Breach) -> None:
@@ -426,13 +425,18 @@ CUTS = [
     (SMALL[:43], Breach.RECORD_HEADER_CUT, 40, "the input ends in a record header: 3 of 8 bytes"),
     (SMALL[:50], Breach.RECORD_CUT, 40, "the input ends in record 0 X86_PV_INFO: 2 of 8 bytes"),
     (SMALL[:79], Breach.RECORD_CUT, 64, "the input ends in record 2 HVM_CONTEXT: 7 of 8 bytes"),
-    (XL[:40], Breach.XL_MAGIC, 40, "the input ends in the 48-byte xl header"),
+    (XL[:40], Breach.XL_MAGIC, 40, "the input ends in the xl header: 40 of 48 bytes"),
     (XL[:50], Breach.OPTIONAL_DATA_CUT, 50, "the input ends in the optional data: 2 of 7 bytes"),
     (XL[:60], Breach.NO_LIBXL_STREAM, 55, "the payload begins with 4c 69 62 78 6c; expected a libxl stream (LibxlFmt)"),
-    (XL[:65], Breach.LIBXL_HEADER_CUT, 55, "the input ends in the 16-byte libxl header"),
+    (XL[:65], Breach.LIBXL_HEADER_CUT, 55, "the input ends in the libxl header: 10 of 16 bytes"),
     (XL[:74], Breach.RECORD_HEADER_CUT, 71, "the input ends in a libxl record header: 3 of 8 bytes"),
     (XL[:90], Breach.IMAGE_HEADER_CUT, 79, "the input ends in the image header: 11 of 24 bytes"),
-    (LIBXL[: IN_LIBXL + 30], Breach.RECORD_CUT, IN_LIBXL, "the input ends in libxl record 1 (type 3): 22 of 40 bytes"),
+    (
+        LIBXL[: IN_LIBXL + 30],
+        Breach.LIBXL_RECORD_CUT,
+        IN_LIBXL,
+        "the input ends in libxl record 1 (type 3): 22 of 40 bytes",
+    ),
     (XAPI[:20], Breach.RECORD_HEADER_CUT, 15, "the input ends in a block header: 5 of 16 bytes"),
     (XAPI[:33], Breach.RECORD_CUT, 15, "the input ends in block 0 (id 0xf): 2 of 4 bytes"),
     (XAPI, Breach.NO_END, len(XAPI), "no End_of_image block here"),
@@ -533,5 +537,5 @@ def test_nothing_is_asked_for_that_a_length_merely_claims() -> None:
     assert max(asked) <= 24
     # The body of a libxl record that long is passed over but for its first bytes.
     assert isinstance(request, Give)
-    assert request.n <= LIBXL_BODY_LIMIT
+    assert request.n <= BODY_LIMIT
     assert isinstance(decoding.send(bytes(request.n)), Skip)

@@ -184,8 +184,12 @@ def test_any_prefix_is_described_in_one_line(prefix):
     ],
 )
 def test_changed_line_ends_are_told_by_the_magic(change, words):
-    for magic in (XL_MAGIC, encode_image(b"<domain/>\0", b"")):
+    for magic in (XL_MAGIC + b"\4\3\2\1", encode_image(b"<domain/>\0", b"")):
         assert words in translated_newlines(change(magic + b"\1\2\3")).what
+
+
+def test_another_damage_of_a_magic_is_no_changed_line_end():
+    assert translated_newlines(XL_MAGIC[:-1] + b"!\4\3\2\1") is None
 
 
 def test_changed_line_ends_of_a_xapi_image_are_told_by_its_signature():

@@ -1,8 +1,7 @@
-"""How what lies around a libxc image is shown: headers, records and blocks of xl, libxl and xapi."""
+"""How what lies around a libxc image is shown: headers, records and blocks of xl, libvirt, libxl and xapi."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ from migrate.counting import count
 from migrate.inspection.logbook import Header, Layer
 from migrate.inspection.names import CHECKPOINT_STATES, EMULATORS, LIBXL_OPTIONS, XL_FLAGS, names_of
 from migrate.inspection.records.cursor import Cursor, Field
+from migrate.inspection.records.device_model import state_fields, state_line
 from migrate.inspection.records.kind import (
     MOST_READ,
     About,
@@ -24,7 +24,8 @@ from migrate.inspection.records.kind import (
     size_of,
     text,
 )
-from migrate.toolstack.containers import LONGEST_TEXT
+from migrate.toolstack.config import LONGEST_CONFIG, ConfigSource
+from migrate.toolstack.configuration import read
 from streams.sexp import SexpError, parse
 from streams.sexp import fields as sexp_fields
 from streams.wire.framing import (
@@ -32,6 +33,7 @@ from streams.wire.framing import (
     EMULATOR_HEADER,
     LIBXL_HEADER,
     XL_CONFIG_LENGTH,
+    XL_FLAG_JSON,
     XL_HEADER,
     CheckpointState,
     EmulatorHeader,
@@ -40,7 +42,8 @@ from streams.wire.framing import (
     XapiBlockId,
     XlHeader,
 )
-from streams.wire.qemu import HEAD_SIZE, device_state
+from streams.wire.libvirt import LIBVIRT_HEADER, LibvirtHeader, decode_header
+from streams.wire.qemu import HEAD_SIZE
 
 _DEEPEST = 16
 _LONGEST_NUMBER = 1 << 16
@@ -48,40 +51,39 @@ _LONGEST_NUMBER = 1 << 16
 # -- xl ---------------------------------------------------------------------------------------------
 
 
-def _xl_config(raw: bytes) -> tuple[int, Any] | None:
-    """The domain config in a whole xl header: how many bytes it takes, and what it says (None where unreadable).
+def xl_config(raw: bytes) -> tuple[bytes, ConfigSource] | None:
+    """The configuration in a whole xl header, and whose it is; None where there is none.
 
-    None where there is none. Raises struct.error for less than a header.
+    Raises struct.error for less than a header.
     """
     header = XlHeader._make(XL_HEADER.unpack_from(raw))
     optional = raw[XL_HEADER.size :]
     if header.optional_data_len < XL_CONFIG_LENGTH.size or len(optional) < XL_CONFIG_LENGTH.size:
         return None
     (length,) = XL_CONFIG_LENGTH.unpack_from(optional)
-    config = optional[XL_CONFIG_LENGTH.size :][:length]
-    if len(config) > LONGEST_TEXT:
-        return length, None
-    try:
-        return length, json.loads(config.rstrip(b"\0").decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        return length, None
+    source = ConfigSource.JSON if header.mandatory_flags & XL_FLAG_JSON else ConfigSource.CFG
+    return optional[XL_CONFIG_LENGTH.size :][:length], source
+
+
+def _config_line(raw: bytes, source: ConfigSource, what: str) -> str:
+    config = read(raw, source)
+    words = []
+    if config is not None:
+        words += [config.name[:80]] if config.name is not None else []
+        words += [config.kind] if config.kind is not None else []
+        words += [count(config.max_vcpus, "vcpu")] if config.max_vcpus is not None else []
+    refused = config.refused if config is not None else None
+    words.append(f"{what} of {count(len(raw), 'byte')}" + (f", which {refused.by} refuses" if refused else ""))
+    return ", ".join(words)
 
 
 def _xl_line(about: About) -> str:
-    found = _xl_config(about.body)
-    if found is None:
-        return "no domain config"
-    length, config = found
-    parts = config if isinstance(config, dict) else {}
-    created, built = (part if isinstance(part := parts.get(key), dict) else {} for key in ("c_info", "b_info"))
-    words = [f"{str(value)[:80]}" for value in (created.get("name"), created.get("type")) if value is not None]
-    vcpus = built.get("max_vcpus")
-    words += [count(vcpus, "vcpu")] if isinstance(vcpus, int) else []
-    return ", ".join([*words, f"config of {count(length, 'byte')}"])
+    found = xl_config(about.body)
+    return "no domain config" if found is None else _config_line(*found, "config")
 
 
 def _xl_fields(cursor: Cursor) -> Iterator[Field]:
-    config = _xl_config(cursor.raw) if len(cursor.raw) >= XL_HEADER.size else None
+    config = xl_config(cursor.raw) if len(cursor.raw) >= XL_HEADER.size else None
     yield from cursor.named(XL_HEADER, XlHeader, {"mandatory_flags": flags(XL_FLAGS)})
     if config is None:
         return
@@ -89,10 +91,36 @@ def _xl_fields(cursor: Cursor) -> Iterator[Field]:
     (length,) = XL_CONFIG_LENGTH.unpack(cursor.take(XL_CONFIG_LENGTH.size))
     yield Field("config_length", start, length)
     start, raw = cursor.offset, cursor.take(min(length, cursor.left))
-    if config[1] is None:
-        yield Field("config", start, raw, "not readable as JSON")
-    else:
-        yield replace(_from_json("config", config[1], cursor.most), offset=start)
+    yield _config_field("config", raw, config[1], start, cursor.most)
+
+
+def _config_field(name: str, raw: bytes, source: ConfigSource, start: int, most: int) -> Field:
+    """A configuration: JSON as a tree, any other as the text that it is."""
+    from migrate.toolstack.config import Unusable, text_of
+    from migrate.toolstack.config_libxl import parsed
+
+    try:
+        config = text_of(raw)
+    except Unusable as error:
+        return Field(name, start, raw, str(error))
+    if source is not ConfigSource.JSON:
+        return Field(name, start, config)
+    try:
+        return replace(_from_json(name, parsed(config), most), offset=start)
+    except Unusable:
+        return Field(name, start, raw, "not readable as JSON")
+
+
+def _libvirt_line(about: About) -> str:
+    header = decode_header(about.body)
+    xml = _config_line(about.body[LIBVIRT_HEADER.size :][: header.xml_length], ConfigSource.XML, "XML")
+    return f"version {header.version}, {xml}"
+
+
+def _libvirt_fields(cursor: Cursor) -> Iterator[Field]:
+    yield from cursor.named(LIBVIRT_HEADER, LibvirtHeader)
+    start, raw = cursor.offset, cursor.take(cursor.left)
+    yield _config_field("xml", raw, ConfigSource.XML, start, cursor.most)
 
 
 def _from_json(name: str, value: Any, most: int, depth: int = 0) -> Field:
@@ -135,22 +163,13 @@ def _xenstore_fields(cursor: Cursor) -> Iterator[Field]:
         yield Field(text(key), start, text(value))
 
 
-def _state(raw: bytes) -> str:
-    return str(device_state(raw) or "its state begins as no QEMU writes it")
-
-
 def _emulator_context_line(about: About) -> str:
-    return f"{_emulator(about)}: {_state(about.body[EMULATOR_HEADER.size :])}"
+    return f"{_emulator(about)}: {state_line(about.body[EMULATOR_HEADER.size :])}"
 
 
 def _emulator_context_fields(cursor: Cursor) -> Iterator[Field]:
     yield from _emulator_fields(cursor)
-    yield from _state_fields(cursor)
-
-
-def _state_fields(cursor: Cursor) -> Iterator[Field]:
-    state, start = device_state(cursor.raw[cursor.at :]), cursor.offset
-    yield Field("state", start, cursor.take(cursor.left), str(state) if state else "")
+    yield from state_fields(cursor)
 
 
 def _checkpoint_line(body: CheckpointState) -> str:
@@ -168,7 +187,7 @@ def _xenops_line(about: About) -> str:
 
 
 def _xenops_fields(cursor: Cursor) -> Iterator[Field]:
-    if cursor.left > LONGEST_TEXT:
+    if cursor.left > LONGEST_CONFIG:
         return
     start, raw = cursor.offset, cursor.take(cursor.left)
     try:
@@ -199,6 +218,7 @@ _CONTEXT_NEEDED = EMULATOR_HEADER.size + HEAD_SIZE
 
 CONTAINERS: Kinds = {
     (Layer.XL, Header.XL): Kind(_xl_line, MOST_READ, _xl_fields),
+    (Layer.LIBVIRT, Header.LIBVIRT): Kind(_libvirt_line, MOST_READ, _libvirt_fields),
     (Layer.LIBXL, Header.LIBXL): packed(LIBXL_HEADER, LibxlHeader, _libxl_line, options=flags(LIBXL_OPTIONS)),
     (Layer.LIBXL, LibxlRecordType.END): always("the libxl stream is complete"),
     (Layer.LIBXL, LibxlRecordType.LIBXC_CONTEXT): always("the libxc image follows"),
@@ -210,11 +230,11 @@ CONTAINERS: Kinds = {
     (Layer.LIBXL, LibxlRecordType.CHECKPOINT_STATE): packed(
         CHECKPOINT_STATE, CheckpointState, _checkpoint_line, control_id=numbers(CHECKPOINT_STATES)
     ),
-    (Layer.XAPI, XapiBlockId.XENOPS): Kind(_xenops_line, LONGEST_TEXT, _xenops_fields),
+    (Layer.XAPI, XapiBlockId.XENOPS): Kind(_xenops_line, LONGEST_CONFIG, _xenops_fields),
     (Layer.XAPI, XapiBlockId.LIBXC): always("the libxc image follows"),
     (Layer.XAPI, XapiBlockId.LIBXC_LEGACY): always("a pre-4.6 image follows"),
     (Layer.XAPI, XapiBlockId.LIBXL): size_of("a libxl stream, which nobody reads"),
-    (Layer.XAPI, XapiBlockId.QEMU_TRAD): Kind(lambda about: _state(about.body), HEAD_SIZE, _state_fields),
+    (Layer.XAPI, XapiBlockId.QEMU_TRAD): Kind(lambda about: state_line(about.body), HEAD_SIZE, state_fields),
     (Layer.XAPI, XapiBlockId.QEMU_XEN): size_of("a device model's state, which nobody reads"),
     (Layer.XAPI, XapiBlockId.DEMU): size_of("demu's state"),
     (Layer.XAPI, XapiBlockId.VARSTORED): size_of("varstored's state"),

@@ -29,7 +29,8 @@ _PLACED = {
 MIB = 1 << 20
 _ROUNDS_TOLD = 8  # one by one, per kind
 _PFNS_TOLD = 8
-_TOOLSTACK = ("libxc", "libxl", "xl", "xapi")
+_READERS = {name: name for name in ("libxc", "libxl", "xl", "libvirt", "xapi")} | {"qemu": "QEMU"}
+"""Who has checks of its own, as a finding's call and as it is written; all other calls are hypercalls."""
 
 
 # Whose entries are called slots: those of one that maps pages are many.
@@ -64,8 +65,8 @@ def _acceptance(report: Report) -> str:
 
 
 def _refusal(failure: Failure) -> str:
-    if failure.call in _TOOLSTACK:
-        subject, verb = failure.call, "refuses it"
+    if failure.call in _READERS:
+        subject, verb = _READERS[failure.call], "refuses it" + (f" with {failure.errno}" if failure.errno else "")
     else:
         subject, verb = failure.call, "fails"
         if failure.vcpu is not None:
@@ -74,7 +75,7 @@ def _refusal(failure: Failure) -> str:
             subject = f"{subject} for pfn {failure.pfn:#x}"
     if failure.signal is not None:
         verb = f"dies of {_signal_name(failure.signal)}"
-    elif failure.errno is not None and failure.call not in _TOOLSTACK:
+    elif failure.errno is not None and failure.call not in _READERS:
         verb = f"fails with {failure.errno}"
     return f"{subject} {verb} ({failure.rule}): {failure.message}"
 

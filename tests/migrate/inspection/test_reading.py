@@ -124,7 +124,9 @@ def test_a_record_that_the_input_ends_in_is_in_the_book_and_says_so():
 def test_what_stands_before_a_cut_libxl_record_is_whole():
     b = StreamBuilder.hvm()
     b.wrap("libxl")
-    assert not any(e.cut for e in log_of(b.build()[:-20]))
+    *before, last = log_of(b.build()[:-20])
+    assert not any(entry.cut for entry in before)
+    assert (last.name, last.cut) == ("EMULATOR_CONTEXT", True)
 
 
 def test_a_pipe_shows_what_the_file_does():
@@ -262,7 +264,7 @@ def test_an_hvm_context_tells_its_entries():
 def test_an_xl_header_tells_the_guest():
     b = StreamBuilder.pv(4, vcpus=2)
     b.wrap("xl")
-    b.xl_config = config = b'{"c_info": {"name": "web", "type": "pv"}, "b_info": {"max_vcpus": 2}}'
+    b.xl_config = config = b'{"c_info": {"name": "web", "type": "pv"}, "b_info": {"max_vcpus": 2, "type.pv": {}}}'
     assert the(b.build(), Header.XL) == f"web, pv, 2 vcpus, config of {len(config) + 1} bytes"  # with its NUL
 
 
