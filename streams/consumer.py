@@ -51,6 +51,10 @@ class Reading:
         self.position += len(data)
         return bytes(data)
 
+    def _up_to(self, n: int, head: bytes) -> Taking:
+        """What was taken already, and more until it is n bytes."""
+        return head + (yield from self._take(n - len(head))) if len(head) < n else head
+
     def _pass(self, n: int) -> Generator[Request, Answer, int]:
         passed = (yield Skip(n)) if n else 0
         assert isinstance(passed, int)

@@ -70,7 +70,7 @@ class ContainerDecoder(Reading):
         if not head:
             return self._nothing(start)
         if head not in _CONTAINERS:
-            head += yield from self._take(RECOGNISED_BY - len(head))
+            head = yield from self._up_to(RECOGNISED_BY, head)
             if not head[:8].strip(b"\xff") or head[8:] == IMAGE_ID.to_bytes(4, "big"):
                 self.consumer.event(Recognised("libxc"))
                 return (yield from self._libxc(head))
@@ -81,7 +81,7 @@ class ContainerDecoder(Reading):
         if container is None:
             from streams.other_files import MAGICS_TOLD_BY, damaged_magic
 
-            head += yield from self._take(MAGICS_TOLD_BY - len(head))
+            head = yield from self._up_to(MAGICS_TOLD_BY, head)
             container = damaged_magic(head)
         match container:
             case "xl":
@@ -104,20 +104,20 @@ class ContainerDecoder(Reading):
         from streams.other_files import MAGICS_TOLD_BY, SEARCHED, explain
 
         self.consumer.event(Recognised("banner" if head.startswith(MIGRATE_BANNER[: len(head)]) else "unknown"))
-        head += yield from self._take(SEARCHED + MAGICS_TOLD_BY - len(head))
+        head = yield from self._up_to(SEARCHED + MAGICS_TOLD_BY, head)
         self.consumer.event(Unread(explain(head, start)))
         return False
 
     def _libxc(self, head: bytes) -> Decoding:
         start = self.position - len(head)
-        head += yield from self._take(IMAGE_HEADER.size - len(head))
+        head = yield from self._up_to(IMAGE_HEADER.size, head)
         if not (yield from self._image_headers(head, start)):
             return False
         return bool((yield from self._records(inside_libxl=False)))
 
     def _legacy(self, head: bytes, inside: str = "") -> Decoding:
         """A stream from before 4.6, as far as it says what it is; never complete, for it is not judged."""
-        head += yield from self._take(RECOGNISED_BY - len(head))
+        head = yield from self._up_to(RECOGNISED_BY, head)
         self.consumer.event(Unread(f"a pre-4.6 stream{inside}"))
         kind = recognise(head)
         if kind is not None:
@@ -130,7 +130,7 @@ class ContainerDecoder(Reading):
 
     def _xapi(self, head: bytes) -> Decoding:
         start = self.position - len(head)
-        head += yield from self._take(len(XAPI_MAGIC) - len(head))
+        head = yield from self._up_to(len(XAPI_MAGIC), head)
         if head == XAPI_LEGACY_MAGIC:
             self.consumer.event(Recognised("xapi-legacy"))
             return (yield from self._legacy(b"", " in a xapi suspend image"))
@@ -169,7 +169,7 @@ class ContainerDecoder(Reading):
     def _xl(self, head: bytes) -> Decoding:
         start = self.position - len(head)
         self.consumer.event(Recognised("xl"))
-        head += yield from self._take(XL_HEADER.size - len(head))
+        head = yield from self._up_to(XL_HEADER.size, head)
         if not head.startswith(XL_MAGIC) and len(head) >= len(XL_MAGIC):
             what = f"the xl magic does not match in all of its {len(XL_MAGIC)} bytes{_translated(head)}"
             return self._damaged(Breach.XL_MAGIC, what, start, reader="xl")
@@ -190,7 +190,7 @@ class ContainerDecoder(Reading):
     def _libvirt(self, head: bytes) -> Decoding:
         start = self.position - len(head)
         self.consumer.event(Recognised("libvirt"))
-        head += yield from self._take(LIBVIRT_HEADER.size - len(head))
+        head = yield from self._up_to(LIBVIRT_HEADER.size, head)
         if not head.startswith(LIBVIRT_MAGIC) and len(head) >= len(LIBVIRT_MAGIC):
             what = f"image magic is incorrect: {head[: len(LIBVIRT_MAGIC)]!r}; expected {LIBVIRT_MAGIC!r}"
             return self._damaged(Breach.LIBVIRT_HEADER, what + _translated(head), start, reader="libvirt")
@@ -223,7 +223,7 @@ class ContainerDecoder(Reading):
 
     def _libxl(self, head: bytes) -> Decoding:
         start = self.position - len(head)
-        head += yield from self._take(LIBXL_HEADER.size - len(head))
+        head = yield from self._up_to(LIBXL_HEADER.size, head)
         if len(head) < LIBXL_HEADER.size:
             what = cut("the libxl header", head, LIBXL_HEADER.size)
             return self._damaged(Breach.LIBXL_HEADER_CUT, what, start, reader="libxl")
@@ -240,8 +240,9 @@ class ContainerDecoder(Reading):
             return self._damaged(Breach.LIBXL_BIG_ENDIAN, what, start + 12, reader="libxl")
         index = 0
         image = None  # the libxc image, while it is interrupted by a checkpoint
+        whole = False  # an image has come to its END
         while True:
-            record = yield from self._libxl_record(index)
+            record = yield from self._libxl_record(index, behind_image=whole)
             index += 1
             if record.missing:
                 return False
@@ -259,9 +260,9 @@ class ContainerDecoder(Reading):
                 continue  # a checkpoint: libxl's turn
             if not ended:
                 return False
-            image = None
+            image, whole = None, True
 
-    def _libxl_record(self, index: int) -> Generator[Request, Answer, LibxlRecord]:
+    def _libxl_record(self, index: int, *, behind_image: bool) -> Generator[Request, Answer, LibxlRecord]:
         """The next record, told. What the input does not have of it any more, libxl takes for zeros."""
         start = self.position
         raw = yield from self._take(RECORD_HEADER.size)
@@ -271,9 +272,9 @@ class ContainerDecoder(Reading):
         passed = yield from self._pass(padded(length) - keep)
         missing = RECORD_HEADER.size - len(raw) + padded(length) - len(body) - passed
         if missing:
-            # Of a libxc image that should follow, libxc misses the header.
-            noticed = kind == LibxlRecordType.LIBXC_CONTEXT
-            breach = Breach.RECORD_HEADER_CUT if noticed else Breach.LIBXL_RECORD_CUT
+            # Without an image there is no guest; of one that should follow, libxc misses the header.
+            harmless = behind_image and kind != LibxlRecordType.LIBXC_CONTEXT
+            breach = Breach.LIBXL_RECORD_CUT if harmless else Breach.RECORD_HEADER_CUT
             if not raw:
                 what = "the libxl stream stops here, without an END record"
             elif len(raw) < RECORD_HEADER.size:

@@ -46,6 +46,7 @@ class ContainerChecks:
         self.colo = False  # control records of COLO were seen
         self._images = 0
         self._is_libxl = False
+        self._end: int | None = None  # where libxl's END is, or would be
         self._legacy_said_at: int | None = None  # where a header announces a stream from before 4.6
 
     # -- xl and libvirt ----------------------------------------------------------------------------
@@ -126,6 +127,7 @@ class ContainerChecks:
         """CON-12 to CON-21, one record."""
         if record.missing and checkpointed:
             return  # a checkpointed stream just stops
+        self._end = record.offset
 
         def report(rule: str, message: str, **fields: Any) -> None:
             what = f"libxl record {record.index}: {message}"
@@ -200,7 +202,7 @@ class ContainerChecks:
             self._report("CON-21", "the libxl stream ends without a libxc image: the guest's memory stays empty")
         guest = self.device_model.guest
         if course.ended and guest == GuestKind.HVM and not self.device_model.records and not self._facts.checkpoints:
-            self.device_model.missing(course.end_offset)
+            self.device_model.missing(self._end)
 
 
 def _xenops_objection(text: bytes) -> str | None:

@@ -140,7 +140,7 @@ def test_bytes_after_a_suspend_image_are_told_as_those_after_a_bare_one():
 def test_the_device_models_state_is_named(container):
     b = StreamBuilder.hvm()
     b.wrap(container)
-    assert check(b.build()).stream.device_model == "QEMU state version 3"
+    assert check(b.build()).stream.device_model == "QEMU state version 3, first section timer"
 
 
 @pytest.mark.parametrize("container", ["libxl", "xl", "xapi"])

@@ -1,6 +1,5 @@
 """An HVM guest's restore from end to end: what libxc refuses, what it asks Xen for, and in what order that fails."""
 
-import json
 import subprocess
 import sys
 
@@ -9,6 +8,7 @@ from project import SAMPLES
 
 from migrate import check
 from migrate.building.builder import StreamBuilder
+from migrate.building.configuration import libxl_json
 from migrate.building.hvm_contexts import PVH, Hardware, add, edit, hvm_context, pack_entry, resize
 from migrate.rules.declaring import Effect, Severity
 from streams.wire.framing import PAGE_SHIFT, PARAMS_HEADER, RecordType
@@ -80,10 +80,9 @@ def test_an_xl_config_says_how_many_vcpus_there_are():
 @pytest.mark.parametrize(("config", "rule"), [("pvh", "HVM-15"), ("hvm", None)])
 def test_an_xl_config_says_which_devices_there_are(config, rule):
     b = StreamBuilder.hvm()
-    b.libxl_after.pop(0)  # a PVH guest has no device model
-    settings = json.loads(b.xl_config)
-    settings["c_info"]["type"] = config
-    b.xl_config = json.dumps(settings).encode()
+    if config == "pvh":
+        b.libxl_after.pop(0)  # it has no device model
+    b.xl_config = libxl_json(config, 1, 1024)
     b.wrap("xl")
     found = failure(b)
     assert (found and found[0]) == rule
