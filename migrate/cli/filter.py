@@ -95,7 +95,7 @@ def _address(ctx: click.Context, param: click.Parameter, asked: str | None) -> A
     "--fail-on",
     type=click.Choice(["error", "warning"]),
     help="Least severity that makes the exit code 1 (default error). With --guard, findings of the severity named here "
-    "also stop the stream; unless it is named, only a refusal does.",
+    "also stop the stream; unless it is named, only a refusal does, and what the destination host may go down for.",
 )
 @click.option(
     "--report",

@@ -173,11 +173,22 @@ class Judgement:
 
     def refusal(self, destination: Destination) -> Finding | None:
         """The first thing that stops the restore, if any does: no more work than that takes."""
-        fatal = [finding for _, finding in self._while_reading(destination) if finding.fatal]
-        first = next(filter(self.session.course.in_time, fatal), None)
-        if first is None and (trace := self.replay(destination, exact=False)) is not None:
-            first = next((finding for finding in trace.findings if finding.fatal), None)
-        return first or next(iter(fatal), None)
+        return self._first(destination, harm=False)
+
+    def guarded_against(self, destination: Destination) -> Finding | None:
+        """The refusal; where there is none, the first thing that a host may go down for."""
+        return self._first(destination, harm=True)
+
+    def _first(self, destination: Destination, *, harm: bool) -> Finding | None:
+        met = [finding for _, finding in self._while_reading(destination)]
+        found = [finding for finding in met if self.session.course.in_time(finding)]
+        if not any(finding.fatal for finding in found) and (trace := self.replay(destination, exact=False)) is not None:
+            found += trace.findings
+        found += [finding for finding in met if not self.session.course.in_time(finding)]
+        first = next((finding for finding in found if finding.fatal), None)
+        if first is None and harm:
+            first = next((finding for finding in found if finding.effect.harms_host), None)
+        return first
 
     def report(self, destination: Destination, selection: Selection) -> Report:
         """The report for one destination."""

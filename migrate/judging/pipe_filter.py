@@ -289,7 +289,7 @@ class Filter:
         return False
 
     def _minds(self, finding: Finding) -> bool:
-        if finding.fatal:
+        if finding.fatal or finding.effect.harms_host:
             return True
         if self._fail_on is None or not self._selection.wants(finding.rule):
             return False
@@ -299,9 +299,9 @@ class Filter:
         """END is here and held: let it go only if the replay passes."""
         judgement = self.judgement
         judgement.complete()
-        refusal = judgement.refusal(self._destination)
-        if refusal is not None:
-            self._stop(f"{refusal.message} ({refusal.rule.id})")
+        reason_to_stop = judgement.guarded_against(self._destination)
+        if reason_to_stop is not None:
+            self._stop(f"{reason_to_stop.message} ({reason_to_stop.rule.id})")
         elif reason := judgement.unjudged_because():
             self._stand_down(reason)
         elif self._fail_on is not None:

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from project import SAMPLES
 
 from migrate.building.builder import StreamBuilder
+from migrate.cli.explain import violating_stream
 from migrate.destination.destination import Destination
 from migrate.judging.check import check
 from migrate.judging.judgement import Judgement
 from migrate.judging.pipe_filter import Filter, Mode
+from migrate.reports.rules.pages import conditions
+from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
 from migrate.rules.selection import Selection
 from migrate.testing.strategies import damaged_streams, streams
@@ -455,6 +458,17 @@ def test_an_ignored_warning_does_not_stop_a_guarded_stream(send):
     data = late()
     came, outcome = send(data, mode=Mode.GUARD, fail_on=Severity.ERROR, selection=Selection(ignore=["ORD-14"]))
     assert (came, outcome.stopped) == (data, None)
+
+
+@pytest.mark.parametrize("harm", [rule.id for rule in RULES.values() if rule.effect.harms_host])
+def test_no_option_lets_pass_what_a_host_goes_down_for(send, harm):
+    rule = RULES[harm]
+    data, target = violating_stream(rule), conditions(rule).target
+    options = {"mode": Mode.GUARD, "target": target, "selection": Selection(ignore=[harm])}
+    for fail_on in (None, Severity.ERROR):
+        came, outcome = send(data, fail_on=fail_on, **options)
+        assert came == data.removesuffix(END)
+        assert outcome.stopped.endswith(f"({harm})")
 
 
 @pytest.mark.parametrize("container", ["libxc", "libxl", "xl"])
