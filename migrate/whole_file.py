@@ -18,7 +18,9 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EX
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str], *, private: bool = False, replace: bool = True) -> Iterator[IO[bytes]]:
+def whole_file(
+    path: str | os.PathLike[str], *, private: bool = False, replace: bool = True, follow: bool = True
+) -> Iterator[IO[bytes]]:
     """A binary file to write, which can be read back; it gets its name once all has been written.
 
     Where something goes wrong, at the last moment included (a full disk may tell that on closing), nothing is left
@@ -28,23 +30,25 @@ def whole_file(path: str | os.PathLike[str], *, private: bool = False, replace: 
     Parameters
     ----------
     path:
-        where to; a link to a file stays one, and the file that it leads to is written.
+        where to.
     private:
         that nobody but its owner may read it. A file that is replaced keeps the permissions it had.
     replace:
         whether it may take the place of another.
+    follow:
+        whether a link stays one, and it is the file that it leads to which is written.
 
     Raises
     ------
     FileExistsError
         where it may not.
     OSError
-        for a file that cannot be written.
+        for a file that cannot be written, and in the place of what is no regular file, such as a device.
     """
-    real = os.path.realpath(path)
+    real = os.path.realpath(path) if follow else os.path.abspath(path)
     folder = os.path.dirname(real)
     beside = os.path.join(folder, _PREFIX + secrets.token_hex(8))
-    there = _permissions(real)
+    there = _permissions(real, follow=follow)
     if there is not None and not replace:
         raise _about(path, errno.EEXIST)
 
@@ -77,11 +81,17 @@ def whole_file(path: str | os.PathLike[str], *, private: bool = False, replace: 
         raise
 
 
-def _permissions(path: str) -> int | None:
+def _permissions(path: str, *, follow: bool) -> int | None:
+    """Of the regular file that is there, if there is one; a link counts as none where it is not followed."""
     try:
-        return stat.S_IMODE(os.stat(path).st_mode)
+        mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return None
+    if stat.S_ISLNK(mode) and not follow:
+        return None
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return stat.S_IMODE(mode)
 
 
 def _name_anew(beside: str, path: str) -> None:

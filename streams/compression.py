@@ -1,4 +1,4 @@
-"""How compressed input is recognised and decoded: gzip, xz and zstd, into pieces of bounded size.
+"""How compressed input is recognised and decoded: gzip, bzip2, xz, lzma, zstd and lz4, into pieces of bounded size.
 
 Each decoder is a generator over a `Source` of compressed bytes. Members, streams or frames that follow one
 another are one stream, as the command-line tools have it. Nothing is imported before it is needed.
@@ -81,6 +81,67 @@ def _gunzip(raw: Source) -> Iterator[bytes]:
             pending = member.unconsumed_tail
             yield piece
         pending = member.unused_data.lstrip(b"\0")
+        while not pending and (more := raw.some(COMPRESSED_PIECE)):
+            pending = more.lstrip(b"\0")
+
+
+def _bunzip2(raw: Source) -> Iterator[bytes]:
+    """Decode bzip2 streams one after another; zero bytes after one are padding."""
+    import bz2
+
+    yield from _streams(raw, "bzip2", bz2.BZ2Decompressor, OSError, "the rest of a stream")
+
+
+def _unlzma(raw: Source) -> Iterator[bytes]:
+    """Decode the one stream of a .lzma file, xz's predecessor, which has no checksum."""
+    import lzma
+
+    def begin() -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=DECODER_MEMORY)
+
+    yield from _streams(raw, "lzma", begin, lzma.LZMAError, "the rest of a stream")
+
+
+def _unlz4(raw: Source) -> Iterator[bytes]:
+    """Decode LZ4 frames one after another; skippable ones are passed over."""
+    try:
+        import lz4.frame
+    except ImportError:
+        raise Undecodable("the input is compressed with lz4, and the Python package lz4 is missing", 0) from None
+    yield from _streams(raw, "lz4", lz4.frame.LZ4FrameDecompressor, RuntimeError, "the rest of a frame")
+
+
+class _Decompressor(Protocol):
+    """What the decoders of bz2, lzma and lz4 have in common."""
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes | None: ...
+
+
+def _streams(
+    raw: Source, codec: str, begin: Callable[[], _Decompressor], failure: type[Exception], rest: str
+) -> Iterator[bytes]:
+    """Decode streams one after another; zero bytes after one are padding."""
+    pending = raw.some(COMPRESSED_PIECE)
+    while pending:
+        stream = begin()
+        while not stream.eof:
+            if stream.needs_input:
+                pending = pending or raw.some(COMPRESSED_PIECE)
+                if not pending:
+                    raise _ends_early(codec, raw.position, rest)
+            fed, pending = pending, b""
+            try:
+                piece = stream.decompress(fed, DECODED_PIECE)
+            except failure as error:
+                raise _undecodable(codec, raw.position - len(fed), error) from error
+            yield piece
+        pending = (stream.unused_data or b"").lstrip(b"\0")
         while not pending and (more := raw.some(COMPRESSED_PIECE)):
             pending = more.lstrip(b"\0")
 
@@ -195,16 +256,48 @@ def _whole(raw: Source, n: int, what: str) -> bytes:
     return data
 
 
+def _is_lzma(head: bytes) -> bool:
+    """Whether a .lzma header begins here: the format has no magic.
+
+    Behind the usual properties stand the size of the dictionary, a power of two or three times one, and that of the
+    data or all ones.
+    """
+    dictionary, size = int.from_bytes(head[1:5], "little"), int.from_bytes(head[5:LZMA_HEADER], "little")
+    powers = {1 << n for n in range(12, 32)} | {3 << n for n in range(11, 30)}
+    return len(head) >= LZMA_HEADER and dictionary in powers and (size == (1 << 64) - 1 or 0 < size < 1 << 38)
+
+
+LZMA_HEADER = 13
+
+
 class Codec(NamedTuple):
-    """A kind of compression: its name, how its data may begin, and what turns them into bounded pieces."""
+    """A kind of compression.
+
+    Attributes
+    ----------
+    magics:
+        how its data may begin.
+    decode:
+        what turns them into bounded pieces.
+    confirm:
+        what else must be so of the first `LONGEST_MAGIC` bytes.
+    """
 
     name: str
     magics: tuple[bytes, ...]
     decode: Callable[[Source], Iterator[bytes]]
+    confirm: Callable[[bytes], bool] = bool
+
+    def fits(self, head: bytes) -> bool:
+        """Whether data of this kind begin so."""
+        return head.startswith(self.magics) and self.confirm(head)
 
 
 GZIP = Codec("gzip", (b"\x1f\x8b",), _gunzip)
+BZIP2 = Codec("bzip2", (b"BZh",), _bunzip2)
 XZ = Codec("xz", (b"\xfd7zXZ\x00",), _unxz)
+LZMA = Codec("lzma", (b"\x5d\x00\x00",), _unlzma, _is_lzma)
 ZSTD = Codec("zstd", (ZSTD_MAGIC, *ZSTD_SKIPPABLE), _unzstd)
-CODECS = (GZIP, XZ, ZSTD)
-LONGEST_MAGIC = max(len(magic) for codec in CODECS for magic in codec.magics)
+LZ4 = Codec("lz4", (b"\x04\x22\x4d\x18",), _unlz4)
+CODECS = (GZIP, BZIP2, XZ, LZMA, ZSTD, LZ4)
+LONGEST_MAGIC = max(LZMA_HEADER, *(len(magic) for codec in CODECS for magic in codec.magics))

@@ -12,12 +12,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import singledispatch
-from typing import TYPE_CHECKING
 
 from streams.bodies import Body, Opaque, decode_body, encode_body
-from streams.decoder import Answer, Decoder, Decoding, Give, Taking, drive
+from streams.decoder import Decoder, drive
 from streams.pages import PfnWords
-from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
+from streams.records import (
+    Breach,
+    Damage,
+    DomainStart,
+    Event,
+    ImageStart,
+    LibvirtStart,
+    LibxlRecord,
+    LibxlStart,
+    PageData,
+    Place,
+    Record,
+    Trailing,
+    Unread,
+    XapiBlock,
+    XapiStart,
+    XlStart,
+)
+from streams.requests import Answer, Decoding, Give, Taking
 from streams.transports import PIECE, BytesTransport
 from streams.wire.framing import (
     DOMAIN_HEADER,
@@ -29,17 +46,11 @@ from streams.wire.framing import (
     XAPI_LENGTH_UNREAD,
     XAPI_MAGIC,
     XL_HEADER,
-    DomainHeader,
-    ImageHeader,
-    LibxlHeader,
     LibxlRecordType,
     RecordType,
-    XlHeader,
     padded,
 )
-
-if TYPE_CHECKING:
-    from streams.legacy import LegacyStream
+from streams.wire.libvirt import LIBVIRT_HEADER
 
 # -- what a stream is made of -----------------------------------------------------------------------
 
@@ -53,68 +64,29 @@ class DecodeError(ValueError):
         what is wrong.
     offset:
         byte offset of what is wrong.
-    rule:
-        id of the rule that names the damage; None for a stream of a kind that is not read.
+    breach:
+        how the grammar is broken; None for a stream of a kind that is not read.
     """
 
-    def __init__(self, message: str, offset: int, rule: str | None = None) -> None:
+    def __init__(self, message: str, offset: int, breach: Breach | None = None) -> None:
         super().__init__(f"at 0x{offset:x}: {message}")
         self.message = message
         self.offset = offset
-        self.rule = rule
-
-
-@dataclass(frozen=True, slots=True)
-class XlStart:
-    """Header of an `xl save` file and its optional data, whose length in the header follows the data."""
-
-    offset: int
-    header: XlHeader
-    optional_data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class LibxlStart:
-    """Header of a libxl stream."""
-
-    offset: int
-    header: LibxlHeader
-
-
-@dataclass(frozen=True, slots=True)
-class XapiStart:
-    """Signature of a xapi suspend image."""
-
-    offset: int
-    signature: bytes = XAPI_MAGIC
-
-
-@dataclass(frozen=True, slots=True)
-class ImageStart:
-    """Header of a libxc image."""
-
-    offset: int
-    header: ImageHeader
-
-
-@dataclass(frozen=True, slots=True)
-class DomainStart:
-    """Domain header of a libxc image."""
-
-    offset: int
-    header: DomainHeader
-
-
-@dataclass(frozen=True, slots=True)
-class Trailing:
-    """What follows the end of the stream."""
-
-    offset: int
-    content: bytes
+        self.breach = breach
 
 
 Item = (
-    XlStart | LibxlStart | LibxlRecord | XapiStart | XapiBlock | ImageStart | DomainStart | Body | PageData | Trailing
+    XlStart
+    | LibvirtStart
+    | LibxlStart
+    | LibxlRecord
+    | XapiStart
+    | XapiBlock
+    | ImageStart
+    | DomainStart
+    | Body
+    | PageData
+    | Trailing
 )
 
 
@@ -155,7 +127,7 @@ class Recorder:
     def __init__(self) -> None:
         self.items: list[Item] = []
         self.broken: DecodeError | None = None
-        self._xl: XlHeader | None = None
+        self._front: XlStart | LibvirtStart | None = None
         # Bytes that are read and in no item yet, and the offset of their first.
         self._pending = bytearray()
         self._at = 0
@@ -211,47 +183,6 @@ class Recorder:
 
     # -- streams.decoder.Consumer ------------------------------------------------------------------
 
-    def container(self, name: str) -> None:
-        """Keep the signature of a xapi image; other containers are told by their headers."""
-        if name == "xapi":
-            self.items.append(XapiStart(0, self._take(0, len(XAPI_MAGIC))))
-
-    def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
-        """Wait for the libxl header: only there all of the optional data has been read."""
-        self._xl = header
-
-    def libxl_header(self, header: LibxlHeader, offset: int) -> None:
-        """Keep the header, and the xl one before it."""
-        if self._xl is not None:
-            self.items.append(XlStart(0, self._xl, self._take(XL_HEADER.size, offset)))
-        self.items.append(LibxlStart(offset, header))
-        self._take(offset, offset + LIBXL_HEADER.size)
-
-    def libxl_record(self, record: LibxlRecord) -> None:
-        """Keep the record with all of its body."""
-        start = record.offset + RECORD_HEADER.size
-        body = self._take(start, start + record.length)
-        self.items.append(replace(record, body=body, padding=self._padding(start, record.length)))
-
-    def xapi_block(self, block: XapiBlock) -> None:
-        """Keep the block with all of its body."""
-        start = block.offset + XAPI_BLOCK_HEADER.size
-        size = 0 if block.id in XAPI_LENGTH_UNREAD else block.length
-        self.items.append(replace(block, body=self._take(start, start + size)))
-
-    def legacy(self, stream: LegacyStream) -> None:
-        """Nothing is kept of a stream that is not read."""
-
-    def image_header(self, header: ImageHeader, offset: int) -> None:
-        """Keep the header."""
-        self.items.append(ImageStart(offset, header))
-        self._take(offset, offset + IMAGE_HEADER.size)
-
-    def domain_header(self, header: DomainHeader, offset: int) -> None:
-        """Keep the header."""
-        self.items.append(DomainStart(offset, header))
-        self._take(offset, offset + DOMAIN_HEADER.size)
-
     def wants_body(self, place: Place) -> bool:
         """Every body."""
         return True
@@ -264,33 +195,60 @@ class Recorder:
         """Keep them."""
         return bytes(data)
 
-    def record(self, record: Record | PageData) -> None:
+    def event(self, item: Event) -> None:
+        """Keep what it says, with all of its bytes."""
+        match item:
+            case XlStart() | LibvirtStart():
+                self._front = item  # only where the libxl header comes all of its configuration has been read
+            case XapiStart():
+                self._keep(replace(item, signature=self._take(0, len(XAPI_MAGIC))))
+            case LibxlStart():
+                if isinstance(self._front, XlStart):
+                    self._keep(replace(self._front, optional_data=self._take(XL_HEADER.size, item.offset)))
+                elif self._front is not None:
+                    self._keep(replace(self._front, xml=self._take(LIBVIRT_HEADER.size, item.offset)))
+                self._keep(item, LIBXL_HEADER.size)
+            case ImageStart():
+                self._keep(item, IMAGE_HEADER.size)
+            case DomainStart():
+                self._keep(item, DOMAIN_HEADER.size)
+            case LibxlRecord() if not item.missing:
+                start = item.offset + RECORD_HEADER.size
+                body = self._take(start, start + item.length)
+                self._keep(replace(item, body=body, padding=self._padding(start, item.length)))
+            case XapiBlock():
+                start = item.offset + XAPI_BLOCK_HEADER.size
+                size = 0 if item.id in XAPI_LENGTH_UNREAD else item.length
+                self._keep(replace(item, body=self._take(start, start + size)))
+            case Record() | PageData():
+                self._record(item)
+            case Damage():
+                self.broken = DecodeError(item.message, item.offset, item.breach)
+            case Unread():
+                self.broken = DecodeError(item.reason, 0)
+            case Trailing():
+                self._keep(replace(item, content=self._take(item.offset, item.offset + item.length)))
+
+    def _keep(self, item: Item, size: int = 0) -> None:
+        self.items.append(item)
+        if size:
+            self._take(self._at, self._at + size)
+
+    def _record(self, record: Record | PageData) -> None:
         """Keep the record; a PAGE_DATA that is not made of header, words and whole pages as it is."""
         place = record.place
         raw = self._take(place.body, place.body + place.length)
         self._padding(place.body, place.length)
         if isinstance(record, Record):
-            self.items.append(decode_body(record))
+            self._keep(decode_body(record))
         elif len(page_data_body(record)) == place.length:
-            self.items.append(record)
+            self._keep(record)
         else:
-            self.items.append(Opaque(place, raw, padding=record.padding))
-
-    def damage(self, damage: Damage) -> None:
-        """Keep what broke."""
-        self.broken = DecodeError(damage.message, damage.offset, damage.rule)
-
-    def not_judged(self, reason: str) -> None:
-        """Keep why there is nothing to record."""
-        self.broken = DecodeError(reason, 0)
-
-    def trailing(self, offset: int, length: int) -> None:
-        """Keep what follows."""
-        self.items.append(Trailing(offset, self._take(offset, offset + length)))
+            self._keep(Opaque(place, raw, padding=record.padding))
 
 
 def decode(data: bytes | bytearray | memoryview) -> Stream:
-    """All of a stream, of any container the decoder reads: libxc, libxl, xl, xapi.
+    """All of a stream, of any container the decoder reads: libxc, libxl, xl, libvirt, xapi.
 
     A checkpointed stream may stop after a checkpoint; any other has to be complete.
 
@@ -328,6 +286,11 @@ def encode_item(item: Item) -> bytes:
 @encode_item.register
 def _(item: XlStart) -> bytes:
     return XL_HEADER.pack(*item.header._replace(optional_data_len=len(item.optional_data))) + item.optional_data
+
+
+@encode_item.register
+def _(item: LibvirtStart) -> bytes:
+    return LIBVIRT_HEADER.pack(*item.header._replace(xml_length=len(item.xml))) + item.xml
 
 
 @encode_item.register

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streams.decoder import Answer, Decoding, Give
+from streams.requests import Answer, Decoding, Give
 
 # How far the buffer is consumed before what is used up is thrown away.
 COMPACT_AT = 1 << 16

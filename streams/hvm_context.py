@@ -1,7 +1,7 @@
 """The body of an HVM_CONTEXT record: Xen's saved state of a guest's virtual hardware, entry by entry.
 
 Source: Xen's public `hvm/save.h`, which also fixes the framing: entries follow one another without padding, from
-HEADER to END. Reading needs no construct; only `parse` and `build` of an entry import the layouts.
+HEADER to END. Reading needs no construct; only `parse` and `build` of an entry import it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from streams.wire.framing import HVM_SAVE_HEADER, HvmSaveHeader
+from streams.wire.hvm_entries import LAYOUTS as READERS
 from streams.wire.hvm_names import SaveType, save_name
 
 if TYPE_CHECKING:
@@ -52,7 +53,18 @@ class HvmEntry:
 
         if self.typecode == SaveType.CPU and self.length in OLD_CPU:
             return OLD_CPU[self.length]
-        return LAYOUTS.get(self.typecode)  # type: ignore[call-overload]
+        return LAYOUTS.get(self.typecode)
+
+    def read(self) -> Any:
+        """The body as the named tuple of its type (`hvm_entries.LAYOUTS`): its newest form, whatever its length.
+
+        A shorter body reads as if zeros followed, as Xen loads it; what a longer one has more is not in it. Raises
+        ValueError for a type that nobody knows.
+        """
+        layout = READERS.get(self.typecode)
+        if layout is None:
+            raise ValueError(f"no layout is known of entry type {self.typecode}")
+        return layout.read(self.body)
 
     def parse(self) -> Any:
         """The body as a construct Container.

@@ -39,7 +39,7 @@ from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3
 from streams.wire.views import view
 
 if TYPE_CHECKING:
-    from streams.decoder import Answer, Request, Taking
+    from streams.requests import Answer, Request, Taking
 
 _WIDTHS = {layout.sizeof(): width for width, layout in CONTEXT.items()}
 

@@ -515,7 +515,7 @@ class CompressedTransport(Transport):
 def open_transport(
     source: str | os.PathLike[str] | int | bytes | bytearray | memoryview, *, max_expansion: int = MAX_EXPANSION
 ) -> Transport:
-    """Open an input, and decompress it if it begins as gzip, xz or zstd do.
+    """Open an input, and decompress it if it begins as one of `CODECS` does.
 
     Parameters
     ----------
@@ -552,7 +552,7 @@ def open_transport(
         raw.close()
         raise
     for codec in CODECS:
-        if head.startswith(codec.magics):
+        if codec.fits(head):
             return CompressedTransport(raw, codec, max_expansion)
     return raw
 

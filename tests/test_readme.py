@@ -8,6 +8,7 @@ import string
 
 import click
 import pytest
+from click.testing import CliRunner
 from project import ROOT
 
 from migrate.cli.main import main
@@ -58,6 +59,20 @@ def test_examples_are_valid_commands(example):
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         command = command.get_command(click.Context(command), words.pop(0))
     command.make_parser(click.Context(command, resilient_parsing=True)).parse_args(words)
+
+
+OF_ALL_RELEASES = re.findall(r"^\$ (migrate check --target all [^\n]*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(("example", "printed"), OF_ALL_RELEASES)
+def test_what_all_releases_answer_is_what_the_page_says(example, printed, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(main, shlex.split(example)[1:])
+    assert [line.rstrip() for line in result.output.splitlines()] == printed.splitlines()
+
+
+def test_all_releases_are_asked_about_three_samples():
+    assert [example.count("sample_streams/") for example, _ in OF_ALL_RELEASES] == [3]
 
 
 def test_there_are_examples():

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.building.builder import FIRST_MFN, KERNEL_SLOT, SLOT3, Rec, StreamBuilder
+from migrate.building.hvm_contexts import PC, Hardware
 from migrate.building.parts import PAE_ROOT, PTE_RO, PTE_RW, TABLE
 from streams.pages import PIN_BIT, TYPE_SHIFT, PageType
 from streams.wire.framing import (
@@ -63,7 +64,7 @@ class Guest(Protocol):
 class HvmGuest:
     """Zero pages up to the MMIO hole and above it."""
 
-    def __init__(self, size_bytes: int, vcpus: int) -> None:
+    def __init__(self, size_bytes: int, vcpus: int, hardware: Hardware) -> None:
         pages = size_bytes >> PAGE_SHIFT
         if pages < BATCH:
             raise ValueError(f"an HVM guest of {size_bytes} bytes is too small; {BATCH * PAGE_SIZE} is the least")
@@ -71,7 +72,7 @@ class HvmGuest:
             pages += len(MMIO_HOLE)
         self.types = np.full(pages, PageType.NOTAB, np.uint8)
         self.types[MMIO_HOLE.start : MMIO_HOLE.stop] = PageType.XTAB
-        self.builder = StreamBuilder.hvm(vcpus=vcpus)
+        self.builder = StreamBuilder.hvm(vcpus=vcpus, hardware=hardware)
         top = min(pages, MMIO_HOLE.start)
         self.builder.hvm_params.update({HvmParam.STORE_PFN: top - 4, HvmParam.CONSOLE_PFN: top - 1})
 
@@ -287,6 +288,8 @@ def write_synthetic(
     extended: bool = False,
     seed: int = 0,
     sparse: bool = False,
+    hardware: Hardware = PC,
+    saver: tuple[int, int, int] | None = None,
 ) -> int:
     """Write a libxc stream of a guest with this much memory; returns its length in bytes.
 
@@ -302,6 +305,10 @@ def write_synthetic(
         passes over memory; each after the first resends one page in sixteen.
     sparse:
         leave zero pages as holes of the file.
+    hardware:
+        HVM only.
+    saver:
+        which Xen saved it, and the version of its images, as for `StreamBuilder.saved_by`.
 
     Raises
     ------
@@ -312,7 +319,9 @@ def write_synthetic(
     if kind == "pv":
         guest = PvGuest(size_bytes, width, table_share, vcpus, extended, seed)
     else:
-        guest = HvmGuest(size_bytes, vcpus)
+        guest = HvmGuest(size_bytes, vcpus, hardware)
+    if saver is not None:
+        guest.builder.saved_by(*saver)
     records = guest.builder.records
     memory = [i for i, rec in enumerate(records) if rec.type == RecordType.PAGE_DATA]
     with ExitStack() as stack:

@@ -12,7 +12,6 @@ guest on first use of `records`, or of any of the edits that need them; from the
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -21,6 +20,16 @@ import numpy as np
 from construct import Construct
 from numpy.typing import NDArray
 
+from migrate.building.configuration import domain_xml, libxl_json
+from migrate.building.hvm_contexts import (
+    CPUID_FAULTING,
+    PC,
+    PVH,
+    VIRIDIAN_FEATURES,
+    Hardware,
+    hvm_context,
+    promise_xsave,
+)
 from migrate.building.parts import (
     CPUID_LEAVES,
     DEVICE_MODEL,
@@ -37,7 +46,6 @@ from migrate.building.parts import (
     Rec,
     Vcpu,
     entry,
-    hvm_context,
     number_of,
     page_data,
     zeroed,
@@ -81,6 +89,7 @@ from streams.wire.framing import (
 )
 from streams.wire.hvm import HVM_PARAM
 from streams.wire.hvm_names import HvmParam
+from streams.wire.libvirt import LIBVIRT_HEADER, LIBVIRT_LIBXL_V2, LIBVIRT_MAGIC, LibvirtHeader
 from streams.wire.paging import ENTRIES
 from streams.wire.policy import CPUID_LEAF, MSR_ENTRY
 from streams.wire.shared_info import SHARED_INFO
@@ -119,6 +128,8 @@ class StreamBuilder:
         self.xl: dict[str, Any] = XlHeader(XL_MAGIC, XL_BYTEORDER, XL_FLAG_JSON | XL_FLAG_LIBXL_V2, 0, 0)._asdict()
         self.xl["optional_data_len"] = None  # None: as long as the optional data is
         self.optional_data: bytes | None = None
+        self.libvirt: dict[str, Any] = LibvirtHeader(LIBVIRT_MAGIC, LIBVIRT_LIBXL_V2, 0, bytes(40))._asdict()
+        self.libvirt["xml_length"] = None  # None: as long as the XML is, with its NUL
         self.libxl_before = [Rec(LibxlRecordType.LIBXC_CONTEXT, bytearray())]
         self.libxl_after = [Rec(LibxlRecordType.END, bytearray())]
         self.libxl_checkpoint = [Rec(LibxlRecordType.CHECKPOINT_END, bytearray())]
@@ -147,6 +158,7 @@ class StreamBuilder:
         self.hvm_context = bytearray()
         self.hvm_params: dict[int, int] = {}
         self._hvm_vcpus = 0
+        self._emulated = True
 
         self.rounds: list[list[int]] = []
         self.verify = False
@@ -155,6 +167,7 @@ class StreamBuilder:
         self.cut: int | None = None
         self.trailing = b""
         self._xl_config: bytes | None = None
+        self._domain_xml: bytes | None = None
         self._records: list[Rec] | None = None
 
     @classmethod
@@ -186,31 +199,48 @@ class StreamBuilder:
         return b
 
     @classmethod
-    def hvm(cls, *, vcpus: int = 1) -> StreamBuilder:
-        """An HVM (or PVH) guest of eight pages, two of them the rings, one absent."""
+    def hvm(cls, *, vcpus: int = 1, hardware: Hardware = PC) -> StreamBuilder:
+        """An HVM guest of eight pages, two of them the rings, one absent; params and policy suit its hardware."""
         b = cls(GuestType.HVM, 8)
         for _ in range(5):
             b.new_page()
         b.absent_pfn = b.new_page(PageType.XTAB)
         b.store_pfn, b.console_pfn = b.new_page(), b.new_page()
         b.hvm_params = {HvmParam.STORE_PFN: b.store_pfn, HvmParam.CONSOLE_PFN: b.console_pfn}
-        b._hvm_vcpus = vcpus
-        b.hvm_context = bytearray(hvm_context(vcpus))
-        b.libxl_after.insert(0, Rec(LibxlRecordType.EMULATOR_CONTEXT, bytearray(DEVICE_MODEL)))
-        b.libxl_checkpoint.insert(0, Rec(LibxlRecordType.EMULATOR_CONTEXT, bytearray(DEVICE_MODEL)))
-        b.xapi_blocks.insert(-1, (XapiBlockId.QEMU_TRAD, DEVICE_MODEL[EMULATOR_HEADER.size :]))
+        b._hvm_vcpus, b._emulated = vcpus, hardware.emulated
+        b.hvm_context = bytearray(hvm_context(vcpus, hardware))
+        if hardware.viridian:
+            b.hvm_params[HvmParam.VIRIDIAN] = VIRIDIAN_FEATURES
+        if hardware.xsave:
+            promise_xsave(b.cpuid_policy)
+        if hardware.msrs:
+            b.msr_policy[0]["value"] |= CPUID_FAULTING
+        if hardware.emulated:
+            b.libxl_after.insert(0, Rec(LibxlRecordType.EMULATOR_CONTEXT, bytearray(DEVICE_MODEL)))
+            b.libxl_checkpoint.insert(0, Rec(LibxlRecordType.EMULATOR_CONTEXT, bytearray(DEVICE_MODEL)))
+            b.xapi_blocks.insert(-1, (XapiBlockId.QEMU_TRAD, DEVICE_MODEL[EMULATOR_HEADER.size :]))
         return b
+
+    @classmethod
+    def pvh(cls, *, vcpus: int = 1) -> StreamBuilder:
+        """A PVH guest: like an HVM guest, but for a local APIC alone and no device model."""
+        return cls.hvm(vcpus=vcpus, hardware=PVH)
 
     def become_pv64(self) -> None:
         """Start over, in this very object, as `pv(8)`."""
         self.__dict__ = StreamBuilder.pv(8).__dict__
 
-    def become_hvm(self) -> None:
-        """Start over, in this very object, as `hvm()`."""
-        self.__dict__ = StreamBuilder.hvm().__dict__
+    def become_hvm(self, hardware: Hardware = PC) -> None:
+        """Start over, in this very object, as `hvm()` with this hardware."""
+        self.__dict__ = StreamBuilder.hvm(hardware=hardware).__dict__
+
+    def saved_by(self, major: int, minor: int, version: int) -> None:
+        """Have another Xen save it, in an image of this version; below version 3 there are no CPU policies."""
+        self.domain |= {"xen_major": major, "xen_minor": minor}
+        self.image["version"] = version
 
     def wrap(self, container: str) -> None:
-        """Put the image into a container: libxl, xl, xapi, or libxc for none."""
+        """Put the image into a container: libxl, xl, libvirt, xapi, or libxc for none."""
         self.container = container
 
     # -- memory ------------------------------------------------------------------------------------
@@ -400,27 +430,29 @@ class StreamBuilder:
     # -- bytes -------------------------------------------------------------------------------------
 
     @property
+    def _configured(self) -> tuple[str, int, int]:
+        """What a configuration tells: kind of guest, vcpus, KiB of memory."""
+        kind = self.guest.name.lower() if self._emulated else "pvh"
+        count = len(self.vcpus) if self.guest == GuestType.PV else self._hvm_vcpus
+        return kind, count, len(self.memory) * PAGE_SIZE >> 10
+
+    @property
     def xl_config(self) -> bytes:
         """The domain configuration in an `xl save` file, JSON; generated until it is set."""
-        if self._xl_config is not None:
-            return self._xl_config
-        count = len(self.vcpus) if self.guest == GuestType.PV else self._hvm_vcpus
-        memory = len(self.memory) * PAGE_SIZE >> 10
-        config = {
-            "c_info": {"type": self.guest.name.lower(), "name": "built"},
-            "b_info": {
-                "max_vcpus": count,
-                "avail_vcpus": list(range(count)),
-                "max_memkb": memory,
-                "target_memkb": memory,
-            },
-        }
-        text = json.dumps(config).encode()
-        return text + b"\n" * (len(text) % 2)  # an even length puts the libxc image at an odd offset
+        return libxl_json(*self._configured) if self._xl_config is None else self._xl_config
 
     @xl_config.setter
     def xl_config(self, value: bytes) -> None:
         self._xl_config = value
+
+    @property
+    def domain_xml(self) -> bytes:
+        """The domain's XML in an image of libvirt, without its NUL; generated until it is set."""
+        return domain_xml(*self._configured) if self._domain_xml is None else self._domain_xml
+
+    @domain_xml.setter
+    def domain_xml(self, value: bytes) -> None:
+        self._domain_xml = value
 
     def headers(self) -> bytes:
         """Image header and domain header."""
@@ -428,7 +460,13 @@ class StreamBuilder:
 
     def build(self) -> bytes:
         """The stream."""
-        wraps = {"libxc": self._libxc, "libxl": self._libxl, "xl": self._xl, "xapi": self._xapi}
+        wraps = {
+            "libxc": self._libxc,
+            "libxl": self._libxl,
+            "xl": self._xl,
+            "libvirt": self._libvirt,
+            "xapi": self._xapi,
+        }
         if self.container not in wraps:
             raise ValueError(f"no container is called {self.container!r}; there are {', '.join(wraps)}")
         return (wraps[self.container]() + self.trailing)[: self.cut]
@@ -456,6 +494,13 @@ class StreamBuilder:
         if fields["optional_data_len"] is None:
             fields["optional_data_len"] = len(optional)
         return XL_HEADER.pack(*fields.values()) + optional + self._libxl()
+
+    def _libvirt(self) -> bytes:
+        xml = self.domain_xml + b"\0"
+        fields = dict(self.libvirt)
+        if fields["xml_length"] is None:
+            fields["xml_length"] = len(xml)
+        return LIBVIRT_HEADER.pack(*fields.values()) + xml + self._libxl()
 
     def _xapi(self) -> bytes:
         parts = [self.xapi_signature]

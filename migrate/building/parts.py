@@ -9,10 +9,10 @@ from typing import Any
 
 from construct import Construct
 
+from migrate.building.qemu_state import QemuStateBuilder
 from streams.pages import DATALESS_TYPES, LEVEL_MASK, TYPE_SHIFT
 from streams.wire.framing import (
     EMULATOR_HEADER,
-    HVM_SAVE_HEADER,
     PAGE_DATA_HEADER,
     PAGE_SHIFT,
     PAGE_SIZE,
@@ -22,8 +22,6 @@ from streams.wire.framing import (
     padded,
     record_name,
 )
-from streams.wire.hvm import SAVE_HEADER
-from streams.wire.hvm_names import SAVE_MAGIC, SaveType
 from streams.wire.paging import ENTRIES, RW, US, A, D, P
 from streams.wire.policy import NO_SUBLEAF
 from streams.wire.vcpu import (
@@ -68,12 +66,8 @@ CPUID_LEAVES = (
 MSRS = ((0xCE, 0, 0),)
 
 TSC_KHZ = 0x24_9F00
-DEVICE_MODEL = EMULATOR_HEADER.pack(2, 0) + b"QEVM" + (3).to_bytes(4, "big")
-"""Body of an EMULATOR_CONTEXT record: the start of upstream QEMU's state."""
-
-# Start of hvm_hw_cpu: FXSAVE area, 16 registers, rip, rflags, cr0 (Xen insists on its bit 4).
-_HVM_CPU_START = struct.Struct("<512s128xQQQ")
-_HVM_CPU_SIZE = 1032
+DEVICE_MODEL = EMULATOR_HEADER.pack(2, 0) + QemuStateBuilder.of("timer", "0000:00:02.0/platform").build()
+"""Body of an EMULATOR_CONTEXT record: a state that upstream QEMU loads, of two of its devices."""
 
 Kind = str | int
 
@@ -89,23 +83,6 @@ def page_data(entries: Iterable[tuple[int, int, bytes | None]]) -> bytes:
     words = b"".join((kind << TYPE_SHIFT | pfn).to_bytes(8, "little") for pfn, kind, _ in listed)
     contents = b"".join(data for _, _, data in listed if data is not None)
     return PAGE_DATA_HEADER.pack(len(listed), 0) + words + contents
-
-
-def hvm_context(vcpus: int = 1) -> bytes:
-    """Body of an HVM_CONTEXT record: HEADER, one CPU entry per vcpu, END."""
-    header = {"magic": SAVE_MAGIC, "version": 1, "changeset": 2**64 - 1, "cpuid": 0x60FB1, "gtsc_khz": TSC_KHZ}
-    cpu = _HVM_CPU_START.pack(_fxsave(), KERNEL_TEXT[4], EFLAGS, CR0).ljust(_HVM_CPU_SIZE, b"\0")
-    return b"".join(
-        [
-            _hvm_entry(SaveType.HEADER, 0, SAVE_HEADER.build(header)),
-            *(_hvm_entry(SaveType.CPU, vcpu, cpu) for vcpu in range(vcpus)),
-            _hvm_entry(SaveType.END, 0, b""),
-        ]
-    )
-
-
-def _hvm_entry(typecode: int, instance: int, body: bytes) -> bytes:
-    return HVM_SAVE_HEADER.pack(typecode, instance, len(body)) + body
 
 
 def zeroed(layout: Construct) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 
 from migrate.building.big_streams import DIRTY_ONE_IN
 from migrate.building.builder import FIRST_MFN, StreamBuilder
+from migrate.building.hvm_contexts import PC, Hardware
 from migrate.building.parts import PTE_RW, TABLE, entry
 from streams.wire.framing import PAGE_SHIFT
 from streams.wire.paging import ENTRIES, PAE_L2_FIRST_XEN_SLOT, PAE_L3_LIMIT
@@ -76,9 +77,11 @@ def pv_guest(
     return b
 
 
-def hvm_guest(*, pages: int = 0, vcpus: int = 1, rounds: int = 1, seed: int = 0) -> StreamBuilder:
-    """An HVM guest; parameters as for `pv_guest`."""
-    b = StreamBuilder.hvm(vcpus=vcpus)
+def hvm_guest(
+    *, pages: int = 0, vcpus: int = 1, rounds: int = 1, seed: int = 0, hardware: Hardware = PC
+) -> StreamBuilder:
+    """An HVM guest with this hardware; other parameters as for `pv_guest`."""
+    b = StreamBuilder.hvm(vcpus=vcpus, hardware=hardware)
     rng = np.random.default_rng(seed)
     _fill(b, pages, rng)
     _resend(b, rounds, rng)

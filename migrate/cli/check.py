@@ -10,7 +10,7 @@ import click
 from migrate.cli import suggestions
 from migrate.cli.check_outputs import FORMATS, output_for
 from migrate.cli.ending import ExitCode, complain, internal_error
-from migrate.cli.options import ALL, STDIN, l3_rule_option, placement_option, source_of, target_option, vcpus_option
+from migrate.cli.options import STDIN, Question, destination_options, offset_option, source_of
 from streams.compression import MAX_EXPANSION
 
 if TYPE_CHECKING:
@@ -18,6 +18,19 @@ if TYPE_CHECKING:
 
 # With several streams the worst counts; later is worse.
 BADNESS = (ExitCode.FINE, ExitCode.UNJUDGED, ExitCode.FOUND, ExitCode.FAILED)
+
+
+class HostsAfterStreams(click.Command):
+    """A command whose `--host`, once it stands after a stream, takes all files up to the next option: a shell's *."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option for each file."""
+        if "--host" in args and not args[0].startswith("-"):
+            at = args.index("--host") + 2
+            while at < len(args) and not args[at].startswith("-"):
+                args = [*args[:at], "--host", *args[at:]]
+                at += 2
+        return super().parse_args(ctx, args)
 
 
 def _rules(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -> tuple[str, ...]:
@@ -33,26 +46,24 @@ def _rules(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -
 
 def ending_of(report: Report, fail_on: str) -> ExitCode:
     """The exit code that one stream makes, with the threshold "error" or "warning"."""
-    from migrate.rules.declaring import Severity
+    from migrate.rules.declaring import Severity, Verdict
 
     worst = report.worst()
-    if report.verdict == "refuse" or (worst is not None and worst.rank >= Severity(fail_on).rank):
+    if report.verdict == Verdict.REFUSE or (worst is not None and worst.rank >= Severity(fail_on).rank):
         return ExitCode.FOUND
-    return ExitCode.FINE if report.verdict == "accept" else ExitCode.UNJUDGED
+    return ExitCode.FINE if report.verdict == Verdict.ACCEPT else ExitCode.UNJUDGED
 
 
 @click.command(
+    cls=HostsAfterStreams,
     epilog="Exit code: 0 nothing at or above the threshold; 1 a stream is refused, or has findings at or above "
     "it; 2 wrong usage, or a stream that cannot be read; 3 not judged. With several streams each is judged "
-    "whatever becomes of the others, and the worst counts: 2, then 1, then 3, then 0."
+    "whatever becomes of the others, and the worst counts: 2, then 1, then 3, then 0.",
 )
 @click.argument(
     "streams", metavar="STREAM...", nargs=-1, required=True, type=click.Path(allow_dash=True, readable=False)
 )
-@target_option(all_too=True)
-@placement_option
-@vcpus_option
-@l3_rule_option(all_too=True)
+@destination_options(all_too=True, many_hosts=True)
 @click.option(
     "--select",
     metavar="RULES",
@@ -74,6 +85,7 @@ def ending_of(report: Report, fail_on: str) -> ExitCode:
     is_flag=True,
     help="Compare the pages of a VERIFY phase with those sent before it. Every page is read.",
 )
+@offset_option
 @click.option(
     "--max-expansion",
     metavar="N",
@@ -96,26 +108,26 @@ def ending_of(report: Report, fail_on: str) -> ExitCode:
     default="text",
     show_default=True,
     help="json: an object, or an array of them for several streams. jsonl: one object per line. sarif, junit: one "
-    "document. github: annotations for a workflow.",
+    "document. github: annotations for a workflow. markdown: a table, for several hosts.",
 )
 @click.option(
     "--quiet", "-q", is_flag=True, help="No progress; as text, verdict lines only, and none for what exits with 0."
 )
+@click.option("--any/--all", "any_host", default=True, help="With several hosts: is it enough if one takes a stream?")
 @click.pass_context
 def check(
     ctx: click.Context,
     streams: tuple[str, ...],
-    target: str,
-    placement: str,
-    vcpus: int | None,
-    l3_rule: str | None,
+    question: Question,
     select: tuple[str, ...],
     ignore: tuple[str, ...],
     verify: bool,
+    offset: int,
     max_expansion: int,
     fail_on: str,
     form: str,
     quiet: bool,
+    any_host: bool,
 ) -> None:
     """Judge streams: would the receiver restore the guest, and if not, what is the reason?
 
@@ -128,31 +140,22 @@ def check(
         raise click.UsageError("standard input can be read only once")
 
     from migrate.cli import progress
-    from migrate.destination.destination import Destination
-    from migrate.destination.releases import DISTINCT
+    from migrate.judging.across_releases import compare
     from migrate.judging.check import survey
-    from migrate.rules.extended_cr3 import L3_RULES
     from streams.transports import TransportError
 
-    many = ALL in (target, l3_rule)
-    output = output_for(form, quiet=quiet, many=many, several=many or len(streams) > 1, fail_on=fail_on)
+    output = output_for(form, question, quiet=quiet, streams=len(streams), fail_on=fail_on)
     watched = not quiet and progress.wanted()
-    try:
-        destinations = [
-            Destination(release, placement, l3_rule=rule, vcpus=vcpus)
-            for release in (DISTINCT if target == ALL else [target])
-            for rule in (L3_RULES if l3_rule == ALL else [l3_rule])
-        ]
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
     worst = ExitCode.FINE
     for name in streams:
         try:
             with progress.ProgressBar(name) if watched else nullcontext() as bar:
-                reports = survey(
+                ask = compare if question.every_release and output.compares else survey
+                answer = ask(
                     source_of(name),
-                    destinations,
+                    question.destinations,
                     verify=verify,
+                    offset=offset,
                     max_expansion=max_expansion,
                     select=select,
                     ignore=ignore,
@@ -169,11 +172,16 @@ def check(
             output.lost(name, f"internal error: {type(error).__name__}")
             ending = ExitCode.FAILED
         else:
-            ending = ExitCode.FINE
+            reports = answer if isinstance(answer, list) else answer.reports
+            endings = []
             for report in reports:
                 report.stream.name = name
-                output.show(report, ending_of(report, fail_on))
-                ending = max(ending, ending_of(report, fail_on), key=BADNESS.index)
+                endings.append(ending_of(report, fail_on))
+                output.show(report, endings[-1])
+            better = min if question.several_hosts and any_host else max
+            ending = better(endings, key=BADNESS.index)
+            if not isinstance(answer, list):
+                output.compare(answer)
         worst = max(worst, ending, key=BADNESS.index)
     output.close()
     ctx.exit(worst)

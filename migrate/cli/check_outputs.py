@@ -7,13 +7,27 @@ from typing import TYPE_CHECKING, Any
 from migrate.cli.ending import ExitCode, echo
 
 if TYPE_CHECKING:
+    from migrate.cli.options import Question
+    from migrate.judging.across_releases import Comparison
     from migrate.judging.report import Report
 
-FORMATS = ("text", "json", "jsonl", "sarif", "junit", "github")
+FORMATS = ("text", "json", "jsonl", "sarif", "junit", "github", "markdown")
 
 
 class Output:
-    """One of the formats."""
+    """One of the formats.
+
+    Attributes
+    ----------
+    compares:
+        where all releases are asked about: whether it tells which answer alike, in place of each answer.
+    """
+
+    compares = False
+
+    def compare(self, comparison: Comparison) -> None:
+        """Take the answers of all releases about one stream."""
+        raise NotImplementedError
 
     def show(self, report: Report, ending: ExitCode) -> None:
         """Take the report of one stream, and what it makes the exit code."""
@@ -56,26 +70,46 @@ class QuietOutput(Output):
             render_verdict(report, console_for())
 
 
+class ReleasesOutput(Output):
+    """For people who compare releases: those that answer alike, and which change makes the others differ."""
+
+    compares = True
+
+    def __init__(self) -> None:
+        self.first = True
+
+    def show(self, report: Report, ending: ExitCode) -> None:
+        """Nothing: the comparison tells of all."""
+
+    def compare(self, comparison: Comparison) -> None:
+        """Print the groups and the changes."""
+        from migrate.reports.verdict.releases import render_comparison
+        from migrate.reports.verdict.text import console_for
+
+        console = console_for()
+        if not self.first:
+            console.print()
+        self.first = False
+        render_comparison(comparison, console)
+
+
 class TableOutput(Output):
-    """For people who compare: a table of verdicts per stream, a row per release and form of the 4 GiB rule."""
+    """For people who compare: a table of verdicts per stream, a row per form of the 4 GiB rule."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, str]] = []
 
     def show(self, report: Report, ending: ExitCode) -> None:
         """Keep a row."""
+        from migrate.reports.verdict.sentences import failure_place
+        from migrate.rules.extended_cr3 import L3_RULES
+
         failure = report.failure
-        where = ""
-        if failure:
-            who = f"vcpu {failure.vcpu} " if failure.vcpu is not None else ""
-            page = f"pfn {failure.pfn:#x} " if failure.pfn is not None else ""
-            where = f"{failure.step}: {who}{page}{failure.call} {failure.errno or ''}".rstrip()
         row = {"stream": report.stream.name, "target": report.target, "verdict": report.verdict}
         if report.l3_rule is not None:
-            from migrate.rules.extended_cr3 import L3_RULES
-
             row["4 GiB rule"] = f"{report.l3_rule} {L3_RULES[report.l3_rule].name}"
-        self.rows.append(row | {"rule": failure.rule if failure else "", "where": where or (report.reason or "")})
+        where = failure_place(failure) if failure else report.reason or ""
+        self.rows.append(row | {"rule": failure.rule if failure else "", "where": where})
 
     def close(self) -> None:
         """Print the table."""
@@ -197,23 +231,45 @@ class GithubOutput(Output):
         echo(workflow_command("error", name, "cannot be read", why))
 
 
-def output_for(form: str, *, quiet: bool, many: bool, several: bool, fail_on: str) -> Output:
+class PoolOutput(Output):
+    """For people with several hosts: which of them would take it?"""
+
+    def __init__(self, *, as_markdown: bool) -> None:
+        self.reports: list[Report] = []
+        self.as_markdown = as_markdown
+
+    def show(self, report: Report, ending: ExitCode) -> None:
+        """Keep it."""
+        self.reports.append(report)
+
+    def close(self) -> None:
+        """Print the table."""
+        from migrate.reports.verdict.pool import markdown, render
+        from migrate.reports.verdict.text import console_for
+
+        if self.reports and self.as_markdown:
+            echo(markdown(self.reports))
+        elif self.reports:
+            render(self.reports, console_for())
+
+
+def output_for(form: str, question: Question, *, quiet: bool, streams: int, fail_on: str) -> Output:
     """The output of that format.
 
     Parameters
     ----------
+    question:
+        what is asked: as text, releases that answer alike, a table of forms of a rule or of hosts.
     quiet:
         as text, verdict lines only.
-    many:
-        several targets or forms of a rule are asked about: as text, a table.
-    several:
-        there will be more than one report.
+    streams:
+        how many are asked about.
     fail_on:
         least severity of a finding that is a failure.
     """
     match form:
         case "json":
-            return JsonOutput(several)
+            return JsonOutput(streams * len(question.destinations) > 1)
         case "jsonl":
             return JsonLinesOutput()
         case "sarif":
@@ -222,5 +278,10 @@ def output_for(form: str, *, quiet: bool, many: bool, several: bool, fail_on: st
             return JunitOutput(fail_on)
         case "github":
             return GithubOutput()
-        case _:
-            return QuietOutput() if quiet else TableOutput() if many else TextOutput()
+        case "markdown":
+            return PoolOutput(as_markdown=True)
+    if quiet:
+        return QuietOutput()
+    if question.several_hosts:
+        return PoolOutput(as_markdown=False)
+    return ReleasesOutput() if question.every_release else TableOutput() if question.every_form else TextOutput()

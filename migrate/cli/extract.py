@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli.ending import ExitCode, complain
-from migrate.cli.options import record_option, source_of, whole_number
+from migrate.cli.options import offset_option, record_option, source_of, whole_number
 from migrate.cli.output import STDOUT, stream_output
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--elf", metavar="OUT", type=click.Path(dir_okay=False), help="A core as of xl dump-core, for crash(8).")
 @click.option("--page", metavar="PFN", callback=whole_number, help="The contents of one page.")
 @record_option("The body of one record, or a header")
+@offset_option
 @click.option(
     "-o",
     "--output",
@@ -44,6 +45,7 @@ def extract(
     elf: str | None,
     page: int | None,
     record: str | None,
+    offset: int,
     out: str | None,
     force: bool,
 ) -> None:
@@ -77,9 +79,9 @@ def extract(
         raise click.UsageError(f"--{wanted[0]} needs a file: its pages are not written in order")
     try:
         if image is not None:
-            ending = _memory(stream, wanted[0], image, force=force)
+            ending = _memory(stream, wanted[0], image, offset=offset, force=force)
         else:
-            ending = _part(stream, page, record, out or STDOUT, force=force)
+            ending = _part(stream, page, record, out or STDOUT, offset=offset, force=force)
     except TransportError as error:
         complain(f"{stream}: {error}", error)
         ending = ExitCode.FAILED
@@ -91,7 +93,7 @@ def extract(
     ctx.exit(ending)
 
 
-def _memory(stream: str, form: str, out: str, *, force: bool) -> ExitCode:
+def _memory(stream: str, form: str, out: str, *, offset: int, force: bool) -> ExitCode:
     from migrate.cli import progress
     from migrate.extraction.extract import Form, NothingError
     from migrate.extraction.extract import extract as write_memory
@@ -103,7 +105,7 @@ def _memory(stream: str, form: str, out: str, *, force: bool) -> ExitCode:
             stream_output(out, force=force, sources=[stream]) as file,
             progress.ProgressBar(stream) if progress.wanted() else nullcontext() as bar,
         ):
-            written = write_memory(source_of(stream), file.fileno(), Form(form), bar)
+            written = write_memory(source_of(stream), file.fileno(), Form(form), bar, offset=offset)
     except NothingError as error:
         complain(f"{stream}: {error}", error)
         return ExitCode.FAILED if error.readable else ExitCode.UNJUDGED
@@ -130,7 +132,7 @@ def _tell(written: Extracted, out: str) -> None:
         complain(f"{out}: not all is there: {reason}")
 
 
-def _part(stream: str, page: int | None, record: str | None, out: str, *, force: bool) -> ExitCode:
+def _part(stream: str, page: int | None, record: str | None, out: str, *, offset: int, force: bool) -> ExitCode:
     """Write one page, or the body of one record."""
     from migrate.extraction.extract import NothingError, record_body
     from migrate.extraction.extract import page as one_page
@@ -161,7 +163,7 @@ def _part(stream: str, page: int | None, record: str | None, out: str, *, force:
         return ExitCode.FOUND
 
     try:
-        return inspect(source_of(stream), then=then)
+        return inspect(source_of(stream), offset=offset, then=then)
     except NotInStream as error:
         complain(f"{stream}: {error}", error)
         return ExitCode.FAILED

@@ -13,7 +13,7 @@ import click
 
 from migrate.cli import suggestions
 from migrate.cli.ending import ExitCode
-from migrate.cli.options import placement_option, size_in_bytes, target_option, vcpus_option
+from migrate.cli.options import Question, destination_options, size_in_bytes
 from migrate.cli.piping.ends import STDIN, STDOUT, Ends, need_open, need_standard_ends
 from migrate.cli.piping.messages import Messages, Silent
 from migrate.cli.piping.results import Result, refuse_doubles
@@ -23,6 +23,7 @@ from migrate.cli.piping.watching import StatusLine, Watch, bytes_to_come, show
 
 if TYPE_CHECKING:
     from migrate.cli.piping.hop import Address
+    from migrate.destination.destination import Destination
     from migrate.judging.pipe_filter import Filter, FilterResult
     from streams.forwarding import ForwardingTransport
 
@@ -37,9 +38,7 @@ class Options:
     """What a filter is asked for."""
 
     guard: bool
-    target: str
-    placement: str
-    vcpus: int | None
+    destination: Destination
     select: tuple[str, ...]
     ignore: tuple[str, ...]
     fail_on: str | None
@@ -77,9 +76,7 @@ def _address(ctx: click.Context, param: click.Parameter, asked: str | None) -> A
 @click.option(
     "--guard", is_flag=True, help="Hold the END record back until the replay has passed; stop a doomed stream."
 )
-@target_option()
-@placement_option
-@vcpus_option
+@destination_options()
 @click.option(
     "--select",
     metavar="RULES",
@@ -98,7 +95,7 @@ def _address(ctx: click.Context, param: click.Parameter, asked: str | None) -> A
     "--fail-on",
     type=click.Choice(["error", "warning"]),
     help="Least severity that makes the exit code 1 (default error). With --guard, findings of the severity named here "
-    "also stop the stream; unless it is named, only a refusal does.",
+    "also stop the stream; unless it is named, only a refusal does, and what the destination host may go down for.",
 )
 @click.option(
     "--report",
@@ -145,7 +142,7 @@ def _address(ctx: click.Context, param: click.Parameter, asked: str | None) -> A
 )
 @click.option("--quiet", "-q", is_flag=True, help="No findings and no verdict on stderr: only what stopped, or failed.")
 @click.pass_context
-def filter(ctx: click.Context, /, **asked: Any) -> None:
+def filter(ctx: click.Context, /, question: Question, **asked: Any) -> None:
     """Pass a migration stream from stdin to stdout, unaltered, and judge it on the way.
 
     \b
@@ -158,7 +155,7 @@ def filter(ctx: click.Context, /, **asked: Any) -> None:
 
     os.environ.update(dict.fromkeys(_NO_THREADS, "1"))
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    options = Options(**asked)
+    options = Options(destination=question.destination, **asked)
     need_standard_ends(source=options.listen is None, sink=options.connect is None)
     written = _results(options)
     messages = Messages(None if options.connect else STDOUT)
@@ -204,7 +201,6 @@ def _ends(options: Options, messages: Messages) -> Ends:
 
 def _asked(options: Options) -> dict[str, Any]:
     """What is asked of the judge. Raises click.UsageError."""
-    from migrate.destination.destination import Destination
     from migrate.judging.pipe_filter import Mode
     from migrate.rules.declaring import Severity
     from migrate.rules.selection import Selection
@@ -212,11 +208,11 @@ def _asked(options: Options) -> dict[str, Any]:
     try:
         asked = {
             "mode": Mode.GUARD if options.guard else Mode.OBSERVE,
-            "destination": Destination(options.target, options.placement, vcpus=options.vcpus),
+            "destination": options.destination,
             "selection": Selection(options.select, options.ignore),
             "fail_on": Severity(options.fail_on) if options.fail_on else None,
         }
-        _need_map(options.placement)
+        _need_map(options.destination.placement)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     return asked

@@ -24,6 +24,8 @@ COMMANDS = {
     "extract": "migrate.cli.extract",
     "corpus": "migrate.cli.corpus.group",
     "policy": "migrate.cli.policy",
+    "config": "migrate.cli.config",
+    "host": "migrate.cli.host",
     "verify-stream-v2": "migrate.cli.verify_stream_v2",
     "synth": "migrate.cli.synth",
     "completion": "migrate.cli.completion",
@@ -100,9 +102,9 @@ class Commands(LazyGroup):
 def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         from migrate.rules.catalogue import RULES
-        from migrate.rules.version import rule_set, version
+        from migrate.rules.version import installed, rule_set
 
-        click.echo(f"{PROGRAM} {version()}, rules {len(RULES)} ({rule_set()})")
+        click.echo(f"{PROGRAM} {installed()}, rules {len(RULES)} ({rule_set()})")
         ctx.exit()
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from migrate.cli import suggestions
+
+if TYPE_CHECKING:
+    from migrate.destination.destination import Destination
+    from migrate.destination.host import Host
 
 ALL = "all"
 STDIN = "-"
@@ -40,10 +46,10 @@ def one_rule(ctx: click.Context, param: click.Parameter, asked: str | None) -> s
 def target_option(*, all_too: bool = False) -> Decorator:
     """`--target`; with `all_too` also `all`."""
 
-    def check(ctx: click.Context, param: click.Parameter, asked: str) -> str:
+    def check(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
         from migrate.destination import releases
 
-        if all_too and asked == ALL:
+        if asked is None or (all_too and asked == ALL):
             return asked
         try:
             releases.resolve(asked)
@@ -54,13 +60,124 @@ def target_option(*, all_too: bool = False) -> Decorator:
     return click.option(
         "--target",
         metavar="VERSION",
-        default="newest",
-        show_default=True,
+        show_default="newest",
         callback=check,
         shell_complete=suggestions.releases(*[ALL] * all_too),
         help="The Xen release that would restore it: 4.20 (meaning 4.20.0), 4.20.3, newest"
         + (", or all for a table." if all_too else "."),
     )
+
+
+class Question(NamedTuple):
+    """What is asked about streams.
+
+    Attributes
+    ----------
+    destinations:
+        where they would come back, one or more.
+    every_release, every_form:
+        whether that is every release that differs, or every form of the 4 GiB rule.
+    several_hosts:
+        whether it is more than one host.
+    """
+
+    destinations: list[Destination]
+    every_release: bool = False
+    every_form: bool = False
+    several_hosts: bool = False
+
+    @property
+    def destination(self) -> Destination:
+        """Where they would come back, for a command that asks about one place."""
+        return self.destinations[0]
+
+
+def hosts_of(files: Sequence[str]) -> list[Host]:
+    """What is known of hosts, each from its file. Raises UsageError for files that are none."""
+    from migrate.destination.host_facts import HostFileError
+    from migrate.destination.host_files import read_host
+
+    try:
+        return [replace(read_host(file).host, path=file) for file in files]
+    except HostFileError as error:
+        raise click.UsageError(str(error)) from error
+    except OSError as error:
+        raise click.UsageError(f"{error.filename}: {error.strerror}") from error
+
+
+def host_option(*, many: bool = False) -> Decorator:
+    """`--host`; with `many` more than one."""
+    return click.option(
+        "--host",
+        "host",
+        metavar="FILE" + "..." * many,
+        multiple=True,
+        type=click.Path(exists=True, dir_okay=False),
+        help="What `xl info` and `xen-cpuid -p` print on the host that would restore it (migrate host): its release, "
+        "processor and memory decide."
+        + (" After the streams there may be several: would which of them take it?" if many else ""),
+    )
+
+
+def destination_options(*, all_too: bool = False, many_hosts: bool = False) -> Decorator:
+    """`--target`, `--placement`, `--vcpus`, `--l3-rule` and `--host`, which reach the command as `question`.
+
+    Parameters
+    ----------
+    all_too:
+        `--target all` and `--l3-rule all` stand for every release that differs, and every form of the rule.
+    many_hosts:
+        whether `--host` may be given more than once.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def run(
+            *args: Any,
+            target: str | None,
+            placement: str | None,
+            vcpus: int | None,
+            l3_rule: str | None,
+            host: tuple[str, ...],
+            **kwargs: Any,
+        ) -> Any:
+            if len(host) > 1 and not many_hosts:
+                raise click.UsageError("--host is given more than once")
+            try:
+                destinations = _destinations(target, placement, vcpus, l3_rule, hosts_of(host))
+            except ValueError as error:
+                raise click.UsageError(str(error)) from error
+            question = Question(destinations, target == ALL, l3_rule == ALL, len(host) > 1)
+            return command(*args, question=question, **kwargs)
+
+        decorated: Callable[..., Any] = run
+        for option in (
+            host_option(many=many_hosts),
+            l3_rule_option(all_too=all_too),
+            vcpus_option,
+            placement_option,
+            target_option(all_too=all_too),
+        ):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def _destinations(
+    target: str | None, placement: str | None, vcpus: int | None, l3_rule: str | None, hosts: Sequence[Host]
+) -> list[Destination]:
+    from migrate.destination.destination import Destination
+    from migrate.destination.releases import DISTINCT
+    from migrate.rules.extended_cr3 import L3_RULES
+
+    known: Sequence[Host | None] = hosts or [None]
+    return [
+        Destination(release, placement, l3_rule=rule, vcpus=vcpus, host=host)
+        for host in known
+        for release in (DISTINCT if target == ALL else [target])
+        for rule in (L3_RULES if l3_rule == ALL else [l3_rule])
+    ]
 
 
 def l3_rule_option(*, all_too: bool = False) -> Decorator:
@@ -90,8 +207,7 @@ def l3_rule_option(*, all_too: bool = False) -> Decorator:
 placement_option = click.option(
     "--placement",
     metavar="source|high|low|identity|file:MAP",
-    default="source",
-    show_default=True,
+    show_default="source, or as on the --host",
     shell_complete=suggestions.placements,
     help="Where the guest's frames would lie: as on the source, above or below 4 GiB, mfn = pfn, or by a map, a text "
     "file of lines 'pfn mfn'.",
@@ -118,7 +234,7 @@ def record_option(help: str) -> Decorator:
         metavar="N",
         callback=check,
         help=f"{help}: its number among libxc's as findings give it, libxl:N or xapi:N for one of those, "
-        "a header by its name (xl, libxl, image, domain), or @OFFSET for what lies there.",
+        "a header by its name (xl, libvirt, libxl, image, domain), or @OFFSET for what lies there.",
     )
 
 
@@ -143,3 +259,16 @@ def size_in_bytes(ctx: click.Context, param: click.Parameter, asked: str | None)
     if not (digits.isascii() and digits.isdigit()):
         raise click.BadParameter(f"{asked!r} is not a size such as 512K, 8M or 4G")
     return int(digits) << shift
+
+
+def _offset(ctx: click.Context, param: click.Parameter, asked: str | None) -> int:
+    return whole_number(ctx, param, asked) or 0
+
+
+offset_option = click.option(
+    "--offset",
+    metavar="N",
+    callback=_offset,
+    help="The byte at which the stream begins, where something else is in front of it. All offsets are counted from "
+    "the beginning of the input.",
+)

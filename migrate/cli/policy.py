@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli.ending import ExitCode, complain, echo
-from migrate.cli.options import source_of
+from migrate.cli.options import source_of, target_option
 
 if TYPE_CHECKING:
     from migrate.guest.cpu_policy_files import Found
@@ -25,30 +25,40 @@ if TYPE_CHECKING:
     help="Compare with the policy of another stream, or in a JSON dump: what this command writes with --format "
     "json, or {leaf: {subleaf: [eax, ebx, ecx, edx]}}.",
 )
+@target_option()
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.pass_context
-def policy(ctx: click.Context, stream: str, against: str | None, form: str) -> None:
+def policy(ctx: click.Context, stream: str, against: str | None, target: str | None, form: str) -> None:
     """Show the CPU policy that a stream carries.
 
     A guest keeps using what it once saw of its processor. With --against: would it still find all of it there?
-    The other policy is best one that was made on the destination, as in a stream of a guest started there.
+    The other policy is best one that was made on the destination, as in a stream of a guest started there. What is
+    lacking Xen takes away in silence, but for a little that makes it refuse the guest; what that is --target decides.
 
     \b
-    Example: migrate policy guest.xl --against other.json
+    Example: migrate policy guest.xl --against other.json --target 4.17.7
     """
-    from migrate.guest.cpu_policy import lacking
+    from migrate.destination.releases import resolve
+    from migrate.rules.declaring import GuestKind
+    from migrate.xen.policy_comparison import lacking, unreadable
+    from streams.wire.framing import GuestType
 
+    release = resolve(target or "newest")
     promised = _load(ctx, stream)
     other = None if against is None else _load(ctx, against, dump_too=True)
-    missing = [] if other is None else list(lacking(promised.policy, other.policy))
-    extra = [] if other is None else list(lacking(other.policy, promised.policy))
+    missing, extra = [], []
+    if other is not None:
+        kind = GuestKind.HVM if promised.guest == GuestType.HVM else GuestKind.PV
+        missing = [*unreadable(promised.policy, kind, release)]
+        missing += lacking(promised.policy, other.policy, kind, release)
+        extra = list(lacking(other.policy, promised.policy, kind, release))
     if form == "json":
         from migrate.judging.report_json import dumps
         from migrate.reports.inspection.policy import comparison_object, policy_object
 
         told = policy_object(promised.policy, stream, promised.xen)
         if against is not None:
-            told["against"] = comparison_object(against, missing, extra)
+            told["against"] = comparison_object(against, release, missing, extra)
         echo(dumps(told, indent=2))
     else:
         from migrate.reports.inspection.policy import render_comparison, render_policy
@@ -57,7 +67,7 @@ def policy(ctx: click.Context, stream: str, against: str | None, form: str) -> N
         console = console_for()
         render_policy(promised.policy, stream, promised.xen, console)
         if against is not None:
-            render_comparison(stream, against, missing, extra, console)
+            render_comparison(stream, against, release, missing, extra, console)
     ctx.exit(ExitCode.FOUND if missing else ExitCode.FINE)
 
 

@@ -9,7 +9,7 @@ import click
 
 from migrate.cli.check import BADNESS, ending_of, reason_of
 from migrate.cli.ending import ExitCode, complain, echo, internal_error
-from migrate.cli.options import STDIN, l3_rule_option, placement_option, source_of, target_option, vcpus_option
+from migrate.cli.options import STDIN, Question, destination_options, offset_option, source_of
 from migrate.cli.output import STDOUT, stream_output
 
 if TYPE_CHECKING:
@@ -33,10 +33,8 @@ if TYPE_CHECKING:
     type=click.Path(allow_dash=True, dir_okay=False),
     help="The document to write; '-' is standard output.",
 )
-@target_option()
-@placement_option
-@vcpus_option
-@l3_rule_option()
+@destination_options()
+@offset_option
 @click.option("--force", is_flag=True, help="Overwrite a file.")
 @click.option("--exit-zero", is_flag=True, help="A report about a refused guest is a success.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, and nothing on standard output.")
@@ -45,10 +43,8 @@ def report(
     ctx: click.Context,
     streams: tuple[str, ...],
     output: str,
-    target: str,
-    placement: str,
-    vcpus: int | None,
-    l3_rule: str | None,
+    question: Question,
+    offset: int,
     force: bool,
     exit_zero: bool,
     quiet: bool,
@@ -65,20 +61,15 @@ def report(
         raise click.UsageError("standard input can be read only once")
 
     from migrate.cli import progress
-    from migrate.destination.placement import check_name
     from migrate.inspection.reading import inspect
     from migrate.reports.html.document import write
     from migrate.reports.html.section import lost_section, section
     from streams.transports import TransportError
 
-    try:
-        check_name(placement)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
     watched = not quiet and progress.wanted()
     sections: list[Section] = []
     worst = ExitCode.FINE
-    with stream_output(output, force=force, sources=streams, what="a report") as out:
+    with stream_output(output, force=force, sources=streams, what="a report", private=False) as out:
         for number, name in enumerate(streams, 1):
 
             def then(inspection: Inspection, name: str = name, number: int = number) -> tuple[Section, ExitCode]:
@@ -89,10 +80,8 @@ def report(
                 with progress.ProgressBar(name) if watched else nullcontext() as bar:
                     told, ending = inspect(
                         source_of(name),
-                        target=target,
-                        placement=placement,
-                        vcpus=vcpus,
-                        l3_rule=l3_rule,
+                        question.destination,
+                        offset=offset,
                         progress=bar,
                         then=then,
                     )

@@ -27,12 +27,22 @@ def _layer(ctx: click.Context, param: click.Parameter, asked: str | None) -> Lay
     callback=_layer,
     help="One layer alone: " + ", ".join(f"{layer.name} {layer.value}" for layer in Layer) + ".",
 )
-def rules(form: str, layer: Layer | None) -> None:
+@click.option(
+    "--releases",
+    is_flag=True,
+    help="In place of the rules: what changed from release to release, as far as it makes a difference to a stream.",
+)
+def rules(form: str, layer: Layer | None, releases: bool) -> None:
     """List all rules.
 
     \b
     Example: migrate rules --layer HYP
     """
+    if releases:
+        if layer is not None:
+            raise click.UsageError("--releases tells of all changes, --layer of rules: one of them")
+        _releases(form)
+        return
     if form == "text":
         from migrate.reports.rules.text import render_rules
         from migrate.reports.verdict.text import console_for
@@ -47,3 +57,19 @@ def rules(form: str, layer: Layer | None) -> None:
         echo(dumps(rules_object(layer), indent=2))
     else:
         echo(rules_markdown(layer))
+
+
+def _releases(form: str) -> None:
+    """Print the table of changes."""
+    from migrate.reports.rules.changes import changes_markdown, changes_object, render_changes
+
+    if form == "text":
+        from migrate.reports.verdict.text import console_for
+
+        render_changes(console_for())
+    elif form == "json":
+        from migrate.judging.report_json import dumps
+
+        echo(dumps(changes_object(), indent=2))
+    else:
+        echo(changes_markdown())

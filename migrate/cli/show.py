@@ -13,11 +13,11 @@ from migrate.cli.check import reason_of
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import (
     ALL,
-    placement_option,
+    Question,
+    destination_options,
+    offset_option,
     record_option,
     source_of,
-    target_option,
-    vcpus_option,
     whole_number,
 )
 
@@ -69,19 +69,24 @@ class View:
 @click.option("--tables", is_flag=True, help="The page tables as a forest.")
 @click.option("--p2m", is_flag=True, help="Which machine frames the guest's pages had, or would get (--placement).")
 @click.option("--map", "map_", is_flag=True, help="A picture of the guest's memory.")
+@click.option("--config", is_flag=True, help="The configuration that travels with the stream.")
+@click.option(
+    "--against",
+    metavar="OTHER",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Which sections of the device model's state the QEMU that saved OTHER, a stream as well, would not know.",
+)
 @click.option("--all", "everything", is_flag=True, help="Fold nothing, and leave nothing out that is long.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, with a key for each view.")
-@target_option()
-@placement_option
-@vcpus_option
+@destination_options()
+@offset_option
 @click.pass_context
 def show(
     ctx: click.Context,
     /,
     stream: str,
-    target: str,
-    placement: str,
-    vcpus: int | None,
+    question: Question,
+    offset: int,
     as_json: bool,
     **asked: Any,
 ) -> None:
@@ -97,14 +102,9 @@ def show(
         raise click.UsageError("--hexdump goes with --record")
 
     from migrate.cli import progress
-    from migrate.destination.placement import check_name
     from migrate.inspection.reading import NotInStream, inspect
     from streams.transports import TransportError
 
-    try:
-        check_name(placement)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
     with ExitStack() as stack:
         bar = stack.enter_context(progress.ProgressBar(stream)) if progress.wanted() else None
 
@@ -124,9 +124,8 @@ def show(
         try:
             ending = inspect(
                 source_of(stream),
-                target=target,
-                placement=placement,
-                vcpus=vcpus,
+                question.destination,
+                offset=offset,
                 progress=bar,
                 then=then,
             )
@@ -174,10 +173,13 @@ def _views(
     tables: bool,
     p2m: bool,
     map_: bool,
+    config: bool,
+    against: str | None,
     everything: bool,
 ) -> Iterator[View]:
     """The views that were asked for."""
-    if all(one is None or one is False for one in (record, vcpu, rounds, pfn, walk, tables, p2m, map_)):
+    plain = (record, vcpu, rounds, pfn, walk, tables, p2m, map_, config, against)
+    if all(one is None or one is False for one in plain):
         yield _contents_view(everything)
     if record is not None:
         yield _record_view(record, hexdump, everything)
@@ -185,6 +187,10 @@ def _views(
         yield _vcpu_view(vcpu)
     if rounds:
         yield _rounds_view()
+    if config:
+        yield _config_view()
+    if against is not None:
+        yield _against_view(against)
     yield from _memory_views(pfn, walk, vcpu, tables, p2m, map_)
 
 
@@ -213,8 +219,8 @@ def _record_view(selector: str, dump: bool, everything: bool) -> View:
 
 def _vcpu_view(vcpu: str | int) -> View:
     from migrate.inspection.reading import NotInStream
-    from migrate.inspection.vcpus.registers import vcpu_ids
-    from migrate.reports.inspection import records
+    from migrate.inspection.vcpus.states import vcpu_ids
+    from migrate.reports.inspection import vcpus
 
     def wanted(inspection: Inspection) -> list[int]:
         if isinstance(vcpu, int):
@@ -226,15 +232,36 @@ def _vcpu_view(vcpu: str | int) -> View:
 
     return View(
         "vcpus",
-        lambda i, console: records.render_vcpus(i, console, wanted(i)),
-        lambda i: records.vcpu_objects(i, wanted(i)),
+        lambda i, console: vcpus.render_vcpus(i, console, wanted(i)),
+        lambda i: vcpus.vcpu_objects(i, wanted(i)),
     )
 
 
 def _rounds_view() -> View:
-    from migrate.reports.inspection import records
+    from migrate.reports.inspection import rounds
 
-    return View("rounds", records.render_rounds, records.rounds_object)
+    return View("rounds", rounds.render_rounds, rounds.rounds_object)
+
+
+def _config_view() -> View:
+    from migrate.reports.inspection import configuration
+
+    return View("config", configuration.render_config, configuration.config_object)
+
+
+def _against_view(name: str) -> View:
+    from migrate.inspection.reading import NotInStream, inspect
+    from migrate.inspection.records.device_model import state_of
+    from migrate.reports.inspection import configuration
+
+    other = inspect(name, then=state_of)
+    if other is None:
+        raise NotInStream(f"there is no device model's state in {name}")
+    return View(
+        "against",
+        lambda i, console: configuration.render_against(i, other, name, console),
+        lambda i: configuration.against_object(i, other),
+    )
 
 
 def _memory_views(

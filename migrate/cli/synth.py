@@ -18,17 +18,38 @@ from migrate.cli.output import STDOUT, stream_output
 
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
+    from migrate.building.hvm_contexts import Hardware
+    from migrate.destination.releases import Release
     from migrate.rules.declaring import Rule
 
-CONTAINERS = ("libxc", "libxl", "xl")
+CONTAINERS = ("libxc", "libxl", "xl", "libvirt")
+HVM_KINDS = ("hvm", "pvh")
 # From here on a guest is written piece by piece, and never is in memory as a whole.
 BIG = 64 << 20
 BIG_TABLE_SHARE = 0.02
 
 
+def _release(ctx: click.Context, param: click.Parameter, asked: str | None) -> Release | None:
+    """The release that a word means."""
+    if asked is None:
+        return None
+    from migrate.destination.releases import resolve
+
+    try:
+        return resolve(asked)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command(epilog="Exit code: 0; 2 for wrong usage, or where the stream cannot be written.")
 @click.argument("out", metavar="OUT", type=click.Path(dir_okay=False, allow_dash=True))
-@click.option("--kind", type=click.Choice(["pv", "hvm"]), default="pv", show_default=True)
+@click.option("--kind", type=click.Choice(["pv", *HVM_KINDS]), default="pv", show_default=True)
+@click.option(
+    "--release",
+    metavar="X.Y",
+    callback=_release,
+    help="The Xen that saved it: 4.13, 4.20.3; by default in forms that each release from 4.14 on takes.",
+)
 @click.option(
     "--size", callback=size_in_bytes, metavar="SIZE", help="Memory of the guest: 8M, 4G; by default, a dozen pages."
 )
@@ -64,7 +85,8 @@ BIG_TABLE_SHARE = 0.02
 def synth(ctx: click.Context, /, out: str, force: bool, **asked: Any) -> None:
     """Write a stream of a made-up guest to OUT; "-" is standard output.
 
-    The guest is one that every Xen restores, unless --damage or --l3-placement say otherwise.
+    The guest is one that every Xen restores, unless --damage, --release or --l3-placement say otherwise. An HVM guest,
+    or a PVH guest, has every type of hardware state that its saver knows.
 
     \b
     Example: migrate synth guest.xl --size 8M --vcpus 4 --roots 4 --l3-placement high --container xl
@@ -74,11 +96,11 @@ def synth(ctx: click.Context, /, out: str, force: bool, **asked: Any) -> None:
     rule = _named(asked["damage"])
     try:
         if rule is None and asked["size"] >= BIG:
-            with stream_output(out, force=force) as file:
+            with stream_output(out, force=force, private=False) as file:
                 written = _write_big(file, asked, sparse=out != STDOUT)
         else:
             stream = _small(asked).build() if rule is None else _damaged(rule, asked["container"], given)
-            with stream_output(out, force=force) as file:
+            with stream_output(out, force=force, private=False) as file:
                 file.write(stream)
             written = len(stream)
     except ValueError as error:
@@ -97,7 +119,7 @@ def _check_usage(given: set[str], asked: dict[str, Any]) -> None:
 
     if asked["damage"] is not None:
         refuse(given - {"damage", "container"}, "shapes a guest, and --damage comes with its own")
-    if asked["kind"] == "hvm":
+    if asked["kind"] in HVM_KINDS:
         refuse({"width", "tables", "extended", "roots", "l3_placement"}, "is about PV guests")
     if asked["width"] == "8":
         refuse({"l3_placement"}, "is about guests of width 4: others have no L3 roots")
@@ -118,8 +140,8 @@ def _small(asked: dict[str, Any]) -> StreamBuilder:
 
     common = {name: asked[name] for name in ("vcpus", "rounds", "seed")}
     pages = shapes.pages_of(asked["size"])
-    if asked["kind"] == "hvm":
-        b = shapes.hvm_guest(pages=pages, **common)
+    if asked["kind"] in HVM_KINDS:
+        b = shapes.hvm_guest(pages=pages, hardware=_hardware(asked), **common)
     else:
         b = shapes.pv_guest(
             int(asked["width"]),
@@ -130,8 +152,30 @@ def _small(asked: dict[str, Any]) -> StreamBuilder:
             high_roots=asked["l3_placement"] == "high",
             **common,
         )
+    if saver := _saver(asked):
+        b.saved_by(*saver)
     b.wrap(asked["container"])
     return b
+
+
+def _saver(asked: dict[str, Any]) -> tuple[int, int, int] | None:
+    """Major and minor release of the Xen that saves, and the version of its images."""
+    release: Release | None = asked["release"]
+    return None if release is None else (*release.branch, max(release.versions))
+
+
+def _hardware(asked: dict[str, Any]) -> Hardware:
+    """Every type of entry, in the forms of the release."""
+    from migrate.building.hvm_contexts import EVERYTHING
+
+    hardware = EVERYTHING._replace(emulated=asked["kind"] == "hvm")
+    release: Release | None = asked["release"]
+    if release is None:
+        return hardware
+    from migrate.destination.releases import misc_features
+    from migrate.xen.hvm_records import saved_lengths
+
+    return hardware._replace(msrs=release.has(misc_features), lengths=saved_lengths(release))
 
 
 def _write_big(file: IO[bytes], asked: dict[str, Any], *, sparse: bool) -> int:
@@ -141,7 +185,7 @@ def _write_big(file: IO[bytes], asked: dict[str, Any], *, sparse: bool) -> int:
     file.write(head)
     written = write_synthetic(
         file,
-        kind=asked["kind"],
+        kind="pv" if asked["kind"] == "pv" else "hvm",
         size_bytes=asked["size"],
         width=int(asked["width"]),
         table_share=BIG_TABLE_SHARE if asked["tables"] is None else asked["tables"],
@@ -150,6 +194,8 @@ def _write_big(file: IO[bytes], asked: dict[str, Any], *, sparse: bool) -> int:
         extended=asked["extended"],
         seed=asked["seed"],
         sparse=sparse and stat.S_ISREG(os.fstat(file.fileno()).st_mode),
+        hardware=_hardware(asked),
+        saver=_saver(asked),
     )
     file.write(tail)
     return len(head) + written + len(tail)

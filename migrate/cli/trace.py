@@ -8,7 +8,7 @@ import click
 
 from migrate.cli.check import reason_of
 from migrate.cli.ending import ExitCode, complain, echo
-from migrate.cli.options import l3_rule_option, placement_option, source_of, target_option, vcpus_option
+from migrate.cli.options import Question, destination_options, offset_option, source_of
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
@@ -19,10 +19,8 @@ ORDERS = ("restore", "build", "bottom-up", "top-down")
 
 @click.command(epilog="Exit code: 0 every call succeeds; 1 one fails; 2 wrong usage or unreadable input; 3 not judged.")
 @click.argument("stream", metavar="STREAM", type=click.Path(allow_dash=True, readable=False))
-@target_option()
-@placement_option
-@vcpus_option
-@l3_rule_option()
+@destination_options()
+@offset_option
 @click.option(
     "--order",
     type=click.Choice(ORDERS),
@@ -44,10 +42,8 @@ ORDERS = ("restore", "build", "bottom-up", "top-down")
 def trace(
     ctx: click.Context,
     stream: str,
-    target: str,
-    placement: str,
-    vcpus: int | None,
-    l3_rule: str | None,
+    question: Question,
+    offset: int,
     order: str,
     cost: bool,
     only: str | None,
@@ -60,12 +56,13 @@ def trace(
     \b
     Example: migrate trace guest.xl --target 4.20 --placement high --only failed
     """
-    from migrate.destination.destination import Destination
     from migrate.judging.check import judge
     from streams.transports import TransportError
 
     if cost and (only or order != "restore"):
         raise click.UsageError("--cost compares all orders over the whole restore: it takes neither --order nor --only")
+
+    destination = question.destination
 
     def then(judgement: Judgement) -> ExitCode:
         if cost:
@@ -73,8 +70,7 @@ def trace(
         return _trace(judgement, destination, order, only == "failed", form)
 
     try:
-        destination = Destination(target, placement, l3_rule=l3_rule, vcpus=vcpus)
-        ending = judge(source_of(stream), vcpus=vcpus, then=then)
+        ending = judge(source_of(stream), vcpus=destination.vcpus, offset=offset, then=then)
     except BrokenPipeError:
         raise
     except (OSError, TransportError) as error:
@@ -96,7 +92,7 @@ def _trace(
     from migrate.reports.verdict import trace as report
     from migrate.safe import safe
 
-    outcomes = judgement.answers(destination, order)
+    answers = judgement.answers(destination, order)
     reason = judgement.unjudged_because()
     stopped = next((f for f in judgement.collector.findings if f.fatal and f.in_force(destination)), None)
     if stopped is not None and stopped.step != "context":
@@ -107,14 +103,12 @@ def _trace(
         return ExitCode.UNJUDGED
     where = judgement.placement(destination.placement)
     if form == "jsonl":
-        for item in report.objects(outcomes, where, only_failed=only_failed):
+        for item in report.objects(answers, where, only_failed=only_failed):
             echo(report_json.dumps(item))
     else:
-        for line in report.lines(outcomes, where, only_failed=only_failed):
+        for line in report.lines(answers, where, only_failed=only_failed):
             echo(safe(line))
-    if untold := judgement.restorer.untold_calls:
-        complain(f"{untold} more calls, made while records are read, are not shown")
-    return ExitCode.FOUND if stopped or any(outcome.finding for outcome in outcomes) else ExitCode.FINE
+    return ExitCode.FOUND if stopped or any(answer.finding for answer in answers) else ExitCode.FINE
 
 
 def _cost(judgement: Judgement, destination: Destination, form: str) -> ExitCode:
@@ -123,13 +117,13 @@ def _cost(judgement: Judgement, destination: Destination, form: str) -> ExitCode
 
     rows = []
     for name in SCHEDULES:
-        replay = judgement.replay(destination, name)
+        replay = judgement.pv_replay(destination, name)
         if replay is None or replay.hypervisor is None:
             complain("there is no replay to count: the stream does not reach its end, or is not of a PV guest")
             return ExitCode.UNJUDGED
         cost = replay.hypervisor.cost
         calls, batches = hypercalls(judgement.steps)
-        failed = sum(1 for outcome in replay.outcomes if outcome.finding)
+        failed = sum(1 for answer in replay.answers if answer.finding)
         rows.append(
             {
                 "order": name,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from migrate.corpus.filesystems import is_url
 from migrate.corpus.results import Comparison, Result, Status
 from migrate.corpus.toml_reader import ExpectationError
 from migrate.destination.releases import resolve
+from migrate.whole_file import whole_file
 
 EXPECT, RULES = "expect", "rules"
 VERDICT = "verdict"
@@ -75,7 +75,8 @@ class Plan:
     def write(self) -> None:
         """Write the files, each whole or not at all. Raises OSError."""
         for path, after in self.after.items():
-            _replace(path, after)
+            with whole_file(path) as file:
+                file.write(after.encode())
 
 
 def plan(results: Iterable[Result], *, new_only: bool = False) -> Plan:
@@ -112,8 +113,7 @@ class _Planner:
             self._plan.kept.append((result.case.path, why_not))
         elif result.status is Status.NEW:
             self._describe(result)
-        elif result.differing:
-            assert result.case.entry is not None
+        elif result.case.entry is not None and result.differing:
             self._change(result, result.case.entry)
 
     def finish(self) -> Plan:
@@ -126,9 +126,11 @@ class _Planner:
         return self._plan
 
     def _why_not(self, result: Result) -> str | None:
+        if result.answer.error is not None:
+            return f"cannot be judged: {result.answer.error}"
+        if result.unjudged_because is not None:
+            return f'not judged: {result.unjudged_because}; verdict = "unjudged" is for people to write'
         match result.status:
-            case Status.FAILED:
-                return f"cannot be judged: {result.answer.error}"
             case Status.NEW if is_url(result.case.path):
                 return "expectations can only be written to local files"
             case Status.FINE | Status.NEW:
@@ -170,7 +172,7 @@ class _Planner:
         if EXPECT not in table:  # it came from the defaults, which hold for others too
             table[EXPECT] = _array(result)
         else:
-            changes = {_asked(c.expectation.target, c.expectation.placement): c for c in _open(result)}
+            changes = {_asked(c.expectation.target, c.expectation.placement): c for c in result.unknown}
             for one in table[EXPECT]:
                 comparison = changes.get(_asked(one["target"], one["placement"]))
                 if comparison is not None:
@@ -192,11 +194,6 @@ class _Planner:
             except TOMLKitError as error:
                 raise AcceptError(f"{path}: cannot be changed: {error}") from error
         return self._documents[path]
-
-
-def _open(result: Result) -> list[Comparison]:
-    """What differs, and is not known to."""
-    return [c for c in result.differing if all(deviation.expired for deviation in result.deviations(c))]
 
 
 def _asked(target: str, placement: str) -> tuple[str, str]:
@@ -257,9 +254,11 @@ def _verify(path: str, after: str | None, name: str | None, result: Result) -> N
     try:
         data = (after or "").encode()
         entry = load_own(path, data) if name is None else load_shared(path, data)[name]
+        if isinstance(entry, ExpectationError):
+            raise entry
     except (ExpectationError, KeyError) as error:
         raise AcceptError(f"{path}: cannot be changed by this program, as it would read then: {error}") from error
-    known = [c.expectation for c in result.differing if c not in _open(result)]
+    known = [c.expectation for c in result.differing if c not in result.unknown]
     left_alone = {_asked(one.target, one.placement) for one in known}
     observed = {_asked(o.target, o.placement): o for o in result.answer.observations}
     said = {_asked(one.target, one.placement): one for one in entry.expect}
@@ -267,23 +266,3 @@ def _verify(path: str, after: str | None, name: str | None, result: Result) -> N
         raise AcceptError(
             f"{path}: cannot be changed by this program so that it says what it should; nothing is written"
         )
-
-
-def _replace(path: str, text: str) -> None:
-    real = os.path.realpath(path)
-    fd, beside = tempfile.mkstemp(dir=os.path.dirname(real), prefix=f".{os.path.basename(real)}.")
-    try:
-        with open(fd, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        os.chmod(beside, os.stat(real).st_mode & 0o777 if os.path.exists(real) else 0o666 & ~_umask())
-        os.replace(beside, real)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(beside)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
 from migrate.corpus.expected_verdict import REFUSE, UNJUDGED
-from migrate.corpus.runner import Comparison, Result
+from migrate.corpus.results import Comparison, Result
 
 UNDAMAGED = "none"
 

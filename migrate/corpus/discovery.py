@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import date
 from hashlib import blake2b
 
 from migrate.corpus.expectations import SUFFIX, Entry, Shelf, bare_name, is_expectation
-from migrate.corpus.filesystems import File, Files, Folder, files_of
-from migrate.corpus.known import KNOWN_NAME, Deviation, load_known
+from migrate.corpus.filesystems import File, Files, Folder, files_of, forget
+from migrate.corpus.known import KNOWN_NAME, Deviation, known_in, load_known
+from migrate.corpus.toml_reader import ExpectationError
+from migrate.rules.declaring import Severity
 
 # What may lie beside streams in a corpus; a file of such a name counts as a stream only if an entry names it.
 _DOCUMENTS = {".md", ".rst", ".txt", ".html", ".log", ".csv"}
@@ -39,20 +41,29 @@ class Case:
 
     Attributes
     ----------
+    path:
+        what it is called.
     number:
         its place among all streams that were asked for, those of other shards included.
-    size, stamp:
-        as in `File`.
+    file, url:
+        where it lies: its path in a file system, and what that is opened by; None here.
     known:
         deviations that speak of it.
+    fault:
+        why nobody knows what is expected of it.
+    fail_on:
+        where nothing is expected: the severity from which on a finding fails the run, as every refusal then does;
+        None for none.
     """
 
     path: str
     entry: Entry | None
     number: int = 0
-    size: int | None = None
-    stamp: str | None = None
+    file: File = field(default_factory=lambda: File(""))
+    url: str | None = None
     known: tuple[Deviation, ...] = ()
+    fault: str | None = None
+    fail_on: Severity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +74,29 @@ class Corpus:
     ----------
     missing:
         streams of which a directory's expectations speak, but which are not there.
+    unmatched:
+        known deviations that speak of no stream, of lists that were given and of directories that were gone through.
+    faults:
+        what is wrong with expectations where no stream shows it: with all of a file, or about a stream that is missing.
     """
 
     cases: tuple[Case, ...]
     missing: tuple[str, ...]
+    unmatched: tuple[Deviation, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 def discover(
-    paths: Iterable[str], *, known: Iterable[str] = (), shard: Shard | None = None, today: date | None = None
+    paths: Iterable[str],
+    *,
+    known: Iterable[str] = (),
+    shard: Shard | None = None,
+    today: date | None = None,
+    fail_on: Severity | None = None,
 ) -> Corpus:
     """Find the streams of files, of directories and all below them, and of patterns such as "corpus/**/pv32*".
+
+    An expectation that cannot be used is a fault of the cases that it is about.
 
     Parameters
     ----------
@@ -84,103 +108,127 @@ def discover(
         leave out what belongs to others.
     today:
         the day on which known deviations may have expired; by default that of the clock.
+    fail_on:
+        as in `Case`.
 
     Raises
     ------
     FileNotFoundError
         for a path or a pattern that nothing answers to.
     ExpectationError
-        for expectations that cannot be used.
-    OSError, PlaceError
+        for a list of known deviations that cannot be used.
+    OSError, FetchError
         for a URL that cannot be opened.
     """
-    finder = _Finder(known, shard, today or date.today())
+    forget()
+    finder = _Finder(known, shard, today or date.today(), fail_on)
     for path in paths:
         finder.look(path)
-    return Corpus(tuple(finder.cases.values()), tuple(finder.missing))
+    return finder.corpus()
 
 
 class _Finder:
     """Streams found so far, by identity."""
 
-    def __init__(self, known: Iterable[str], shard: Shard | None, today: date) -> None:
-        self.cases: dict[str, Case] = {}
-        self.missing: dict[str, None] = {}
+    def __init__(self, known: Iterable[str], shard: Shard | None, today: date, fail_on: Severity | None) -> None:
+        self._cases: dict[Hashable, Case] = {}
+        self._missing: dict[str, None] = {}
+        self._faults: dict[str, None] = {}
         self._shelf = Shelf()
         self._shard = shard
         self._today = today
+        self._fail_on = fail_on
         self._everywhere = tuple(deviation for file in known for deviation in load_known(file, today))
-        self._here: dict[str, tuple[Deviation, ...]] = {}
-        self._seen: set[str] = set()
+        self._here: dict[Hashable, tuple[Deviation, ...]] = {}
+        self._unmatched = dict.fromkeys(self._everywhere)
+        self._matched: set[Deviation] = set()
+        self._seen: set[Hashable] = set()
 
-    def look(self, path: str) -> None:
-        files = files_of(path)
-        for root, place in _places(files, path):
-            if not files.is_folder(place):
-                folder, name = files.split(place)
-                self._take(files, files.file(place), name if root is None else _below(root, place), (folder,))
+    def corpus(self) -> Corpus:
+        unmatched = (one for one in self._unmatched if one not in self._matched)
+        return Corpus(tuple(self._cases.values()), tuple(self._missing), tuple(unmatched), tuple(self._faults))
+
+    def look(self, named: str) -> None:
+        files = files_of(named)
+        for root, path in _found(files, named):
+            if not files.is_folder(path):
+                folder, name = files.split(path)
+                self._take(files, files.file(path), name if root is None else _below(root, path), (folder,))
                 continue
             above: list[str] = []
-            for inner in files.folders(place):
+            for inner in files.folders(path):
                 # Folders come sorted, so that those above the present one are what is left of the last.
                 above = [*(one for one in above if _lies_in(inner.path, one)), inner.path]
-                self._walk(files, place, inner, tuple(above))
+                self._walk(files, path, inner, tuple(above))
 
     def _walk(self, files: Files, root: str, folder: Folder, above: tuple[str, ...]) -> None:
+        self._unmatched |= dict.fromkeys(self._of(files, folder.path))
         for file in folder.files.values():
             self._take(files, file, _below(root, file.path), above)
-        for name in _lacking(folder, self._shelf):
+        shared = self._shelf.shared(folder.path, files)
+        if isinstance(shared, ExpectationError):
+            self._faults[str(shared)] = None
+            shared = {}
+        for name in _lacking(folder, shared):
+            if isinstance(fault := shared.get(name), ExpectationError):
+                self._faults[str(fault)] = None
+                continue
             path = files.join(folder.path, name)
             if self._shard is None or self._shard.has(_below(root, path)):
-                self.missing[path] = None
+                self._missing[files.shown(path)] = None
 
     def _take(self, files: Files, file: File, key: str, above: tuple[str, ...]) -> None:
         identity = files.identity(file.path)
         if identity in self._seen:
             return
-        entry = self._shelf.entry(file.path)
-        if entry is None and not _may_be_stream(files.split(file.path)[1]):
+        entry, fault = None, None
+        try:
+            entry = self._shelf.entry(file.path, files)
+        except ExpectationError as error:
+            fault = str(error)
+        if not _may_be_stream(files.split(file.path)[1]) and not self._shelf.speaks_of(file.path, files):
             return
         number = len(self._seen)
         self._seen.add(identity)
-        if self._shard is not None and not self._shard.has(key):
-            return
         deviations = (*self._everywhere, *(one for folder in above for one in self._of(files, folder)))
         known = tuple(one for one in deviations if one.concerns(file.path))
-        self.cases[identity] = Case(file.path, entry, number, file.size, file.stamp, known)
+        self._matched.update(known)
+        if self._shard is None or self._shard.has(key):
+            fail_on = self._fail_on if entry is None else None
+            self._cases[identity] = Case(files.shown(file.path), entry, number, file, files.url, known, fault, fail_on)
 
     def _of(self, files: Files, folder: str) -> tuple[Deviation, ...]:
-        if folder not in self._here:
+        key = (files.url, folder)
+        if key not in self._here:
             file = files.join(folder, KNOWN_NAME)
-            self._here[folder] = load_known(file, self._today) if files.is_file(file) else ()
-        return self._here[folder]
+            self._here[key] = known_in(files, file, self._today) if files.is_file(file) else ()
+        return self._here[key]
 
 
-def _places(files: Files, path: str) -> list[tuple[str | None, str]]:
+def _found(files: Files, named: str) -> list[tuple[str | None, str]]:
     """Files and directories, each with the directory that a pattern starts from."""
+    path = files.start
     if files.exists(path):
         return [(None, path)]
     matches = files.matches(path) if files.is_pattern(path) else []
     if not matches:
-        raise FileNotFoundError(path)
-    fixed = path.partition("::")[0]
-    while files.is_pattern(fixed):
-        fixed = os.path.dirname(fixed)
-    return [(fixed, match) for match in matches]
+        raise FileNotFoundError(named)
+    while files.is_pattern(path):
+        path = os.path.dirname(path)
+    return [(path, match) for match in matches]
 
 
 def _below(root: str, path: str) -> str:
     """The path of a file below a root, the same wherever the root lies."""
-    root, path = (one.partition("::")[0].rpartition("://")[2].strip("/") for one in (root, path))
-    return os.path.relpath(f"/{path}", f"/{root}")
+    return os.path.relpath(f"/{path.strip('/')}", f"/{root.strip('/')}")
 
 
 def _lies_in(path: str, folder: str) -> bool:
     return path == folder or _below(folder, path).partition("/")[0] != ".."
 
 
-def _lacking(folder: Folder, shelf: Shelf) -> Iterator[str]:
-    yield from (name for name in shelf.shared(folder.path) if name not in folder.files)
+def _lacking(folder: Folder, shared: Iterable[str]) -> Iterator[str]:
+    yield from (name for name in shared if name not in folder.files)
     streams = {bare_name(name) for name in folder.files}
     own = (name.removesuffix(SUFFIX) for name in folder.files if name.endswith(SUFFIX))
     yield from (name for name in own if name not in streams)

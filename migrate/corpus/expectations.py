@@ -3,7 +3,7 @@
 `NAME.expect.toml` stands beside the stream NAME (or NAME.zst, .gz, .xz). Where a directory holds many
 streams, one `expect.toml` has a table for each, named as its file is; `[defaults]` in it holds for all.
 
-    host_dependent = true       # the answer depends on the destination: a difference is told, but is no failure
+    host_dependent = true       # the answer depends on the destination: a difference is shown, but is no failure
     [options]
     vcpus = 2                   # of the domain that it is restored into
     [provenance]                # free: saved_by, guest, mode, sha256 (of the uncompressed bytes), damage, layer …
@@ -24,12 +24,12 @@ it is this validator's own opinion, and then that is what is expected of it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from migrate.corpus.expected_verdict import REFUSE, STEPS, UNJUDGED, VERDICTS, Difference, ExpectedVerdict, Observation
-from migrate.corpus.filesystems import files_of
+from migrate.corpus.filesystems import LOCAL, Files
 from migrate.corpus.toml_reader import ExpectationError, Table, hint, parse_table, read_table
 from migrate.destination.placement import NAMES as PLACEMENTS
 from migrate.destination.releases import resolve
@@ -114,35 +114,53 @@ class Shelf:
     """The expectation files of directories, each read once."""
 
     def __init__(self) -> None:
-        self._shared: dict[str, dict[str, Entry]] = {}
+        self._shared: dict[Hashable, dict[str, Entry | ExpectationError] | ExpectationError] = {}
 
-    def entry(self, stream: str | os.PathLike[str]) -> Entry | None:
+    def entry(self, stream: str | os.PathLike[str], files: Files = LOCAL) -> Entry | None:
         """What is expected of a stream; None where nothing is.
 
         Raises
         ------
         ExpectationError
-            for a file that is not as it should be, and where two files speak of the same stream.
+            where what is said of it is not as it should be, and where two files speak of it.
         """
-        path = os.fspath(stream)
-        files = files_of(path)
-        folder, name = files.split(path)
-        own = files.join(folder, bare_name(name) + SUFFIX)
-        shared = self.shared(folder).get(name)
+        folder, name, own = _around(os.fspath(stream), files)
+        shared = self.shared(folder, files)
         if not files.is_file(own):
-            return shared
-        if shared is not None:
-            raise ExpectationError(f"{own}: {shared.file} speaks of the same stream; only one of them may")
-        return load_own(own)
+            found = shared if isinstance(shared, ExpectationError) else shared.get(name)
+            if isinstance(found, ExpectationError):
+                raise found
+            return found
+        if not isinstance(shared, ExpectationError) and name in shared:
+            other = files.shown(files.join(folder, SHARED_NAME))
+            raise ExpectationError(f"{files.shown(own)}: {other} speaks of the same stream; only one of them may")
+        return _entry(read_table(files, own))
 
-    def shared(self, folder: str | os.PathLike[str]) -> dict[str, Entry]:
-        """The entries of a directory's `expect.toml` by file name; none where it has no such file."""
-        folder = os.fspath(folder)
-        if folder not in self._shared:
-            files = files_of(folder)
+    def speaks_of(self, stream: str, files: Files = LOCAL) -> bool:
+        """Whether a file is about that stream, be it of any use or not."""
+        folder, name, own = _around(stream, files)
+        shared = self.shared(folder, files)
+        return files.is_file(own) or (not isinstance(shared, ExpectationError) and name in shared)
+
+    def shared(self, folder: str, files: Files = LOCAL) -> dict[str, Entry | ExpectationError] | ExpectationError:
+        """What a directory's `expect.toml` says, as `load_shared` has it; nothing where there is none.
+
+        An error where nobody knows what it says, not even of which streams.
+        """
+        key = folder if files.url is None else files.identity(folder)
+        if key not in self._shared:
             file = files.join(folder, SHARED_NAME)
-            self._shared[folder] = load_shared(file) if files.is_file(file) else {}
-        return self._shared[folder]
+            try:
+                self._shared[key] = _entries(read_table(files, file)) if files.is_file(file) else {}
+            except ExpectationError as error:
+                self._shared[key] = error
+        return self._shared[key]
+
+
+def _around(stream: str, files: Files) -> tuple[str, str, str]:
+    """A stream's directory and name, and the file that is about it alone."""
+    folder, name = files.split(stream)
+    return folder, name, files.join(folder, bare_name(name) + SUFFIX)
 
 
 # -- reading ----------------------------------------------------------------------------------------
@@ -156,29 +174,40 @@ def load_own(file: str | os.PathLike[str], data: bytes | None = None) -> Entry:
     ExpectationError
         for a file that cannot be read, or is not as it should be.
     """
-    file = os.fspath(file)
-    return _entry(file, read_table(file) if data is None else parse_table(file, data))
+    return _entry(_table(os.fspath(file), data))
 
 
-def load_shared(file: str | os.PathLike[str], data: bytes | None = None) -> dict[str, Entry]:
-    """Read a file about the streams of a directory: entries by file name, in the order of the file.
+def load_shared(file: str | os.PathLike[str], data: bytes | None = None) -> dict[str, Entry | ExpectationError]:
+    """Read a file about the streams of a directory; `data` stands in for its bytes.
 
-    `data` stands in for its bytes.
+    Returns
+    -------
+    dict
+        by file name, in the order of the file: what is expected, or what is wrong with what is said.
 
     Raises
     ------
     ExpectationError
-        for a file that cannot be read, or is not as it should be.
+        for a file that cannot be read, and for what is wrong with all of it.
     """
-    file = os.fspath(file)
-    tables = read_table(file) if data is None else parse_table(file, data)
+    return _entries(_table(os.fspath(file), data))
+
+
+def _table(file: str, data: bytes | None) -> Table:
+    return read_table(LOCAL, file) if data is None else parse_table(file, data)
+
+
+def _entries(tables: Table) -> dict[str, Entry | ExpectationError]:
     defaults: dict[str, Any] = tables.take(DEFAULTS, dict, {})
-    entries = {}
+    entries: dict[str, Entry | ExpectationError] = {}
     for name in list(tables.left):
-        if "/" in name:
-            raise tables.error(name, "a stream is named as its file is, without a directory")
-        own: dict[str, Any] = tables.take(name, dict, {})
-        entries[name] = _entry(file, Table(file, f"{name!r}: ", _with_defaults(own, defaults)))
+        try:
+            if "/" in name:
+                raise tables.error(name, "a stream is named as its file is, without a directory")
+            own: dict[str, Any] = tables.take(name, dict, {})
+            entries[name] = _entry(Table(tables.file, f"{name!r}: ", _with_defaults(own, defaults)))
+        except ExpectationError as error:
+            entries[name] = error
     return entries
 
 
@@ -190,10 +219,10 @@ def _with_defaults(own: dict[str, Any], defaults: dict[str, Any]) -> dict[str, A
     return merged
 
 
-def _entry(file: str, table: Table) -> Entry:
+def _entry(table: Table) -> Entry:
     options = table.table("options")
     entry = Entry(
-        file=file,
+        file=table.file,
         expect=tuple(_expectation(one) for one in table.tables("expect")),
         vcpus=options.number("vcpus", least=1),
         host_dependent=table.take("host_dependent", bool, False),

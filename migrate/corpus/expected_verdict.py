@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
-from migrate.rules.declaring import Severity
+from migrate.rules.declaring import Severity, Stage, Verdict
+from migrate.safe import well_formed
 
 if TYPE_CHECKING:
     from migrate.judging.report import Report
 
-ACCEPT, REFUSE, UNJUDGED = VERDICTS = ("accept", "refuse", "unjudged")
-STEPS = ("headers", "record", "context", "pin", "p2m")
+VERDICTS = tuple(Verdict)
+ACCEPT, REFUSE, UNJUDGED = VERDICTS
+STEPS = tuple(Stage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Difference:
     observed: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # which is pickled several times as fast as one with slots
 class ExpectedVerdict:
     """A verdict, and for a refusal where the restore fails; None where nothing is said of it."""
 
@@ -38,17 +40,17 @@ class ExpectedVerdict:
     def differences(self, observed: ExpectedVerdict) -> tuple[Difference, ...]:
         """How an observation differs from this expectation.
 
-        Only what is expected is compared, with one exception: who tells the step also tells the signal, as
+        Only what is expected is compared, with one exception: who names the step also names the signal, as
         dying is not another way of saying no.
         """
         if self.verdict != observed.verdict:
             return (_difference("verdict", self.verdict, observed.verdict),)
         if self.verdict != REFUSE:
             return ()
-        told = {f.name: getattr(self, f.name) for f in fields(self)}
+        aspects = {f.name: getattr(self, f.name) for f in fields(self)}
         return tuple(
             _difference(aspect, expected, getattr(observed, aspect))
-            for aspect, expected in told.items()
+            for aspect, expected in aspects.items()
             if expected is not None or (aspect == "signal" and self.step is not None)
             if expected != getattr(observed, aspect)
         )
@@ -57,16 +59,14 @@ class ExpectedVerdict:
         where = [f"at step {self.step}" if self.step else None, f"in {self.call}" if self.call else None]
         where += [f"vcpu {self.vcpu}" if self.vcpu is not None else None, self.errno]
         where += [f"signal {self.signal}" if self.signal is not None else None]
-        said = [part for part in where if part]
-        return f"{self.verdict} {', '.join(said)}" if said else self.verdict
+        return f"{self.verdict} {', '.join(filter(None, where))}".rstrip()
 
 
 def _difference(aspect: str, expected: object, observed: object) -> Difference:
-    said = ["none" if value is None else str(value) for value in (expected, observed)]
-    return Difference(aspect, *said)
+    return Difference(aspect, *("none" if value is None else str(value) for value in (expected, observed)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # which is pickled several times as fast as one with slots
 class Observation:
     """What the validator says of one stream, under one target and placement.
 
@@ -76,6 +76,8 @@ class Observation:
         the failure's message, or why there is no verdict.
     rules:
         number of findings by rule id, as `serious` counts them.
+    worst:
+        the worst severity among all findings; None where there are none.
     """
 
     target: str
@@ -84,6 +86,11 @@ class Observation:
     rule: str | None
     message: str | None
     rules: dict[str, int]
+    worst: Severity | None = None
+
+    def reaches(self, threshold: Severity) -> bool:
+        """Whether the stream is refused, or has a finding of at least that severity."""
+        return self.outcome.verdict == REFUSE or (self.worst is not None and self.worst.rank >= threshold.rank)
 
 
 def serious(report: Report) -> dict[str, int]:
@@ -104,11 +111,25 @@ def observe(report: Report) -> Observation:
         outcome = ExpectedVerdict(
             report.verdict, failure.step, failure.call, failure.vcpu, failure.errno, failure.signal
         )
+    message = failure.message if failure else report.reason
     return Observation(
         target=report.target,
         placement=report.placement,
         outcome=outcome,
         rule=failure.rule if failure else None,
-        message=failure.message if failure else report.reason,
+        message=well_formed(message) if message else None,
         rules=serious(report),
+        worst=report.worst(),
     )
+
+
+def observation_object(observation: Observation) -> dict[str, Any]:
+    """An observation as a JSON object."""
+    worst = observation.worst and observation.worst.value
+    return {**asdict(observation), "worst": worst}
+
+
+def observation_from(made: dict[str, Any]) -> Observation:
+    """The observation that such an object was made of."""
+    worst = made["worst"] and Severity(made["worst"])
+    return Observation(**{**made, "outcome": ExpectedVerdict(**made["outcome"]), "worst": worst})

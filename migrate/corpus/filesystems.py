@@ -1,35 +1,52 @@
-"""Where streams lie: files and directories here, and whatever fsspec opens behind a URL."""
+"""Where streams lie: files and directories here, and whatever fsspec opens behind a URL.
+
+A URL is what somebody wrote on the command line. What is found behind it, such as the members of an archive, has names
+that are data: they go to the file system that the URL led to, and are never taken for URLs themselves.
+"""
 
 from __future__ import annotations
 
 import glob
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import IO, Any, Protocol
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # A directory there is what ends with a slash: asking would mean to fetch the whole file. "?" starts a query.
 _WEB = ("http", "https")
-# Bytes fetched at a time.
-PIECE = 1 << 20
+# Expectations that are longer are none.
+LONGEST_TEXT = 16 << 20
+TEXT_PIECE = 64 << 10
 
 
-class PlaceError(Exception):
-    """A URL that cannot be opened: an unknown scheme, a missing package, a server's refusal."""
+class FetchError(Exception):
+    """What cannot be opened or read: an unknown scheme, a missing package, a server's refusal, a broken archive."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file: path or URL, bytes, and a text that is another once the file has been changed; None where unknown."""
+    """A file.
+
+    Attributes
+    ----------
+    path:
+        as its file system has it.
+    size:
+        bytes; None where unknown.
+    stamp:
+        a text that is another once the file has been changed; None where unknown.
+    packed:
+        bytes that it takes in a compressed archive; None for what lies in none.
+    """
 
     path: str
     size: int | None = None
     stamp: str | None = None
+    packed: int | None = None
 
 
 @dataclass(slots=True)
@@ -41,7 +58,18 @@ class Folder:
 
 
 class Files(Protocol):
-    """What may be asked of a place, by path or URL."""
+    """A file system. Paths are its own, not URLs.
+
+    Attributes
+    ----------
+    url:
+        what it was opened by; None here.
+    start:
+        the path that was asked for.
+    """
+
+    url: str | None
+    start: str
 
     def exists(self, path: str) -> bool:
         """Whether something is there."""
@@ -64,11 +92,11 @@ class Files(Protocol):
     def file(self, path: str) -> File:
         """What is known of a file without reading it."""
 
-    def read(self, path: str) -> bytes:
-        """All of a file. Raises OSError, PlaceError."""
+    def open(self, path: str) -> IO[bytes]:
+        """A file to read from front to back. Raises OSError, FetchError."""
 
-    def identity(self, path: str) -> str:
-        """The same text for two names of one file."""
+    def identity(self, path: str) -> Hashable:
+        """The same value for two names of one file."""
 
     def split(self, path: str) -> tuple[str, str]:
         """Directory and name."""
@@ -76,35 +104,29 @@ class Files(Protocol):
     def join(self, folder: str, name: str) -> str:
         """The path of a file in a directory."""
 
+    def shown(self, path: str) -> str:
+        """The path as people see it: with the URL around it."""
+
 
 def is_url(path: str) -> bool:
-    """Whether a path is a URL, such as s3://bucket/corpus or zip://*.zst::corpus.zip."""
+    """Whether somebody has named a URL, such as s3://bucket/corpus or zip://*.zst::corpus.zip."""
     return _URL.match(path) is not None
 
 
-def files_of(path: str) -> Files:
-    """Where a path or URL leads. Raises PlaceError for a URL that cannot be opened."""
-    return Remote(path) if is_url(path) else LOCAL
+def files_of(named: str) -> Files:
+    """Where a path or URL leads that somebody has named. Raises FetchError for a URL that cannot be opened."""
+    return Remote(named) if is_url(named) else Local(named)
 
 
-@contextmanager
-def local_source(path: str) -> Iterator[str | int]:
-    """What is to be read instead of a path or URL: the path itself, or a descriptor of a fetched copy.
-
-    Raises
-    ------
-    OSError, PlaceError
-        for what cannot be fetched.
-    """
-    if not is_url(path):
-        yield path
-        return
-    remote = Remote(path)
-    with tempfile.TemporaryFile(prefix="migrate-") as copy:
-        remote.fetch(path, copy)
-        copy.flush()
-        copy.seek(0)
-        yield copy.fileno()
+def read_text(files: Files, path: str) -> bytes:
+    """All of a file that is meant for people. Raises OSError, and FetchError for one that is too long."""
+    data = b""
+    with files.open(path) as file:
+        while piece := file.read(TEXT_PIECE):
+            data += piece
+            if len(data) > LONGEST_TEXT:
+                raise FetchError(f"{files.shown(path)}: longer than {LONGEST_TEXT >> 20} MiB")
+    return data
 
 
 # -- here -------------------------------------------------------------------------------------------
@@ -112,6 +134,11 @@ def local_source(path: str) -> Iterator[str | int]:
 
 class Local(Files):
     """This machine's file system."""
+
+    url = None
+
+    def __init__(self, start: str = os.curdir) -> None:
+        self.start = start
 
     def exists(self, path: str) -> bool:
         """Whether something is there, if only a link to nowhere."""
@@ -148,12 +175,11 @@ class Local(Files):
             return File(path)
         return File(path, known.st_size, f"{known.st_size}-{known.st_mtime_ns}")
 
-    def read(self, path: str) -> bytes:
-        """All of a file."""
-        with open(path, "rb") as file:
-            return file.read()
+    def open(self, path: str) -> IO[bytes]:
+        """The file."""
+        return open(path, "rb")
 
-    def identity(self, path: str) -> str:
+    def identity(self, path: str) -> Hashable:
         """The real path."""
         return os.path.realpath(path)
 
@@ -164,6 +190,10 @@ class Local(Files):
     def join(self, folder: str, name: str) -> str:
         """The path of a file in a directory."""
         return os.path.join(folder, name)
+
+    def shown(self, path: str) -> str:
+        """As it is."""
+        return path
 
 
 LOCAL = Local()
@@ -177,118 +207,119 @@ class Remote(Files):
 
     Raises
     ------
-    PlaceError
+    FetchError
         where fsspec, or what it needs for this scheme, is missing, and for an unknown scheme.
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            from fsspec.core import url_to_fs
-        except ImportError:
-            raise PlaceError(
-                f"{url}: URLs need the Python package fsspec (pip install 'xen-migrate[remote]')"
-            ) from None
+        self.url = url
+        self._fs = _file_system(url, os.getpid(), threading.get_ident())
         head, _, rest = url.partition("::")
         self._scheme = head.partition("://")[0]
         self._around = f"::{rest}" if rest else ""
-        try:
-            self._fs: Any = url_to_fs(url)[0]
-        except Exception as error:
-            raise PlaceError(f"{url}: {error}") from error
+        self._host = type(self._fs)._get_kwargs_from_urls(head).get("host")
+        self.start = self._fs._strip_protocol(head)
 
     def exists(self, path: str) -> bool:
         """Whether something is there."""
         # Some places do not count a directory that is but the beginning of names.
-        return self.is_folder(path) or bool(self._asked(path, "exists"))
+        return self.is_folder(path) or bool(self._asked("exists", path))
 
     def is_file(self, path: str) -> bool:
         """Whether a file is there."""
-        return bool(self._asked(path, "isfile"))
+        return bool(self._asked("isfile", path))
 
     def is_folder(self, path: str) -> bool:
         """Whether a directory is there; on the web, whether it is written as one."""
         if self._scheme in _WEB:
             return path.endswith("/")
-        return not self._inside(path) or bool(self._asked(path, "isdir"))
+        return not path or bool(self._asked("isdir", path))
 
     def matches(self, pattern: str) -> list[str]:
         """What a pattern means."""
         # Here a * does not mean hidden names; elsewhere it does.
-        hidden = "/." in self._inside(pattern)
-        found = (path for path in self._asked(pattern, "glob") if hidden or "/." not in f"/{path}")
-        return sorted(map(self._url, found))
+        hidden = "/." in pattern
+        return sorted(path for path in self._asked("glob", pattern) if hidden or "/." not in f"/{path}")
 
     def is_pattern(self, path: str) -> bool:
         """Whether it is a pattern."""
-        inside = path.partition("::")[0]
-        return "*" in inside if self._scheme in _WEB else glob.has_magic(inside)
+        return "*" in path if self._scheme in _WEB else glob.has_magic(path)
 
     def folders(self, root: str) -> Iterator[Folder]:
         """A directory and all below it."""
-        inside = self._inside(root)
-        found: dict[str, dict[str, Any]] = self._asked(root, "find", detail=True)
-        folders: dict[str, dict[str, File]] = {inside: {}}
+        found: dict[str, dict[str, Any]] = self._asked("find", root, detail=True)
+        folders: dict[str, dict[str, File]] = {root: {}}
         for path, known in found.items():
-            below = path.strip("/").removeprefix(inside.strip("/")).strip("/")
+            below = path.strip("/").removeprefix(root.strip("/")).strip("/")
             if not any(part.startswith(".") for part in below.split("/")):
                 parent, _, name = path.rstrip("/").rpartition("/")
-                parent = parent if "/" in below else inside
+                parent = parent if "/" in below else root
                 folders.setdefault(parent, {})[name] = self._known(path, known)
         for parent in sorted(folders, key=lambda path: path.split("/")):  # what lies in one comes right after it
-            yield Folder(self._url(parent), dict(sorted(folders[parent].items())))
+            yield Folder(parent, dict(sorted(folders[parent].items())))
 
     def file(self, path: str) -> File:
         """Size, and whatever the place knows of a file."""
-        return self._known(self._inside(path), self._asked(path, "info"))
+        return self._known(path, self._asked("info", path))
 
-    def read(self, path: str) -> bytes:
-        """All of a file."""
-        data: bytes = self._asked(path, "cat_file")
-        return data
+    def open(self, path: str) -> IO[bytes]:
+        """The file, by what opens it there."""
+        file: IO[bytes] = self._asked("open", path, mode="rb")
+        return file
 
-    def fetch(self, path: str, copy: Any) -> None:
-        """Write all of a file into another. Raises OSError, PlaceError."""
-        try:
-            with self._fs.open(self._inside(path), "rb") as file:
-                shutil.copyfileobj(file, copy, PIECE)
-        except OSError:
-            raise
-        except Exception as error:
-            raise PlaceError(f"cannot be fetched: {type(error).__name__}: {error}") from error
-
-    def identity(self, path: str) -> str:
-        """The URL."""
-        return path
+    def identity(self, path: str) -> Hashable:
+        """The file system and the path."""
+        return self._fs, path
 
     def split(self, path: str) -> tuple[str, str]:
-        """URL of the directory, and name."""
-        parent, _, name = self._inside(path).rpartition("/")
-        return self._url(parent), name
+        """Directory and name."""
+        parent, _, name = path.rpartition("/")
+        return parent, name
 
     def join(self, folder: str, name: str) -> str:
-        """The URL of a file in a directory."""
-        inside = self._inside(folder).rstrip("/")
-        return self._url(f"{inside}/{name}" if inside or not self._around else name)
+        """The path of a file in a directory."""
+        return f"{folder.rstrip('/')}/{name}" if folder or not self._around else name
 
-    def _inside(self, url: str) -> str:
-        inside: str = self._fs._strip_protocol(url.partition("::")[0])
-        return inside
-
-    def _url(self, inside: str) -> str:
+    def shown(self, path: str) -> str:
+        """A URL; a path that has :: in it does not make it a chain of URLs."""
+        path = path.replace("::", "%3A%3A")
         if self._around:
-            return f"{self._scheme}://{inside.lstrip('/')}{self._around}"
-        url: str = self._fs.unstrip_protocol(inside)
+            return f"{self._scheme}://{path.lstrip('/')}{self._around}"
+        if self._host:
+            return f"{self._scheme}://{self._host}/{path.lstrip('/')}"
+        url: str = self._fs.unstrip_protocol(path)
         return url
 
     def _known(self, path: str, info: dict[str, Any]) -> File:
         size = info.get("size")
         marks = [str(info[key]) for key in ("ETag", "etag", "mtime", "LastModified", "created", "CRC") if info.get(key)]
-        return File(self._url(path), size, "-".join([str(size), *marks]) if marks else None)
+        packed = info.get("compress_size")
+        return File(path, size, "-".join([str(size), *marks]) if marks else None, packed)
 
-    def _asked(self, path: str, question: str, **how: Any) -> Any:
+    def _asked(self, question: str, path: str, **how: Any) -> Any:
         try:
-            return getattr(self._fs, question)(self._inside(path), **how)
+            return getattr(self._fs, question)(path, **how)
         except OSError:
             raise
         except Exception as error:
-            raise PlaceError(f"{path}: {type(error).__name__}: {error}") from error
+            raise FetchError(f"{self.shown(path)}: {type(error).__name__}: {error}") from error
+
+
+@lru_cache(maxsize=4)
+def _file_system(url: str, process: int, thread: int) -> Any:
+    """What fsspec opens by a URL, once: an archive's list of members is long.
+
+    None is shared by processes or threads, as their reads would get into each other's way.
+    """
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise FetchError(f"{url}: URLs need the Python package fsspec (pip install 'xen-migrate[remote]')") from None
+    try:
+        return url_to_fs(url)[0]
+    except Exception as error:
+        raise FetchError(f"{url}: {error}") from error
+
+
+# What is opened anew sees what has changed meanwhile.
+forget = _file_system.cache_clear

@@ -19,6 +19,7 @@ from datetime import date
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from migrate.corpus.filesystems import Files, files_of
 from migrate.corpus.toml_reader import Table, read_table
 from migrate.destination.placement import NAMES as PLACEMENTS
 from migrate.destination.releases import resolve
@@ -50,9 +51,8 @@ class Deviation:
     expired: bool = False
 
     def concerns(self, path: str) -> bool:
-        """Whether it speaks of a stream."""
-        # A URL's scheme and what an archive lies in are no part of the path.
-        return PurePosixPath(path.partition("::")[0].rpartition("://")[2]).match(self.stream)
+        """Whether it speaks of a stream, by the path that it has in its file system."""
+        return PurePosixPath(path).match(self.stream)
 
     def covers(self, target: str, placement: str, differences: Iterable[Difference]) -> bool:
         """Whether all these differences under a target and placement are what it speaks of."""
@@ -61,16 +61,24 @@ class Deviation:
         return self.aspects is None or all(difference.aspect in self.aspects for difference in differences)
 
 
-def load_known(file: str, today: date) -> tuple[Deviation, ...]:
-    """Read a list of known deviations.
+def load_known(named: str, today: date) -> tuple[Deviation, ...]:
+    """Read a list of known deviations, of a path or URL.
 
     Raises
     ------
     ExpectationError
         for a file that cannot be read, or is not as it should be.
+    FetchError
+        for a URL that cannot be opened.
     """
-    table = read_table(file)
-    found = tuple(_deviation(file, one, today) for one in table.tables("known"))
+    files = files_of(named)
+    return known_in(files, files.start, today)
+
+
+def known_in(files: Files, path: str, today: date) -> tuple[Deviation, ...]:
+    """The same of a file that was found in a file system."""
+    table = read_table(files, path)
+    found = tuple(_deviation(table.file, one, today) for one in table.tables("known"))
     table.done()
     return found
 

@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
 from typing import TYPE_CHECKING
 
-from migrate.corpus.expected_verdict import UNJUDGED, Difference, Observation, observe
+from migrate.corpus.expected_verdict import ACCEPT, REFUSE, UNJUDGED, Difference, Observation
 from migrate.counting import count
 
 if TYPE_CHECKING:
@@ -28,12 +27,13 @@ class Status(Enum):
     DEVIATES = "differs, as is known"
     UNJUDGED = "not judged"
     FAILED = "cannot be judged"
+    FAILS = "new, and at or above the threshold of --fail-on"
     DIFFERS = "differs"
 
     @property
     def well(self) -> bool:
         """Whether the run does not fail of it."""
-        return self not in (Status.UNJUDGED, Status.FAILED, Status.DIFFERS)
+        return self in (Status.FINE, Status.NEW, Status.HOST, Status.DEVIATES)
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Answer:
     ----------
     checks:
         the JSON object of each report, as text: it is passed on more often than it is looked into.
+    observations:
+        the part of each that is compared with expectations.
     seconds:
         that it took, of wall time.
     cached:
@@ -51,21 +53,17 @@ class Answer:
     """
 
     checks: tuple[str, ...] = ()
+    observations: tuple[Observation, ...] = ()
     error: str | None = None
     seconds: float = field(default=0.0, compare=False)
     cached: bool = field(default=False, compare=False)
 
     @property
     def reports(self) -> tuple[Report, ...]:
-        """The reports. Raises ValueError for what is none."""
+        """The reports."""
         from migrate.judging.report_json import report_from
 
         return tuple(map(report_from, self.checks))
-
-    @cached_property
-    def observations(self) -> tuple[Observation, ...]:
-        """The part of each report that is compared with expectations."""
-        return tuple(map(observe, self.reports))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,21 +90,36 @@ class Result:
         return tuple(comparison for comparison in self.comparisons if comparison.differences)
 
     @property
+    def unknown(self) -> tuple[Comparison, ...]:
+        """Those of them that are not known to differ."""
+        return tuple(one for one in self.differing if all(deviation.expired for deviation in self.deviations(one)))
+
+    @property
+    def unjudged_because(self) -> str | None:
+        """Why there is no verdict where one was expected, or nothing is; None where all is judged."""
+        asked = [one.observation for one in self.unknown] if self.case.entry else self.answer.observations
+        reasons = (one.message or "no reason is known" for one in asked if one.outcome.verdict == UNJUDGED)
+        return self.answer.error or next(reasons, None)
+
+    @property
     def status(self) -> Status:
         """What came of the stream."""
         if self.answer.error is not None:
             return Status.FAILED
+        unjudged = self.unjudged_because is not None
         if self.case.entry is None:
-            return Status.NEW
-        differing = self.differing
-        if not differing:
+            threshold = self.case.fail_on
+            if threshold is not None and any(one.reaches(threshold) for one in self.answer.observations):
+                return Status.FAILS
+            return Status.UNJUDGED if unjudged else Status.NEW
+        if not self.differing:
             return Status.FINE
         if self.case.entry.host_dependent:
-            return Status.HOST
-        if all(any(not one.expired for one in self.deviations(comparison)) for comparison in differing):
+            return Status.UNJUDGED if unjudged else Status.HOST
+        if not self.unknown:
             return Status.DEVIATES
-        unjudged = all(comparison.observation.outcome.verdict == UNJUDGED for comparison in differing)
-        return Status.UNJUDGED if unjudged else Status.DIFFERS
+        judged = [one for one in self.unknown if one.observation.outcome.verdict != UNJUDGED]
+        return Status.DIFFERS if judged else Status.UNJUDGED
 
     def deviations(self, comparison: Comparison) -> tuple[Deviation, ...]:
         """The known deviations that cover what differs there, expired ones included."""
@@ -127,30 +140,46 @@ class Run:
         streams that are expected, but not there.
     gaps:
         why this is not all that was to be judged; empty for a run that came to its end.
+    unmatched:
+        known deviations that speak of no stream.
+    notes:
+        what else there is to know of it.
     """
 
     results: Sequence[Result]
     missing: Sequence[str] = ()
     gaps: Sequence[str] = ()
+    unmatched: Sequence[Deviation] = ()
+    notes: Sequence[str] = ()
 
     @property
     def differs(self) -> bool:
-        """Whether something is not as expected."""
-        return bool(self.missing) or any(result.status is Status.DIFFERS for result in self.results)
+        """Whether something is not as expected, or not as it may be."""
+        return bool(self.missing) or any(result.status in (Status.DIFFERS, Status.FAILS) for result in self.results)
 
     @property
     def undecided(self) -> bool:
-        """Whether something could not be judged that was expected to be."""
+        """Whether something could not be judged, as it was to be."""
         return bool(self.gaps) or any(result.status in (Status.UNJUDGED, Status.FAILED) for result in self.results)
 
     @property
     def needless(self) -> tuple[Deviation, ...]:
         """Known deviations that speak of streams here, none of which deviates so."""
-        spoken = dict.fromkeys(one for result in self.results for one in result.case.known)
+        known = dict.fromkeys(one for result in self.results for one in result.case.known)
         needed = {one for result in self.results for c in result.differing for one in result.deviations(c)}
         # A stream that was not judged says nothing of them.
         open_ones = {one for result in self.results if result.answer.error is not None for one in result.case.known}
-        return tuple(one for one in spoken if one not in needed and one not in open_ones)
+        return tuple(one for one in known if one not in needed and one not in open_ones)
+
+    @property
+    def unexpected(self) -> Counter[str]:
+        """Verdicts of the streams of which nothing is expected, the least welcome one of each."""
+        verdicts: Counter[str] = Counter()
+        for result in self.results:
+            if result.case.entry is None and result.answer.error is None:
+                found = {one.outcome.verdict for one in result.answer.observations}
+                verdicts[next(verdict for verdict in (REFUSE, UNJUDGED, ACCEPT) if verdict in found)] += 1
+        return verdicts
 
     def counts(self) -> str:
         """How many streams came out how, in a sentence."""
@@ -159,7 +188,7 @@ class Run:
         parts = [f"{statuses[status]} {status.value}" for status in Status if statuses[status]]
         parts += [f"{len(self.missing)} missing"] if self.missing else []
         streams = count(len(self.results), "stream")
-        return f"{streams}, {expectations} expectations: {'; '.join(parts) or 'nothing judged'}"
+        return f"{streams}, {count(expectations, 'expectation')}: {'; '.join(parts) or 'nothing judged'}"
 
 
 def compared(case: Case, answer: Answer) -> Result:

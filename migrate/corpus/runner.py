@@ -1,20 +1,32 @@
 """Streams through the validator, by whatever executor: the order is that of the cases, and every one gets an answer.
 
-Of concurrent.futures' executors nothing is asked but `submit`. One that breaks, as a pool of processes does when a
-worker dies, is replaced; the streams that were in work are then tried alone, so that only the culprit is lost.
+Each is read once, in a worker, and judged under all that is asked. Of concurrent.futures' executors nothing is asked
+but `submit`. One that breaks, as a pool of processes does when a worker dies, is replaced; the streams that were in
+work are then tried alone, so that only the culprit is lost.
 """
 
 from __future__ import annotations
 
+import os
+import stat
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from typing import ParamSpec, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from migrate.corpus.cache import Cache
 from migrate.corpus.discovery import Case
-from migrate.corpus.examining import Task, examine_all
-from migrate.corpus.results import Answer, Comparison, Result, Status, compared
+from migrate.corpus.expected_verdict import observe
+from migrate.corpus.fetching import descriptor
+from migrate.corpus.filesystems import FetchError
+from migrate.corpus.results import Answer, Result, compared
+from streams.compression import MAX_EXPANSION
+
+if TYPE_CHECKING:
+    from migrate.judging.judgement import Judgement
+    from migrate.judging.report import Report
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,6 +40,8 @@ BATCH_BYTES = 1 << 20
 BATCH_STREAMS = 16
 # With fewer batches per place in the window, the last ones would leave workers idle.
 BATCHES_PER_PLACE = 8
+# A file may have so many times the bytes that lie on the disk, and some more, to be read as a whole for the cache.
+HOLES, HOLES_FREE, BLOCK = 16, 16 << 20, 512
 DIED = "the worker process died: killed, out of memory, or crashed"
 
 Batch = list[int]
@@ -56,6 +70,7 @@ def run(
     cache: Cache | None = None,
     tick: Callable[[], object] = lambda: None,
     unexpected: Sequence[tuple[str, str]] = UNEXPECTED,
+    max_expansion: int = MAX_EXPANSION,
 ) -> list[Result]:
     """Judge all cases and compare.
 
@@ -76,13 +91,15 @@ def run(
         called now and then while nothing else happens.
     unexpected:
         targets and placements that a stream is asked about of which nothing is expected.
+    max_expansion:
+        as for `migrate.check`, and for what lies in a compressed archive.
 
     Returns
     -------
     list of Result
         in the order of the cases, however many workers there are.
     """
-    work = _Work(cases, done, cache, tuple(unexpected))
+    work = _Work(cases, done, cache, tuple(unexpected), max_expansion)
     work.run(executor, renew, window, tick)
     return [work.results[index] for index in range(len(cases))]
 
@@ -96,16 +113,21 @@ class _Work:
         done: Callable[[Result], object],
         cache: Cache | None,
         unexpected: tuple[tuple[str, str], ...],
+        max_expansion: int,
     ) -> None:
         self.cases = cases
         self.results: dict[int, Result] = {}
         self._done = done
         self._cache = cache
         self._unexpected = unexpected
+        self._max_expansion = max_expansion
 
     def run(
         self, executor: Executor, renew: Callable[[int], Executor] | None, window: int, tick: Callable[[], object]
     ) -> None:
+        for index, case in enumerate(self.cases):
+            if case.fault is not None:
+                self._settle(index, Answer(error=case.fault))
         queue = deque(_batches(self.cases, window))
         running: dict[Future[list[Answer]], Batch] = {}
         try:
@@ -171,20 +193,13 @@ class _Work:
         self._done(result)
 
     def _submitted(self, executor: Executor, batch: Batch) -> Future[list[Answer]]:
-        tasks = [task_of(self.cases[index], self._unexpected) for index in batch]
+        tasks = [task_of(self.cases[index], self._unexpected, self._max_expansion) for index in batch]
         try:
             return executor.submit(examine_all, tasks, self._cache)
         except BrokenExecutor as error:
             future: Future[list[Answer]] = Future()
             future.set_exception(error)
             return future
-
-
-def task_of(case: Case, unexpected: tuple[tuple[str, str], ...] = UNEXPECTED) -> Task:
-    """What a worker is told of a case."""
-    if case.entry is None:
-        return Task(case.path, None, unexpected)
-    return Task(case.path, case.entry.vcpus, tuple((one.target, one.placement) for one in case.entry.expect))
 
 
 def _lost(error: Exception) -> str:
@@ -199,7 +214,9 @@ def _batches(cases: Sequence[Case], window: int) -> list[Batch]:
     batches: list[Batch] = []
     room = 0
     for index, case in enumerate(cases):
-        size = BATCH_BYTES if case.size is None else case.size
+        if case.fault is not None:
+            continue
+        size = BATCH_BYTES if case.file.size is None else case.file.size
         if not batches or len(batches[-1]) >= most or size > room:
             batches.append([])
             room = BATCH_BYTES
@@ -208,4 +225,104 @@ def _batches(cases: Sequence[Case], window: int) -> list[Batch]:
     return batches
 
 
-__all__ = ["UNEXPECTED", "Answer", "Comparison", "InProcess", "Result", "Status", "run", "task_of"]
+# -- in a worker ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A stream and what is asked of it: targets, each with a placement. Values of this class are sent to workers.
+
+    Attributes
+    ----------
+    name:
+        what the stream is called.
+    path, url, packed:
+        as in `Case`, `File` and `descriptor`.
+    """
+
+    name: str
+    vcpus: int | None
+    questions: tuple[tuple[str, str], ...]
+    path: str
+    url: str | None = None
+    packed: int | None = None
+    max_expansion: int = MAX_EXPANSION
+
+
+def task_of(
+    case: Case, unexpected: tuple[tuple[str, str], ...] = UNEXPECTED, max_expansion: int = MAX_EXPANSION
+) -> Task:
+    """What a worker is asked about a case."""
+    vcpus, questions = None, unexpected
+    if case.entry is not None:
+        vcpus, questions = case.entry.vcpus, tuple((one.target, one.placement) for one in case.entry.expect)
+    return Task(case.path, vcpus, questions, case.file.path, case.url, case.file.packed, max_expansion)
+
+
+def examine_all(tasks: Sequence[Task], cache: Cache | None = None) -> list[Answer]:
+    """Answers, in the order of the tasks. Raises nothing."""
+    return [examine(task, cache) for task in tasks]
+
+
+def examine(task: Task, cache: Cache | None = None) -> Answer:
+    """Read a stream and judge it, unless the cache knows the answer. Raises nothing."""
+    from streams.transports import TransportError
+
+    started = time.perf_counter()
+    try:
+        answer = _answer(task, cache)
+    except OSError as fault:
+        answer = Answer(error=fault.strerror or str(fault) or type(fault).__name__)
+    except (TransportError, FetchError) as fault:
+        answer = Answer(error=str(fault))
+    except MemoryError:
+        answer = Answer(error="out of memory")
+    except Exception as fault:
+        answer = Answer(error=f"internal error: {type(fault).__name__}: {fault}")
+    seconds = time.perf_counter() - started
+    return Answer(answer.checks, answer.observations, answer.error, seconds, answer.cached)
+
+
+def _answer(task: Task, cache: Cache | None) -> Answer:
+    with descriptor(task.path, task.url, packed=task.packed, max_expansion=task.max_expansion) as fd:
+        before = os.fstat(fd)
+        key = None
+        if cache is not None and _is_worth_hashing(before):
+            with open(fd, "rb", closefd=False) as file:
+                key = cache.key(file, task.questions, task.vcpus)
+            os.lseek(fd, 0, os.SEEK_SET)
+            if (known := cache.get(key, task.name)) is not None:
+                return known
+        answer = _judged(fd, task)
+        if stat.S_ISREG(before.st_mode) and _state(before) != _state(os.fstat(fd)):
+            return Answer(error="the file was changed while it was read")
+        if cache is not None and key is not None:
+            cache.put(key, task.name, answer)
+        return answer
+
+
+def _state(known: os.stat_result) -> tuple[int, int]:
+    return known.st_size, known.st_mtime_ns
+
+
+def _is_worth_hashing(known: os.stat_result) -> bool:
+    """Whether it is a file that is still there once it has been read, and no huge one with next to nothing in it."""
+    return stat.S_ISREG(known.st_mode) and known.st_size <= HOLES * (known.st_blocks * BLOCK) + HOLES_FREE
+
+
+def _judged(fd: int, task: Task) -> Answer:
+    from migrate.destination.destination import Destination
+    from migrate.judging.check import judge
+    from migrate.judging.report_json import dumps
+    from migrate.rules.selection import Selection
+
+    questions = [Destination(target, placement, vcpus=task.vcpus) for target, placement in task.questions]
+
+    def reported(judgement: Judgement) -> list[Report]:
+        judgement.facts.name = task.name
+        return [judgement.report(one, Selection()) for one in questions]
+
+    reports: list[Report] = judge(
+        fd, vcpus=task.vcpus, questions=questions, max_expansion=task.max_expansion, then=reported
+    )
+    return Answer(tuple(dumps(report.to_dict()) for report in reports), tuple(map(observe, reports)))

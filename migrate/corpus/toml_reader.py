@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from migrate.corpus.filesystems import PlaceError, files_of
+from migrate.corpus.filesystems import FetchError, Files, read_text
 
 T = TypeVar("T")
 
@@ -22,15 +22,15 @@ _KINDS: dict[type, str] = {str: "a string", int: "a number", bool: "true or fals
 class Table:
     """A TOML table that is taken apart key by key, so that what is left is what nobody knows."""
 
-    def __init__(self, file: str, place: str, table: dict[str, Any]) -> None:
+    def __init__(self, file: str, where: str, table: dict[str, Any]) -> None:
         self.file = file
-        self.place = place
+        self.where = where
         self.left = dict(table)
         self._known: list[str] = []
 
     def error(self, key: str, what: str) -> ExpectationError:
         """The complaint about a key."""
-        return ExpectationError(f"{self.file}: {self.place}{key}: {what}")
+        return ExpectationError(f"{self.file}: {self.where}{key}: {what}")
 
     def has(self, key: str) -> bool:
         """Whether a key is there that may be."""
@@ -69,7 +69,7 @@ class Table:
 
     def table(self, key: str) -> Table:
         """A table within this one; empty where it is not there."""
-        return Table(self.file, f"{self.place}{key}.", self.take(key, dict, {}))
+        return Table(self.file, f"{self.where}{key}.", self.take(key, dict, {}))
 
     def tables(self, key: str) -> list[Table]:
         """The tables of an array."""
@@ -77,7 +77,7 @@ class Table:
         for number, value in enumerate(self.take(key, list, []), 1):
             if not isinstance(value, dict):
                 raise self.error(f"{key} {number}", f"expected a table, found {shown(value)}")
-            found.append(Table(self.file, f"{self.place}{key} {number}: ", value))
+            found.append(Table(self.file, f"{self.where}{key} {number}: ", value))
         return found
 
     def done(self) -> None:
@@ -86,7 +86,7 @@ class Table:
             raise self.error(key, f"unknown key{hint(key, self._known)}")
 
 
-def read_table(file: str) -> Table:
+def read_table(files: Files, path: str) -> Table:
     """A TOML file as a table.
 
     Raises
@@ -94,12 +94,14 @@ def read_table(file: str) -> Table:
     ExpectationError
         for a file that cannot be read, and for one that is not TOML.
     """
+    shown = files.shown(path)
     try:
-        return parse_table(file, files_of(file).read(file))
+        data = read_text(files, path)
     except OSError as error:
-        raise ExpectationError(f"{file}: {error.strerror or error}") from error
-    except PlaceError as error:
+        raise ExpectationError(f"{shown}: {error.strerror or error}") from error
+    except FetchError as error:
         raise ExpectationError(str(error)) from error
+    return parse_table(shown, data)
 
 
 def parse_table(file: str, data: bytes) -> Table:

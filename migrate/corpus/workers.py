@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from concurrent.futures import Executor, ProcessPoolExecutor
+from fcntl import F_GETFL, F_SETFL, F_SETOWN, fcntl
 from importlib import import_module
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -60,7 +61,10 @@ class Alone(Workers):
 
 
 class Processes(Workers):
-    """Processes of this machine. Left by an exception, they are ended in the middle of their work."""
+    """Processes of this machine. Left by an exception, they are ended in the middle of their work.
+
+    They end as well when this process does, whatever ends it.
+    """
 
     def __init__(self, number: int) -> None:
         self.window = CALLS_PER_WORKER * number
@@ -70,9 +74,10 @@ class Processes(Workers):
 
     def start(self, number: int = 0) -> Executor:
         """A pool of processes."""
-        # Where processes are forked, each has then what it would else have to load.
-
-        pool = ProcessPoolExecutor(number or self._number, initializer=_leave_interrupts_to_the_parent)
+        # Where processes are forked, each has then what it would else have to load; not numpy, which begins threads.
+        for module in ("judging.check", "judging.report_json", "toolstack.hvm"):
+            import_module(f"migrate.{module}")
+        pool = ProcessPoolExecutor(number or self._number, initializer=_live_and_die_with_the_parent)
         self._pools.append(pool)
         return pool
 
@@ -87,8 +92,20 @@ class Processes(Workers):
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _live_and_die_with_the_parent() -> None:
+    """What a worker begins with: interrupts are the parent's business, and its end is the worker's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # where it was forked, it has the parent's handlers
+            signal.signal(number, signal.SIG_DFL)
+    if (parent := multiprocessing.parent_process()) is not None:
+        # A pipe that the parent, and workers that were forked later, hold open at its other end. When it closes, the
+        # kernel sends SIGIO, which ends a process: no thread has to watch, and none has to wait for its turn.
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        fcntl(parent.sentinel, F_SETOWN, os.getpid())
+        fcntl(parent.sentinel, F_SETFL, fcntl(parent.sentinel, F_GETFL) | os.O_ASYNC)
+        if not parent.is_alive():  # it has closed already
+            os._exit(1)
 
 
 class Dask(Workers):

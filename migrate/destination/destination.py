@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from migrate.destination.placement import check_name
-from migrate.destination.releases import Release, resolve
+from migrate.destination.releases import NEWEST, Release, resolve
+
+if TYPE_CHECKING:
+    from migrate.destination.host import Host
 
 DEFAULT_PLACEMENT = "source"
 
@@ -16,15 +19,15 @@ class Destination:
     Parameters
     ----------
     release:
-        the Xen that restores: "4.20", "4.20.3", "newest".
+        the Xen that restores: "4.20", "4.20.3", "newest"; by default the host's, and without a host the newest.
     placement:
-        where the guest's frames land: source, high, low, identity or file:MAP.
+        where the guest's frames land: source, high, low, identity or file:MAP; by default as on the host.
     l3_rule:
         a form of the 4 GiB rule to try instead of the release's own: L3V-1 … (`migrate.rules.extended_cr3`).
     vcpus:
         how many vcpus the new domain has; by default what an xl file's config says, else the stream is believed.
     host:
-        what is known of a real host.
+        what is known of a real host: `migrate.destination.host_files.read_host`.
 
     Raises
     ------
@@ -38,19 +41,23 @@ class Destination:
     placement: str
     l3_rule: str | None
     vcpus: int | None
-    host: Any
+    host: Host | None
 
     def __init__(
         self,
-        release: Release | str = "newest",
-        placement: str = DEFAULT_PLACEMENT,
+        release: Release | str | None = None,
+        placement: str | None = None,
         *,
         l3_rule: str | None = None,
         vcpus: int | None = None,
-        host: Any = None,
+        host: Host | None = None,
     ) -> None:
         if vcpus is not None and vcpus < 1:
             raise ValueError(f"a domain with {vcpus} vcpus? It has at least one")
+        if release is None:
+            release = _release_of(host)
+        if placement is None:
+            placement = _placement_of(host)
         fields = {
             "release": release if isinstance(release, Release) else resolve(release),
             "placement": check_name(placement),
@@ -78,12 +85,24 @@ class Destination:
         more = [f"{name}={value!r}" for name in ("l3_rule", "vcpus", "host") if (value := getattr(self, name))]
         return f"Destination({', '.join([repr(self.release.short), repr(self.placement), *more])})"
 
-    def but(self, *, placement: str | None = None) -> Destination:
-        """The same with another placement."""
+    def but(self, *, placement: str | None = None, release: Release | None = None) -> Destination:
+        """The same with another placement or release."""
         where = self.placement if placement is None else placement
-        return Destination(self.release, where, l3_rule=self.l3_rule, vcpus=self.vcpus, host=self.host)
+        return Destination(release or self.release, where, l3_rule=self.l3_rule, vcpus=self.vcpus, host=self.host)
 
     @property
     def l3_rule_in_force(self) -> str:
         """The form of the 4 GiB rule by which it answers."""
         return self.l3_rule or self.release.l3_rule
+
+
+def _release_of(host: Host | None) -> Release:
+    """What runs on a host; the newest where that is not known."""
+    known = host.release.value if host is not None else None
+    return NEWEST if known is None else resolve(known.name)
+
+
+def _placement_of(host: Host | None) -> str:
+    """Where a host's frames land; the default where that is not known."""
+    high = host.places_high().value if host is not None else None
+    return DEFAULT_PLACEMENT if high is None else "high" if high else "low"

@@ -101,7 +101,12 @@ class _RawImage:
 
 
 def extract(
-    source: Source, fd: int, form: Form, progress: Callable[[int, int | None], None] | None = None
+    source: Source,
+    fd: int,
+    form: Form,
+    progress: Callable[[int, int | None], None] | None = None,
+    *,
+    offset: int = 0,
 ) -> Extracted:
     """Write a guest's memory to a file, as the receiver of its stream would have it.
 
@@ -116,6 +121,8 @@ def extract(
     form:
         raw: the page of a pfn at pfn * 4096, page tables as in the stream: with pfns in their entries.
         elf: as `CoreDump` has it.
+    offset:
+        byte of the source at which the stream begins.
 
     Raises
     ------
@@ -129,7 +136,7 @@ def extract(
     unread = None
     with closing(memory), open_transport(source) as transport:
         try:
-            drive(Decoder(memory).run(), transport, progress)
+            drive(Decoder(memory, offset=offset).run(), transport, progress)
         except TransportError as error:
             if not sink.pages.count(CAME):
                 raise
@@ -151,8 +158,9 @@ def extract(
 
 
 def _nothing(memory: Memory) -> NothingError:
-    if memory.unjudged and memory.saver is None:
-        return NothingError(memory.unjudged, readable=False)
+    doubt = memory.session.course.doubt
+    if doubt and memory.saver is None:
+        return NothingError(doubt, readable=False)
     return NothingError(memory.broken.message if memory.broken else "no page of a guest is in it")
 
 
@@ -160,7 +168,7 @@ def _missing(memory: Memory, came: int, unread: str | None, frames: Dumped | Non
     """Why the file is not all of the guest."""
     told = []
     # A checkpointed stream just stops: the secondary goes on from its last checkpoint.
-    broken = memory.broken.message if memory.broken and not memory.facts.checkpoints else None
+    broken = memory.broken.message if memory.broken and not _complete(memory) else None
     if unread or broken:
         told.append(unread or broken or "")
         if memory.facts.max_pfn is not None:
@@ -179,6 +187,11 @@ def _missing(memory: Memory, came: int, unread: str | None, frames: Dumped | Non
     return told
 
 
+def _complete(memory: Memory) -> bool:
+    """Whether a stream that broke off had told all of the guest."""
+    return bool(memory.facts.checkpoints) or memory.session.course.ended
+
+
 def _unknown_frames(frames: Dumped) -> list[str]:
     told = []
     if frames.own_numbers:
@@ -194,6 +207,8 @@ def _remarks(memory: Memory) -> list[str]:
     told = []
     if memory.facts.checkpoints:
         told.append(f"the guest is as at checkpoint {memory.facts.checkpoints}, the last complete one")
+    if memory.broken is not None and memory.session.course.ended:
+        told.append(f"the guest's memory is whole, and the stream is not: {memory.broken.message}")
     if memory.waiting:
         told.append(f"{memory.waiting} pages that came after the last checkpoint are left out")
     return told

@@ -19,9 +19,10 @@ from migrate.guest.pages import Pages
 from migrate.rules.findings import Collector
 from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.restore import Restorer
+from migrate.toolstack.session import Session
 from migrate.xen.entries import IS_TABLE
 from streams.pages import PfnWords
-from streams.records import Damage, PageData, Place, Record
+from streams.records import Damage, DomainStart, Event, PageData, Place, Record
 from streams.wire.framing import (
     PAGE_DATA_HEADER,
     PAGE_SIZE,
@@ -72,7 +73,7 @@ class Memory(Restorer):
     """
 
     def __init__(self, sink: Sink) -> None:
-        super().__init__(Collector(), StreamFacts("-"))
+        super().__init__(Session(Collector(), StreamFacts("-")))
         self.saver: DomainHeader | None = None
         self.broken: Damage | None = None
         self.left_out = 0
@@ -86,15 +87,22 @@ class Memory(Restorer):
         self._named = 0
         self._words = PfnWords(b"")  # those of its words that announce data
 
-    def domain_header(self, header: DomainHeader, offset: int) -> None:
-        """Kept."""
-        self.saver = header
-        super().domain_header(header, offset)
-
-    def damage(self, damage: Damage) -> None:
-        """Kept."""
-        self.broken = damage
-        super().damage(damage)
+    def event(self, item: Event) -> None:
+        """Applied as libxc applies it."""
+        super().event(item)
+        match item:
+            case DomainStart():
+                self.saver = item.header
+            case Damage():
+                self.broken = item
+            case PageData():
+                self.left_out += item.place.index != self._told_of
+            case Record() if item.type == RecordType.VERIFY:
+                self._compared = True
+            case Record() if item.type == RecordType.CHECKPOINT:
+                for words, data in self._journal.drain():
+                    self._pass(words, data)
+                self.waiting = 0
 
     def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
         """All of them."""
@@ -119,18 +127,6 @@ class Memory(Restorer):
             else:
                 self._pass(some, data)
         return kept
-
-    def record(self, record: Record | PageData) -> None:
-        """Applied as libxc applies it."""
-        super().record(record)
-        if isinstance(record, PageData):
-            self.left_out += record.place.index != self._told_of
-        elif record.type == RecordType.VERIFY:
-            self._compared = True
-        elif record.type == RecordType.CHECKPOINT:
-            for words, data in self._journal.drain():
-                self._pass(words, data)
-            self.waiting = 0
 
     def close(self) -> None:
         """Nothing more will come: what waits is dropped."""

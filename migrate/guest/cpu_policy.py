@@ -10,36 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from streams.wire.cpu_features import FEATURES, HOME, MSR_NAMES, REGISTERS, Word, msr_features, set_bits, word_features
+from streams.wire.cpu_features import (
+    FEATURES,
+    HOME,
+    REGISTERS,
+    Word,
+    msr_features,
+    set_bits,
+    word_features,
+)
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
 from streams.wire.xstate import XSAVE_LEGACY_SIZE, XState
 
-# Leaves that some release stores: basic, the hypervisor's two, extended.
-_LEAF_RANGES = ((0x0, 0x1F), (0x4000_0000, 0x4000_0000), (0x4000_0100, 0x4000_0100), (0x8000_0000, 0x8000_0021))
-
 BASIC, FEATURE_LEAF, XSTATE_LEAF, EXTENDED = 0x0, 0x7, 0xD, 0x8000_0000
+SIZES_LEAF = 0x8000_0008
+# x87 and SSE have their place by definition; leaf 0xd speaks of those that follow.
+_FIRST_PLACED = 2
 _BRAND = (0x8000_0002, 0x8000_0003, 0x8000_0004)
 
 Registers = tuple[int, int, int, int]
-
-
-def policy_objection(body: bytes, *, cpuid: bool) -> tuple[str, str, int] | None:
-    """The first entry that no release of Xen stores: message, errno and offset in the body; None for none."""
-    if cpuid:
-        for number, (leaf, subleaf, *_) in enumerate(CPUID_LEAF.iter_unpack(body)):
-            if not any(first <= leaf <= last for first, last in _LEAF_RANGES):
-                return (
-                    f"CPUID leaf {leaf:#x} (subleaf {subleaf:#x}) is not one of Xen's",
-                    "ERANGE",
-                    number * CPUID_LEAF.size,
-                )
-        return None
-    for number, (index, flags, _) in enumerate(POLICY_MSR.iter_unpack(body)):
-        if flags:
-            return f"MSR {index:#x} has flags {flags:#x}; they must be 0", "EINVAL", number * POLICY_MSR.size
-        if index not in MSR_NAMES:
-            return f"MSR {index:#x} is not part of a policy", "ERANGE", number * POLICY_MSR.size
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +100,17 @@ class Policy:
         eax, _, _, edx = self.leaf(XSTATE_LEAF, 0)
         return edx << 32 | eax
 
+    @property
+    def physical_bits(self) -> int:
+        """Width of a physical address in bits (maxphysaddr); 0 where leaf 0x80000008 does not tell."""
+        return self.leaf(SIZES_LEAF)[0] & 0xFF
+
+    @property
+    def places(self) -> dict[int, tuple[int, int]]:
+        """Where components beyond x87 and SSE lie in an uncompressed XSAVE area: bit to size and offset in bytes."""
+        found = ((bit, self.leaf(XSTATE_LEAF, bit)) for bit in set_bits(self.xcr0) if bit >= _FIRST_PLACED)
+        return {bit: (size, offset) for bit, (size, offset, *_) in found if size}
+
     def xsave_size(self, components: int) -> int | None:
         """Bytes of an uncompressed XSAVE area with these components; None where leaf 0xd does not tell."""
         size = XSAVE_LEGACY_SIZE
@@ -157,41 +157,6 @@ def read_policy(cpuid: bytes = b"", msr: bytes | None = None) -> Policy:
         return Policy(leaves)
     values = POLICY_MSR.iter_unpack(msr[: len(msr) - len(msr) % POLICY_MSR.size])
     return Policy(leaves, {index: value for index, _, value in values})
-
-
-@dataclass(frozen=True, slots=True)
-class Lack:
-    """Something that one policy promises and another does not.
-
-    `kind` is vendor, leaves, feature, xcr0 or msr. `refused`: Xen refuses such a policy; what else is lacking it
-    silently takes away.
-    """
-
-    kind: str
-    name: str
-    where: str
-    refused: bool = False
-
-
-def lacking(promised: Policy, other: Policy) -> Iterator[Lack]:
-    """What `other` lacks of all that is promised, in the order of the leaves."""
-    if promised.vendor != other.vendor:
-        yield Lack("vendor", promised.vendor, f"the other is {other.vendor or 'nameless'}")
-    theirs = other.max_leaves
-    for name, last in promised.max_leaves.items():
-        if last > theirs[name]:
-            yield Lack("leaves", f"{name} to {last:#x}", f"the other ends at {theirs[name]:#x}", refused=True)
-    for word, names in promised.features_by_word():
-        have = set(word_features(word, other.word(word)))
-        yield from (Lack("feature", name, str(word)) for name in names if name not in have)
-    for bit in set_bits(promised.xcr0 & ~other.xcr0):
-        yield Lack("xcr0", component_name(bit), f"xcr0 bit {bit}")
-    if promised.msrs is None or other.msrs is None:
-        return
-    for index in promised.msrs:
-        missing = promised.msrs[index] & ~other.msrs.get(index, 0)
-        where = MSR_NAMES.get(index, hex(index))
-        yield from (Lack("msr", name, where, refused=True) for name in msr_features(index, missing))
 
 
 def _text(*registers: int) -> str:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from migrate.guest.cpu_policy import Policy, read_policy
 from streams.decoder import Decoder, drive
 from streams.pages import PfnWords
-from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
+from streams.records import Damage, DomainStart, Event, Place, Record, Unread
 from streams.transports import open_transport
-from streams.wire.framing import NO_SUBLEAF, DomainHeader, ImageHeader, LibxlHeader, RecordType, XlHeader
+from streams.wire.framing import NO_SUBLEAF, GuestType, RecordType
 
 if TYPE_CHECKING:
-    from streams.legacy import LegacyStream
+    pass
 
 _POLICIES = frozenset({RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY})
 # Policies that come later are never applied.
@@ -36,10 +36,11 @@ class NoPolicyError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A policy, and the release that wrote it ("4.20"; None where that is not known)."""
+    """A policy, the release that wrote it ("4.20"; None where that is not known), and whose it is."""
 
     policy: Policy
     xen: str | None = None
+    guest: GuestType = GuestType.PV
 
 
 class _EnoughError(Exception):
@@ -52,20 +53,8 @@ class _PolicyReader:
     def __init__(self) -> None:
         self.bodies: dict[int, bytes] = {}
         self.xen: str | None = None
+        self.guest = GuestType.PV
         self.trouble: str | None = None
-
-    def container(self, name: str) -> None: ...
-    def xl_header(self, header: XlHeader, optional_data: bytes) -> None: ...
-    def libxl_header(self, header: LibxlHeader, offset: int) -> None: ...
-    def libxl_record(self, record: LibxlRecord) -> None: ...
-    def xapi_block(self, block: XapiBlock) -> None: ...
-    def legacy(self, stream: LegacyStream) -> None: ...
-    def image_header(self, header: ImageHeader, offset: int) -> None: ...
-    def trailing(self, offset: int, length: int) -> None: ...
-
-    def domain_header(self, header: DomainHeader, offset: int) -> None:
-        if header.xen_major:
-            self.xen = f"{header.xen_major}.{header.xen_minor}"
 
     def wants_body(self, place: Place) -> bool:
         if place.type in _LATE:
@@ -78,15 +67,18 @@ class _PolicyReader:
     def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
         return None
 
-    def record(self, record: Record | PageData) -> None:
-        if isinstance(record, Record) and record.body is not None:
-            self.bodies[record.type] = record.body
-
-    def damage(self, damage: Damage) -> None:
-        self.trouble = damage.message
-
-    def not_judged(self, reason: str) -> None:
-        self.trouble = reason
+    def event(self, item: Event) -> None:
+        match item:
+            case DomainStart():
+                self.guest = GuestType.HVM if item.header.type == GuestType.HVM else GuestType.PV
+                if item.header.xen_major:
+                    self.xen = f"{item.header.xen_major}.{item.header.xen_minor}"
+            case Record() if item.body is not None:
+                self.bodies[item.type] = item.body
+            case Damage():
+                self.trouble = item.message
+            case Unread():
+                self.trouble = item.reason
 
 
 def stream_policy(source: str | os.PathLike[str] | int | bytes) -> Found:
@@ -105,7 +97,7 @@ def stream_policy(source: str | os.PathLike[str] | int | bytes) -> Found:
     if RecordType.X86_CPUID_POLICY not in reader.bodies:
         raise NoPolicyError(reader.trouble or "the stream carries no CPUID policy: version 3 streams do, from Xen 4.14")
     policy = read_policy(reader.bodies[RecordType.X86_CPUID_POLICY], reader.bodies.get(RecordType.X86_MSR_POLICY))
-    return Found(policy, reader.xen)
+    return Found(policy, reader.xen, reader.guest)
 
 
 def dumped_policy(text: str | bytes) -> Policy:

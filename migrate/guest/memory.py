@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from streams.pages import LEVEL_MASK, PIN_BIT
 from streams.wire.framing import P2M_HEADER, PAGE_SIZE
+from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3, cr3_to_pfn
+from streams.wire.views import view
 
 if TYPE_CHECKING:
     from migrate.guest.pages import PageStore
@@ -129,6 +131,23 @@ class PvGuest:
         pfns = np.flatnonzero((self.types & PIN_BIT != 0) & (level >= 1) & (level <= 4))
         pfns = pfns[pfns <= self.max_pfn]
         return pfns.astype(np.int64), level[pfns]
+
+    @property
+    def extended_cr3(self) -> bool | None:
+        """Whether vcpu 0 says that the guest has enabled pae_extended_cr3; None where there is no vcpu 0."""
+        vcpu0 = self.vcpus.get(0)
+        if vcpu0 is None or vcpu0.basic is None:
+            return None
+        return bool(int(view(CONTEXT[self.width], vcpu0.basic)["vm_assist"]) & PAE_EXTENDED_CR3)
+
+    @property
+    def roots(self) -> dict[int, int]:
+        """pfn of the page table under each vcpu's cr3, by vcpu id."""
+        return {
+            index: cr3_to_pfn(int(view(CONTEXT[self.width], vcpu.basic)["ctrlreg"][3]), self.width)
+            for index, vcpu in sorted(self.vcpus.items())
+            if vcpu.basic is not None
+        }
 
     def source_mfns(self) -> NDArray[np.int64]:
         """Source mfn of every pfn, from the guest's own p2m pages, once all records are in.

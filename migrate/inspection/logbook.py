@@ -10,6 +10,20 @@ from typing import TYPE_CHECKING
 
 from migrate.toolstack.passes import Round, RoundCounter
 from streams.decoder import Consumer
+from streams.records import (
+    Breach,
+    Damage,
+    DomainStart,
+    Event,
+    ImageStart,
+    LibvirtStart,
+    LibxlRecord,
+    LibxlStart,
+    PageData,
+    Record,
+    XapiBlock,
+    XlStart,
+)
 from streams.wire.framing import (
     DOMAIN_HEADER,
     IMAGE_HEADER,
@@ -19,16 +33,15 @@ from streams.wire.framing import (
     XL_HEADER,
     RecordType,
     libxl_record_name,
+    padded,
     record_name,
     xapi_block_name,
 )
+from streams.wire.libvirt import LIBVIRT_HEADER
 
 if TYPE_CHECKING:
-    from migrate.toolstack.restore import Restorer
-    from streams.legacy import LegacyStream
     from streams.pages import PfnWords
-    from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
-    from streams.wire.framing import DomainHeader, ImageHeader, LibxlHeader, XlHeader
+    from streams.records import Place
 
 
 class Layer(StrEnum):
@@ -36,6 +49,7 @@ class Layer(StrEnum):
 
     XAPI = "xapi"
     XL = "xl"
+    LIBVIRT = "libvirt"
     LIBXL = "libxl"
     LIBXC = "libxc"
 
@@ -44,12 +58,13 @@ class Header(StrEnum):
     """Headers, which have no record type."""
 
     XL = "xl header"
+    LIBVIRT = "libvirt header"
     LIBXL = "libxl header"
     IMAGE = "image header"
     DOMAIN = "domain header"
 
 
-# How each layer calls its records; xl has none.
+# How each layer calls its records; xl and libvirt have none.
 NAMES: Mapping[Layer, Callable[[int], str]] = {
     Layer.XAPI: xapi_block_name,
     Layer.LIBXL: libxl_record_name,
@@ -107,7 +122,7 @@ class Entry:
 
 
 class Logbook(Consumer):
-    """Notes what passes, some 30 bytes for each, and hands it to the restorer.
+    """Notes what passes, some 30 bytes for each, and hands it to another consumer.
 
     Iterating gives the `Entry`s in stream order.
 
@@ -119,8 +134,8 @@ class Logbook(Consumer):
         where the grammar broke, if it did.
     """
 
-    def __init__(self, restorer: Restorer) -> None:
-        self._restorer = restorer
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
         self._offsets = array("Q")
         self._lengths = array("Q")
         self._types = array("Q")
@@ -179,76 +194,46 @@ class Logbook(Consumer):
 
     # -- what passes -------------------------------------------------------------------------------
 
-    def container(self, name: str) -> None:
-        """Passed on."""
-        self._restorer.container(name)
-
-    def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
-        """Noted; it stands at the very beginning."""
-        self._note(Layer.XL, 0, XL_HEADER.size + len(optional_data), _HEADERS.index(Header.XL))
-        self._restorer.xl_header(header, optional_data)
-
-    def libxl_header(self, header: LibxlHeader, offset: int) -> None:
-        """Noted."""
-        self._note(Layer.LIBXL, offset, LIBXL_HEADER.size, _HEADERS.index(Header.LIBXL))
-        self._restorer.libxl_header(header, offset)
-
-    def libxl_record(self, record: LibxlRecord) -> None:
-        """Noted."""
-        self._note(Layer.LIBXL, record.offset, record.length, record.type, record.index)
-        self._restorer.libxl_record(record)
-
-    def xapi_block(self, block: XapiBlock) -> None:
-        """Noted."""
-        # What a libxc block's header gives as its length counts for nothing: the image follows.
-        self._note(Layer.XAPI, block.offset, len(block.body) and block.length, block.id, block.index)
-        self._restorer.xapi_block(block)
-
-    def legacy(self, stream: LegacyStream) -> None:
-        """Passed on."""
-        self._restorer.legacy(stream)
-
-    def image_header(self, header: ImageHeader, offset: int) -> None:
-        """Noted."""
-        self._note(Layer.LIBXC, offset, IMAGE_HEADER.size, _HEADERS.index(Header.IMAGE))
-        self._restorer.image_header(header, offset)
-
-    def domain_header(self, header: DomainHeader, offset: int) -> None:
-        """Noted."""
-        self._note(Layer.LIBXC, offset, DOMAIN_HEADER.size, _HEADERS.index(Header.DOMAIN))
-        self._restorer.domain_header(header, offset)
+    def event(self, item: Event) -> None:
+        """Noted where it stands somewhere, and passed on."""
+        match item:
+            case Record() | PageData():
+                self._counter.take(item)
+                if item.type == RecordType.PAGE_DATA:
+                    self._rounds[-1] = len(self.rounds) - 1
+            case XlStart():
+                size = XL_HEADER.size + len(item.optional_data)
+                self._note(Layer.XL, item.offset, size, _HEADERS.index(Header.XL))
+            case LibvirtStart():
+                size = LIBVIRT_HEADER.size + len(item.xml)
+                self._note(Layer.LIBVIRT, item.offset, size, _HEADERS.index(Header.LIBVIRT))
+            case LibxlStart():
+                self._note(Layer.LIBXL, item.offset, LIBXL_HEADER.size, _HEADERS.index(Header.LIBXL))
+            case LibxlRecord() if item.missing < RECORD_HEADER.size + padded(item.length):
+                self._note(Layer.LIBXL, item.offset, item.length, item.type, item.index)
+                self._cut = bool(item.missing)
+            case XapiBlock():
+                # What a libxc block's header gives as its length counts for nothing: the image follows.
+                self._note(Layer.XAPI, item.offset, len(item.body) and item.length, item.id, item.index)
+            case ImageStart():
+                self._note(Layer.LIBXC, item.offset, IMAGE_HEADER.size, _HEADERS.index(Header.IMAGE))
+            case DomainStart():
+                self._note(Layer.LIBXC, item.offset, DOMAIN_HEADER.size, _HEADERS.index(Header.DOMAIN))
+            case Damage():
+                self.damaged = item
+                # What of another layer the input ends in was not noted.
+                self._cut = item.breach is Breach.RECORD_CUT and item.place is not None
+        self._consumer.event(item)
 
     def wants_body(self, place: Place) -> bool:
         """Noted here, so that a record which the input ends in is in the book as well."""
         self._note(Layer.LIBXC, place.offset, place.length, place.type, place.index)
-        return self._restorer.wants_body(place)
+        return self._consumer.wants_body(place)
 
     def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
-        """Passed on."""
-        return self._restorer.wants_pages(place, words)
+        """What the consumer behind wants."""
+        return self._consumer.wants_pages(place, words)
 
     def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
-        """Passed on."""
-        return self._restorer.pages(words, first, data)
-
-    def record(self, record: Record | PageData) -> None:
-        """Passed on, its round noted."""
-        self._counter.take(record)
-        if record.type == RecordType.PAGE_DATA:
-            self._rounds[-1] = len(self.rounds) - 1
-        self._restorer.record(record)
-
-    def damage(self, damage: Damage) -> None:
-        """Noted."""
-        self.damaged = damage
-        # What of another layer the input ends in was not noted.
-        self._cut = damage.rule == "FRM-03" and damage.place is not None
-        self._restorer.damage(damage)
-
-    def not_judged(self, reason: str) -> None:
-        """Passed on."""
-        self._restorer.not_judged(reason)
-
-    def trailing(self, offset: int, length: int) -> None:
-        """Passed on."""
-        self._restorer.trailing(offset, length)
+        """For the consumer behind."""
+        return self._consumer.pages(words, first, data)

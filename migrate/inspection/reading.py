@@ -12,32 +12,40 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from migrate.destination.destination import DEFAULT_PLACEMENT, Destination
-from migrate.inspection.logbook import Entry, Logbook
+from migrate.destination.destination import Destination
+from migrate.guest.cpu_policy import read_policy
+from migrate.inspection.logbook import Entry, Layer, Logbook
 from migrate.judging.check import Checker, Source
 from migrate.judging.judgement import Judgement
 from migrate.rules.selection import Selection
 from migrate.toolstack.facts import StreamFacts
 from streams.compression import CODECS
 from streams.decoder import Decoder, drive
+from streams.hvm_context import entries
 from streams.pages import PfnWords
 from streams.transports import open_transport
-from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE
+from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE, RecordType
+from streams.wire.hvm_names import SaveType
 
 if TYPE_CHECKING:
     from migrate.destination.placement import Placement
+    from migrate.guest.cpu_policy import Policy
     from migrate.guest.memory import PvGuest
     from migrate.guest.pages import PageStore
     from migrate.judging.report import Report
-    from migrate.xen.replay import StepAnswer
+    from migrate.xen.answers import StepAnswer
+    from streams.hvm_context import HvmEntry
     from streams.transports import Transport
 
 T = TypeVar("T")
 
-# A stream's kind is told by its first bytes: by fewer than so many.
+# A stream's kind shows in its first bytes: in fewer than so many.
 _HEAD = 4096
 # Records whose pfn words are read in one go: each has a thousand, as savers write them.
 _WORDS_AT_ONCE = 1024
+_POLICIES = (RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY)
+# Of a longer record only so much is looked at.
+_LONGEST_POLICY = 1 << 18
 
 
 class NotInStream(Exception):
@@ -52,7 +60,7 @@ class Inspection:
     log:
         every header, block and record, in stream order.
     judgement:
-        what judging it left; `report` is its outcome for the destination.
+        what judging it left; `report` is its one for the destination.
     """
 
     def __init__(self, transport: Transport, judgement: Judgement, log: Logbook, destination: Destination) -> None:
@@ -67,22 +75,38 @@ class Inspection:
         return self.judgement.report(self.destination, Selection())
 
     @cached_property
-    def outcomes(self) -> list[StepAnswer]:
+    def answers(self) -> list[StepAnswer]:
         """The hypercalls of the restore, in its order, each with Xen's answer."""
         return self.judgement.answers(self.destination)
 
     @property
     def guest(self) -> PvGuest | None:
         """The guest as reconstructed; None unless it is a PV guest, whose stream has got so far as to say so."""
-        from migrate.toolstack.pv import PvRestore
-
-        kind = self.judgement.restorer.kind
-        return kind.guest if isinstance(kind, PvRestore) else None
+        return self.judgement.pv_guest
 
     @property
     def placement(self) -> Placement | None:
         """Where the guest's frames would lie; None unless it is a PV guest."""
         return self.judgement.placement(self.destination.placement)
+
+    @cached_property
+    def policy(self) -> Policy:
+        """What the guest was promised of its processor, as far as the stream says."""
+        last = {entry.type: entry for entry in self.log if entry.layer is Layer.LIBXC and entry.type in _POLICIES}
+        bodies = self.read((entry.body, min(entry.length, _LONGEST_POLICY)) for entry in last.values())
+        found = dict(zip(last, bodies, strict=True))
+        return read_policy(found.get(RecordType.X86_CPUID_POLICY, b""), found.get(RecordType.X86_MSR_POLICY))
+
+    @cached_property
+    def hvm_cpus(self) -> dict[int, HvmEntry] | None:
+        """CPU entries of an HVM guest's vcpus, by number; None where the stream has no context that counts."""
+        from migrate.toolstack.hvm import HvmRestore
+
+        kind = self.judgement.restorer.kind
+        context = kind.context if isinstance(kind, HvmRestore) else None
+        if context is None or context.body is None:
+            return None
+        return {entry.instance: entry for entry in entries(context.body) if entry.typecode == SaveType.CPU}
 
     # -- bytes -------------------------------------------------------------------------------------
 
@@ -140,10 +164,11 @@ def inspect(
     source: Source,
     destination: Destination | None = None,
     *,
-    target: str = "newest",
-    placement: str = DEFAULT_PLACEMENT,
+    target: str | None = None,
+    placement: str | None = None,
     vcpus: int | None = None,
     l3_rule: str | None = None,
+    offset: int = 0,
     progress: Callable[[int, int | None], None] | None = None,
     then: Callable[[Inspection], T],
 ) -> T:
@@ -165,11 +190,11 @@ def inspect(
         for an unknown target or placement.
     """
     destination = destination or Destination(target, placement, l3_rule=l3_rule, vcpus=vcpus)
-    with _rereadable(source) as again, open_transport(again) as transport:
+    with _rereadable(source, whole=offset > 0) as again, open_transport(again) as transport:
         judgement = Judgement(transport, _name(source), destination.vcpus)
         judgement.watch_checkpoints([destination])
         log = Logbook(judgement.restorer)
-        drive(Decoder(log).run(), transport, progress)
+        drive(Decoder(log, offset=offset).run(), transport, progress)
         judgement.finish(transport.position)
         return then(Inspection(transport, judgement, log, destination))
 
@@ -179,7 +204,8 @@ def _name(source: Source) -> str:
 
 
 @contextmanager
-def _rereadable(source: Source) -> Iterator[Source]:
+def _rereadable(source: Source, *, whole: bool) -> Iterator[Source]:
+    """The source, or a copy of what cannot be read again: all of it, or no more than the beginning of no stream."""
     if isinstance(source, bytes | bytearray | memoryview):
         yield source
         return
@@ -188,7 +214,7 @@ def _rereadable(source: Source) -> Iterator[Source]:
         if stat.S_ISREG(os.fstat(fd).st_mode):
             yield fd
             return
-        with open(fd, "rb", closefd=False) as pipe, _copied(pipe) as copy:
+        with open(fd, "rb", closefd=False) as pipe, _copied(pipe, whole=whole) as copy:
             yield copy
         return
     assert isinstance(source, str | os.PathLike)
@@ -196,13 +222,13 @@ def _rereadable(source: Source) -> Iterator[Source]:
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         yield source
         return
-    with open(source, "rb") as pipe, _copied(pipe) as copy:
+    with open(source, "rb") as pipe, _copied(pipe, whole=whole) as copy:
         yield copy
 
 
 def _recognised(head: bytes) -> bool:
     """Whether an input that begins like this is a stream, or may hold one."""
-    if any(head.startswith(codec.magics) for codec in CODECS):
+    if any(codec.fits(head) for codec in CODECS):
         return True
     checker = Checker()
     checker.feed(head)
@@ -210,11 +236,11 @@ def _recognised(head: bytes) -> bool:
 
 
 @contextmanager
-def _copied(pipe: BinaryIO) -> Iterator[int]:
+def _copied(pipe: BinaryIO, *, whole: bool) -> Iterator[int]:
     with tempfile.TemporaryFile(prefix="migrate-") as file:
         head = pipe.read(_HEAD)
         file.write(head)
-        if _recognised(head):  # what is no stream may have no end
+        if whole or _recognised(head):  # what is no stream may have no end
             shutil.copyfileobj(pipe, file, 1 << 20)
         file.flush()
         os.lseek(file.fileno(), 0, os.SEEK_SET)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from migrate.destination.destination import DEFAULT_PLACEMENT, Destination
+from migrate.destination.destination import Destination
 from migrate.judging.judgement import Judgement
 from migrate.judging.report import Report
 from migrate.rules.selection import Selection
@@ -28,8 +28,8 @@ class Checker:
         *,
         name: str = "-",
         destination: Destination | None = None,
-        target: str = "newest",
-        placement: str = DEFAULT_PLACEMENT,
+        target: str | None = None,
+        placement: str | None = None,
         vcpus: int | None = None,
         select: Sequence[str] = (),
         ignore: Sequence[str] = (),
@@ -64,6 +64,7 @@ def judge(
     questions: Sequence[Destination] = (),
     verify: bool = False,
     max_expansion: int = MAX_EXPANSION,
+    offset: int = 0,
     then: Callable[[Judgement], Any],
 ) -> Any:
     """Read a stream once, and do something with the judgement while its bytes can still be read again.
@@ -89,7 +90,7 @@ def judge(
         judgement.watch_checkpoints(questions)
         if verify:
             judgement.compare_verify_phase()
-        drive(Decoder(judgement.restorer).run(), transport, progress)
+        drive(Decoder(judgement.restorer, offset=offset).run(), transport, progress)
         judgement.finish(transport.position)
         return then(judgement)
 
@@ -102,6 +103,7 @@ def survey(
     ignore: Sequence[str] = (),
     verify: bool = False,
     max_expansion: int = MAX_EXPANSION,
+    offset: int = 0,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> list[Report]:
     """Reports of one stream, one for each of several destinations, from one reading.
@@ -118,6 +120,7 @@ def survey(
         progress=progress,
         verify=verify,
         max_expansion=max_expansion,
+        offset=offset,
         questions=destinations,
         then=lambda judgement: [judgement.report(destination, selection) for destination in destinations],
     )
@@ -128,14 +131,15 @@ def check(
     source: Source,
     destination: Destination | None = None,
     *,
-    target: str = "newest",
-    placement: str = DEFAULT_PLACEMENT,
+    target: str | None = None,
+    placement: str | None = None,
     vcpus: int | None = None,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
     l3_rule: str | None = None,
     verify: bool = False,
     max_expansion: int = MAX_EXPANSION,
+    offset: int = 0,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Report:
     """Would this stream be restored?
@@ -154,6 +158,8 @@ def check(
         compare the pages of a VERIFY phase with those sent before it (XRC-46): every page is read.
     max_expansion:
         how many times its length compressed input may decode to, where that is more than 4 GiB; 0 for any.
+    offset:
+        byte at which the stream begins; what is before it is passed over, and counts in all offsets.
     progress:
         called now and then with the position and the total size in bytes, where known.
 
@@ -172,6 +178,7 @@ def check(
         ignore=ignore,
         verify=verify,
         max_expansion=max_expansion,
+        offset=offset,
         progress=progress,
     )[0]
 

@@ -1,4 +1,4 @@
-"""What one pass over a stream leaves: enough to judge it under any target and placement."""
+"""What one pass over a stream leaves: enough to judge it for any destination."""
 
 from __future__ import annotations
 
@@ -6,45 +6,77 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from migrate.judging.report import CheckpointVerdict, Report
+from migrate.rules.declaring import GuestKind, Verdict
 from migrate.rules.findings import Collector, Failure, Finding
 from migrate.rules.selection import Selection
 from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.restore import Restorer
+from migrate.toolstack.session import Session
+from migrate.xen.answers import Answering, StepAnswer, Trace
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
     from migrate.destination.placement import Placement
+    from migrate.guest.memory import PvGuest
     from migrate.toolstack.restore import Kind
     from migrate.xen.hypercalls import Step
-    from migrate.xen.replay import StepAnswer, Trace
+    from migrate.xen.replay import PvTrace
     from streams.records import Place
     from streams.transports import Transport
 
-
 # A checkpointed stream goes on for as long as it likes: of more checkpoints than so many, those in the middle are
 # left out that fare as the one before.
-CHECKPOINTS_TOLD = 1000
+CHECKPOINTS_KEPT = 1000
+
+
+class _Calls:
+    """Xen's answers at one destination to what was asked while records were read, as far as that has come."""
+
+    def __init__(self, session: Session, destination: Destination) -> None:
+        self._session = session
+        self.answering = Answering(destination, session.facts.guest or GuestKind.HVM, session.vcpus)
+        self._answers: list[tuple[int, StepAnswer]] = []
+
+    def answers(self) -> list[tuple[int, StepAnswer]]:
+        """Each with the number of findings that the restore had met before."""
+        for step, after in self._session.calls[len(self._answers) :]:
+            self._answers.append((after, self.answering.answer(step)))
+        return self._answers
 
 
 class Judgement:
-    """What one pass over a stream leaves: enough to judge it under any target and placement."""
+    """What one pass over a stream leaves: enough to judge it for any destination."""
 
     def __init__(self, transport: Transport | None, name: str, vcpus: int | None) -> None:
         self.facts = StreamFacts(name)
         self.collector = Collector()
-        self.restorer = Restorer(self.collector, self.facts, transport, vcpus)
+        self.session = Session(self.collector, self.facts, transport, vcpus)
+        self.restorer = Restorer(self.session)
         self.steps: list[Step] = []
         self.completed = False
+        self._calls: dict[Destination, _Calls] = {}
         self._placements: dict[str, Placement] = {}
         self._questions: tuple[Destination, ...] = ()
         self._at_checkpoints: dict[Destination, list[CheckpointVerdict]] = {}
         self._judged_at = -1  # records when a checkpoint was last judged
 
+    @property
+    def pv_guest(self) -> PvGuest | None:
+        """The reconstructed guest of a PV stream that has got so far as to say that it is one."""
+        if self.facts.guest != GuestKind.PV or self.restorer.kind is None:
+            return None
+        from migrate.toolstack.pv import PvRestore
+
+        kind = self.restorer.kind
+        return kind.guest if isinstance(kind, PvRestore) else None
+
     def prepare(self) -> None:
         """Import what the end will need, while there is time."""
-        if self.facts.guest == "pv":
-            from migrate.judging import other_placements, pv_facts  # noqa: F401
+        if self.facts.guest == GuestKind.PV:
+            from migrate.judging import other_placements  # noqa: F401
             from migrate.xen import replay, schedules  # noqa: F401
+
+    # -- the end of the stream ---------------------------------------------------------------------
 
     def complete(self) -> None:
         """END has come, or never will: what libxc would do now."""
@@ -58,18 +90,20 @@ class Judgement:
             self.complete()
         self.restorer.unchecked_faults()
         self.facts.bytes = size
-        if self.facts.guest == "pv" and self.restorer.kind is not None:
-            from migrate.judging.pv_facts import fill
+        if (guest := self.pv_guest) is not None:
+            from migrate.judging.pv_facts import tell
 
-            fill(self)
+            tell(guest, self.facts)
 
-    def replay(
-        self,
-        destination: Destination,
-        schedule: str = "restore",
-        *,
-        exact: bool = True,
-    ) -> Trace | None:
+    # -- Xen's answers -----------------------------------------------------------------------------
+
+    def calls(self, destination: Destination) -> list[tuple[int, StepAnswer]]:
+        """Answers to the calls made while records are read, each with the number of findings met before it."""
+        if destination not in self._calls:
+            self._calls[destination] = _Calls(self.session, destination)
+        return self._calls[destination].answers()
+
+    def replay(self, destination: Destination, schedule: str = "restore", *, exact: bool = True) -> Trace | None:
         """The restore from END on at one destination; None where the stream never got there.
 
         Parameters
@@ -79,106 +113,136 @@ class Judgement:
         exact:
             replay every page type; else leave out what a guest that is plainly sound cannot be refused for.
         """
-        if not self.steps or self.facts.guest != "pv":
+        if not self.steps:
             return None
-        from migrate.judging.pv_facts import vcpu_count
+        if self.facts.guest == GuestKind.PV:
+            return self.pv_replay(destination, schedule, exact=exact)
+        self.calls(destination)
+        answering = self._calls[destination].answering
+        return Trace([answering.answer(step) for step in self.steps])
+
+    def pv_replay(self, destination: Destination, schedule: str = "restore", *, exact: bool = True) -> PvTrace | None:
+        """The same for a PV guest alone."""
         from migrate.toolstack.pv import PvRestore
+
+        kind, where = self.restorer.kind, self.placement(destination.placement)
+        if not self.steps or where is None or not isinstance(kind, PvRestore):
+            return None
         from migrate.xen.replay import PvReplay
         from migrate.xen.schedules import SCHEDULES
 
-        kind, where = self.restorer.kind, self.placement(destination.placement)
-        assert isinstance(kind, PvRestore)
-        assert where is not None
-        replay = PvReplay(kind.guest, destination, where, vcpu_count(self))
+        self.calls(destination)
+        known = self.session.vcpus
+        vcpus = known if known is not None else max(kind.guest.vcpus, default=-1) + 1
+        replay = PvReplay(kind.guest, self._calls[destination].answering, where, vcpus)
         return replay.run(SCHEDULES[schedule](self.steps), None if exact else kind.tally)
 
     def placement(self, name: str) -> Placement | None:
         """Where a placement puts the guest's frames; None unless it is a PV guest."""
-        from migrate.toolstack.pv import PvRestore
-
-        if not isinstance(self.restorer.kind, PvRestore):
+        guest = self.pv_guest
+        if guest is None:
             return None
         if name not in self._placements:
             from migrate.destination.placement import place
 
-            self._placements[name] = place(name, self.restorer.kind.guest)
+            self._placements[name] = place(name, guest)
         return self._placements[name]
+
+    def answers(self, destination: Destination, schedule: str = "restore") -> list[StepAnswer]:
+        """The hypercalls of the restore in the order of a schedule, from the first to the last, past refusals."""
+        trace = self.replay(destination, schedule)
+        return [answer for _, answer in self.calls(destination)] + (trace.answers if trace else [])
+
+    # -- the verdict -------------------------------------------------------------------------------
+
+    def _while_reading(self, destination: Destination) -> Iterator[tuple[bool, Finding]]:
+        """What the restore meets while it reads, in order; and whether that is certain whatever else comes."""
+        findings, calls = self.collector.findings, self.calls(destination)
+        course = self.session.course
+        before_doubt = course.findings_before_doubt if course.doubt is not None else len(findings)
+        if self.facts.guest and (refusal := self._calls[destination].answering.created()):
+            yield True, refusal
+        at = 0
+        for number, finding in enumerate([*findings, None]):
+            while at < len(calls) and calls[at][0] <= number:
+                after, answer = calls[at]
+                yield from ((after <= before_doubt, found) for found in answer.findings)
+                at += 1
+            if finding is not None and finding.in_force(destination):
+                yield number < before_doubt, finding
 
     def refusal(self, destination: Destination) -> Finding | None:
         """The first thing that stops the restore, if any does: no more work than that takes."""
-        fatal = [f for f in self.collector.findings if f.fatal and f.in_force(destination)]
-        first = next(filter(self._in_time, fatal), None)
-        if first is None and (trace := self.replay(destination, exact=False)) is not None:
-            first = next((f for f in trace.findings if f.fatal), None)
-        return first or next(iter(fatal), None)
+        return self._first(destination, harm=False)
 
-    def _in_time(self, finding: Finding) -> bool:
-        """Whether the restore meets a finding by END: what a container says of later bytes comes after the replay."""
-        end = self.restorer.end_offset
-        return end is None or finding.offset is None or finding.offset <= end
+    def guarded_against(self, destination: Destination) -> Finding | None:
+        """The refusal; where there is none, the first thing that a host may go down for."""
+        return self._first(destination, harm=True)
+
+    def _first(self, destination: Destination, *, harm: bool) -> Finding | None:
+        met = [finding for _, finding in self._while_reading(destination)]
+        found = [finding for finding in met if self.session.course.in_time(finding)]
+        if not any(finding.fatal for finding in found) and (trace := self.replay(destination, exact=False)) is not None:
+            found += trace.findings
+        found += [finding for finding in met if not self.session.course.in_time(finding)]
+        first = next((finding for finding in found if finding.fatal), None)
+        if first is None and harm:
+            first = next((finding for finding in found if finding.effect.harms_host), None)
+        return first
 
     def report(self, destination: Destination, selection: Selection) -> Report:
         """The report for one destination."""
-        findings = [f for f in self.collector.findings if f.in_force(destination)]
+        met = list(self._while_reading(destination))
+        course = self.session.course
+        findings = [finding for _, finding in met if course.in_time(finding)]
         trace = self.replay(destination, exact=False)
         if trace is not None:
             findings += _folded(trace)
+        if (guest := self.pv_guest) is not None and trace is not None:
             from migrate.judging.other_placements import other_placements
 
-            findings += other_placements(self, destination)
-        fatal = next((f for f in findings if f.fatal and self._in_time(f)), None)
-        fatal = fatal or next((f for f in findings if f.fatal), None)
-        certain = any(f is fatal for f in self.collector.findings[: self.restorer.certain])
-        reason = self.unjudged_because() if fatal is None or (self.restorer.unjudged and not certain) else None
-        verdict = "unjudged" if reason else "refuse" if fatal else "accept"
+            findings += other_placements(guest, destination, self._refused_with)
+        findings += [finding for _, finding in met if not course.in_time(finding)]
+        fatal = next((finding for finding in findings if finding.fatal), None)
+        certain = any(finding is fatal and sure for sure, finding in met)
+        reason = self.unjudged_because() if fatal is None or (course.doubt and not certain) else None
+        verdict = Verdict.UNJUDGED if reason else Verdict.REFUSE if fatal else Verdict.ACCEPT
         return Report(
             stream=self.facts,
             destination=destination,
             verdict=verdict,
-            failure=None if verdict != "refuse" or fatal is None else _failure(fatal),
-            findings=[f for f in findings if selection.wants(f.rule)],
+            failure=None if verdict != Verdict.REFUSE or fatal is None else _failure(fatal),
+            findings=[finding for finding in findings if selection.wants(finding.rule)],
             reason=reason,
             checkpoints=self._at_checkpoints.get(destination, []),
         )
 
-    @property
-    def page_tables(self) -> int:
-        """Page tables in hand; 0 for a guest that sends none."""
-        if self.facts.guest != "pv" or self.restorer.kind is None:
-            return 0
-        from migrate.judging.pv_facts import pv_guest
-
-        return len(pv_guest(self).store.tables)
-
-    def answers(self, destination: Destination, schedule: str = "restore") -> list[StepAnswer]:
-        """The hypercalls of the restore in the order of a schedule, from the first to the last, past refusals."""
-        from migrate.xen.replay import StepAnswer
-
-        def answered(step: Step, finding: Finding | None) -> StepAnswer:
-            return StepAnswer(step, finding if finding is not None and finding.in_force(destination) else None)
-
-        done = [answered(asked, asked.finding) for asked in self.restorer.calls]
-        trace = self.replay(destination, schedule)
-        if trace is not None:
-            return done + trace.outcomes
-        # A guest that needs no replay: what is known of its last steps the checks have found already.
-        failed = (f for f in self.collector.findings if f.step == "context" and f.fatal)
-        first = next((f for f in failed if f.in_force(destination)), None)
-        return done + [StepAnswer(step, first) for step in self.steps]
+    def _refused_with(self, destination: Destination) -> str | None:
+        """The rule by which the replay is refused at a destination."""
+        trace = self.replay(destination, exact=False)
+        return next((finding.rule.id for finding in trace.findings if finding.fatal), None) if trace else None
 
     def unjudged_because(self) -> str | None:
         """Why no verdict can be given; None where one can."""
-        if self.restorer.unjudged:
-            return self.restorer.unjudged
+        if self.session.course.doubt:
+            return self.session.course.doubt
         if self.restorer.containers.colo:
             return "a COLO stream: the secondary runs from the first checkpoint on"
         return None
+
+    @property
+    def page_tables(self) -> int:
+        """Page tables in hand; 0 for a guest that sends none."""
+        guest = self.pv_guest
+        return 0 if guest is None else len(guest.store.tables)
 
     def compare_verify_phase(self) -> None:
         """Compare pages sent after VERIFY with what came before: every page is read, and a digest kept of each."""
         from migrate.toolstack.page_comparison import VerifyPhase
 
-        self.restorer.verify = VerifyPhase(self.collector, self.restorer.transport)
+        self.restorer.verify = VerifyPhase(self.collector, self.session.transport)
+
+    # -- checkpoints -------------------------------------------------------------------------------
 
     def watch_checkpoints(self, questions: Sequence[Destination]) -> None:
         """At each checkpoint of a checkpointed stream, judge what the secondary would have in hand.
@@ -190,21 +254,21 @@ class Judgement:
 
     def _checkpoint(self, place: Place) -> None:
         kind = self.restorer.kind
-        if kind is None or self.restorer.spoiled:
+        if kind is None or self.session.course.end_unknown:
             return
         unchanged, self._judged_at = self.facts.records == self._judged_at + 1, self.facts.records
         for question, failure in self._failures(kind, unchanged):
-            verdict = "refuse" if failure else "accept"
-            told = self._at_checkpoints.setdefault(question, [])
-            told.append(CheckpointVerdict(self.facts.checkpoints, place.offset, verdict, failure))
-            if len(told) > CHECKPOINTS_TOLD:
-                middle = range(CHECKPOINTS_TOLD // 2, CHECKPOINTS_TOLD)
-                del told[next((at for at in middle if told[at].verdict == told[at - 1].verdict), middle.start)]
+            verdict = Verdict.REFUSE if failure else Verdict.ACCEPT
+            kept = self._at_checkpoints.setdefault(question, [])
+            kept.append(CheckpointVerdict(self.facts.checkpoints, place.offset, verdict, failure))
+            if len(kept) > CHECKPOINTS_KEPT:
+                middle = range(CHECKPOINTS_KEPT // 2, CHECKPOINTS_KEPT)
+                del kept[next((at for at in middle if kept[at].verdict == kept[at - 1].verdict), middle.start)]
 
     def _failures(self, kind: Kind, unchanged: bool) -> Iterator[tuple[Destination, Failure | None]]:
         """For each question what would fail if the stream ended here; as last time, where nothing has come since."""
         if unchanged:
-            yield from [(question, told[-1].failure) for question, told in self._at_checkpoints.items()]
+            yield from [(question, kept[-1].failure) for question, kept in self._at_checkpoints.items()]
             return
         self._placements.clear()
         with self.collector.trial() as found:
@@ -219,11 +283,11 @@ class Judgement:
 def _folded(trace: Trace) -> list[Finding]:
     """A table that is refused where it is first reached is refused again by later calls: told once."""
     collector = Collector()
-    told: set[object] = set()
+    seen: set[object] = set()
     for finding in trace.findings:
         what = (finding.rule.id, finding.pfn, finding.slot) if finding.pfn is not None else finding
-        if what not in told:
-            told.add(what)
+        if what not in seen:
+            seen.add(what)
             collector.add(finding)
     return collector.findings
 
@@ -238,4 +302,5 @@ def _failure(finding: Finding) -> Failure:
         pfn=finding.pfn,
         errno=finding.errno,
         signal=finding.signal,
+        finding=finding,
     )

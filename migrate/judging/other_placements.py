@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from migrate.destination import releases
-from migrate.judging.pv_facts import extended_cr3, pv_guest, roots
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity
 from migrate.rules.findings import Finding
@@ -17,25 +16,27 @@ from streams.wire.vcpu import CONTEXT
 from streams.wire.views import view
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from migrate.destination.destination import Destination
-    from migrate.judging.judgement import Judgement
+    from migrate.guest.memory import PvGuest
 
 
-def _refused(judgement: Judgement, destination: Destination, placement: str) -> str | None:
-    """The rule by which the replay is refused under another placement."""
-    trace = judgement.replay(destination.but(placement=placement), exact=False)
-    return next((f.rule.id for f in trace.findings if f.fatal), None) if trace else None
+def other_placements(
+    guest: PvGuest, destination: Destination, refused_with: Callable[[Destination], str | None]
+) -> list[Finding]:
+    """L3C-1 to L3C-6, and what else would change under another placement.
 
-
-def other_placements(judgement: Judgement, destination: Destination) -> list[Finding]:
-    """L3C-1 to L3C-6, and what else would change under another placement."""
-    guest = pv_guest(judgement)
-    extended = extended_cr3(guest)
+    Parameters
+    ----------
+    refused_with:
+        the rule by which the guest is refused at a destination; None where it is not.
+    """
+    extended = guest.extended_cr3
     found: list[Finding] = []
 
-    def tell(rule: str, message: str, pfn: int | None = None, count: int = 1) -> None:
-        declared = RULES[rule]
-        finding = Finding(declared, message, declared.severity, declared.effect, pfn=pfn, count=count)
+    def tell(rule: str, message: str, pfn: int | None = None, count: int = 1, severity: Severity | None = None) -> None:
+        finding = RULES[rule].finding(message, pfn=pfn, count=count, severity=severity)
         if finding.in_force(destination):
             found.append(finding)
 
@@ -43,19 +44,28 @@ def other_placements(judgement: Judgement, destination: Destination) -> list[Fin
         if extended:
             tell("L3C-4", "the 64-bit guest has enabled pae_extended_cr3, which means nothing there")
         return found
-    if destination.release.has(releases.shared_info_moves_low) and destination.placement != "high":
-        rule = RULES["HYP-27"]
+    if (
+        destination.host is None
+        and destination.release.has(releases.shared_info_moves_low)
+        and destination.placement != "high"
+    ):
         found.append(
-            Finding(
-                rule,
+            RULES["HYP-27"].finding(
                 "refused on a host that places the domain's shared_info at or above 4 GiB: Xen moves it, and libxc "
                 "maps it where it was",
-                Severity.WARNING,
-                Effect.HOST,
+                effect=Effect.HOST,
+                severity=Severity.WARNING,
             )
         )
-    tell("REC-32", "the destination must run 32-bit PV guests (pv=32): not every host does")
-    by_vcpu = roots(guest)
+    if destination.host is None or destination.host.pv32.open:
+        off = destination.release.has(releases.pv32_off_by_default)
+        tell(
+            "REC-32",
+            "the destination must run 32-bit PV guests: "
+            + ("Xen is built without them by default (CONFIG_PV32)" if off else "not every host does (pv=32)"),
+            severity=None if off else Severity.INFO,
+        )
+    by_vcpu = guest.roots
     for index, vcpu in guest.vcpus.items():
         low = int(view(CONTEXT[4], vcpu.basic)["ctrlreg"][3]) & 0xFFF if vcpu.basic else 0
         if low:
@@ -69,8 +79,8 @@ def other_placements(judgement: Judgement, destination: Destination) -> list[Fin
     others = sorted(live - {by_vcpu.get(0)})
     mfns = guest.source_mfns()
     high = [p for p in np.flatnonzero(guest.types & LEVEL_MASK == 3).tolist() if mfns[p] >= PAE_L3_LIMIT]
-    at_risk = others and _refused(judgement, destination, "high") == "HYP-22"
-    if at_risk and _refused(judgement, destination, "low") is None:
+    at_risk = others and refused_with(destination.but(placement="high")) == "HYP-22"
+    if at_risk and refused_with(destination.but(placement="low")) is None:
         names = ", ".join(f"{pfn:#x}" for pfn in others[:8]) + (", …" if len(others) > 8 else "")
         tell(
             "L3C-1",

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from migrate.judging.judgement import Judgement
 from migrate.judging.report import Report
-from migrate.rules.declaring import Severity
+from migrate.rules.declaring import Severity, Verdict
 from streams.conduit import STEPS, OutputError
-from streams.decoder import Decoder, Give, drive
+from streams.decoder import Decoder, drive
+from streams.requests import Give
 from streams.transports import BytesTransport, TransportError
 from streams.wire.framing import DOMAIN_HEADER, IMAGE_HEADER, IMAGE_ID, IMAGE_MARKER, PAGE_SHIFT, GuestType
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from migrate.rules.findings import Finding
     from migrate.rules.selection import Selection
     from migrate.toolstack.passes import Round
-    from streams.decoder import Answer, Decoding, Request
     from streams.forwarding import ForwardingTransport
+    from streams.requests import Answer, Decoding, Request
 
 
 # Bytes that are free again as soon as the judge is lost: memory may have been the reason.
@@ -141,6 +142,7 @@ class Filter:
         self._facts = self.judgement.facts  # this and what was found survive the judge
         self._findings = self.judgement.collector.findings
         self._found = 0  # findings so far
+        self._calls_heeded = 0
         self._judged_at_end = False
         self._prepared = False  # to judge without a pause for imports
         self._over = False  # the decoder has nothing more to ask for
@@ -261,12 +263,12 @@ class Filter:
         if not self._prepared and self.judgement.facts.records:
             self._prepared = True
             self.judgement.prepare()
-        restorer = self.judgement.restorer
-        if restorer.facts.checkpoints:
+        course = self.judgement.session.course
+        if self.judgement.facts.checkpoints:
             self._stand_down(_CHECKPOINTED)
-        elif restorer.unjudged:
-            self._stand_down(restorer.unjudged)
-        elif not self._stops_for(findings[heeded:]) and (restorer.ended or self._over):
+        elif course.doubt:
+            self._stand_down(course.doubt)
+        elif not self._stops_for(self._new(findings[heeded:])) and (course.ended or self._over):
             started = self._clock()
             at_end, self._judged_at_end = not self._judged_at_end, True
             if at_end:
@@ -275,6 +277,12 @@ class Filter:
                 self._look_closer()
             if at_end:
                 self._held = self._clock() - started
+
+    def _new(self, findings: list[Finding]) -> list[Finding]:
+        """What has been found since, Xen's answers to the calls made by now among it."""
+        answers = self.judgement.calls(self._destination)
+        heeded, self._calls_heeded = self._calls_heeded, len(answers)
+        return findings + [finding for _, answer in answers[heeded:] for finding in answer.findings]
 
     def _stops_for(self, findings: list[Finding]) -> bool:
         """Whether any of some findings stops the stream; if so it is stopped."""
@@ -285,7 +293,7 @@ class Filter:
         return False
 
     def _minds(self, finding: Finding) -> bool:
-        if finding.fatal:
+        if finding.fatal or finding.effect.harms_host:
             return True
         if self._fail_on is None or not self._selection.wants(finding.rule):
             return False
@@ -295,9 +303,9 @@ class Filter:
         """END is here and held: let it go only if the replay passes."""
         judgement = self.judgement
         judgement.complete()
-        refusal = judgement.refusal(self._destination)
-        if refusal is not None:
-            self._stop(f"{refusal.message} ({refusal.rule.id})")
+        reason_to_stop = judgement.guarded_against(self._destination)
+        if reason_to_stop is not None:
+            self._stop(f"{reason_to_stop.message} ({reason_to_stop.rule.id})")
         elif reason := judgement.unjudged_because():
             self._stand_down(reason)
         elif self._fail_on is not None:
@@ -346,17 +354,17 @@ class Filter:
 
     def _judge(self, broken_off: str | None) -> Report:
         judgement, decoder, position = self.judgement, self._decoder, self._transport.position
-        judgement.restorer.cut |= not self._over
+        judgement.session.course.broke_off |= not self._over
         if decoder.ended and position > decoder.position:
             judgement.restorer.trailing(decoder.position, position - decoder.position)
         judgement.finish(position)
         report = judgement.report(self._destination, self._selection)
         # A checkpointed stream has no other end than to be broken off.
         held = self._transport.held  # END, where it was to go on and could not
-        if (held or not self._over) and not judgement.facts.checkpoints and report.verdict == "accept":
+        if (held or not self._over) and not judgement.facts.checkpoints and report.verdict == Verdict.ACCEPT:
             why = self._stopped or broken_off
             report = replace(
-                report, verdict="unjudged", reason=f"it was broken off after {position - held} bytes: {why}"
+                report, verdict=Verdict.UNJUDGED, reason=f"it was broken off after {position - held} bytes: {why}"
             )
         return report
 
@@ -368,7 +376,7 @@ class Filter:
         return Report(
             stream=facts,
             destination=self._destination,
-            verdict="unjudged",
+            verdict=Verdict.UNJUDGED,
             failure=None,
             findings=[f for f in found if f.in_force(self._destination) and self._selection.wants(f.rule)],
             reason=why,

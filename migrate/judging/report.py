@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from migrate.destination.destination import Destination
-from migrate.rules.declaring import Severity
+from migrate.rules.declaring import Severity, Verdict
 from migrate.rules.findings import Failure, Finding
 from migrate.toolstack.facts import StreamFacts
 
@@ -19,7 +19,7 @@ class CheckpointVerdict:
 
     checkpoint: int  # from 1
     offset: int
-    verdict: str  # accept or refuse
+    verdict: Verdict
     failure: Failure | None = None
 
 
@@ -29,7 +29,7 @@ class Report:
 
     stream: StreamFacts
     destination: Destination
-    verdict: str  # accept, refuse or unjudged
+    verdict: Verdict
     failure: Failure | None
     findings: list[Finding]
     reason: str | None = None  # why it was not judged
@@ -55,7 +55,7 @@ class Report:
         """The finding that stops the restore; None where nothing does, or it is not among those that are reported."""
         if (failure := self.failure) is None:
             return None
-        return next((f for f in self.findings if f.rule.id == failure.rule and f.message == failure.message), None)
+        return next((f for f in self.findings if f is failure.finding), None)
 
     def worst(self) -> Severity | None:
         """The worst severity among the findings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +13,18 @@ from migrate.destination.releases import CHANGES, Change
 from migrate.judging.report import SCHEMA, CheckpointVerdict, Report
 from migrate.rules import version
 from migrate.rules.catalogue import RULES
-from migrate.rules.declaring import Effect, Severity
-from migrate.rules.findings import Failure, Finding
+from migrate.rules.declaring import Effect, GuestKind, Severity, Stage, Verdict
+from migrate.rules.findings import Failure, Finding, Link
 from migrate.safe import well_formed
 from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.passes import Round
 
 if TYPE_CHECKING:
-    from migrate.judging.report import Report
-    from migrate.rules.findings import Finding
+    pass
 
 # In a finding these are always there, null where unknown; other fields only where there is something to say.
 _ALWAYS = ("offset", "record", "record_type", "pfn", "vcpu")
+_FAILURE = ("rule", "step", "call", "message", "vcpu", "pfn", "errno", "signal")
 _IF_KNOWN = ("mfn", "slot", "errno", "signal")
 
 
@@ -34,20 +35,32 @@ def report_object(report: Report) -> dict[str, Any]:
     """
     return {
         "schema": SCHEMA,
-        "tool": {"name": version.NAME, "version": version.version()},
+        "tool": {"name": version.NAME, "version": version.installed()},
         "rule_set": version.rule_set(),
         "stream": {**asdict(report.stream), "name": well_formed(report.stream.name)},
         "target": report.target,
         "placement": well_formed(report.placement),
         "destination": _destination_object(report.destination),
         "verdict": report.verdict,
-        "checkpoints": [asdict(checkpoint) for checkpoint in report.checkpoints],
+        "checkpoints": [
+            {
+                "checkpoint": one.checkpoint,
+                "offset": one.offset,
+                "verdict": one.verdict,
+                "failure": _failure_object(one.failure),
+            }
+            for one in report.checkpoints
+        ],
         "reason": None if report.reason is None else well_formed(report.reason),
-        "failure": None
-        if report.failure is None
-        else {**asdict(report.failure), "message": well_formed(report.failure.message)},
+        "failure": _failure_object(report.failure),
         "findings": [_finding_object(finding) for finding in report.findings],
     }
+
+
+def _failure_object(failure: Failure | None) -> dict[str, Any] | None:
+    if failure is None:
+        return None
+    return {**{name: getattr(failure, name) for name in _FAILURE}, "message": well_formed(failure.message)}
 
 
 def dumps(value: Any, *, indent: int | None = None) -> str:
@@ -71,7 +84,7 @@ def _finding_object(finding: Finding) -> dict[str, Any]:
     told |= {name: value for name in _IF_KNOWN if (value := getattr(finding, name)) is not None}
     told |= {name: _change(value) for name in ("since", "until") if (value := getattr(finding, name)) is not None}
     if finding.chain:
-        told["chain"] = [well_formed(table) for table in finding.chain]
+        told["chain"] = [link._asdict() for link in finding.chain]
     return told
 
 
@@ -81,6 +94,7 @@ def _destination_object(destination: Destination) -> dict[str, Any]:
         "placement": well_formed(destination.placement),
         "l3_rule": destination.l3_rule,
         "vcpus": destination.vcpus,
+        "host": None if destination.host is None else well_formed(destination.host.name or "-"),
     }
 
 
@@ -96,7 +110,7 @@ _FACTS = frozenset(f.name for f in fields(StreamFacts))
 
 
 _PLAIN = (
-    *("message", "offset", "record", "record_type", "pfn", "mfn", "vcpu", "slot", "errno", "count", "step", "call"),
+    *("message", "offset", "record", "record_type", "pfn", "mfn", "vcpu", "slot", "errno", "count", "call"),
     "signal",
 )
 
@@ -113,15 +127,19 @@ def report_from(text: str) -> Report:
     """
     try:
         told: dict[str, Any] = json.loads(text)
+        findings = [_finding_from(one) for one in told["findings"]]
         return Report(
             stream=_facts_from(told["stream"]),
             destination=_destination_from(told["destination"]),
-            verdict=told["verdict"],
-            failure=_failure_from(told["failure"]),
-            findings=[_finding_from(one) for one in told["findings"]],
+            verdict=Verdict(told["verdict"]),
+            failure=_failure_from(told["failure"], findings),
+            findings=findings,
             reason=told["reason"],
             checkpoints=[
-                CheckpointVerdict(**{**one, "failure": _failure_from(one["failure"])}) for one in told["checkpoints"]
+                CheckpointVerdict(
+                    one["checkpoint"], one["offset"], Verdict(one["verdict"]), _failure_from(one["failure"], ())
+                )
+                for one in told["checkpoints"]
             ],
         )
     except (KeyError, TypeError, AttributeError) as error:
@@ -130,11 +148,16 @@ def report_from(text: str) -> Report:
 
 def _facts_from(told: dict[str, Any]) -> StreamFacts:
     known = {key: value for key, value in told.items() if key in _FACTS}
-    return StreamFacts(**{**known, "rounds": [Round(**one) for one in told["rounds"]]})
+    rounds = [Round(**one) for one in told["rounds"]]
+    guest = None if told["guest"] is None else GuestKind(told["guest"])
+    return StreamFacts(**{**known, "rounds": rounds, "guest": guest})
 
 
-def _failure_from(told: dict[str, Any] | None) -> Failure | None:
-    return None if told is None else Failure(**told)
+def _failure_from(told: dict[str, Any] | None, findings: Sequence[Finding]) -> Failure | None:
+    if told is None:
+        return None
+    says = (one for one in findings if (one.rule.id, one.message) == (told["rule"], told["message"]))
+    return Failure(**{**told, "step": Stage(told["step"])}, finding=next(says, None))
 
 
 def _finding_from(told: dict[str, Any]) -> Finding:
@@ -144,7 +167,8 @@ def _finding_from(told: dict[str, Any]) -> Finding:
         effect=Effect[told["effect"].upper()],
         since=_change_from(told.get("since")),
         until=_change_from(told.get("until")),
-        chain=tuple(told.get("chain", ())),
+        step=Stage(told["step"]),
+        chain=tuple(Link(**link) for link in told.get("chain", ())),
         **{name: told[name] for name in _PLAIN if name in told},
     )
 

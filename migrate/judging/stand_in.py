@@ -1,6 +1,7 @@
 """Is a stream well formed? What Xen's own verify-stream-v2 asks, with the answers of this validator.
 
-What only the whole of a guest tells (rules XRC, HYP and L3C) is left to `migrate check`.
+What the hypervisor answers to well-formed contents (registers, CPU policies, HVM contexts and params), and what only
+the whole of a guest tells (rules XRC, HYP and L3C), is left to `migrate check`.
 """
 
 from __future__ import annotations
@@ -14,24 +15,34 @@ from typing import TYPE_CHECKING
 
 from migrate.destination.destination import Destination
 from migrate.judging.judgement import Judgement
-from migrate.rules.declaring import Effect, Layer
+from migrate.rules.declaring import Effect, Layer, Stage
 from migrate.rules.findings import Finding
 from migrate.rules.selection import Selection
 from migrate.toolstack.restore import Restorer
 from streams.decoder import Decoder, drive
+from streams.records import (
+    DomainStart,
+    Event,
+    ImageStart,
+    LibxlRecord,
+    LibxlStart,
+    PageData,
+    Recognised,
+    Record,
+    XlStart,
+)
 from streams.transports import FileTransport, PipeTransport
 from streams.wire.framing import LibxlRecordType, RecordType
 
 if TYPE_CHECKING:
     from migrate.rules.declaring import Rule
-    from streams.records import LibxlRecord, PageData, Record
     from streams.transports import Transport
-    from streams.wire.framing import DomainHeader, ImageHeader, LibxlHeader, XlHeader
 
 FORMATS = ("libxc", "libxl", "xl")
 VERIFIER = "verify-stream-v2"
 _DESTINATION = Destination(placement="low")  # where frames land is no matter of structure
 _STRUCTURE = frozenset({Layer.CON, Layer.HDR, Layer.FRM, Layer.REC, Layer.ORD})
+_BY_CONFIGURATION = frozenset({"CON-37", "CON-38", "CON-39", "CON-40"})  # of which the verifier knows nothing
 # Enforced by others, and in their lesser form by the verifier as well.
 _IN_THE_LESSER_FORM = frozenset({"HDR-10"})
 
@@ -62,9 +73,14 @@ class StructureResult:
 
 
 def minds(finding: Finding) -> bool:
-    """Whether a finding makes a stream a bad one: a restore fails of its structure, or the verifier objects."""
-    if finding.rule.layer not in _STRUCTURE:
+    """Whether a finding makes a stream a bad one: the toolstack refuses its form, or the verifier objects."""
+    if finding.rule.layer not in _STRUCTURE or finding.step is Stage.DEVICE_MODEL:
         return False
+    if finding.rule.id in _BY_CONFIGURATION:
+        return False
+    if finding.effect is Effect.HYPERCALL:
+        # Contents are the hypervisor's business; that there are any at all is a matter of form.
+        return finding.rule.layer is Layer.ORD
     return finding.fatal or (finding.effect is Effect.SPEC and _verifier_minds(finding.rule))
 
 
@@ -85,51 +101,44 @@ class _Narrator(Restorer):
         takes each line.
     """
 
-    def __init__(
-        self, judgement: Judgement, transport: Transport, form: str, say: Callable[[str], None] | None
-    ) -> None:
-        super().__init__(judgement.collector, judgement.facts, transport)
+    def __init__(self, judgement: Judgement, form: str, say: Callable[[str], None] | None) -> None:
+        super().__init__(judgement.session)
         self._form = form
         self._say = say or (lambda line: None)
         self._page_records = 0
 
-    def container(self, name: str) -> None:
-        if name != self._form and name in (*FORMATS, "xapi"):
-            raise WrongFormatError(f"the stream is of format {name}, not {self._form}")
-        super().container(name)
+    def event(self, item: Event) -> None:
+        """Told in a line, PAGE_DATA records by their number."""
+        match item:
+            case Recognised(name) if name != self._form and name in (*FORMATS, "libvirt", "xapi"):
+                raise WrongFormatError(f"the stream is of format {name}, not {self._form}")
+            case PageData():
+                self._page_records += 1
+            case _ if line := self._line(item):
+                self._tell_pages()
+                self._say(line)
+        super().event(item)
+        if isinstance(item, DomainStart):
+            by = "the legacy converter" if self.facts.converted else f"Xen {self.facts.xen}"
+            self._say(f"libxc domain header: {(self.facts.guest or 'unknown').upper()}, from {by}")
 
-    def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
-        self._say(f"xl header: {header.optional_data_len} bytes of optional data")
-        super().xl_header(header, optional_data)
-
-    def libxl_header(self, header: LibxlHeader, offset: int) -> None:
-        self._say(f"libxl header: version {header.version}, options {header.options:#x}")
-        super().libxl_header(header, offset)
-
-    def libxl_record(self, record: LibxlRecord) -> None:
-        self._tell_pages()
-        known = record.type in LibxlRecordType.__members__.values()
-        name = LibxlRecordType(record.type).name if known else f"type {record.type:#x}"
-        self._say(f"libxl record {record.index}: {name}, {record.length} bytes")
-        super().libxl_record(record)
-
-    def image_header(self, header: ImageHeader, offset: int) -> None:
-        self._say(f"libxc image header: version {header.version}")
-        super().image_header(header, offset)
-
-    def domain_header(self, header: DomainHeader, offset: int) -> None:
-        super().domain_header(header, offset)
-        by = "the legacy converter" if self.facts.converted else f"Xen {self.facts.xen}"
-        self._say(f"libxc domain header: {(self.facts.guest or 'unknown').upper()}, from {by}")
-
-    def record(self, record: Record | PageData) -> None:
-        if record.type == RecordType.PAGE_DATA:
-            self._page_records += 1
-        else:
-            self._tell_pages()
-            place = record.place
-            self._say(f"libxc record {place.index}: {place.name}, {place.length} bytes")
-        super().record(record)
+    def _line(self, item: Event) -> str | None:
+        match item:
+            case XlStart():
+                return f"xl header: {item.header.optional_data_len} bytes of optional data"
+            case LibxlStart():
+                return f"libxl header: version {item.header.version}, options {item.header.options:#x}"
+            case LibxlRecord():
+                known = item.type in LibxlRecordType.__members__.values()
+                name = LibxlRecordType(item.type).name if known else f"type {item.type:#x}"
+                return f"libxl record {item.index}: {name}, {item.length} bytes"
+            case ImageStart():
+                return f"libxc image header: version {item.header.version}"
+            case Record(place) if place.type == RecordType.PAGE_DATA:
+                self._page_records += 1
+            case Record(place):
+                return f"libxc record {place.index}: {place.name}, {place.length} bytes"
+        return None
 
     def _tell_pages(self) -> None:
         if self._page_records:
@@ -158,7 +167,7 @@ def verify(fd: int, form: str = "libxc", say: Callable[[str], None] | None = Non
     start = os.lseek(fd, 0, os.SEEK_CUR) if seekable else 0
     transport: Transport = FileTransport(fd) if seekable else PipeTransport(fd)
     judgement = Judgement(transport, "-", None)
-    narrator = judgement.restorer = _Narrator(judgement, transport, form, say)
+    narrator = judgement.restorer = _Narrator(judgement, form, say)
     try:
         complete = drive(Decoder(narrator, drain=False).run(), transport)
         judgement.finish(transport.position)
@@ -170,8 +179,9 @@ def verify(fd: int, form: str = "libxc", say: Callable[[str], None] | None = Non
             os.lseek(fd, start + transport.position, os.SEEK_SET)
         transport.close()
     unread = None
-    if not complete and not narrator.cut:
-        unread = narrator.unjudged
+    course = judgement.session.course
+    if not complete and not course.broke_off:
+        unread = course.doubt
     return StructureResult([finding for finding in report.findings if minds(finding)], unread)
 
 

@@ -103,9 +103,9 @@ class Needed:
 
     def _follow(self, judgement: Judgement) -> None:
         """A page that was not sent as a table names what it names by machine frame."""
-        from migrate.judging.pv_facts import pv_guest
 
-        guest = pv_guest(judgement)
+        guest = judgement.pv_guest
+        assert guest is not None
         mfns = guest.source_mfns()
         order = np.argsort(mfns, kind="stable")
         ranked = mfns[order]

@@ -5,7 +5,7 @@
 
 Zeros take the place of whatever neither the toolstack nor Xen looks at when it restores the guest. Nothing
 moves: every record, every pfn and every finding stays where it was, but for those of a comparison of pages after
-a VERIFY record. What is left is told, as a report's reader may learn from it where pages are, what the vcpus were
+a VERIFY record. What is left is listed, as a report's reader may learn from it where pages are, what the vcpus were
 about, and how the domain is configured.
 """
 
@@ -22,14 +22,33 @@ from numpy.typing import NDArray
 
 from migrate.destination.placement import NAMES as PLACEMENTS
 from migrate.judging.check import judge
+from migrate.reducing.device_state import private_ranges
+from migrate.reducing.items import CHANGED, state_of
 from migrate.reducing.pages_read import Batch, Needed, as_array, frames, levels
 from migrate.toolstack.restore import MAX_RECORD
+from streams.containers import BODY_LIMIT
 from streams.decoder import Consumer, Decoder, drive
 from streams.hvm_context import entries
+from streams.other_files import MAGICS_TOLD_BY, find_stream
 from streams.pages import PfnWords
-from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
+from streams.records import (
+    Breach,
+    Damage,
+    DomainStart,
+    Event,
+    LibvirtStart,
+    LibxlRecord,
+    PageData,
+    Place,
+    Record,
+    Trailing,
+    Unread,
+    XapiBlock,
+    XlStart,
+)
 from streams.transports import open_transport
 from streams.wire.framing import (
+    EMULATOR_HEADER,
     HVM_SAVE_HEADER,
     P2M_ENTRY_SIZE,
     P2M_HEADER,
@@ -40,19 +59,16 @@ from streams.wire.framing import (
     VCPU_HEADER,
     XAPI_BLOCK_HEADER,
     XAPI_LENGTH_UNREAD,
-    DomainHeader,
     GuestType,
-    ImageHeader,
-    LibxlHeader,
     LibxlRecordType,
     PvInfoBody,
     RecordType,
     VcpuHeader,
     XapiBlockId,
-    XlHeader,
     record_name,
 )
-from streams.wire.hvm_names import XSAVE_WORDS_SIZE, SaveType
+from streams.wire.hvm_cpu import XSAVE
+from streams.wire.hvm_names import SaveType
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.start_info import CMD_LINE_SIZE, START_INFO
 from streams.wire.vcpu import (
@@ -67,7 +83,6 @@ if TYPE_CHECKING:
     from migrate.judging.check import Source
     from migrate.judging.judgement import Judgement
     from migrate.judging.report import Report
-    from streams.legacy import LegacyStream
 
 PIECE = 1 << 20
 _ZEROS = bytes(PIECE)
@@ -75,6 +90,9 @@ _FPU_SIZE = FXSAVE.sizeof()
 _CONTEXT_WIDTH = {CONTEXT[width].sizeof(): width for width in CONTEXT}
 Pfns = NDArray[np.int64]
 Range = tuple[int, int]  # offset and length, in bytes
+
+
+_ENDS_EARLY = frozenset({Breach.RECORD_HEADER_CUT, Breach.RECORD_CUT, Breach.NO_END})
 
 
 class ScrubError(ValueError):
@@ -111,12 +129,13 @@ def scrub(source: Source, out: IO[bytes]) -> Scrubbed:
     Raises
     ------
     ScrubError
-        for an input that cannot be read twice, and for a kind of stream that is not read.
+        for an input that cannot be read twice, or is changed meanwhile, and for a kind of stream that is not read.
     OSError, TransportError
         for one that cannot be read at all.
     """
     if isinstance(source, str | os.PathLike) and os.path.exists(source) and not os.path.isfile(source):
         raise ScrubError("not a regular file; the stream is read twice")
+    before = state_of(source)
     look = _Look()
     with open_transport(source) as transport:
         drive(Decoder(look).run(), transport)
@@ -127,6 +146,8 @@ def scrub(source: Source, out: IO[bytes]) -> Scrubbed:
         look.finish(source)
     with open_transport(source) as transport:
         size = _copy(transport, out, sorted(look.ranges), look.rest)
+    if state_of(source) != before:
+        raise ScrubError(CHANGED)
     return Scrubbed(size, dict(+look.zeroed), dict(+look.left))
 
 
@@ -207,49 +228,69 @@ class _Look(Consumer):
 
     # -- streams.decoder.Consumer ------------------------------------------------------------------
 
-    def container(self, name: str) -> None:
-        """Told by the headers as well."""
-        return
+    def event(self, item: Event) -> None:
+        """Take note of what stays, and zero what nobody reads."""
+        match item:
+            case XlStart() if item.optional_data:
+                self.left["xl's configuration of the domain"] += 1
+            case LibvirtStart():
+                self.left["libvirt's XML of the domain"] += 1
+            case LibxlRecord():
+                self._libxl_record(item)
+            case XapiBlock() if item.id not in XAPI_LENGTH_UNREAD:
+                self._xapi_block(item)
+            case DomainStart():
+                self.pv = item.header.type == GuestType.PV
+            case PageData() | Record():
+                self._record(item)
+            case Damage():
+                self.broken = True
+                if item.breach in _ENDS_EARLY:  # of a record that the input ends in nothing is used
+                    self.rest = item.offset + RECORD_HEADER.size
+            case Unread():
+                self.unread = item.reason
+            case Trailing():
+                self._behind(item)
 
-    def legacy(self, stream: LegacyStream) -> None:
-        """`not_judged` has told."""
-        return
-
-    def libxl_header(self, header: LibxlHeader, offset: int) -> None:
-        """It stays."""
-        return
-
-    def image_header(self, header: ImageHeader, offset: int) -> None:
-        """It stays."""
-        return
-
-    def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
-        """The configuration stays."""
-        if optional_data:
-            self.left["xl's configuration of the domain"] += 1
-
-    def libxl_record(self, record: LibxlRecord) -> None:
+    def _libxl_record(self, record: LibxlRecord) -> None:
         """Of a device model's state only what is looked at stays."""
         body = record.offset + RECORD_HEADER.size
         if record.type == LibxlRecordType.EMULATOR_CONTEXT:
-            kept = len(record.body)
-            self._zero("device models' states", body + kept, record.length - kept)
+            header = EMULATOR_HEADER.size
+            state, size = record.body[header:], max(0, record.length - header)
+            if record.missing:  # libxl takes what is missing for zeros
+                self._state(state.ljust(min(size, BODY_LIMIT), b"\0"), size, body + header, len(state))
+            else:
+                self._state(state, size, body + header, size)
         elif record.length:
             self.left[f"libxl records of type {record.type:#x}"] += 1
 
-    def xapi_block(self, block: XapiBlock) -> None:
-        """Of all blocks but xenopsd's own only what is looked at stays."""
-        if block.id in XAPI_LENGTH_UNREAD:
-            return
+    def _xapi_block(self, block: XapiBlock) -> None:
+        """Of all blocks but xenopsd's own and the device model's nothing is looked at."""
         if block.id == XapiBlockId.XENOPS:
             self.left["xenopsd's state of the domain"] += 1
             return
-        kept = len(block.body)
-        self._zero("xapi blocks", block.offset + XAPI_BLOCK_HEADER.size + kept, block.length - kept)
+        start = block.offset + XAPI_BLOCK_HEADER.size
+        if block.id == XapiBlockId.QEMU_TRAD:
+            self._state(block.body, block.length, start, block.length)
+        else:
+            self._zero("xapi blocks", start, block.length)
 
-    def domain_header(self, header: DomainHeader, offset: int) -> None:
-        """Of what kind the guest is."""
-        self.pv = header.type == GuestType.PV
+    def _state(self, state: bytes, size: int, start: int, there: int) -> None:
+        """A device model's state of a size, of which `there` bytes are in the stream from `start` on."""
+        for at, length in private_ranges(state, size):
+            self._zero("device models' data", start + at, max(0, min(length, there - at)))
+        if there > len(state):  # more than any state has: nobody looks further
+            self._zero("device models' data", start + len(state), there - len(state))
+        self.left["device models' states, their data apart"] += 1
+
+    def _behind(self, item: Trailing) -> None:
+        """Of what follows the end that stays by which one tells another stream, zeros and all else apart."""
+        another = find_stream(item.content)
+        at = len(item.content) - len(item.content.lstrip(b"\0")) if another is None else another.offset
+        end = min(item.length, at + (1 if another is None else MAGICS_TOLD_BY))
+        for start, length in ((0, at), (end, item.length - end)):
+            self._zero("bytes after the end", item.offset + start, length, length)
 
     def wants_body(self, place: Place) -> bool:
         """Bodies that are looked into."""
@@ -268,7 +309,7 @@ class _Look(Consumer):
         self._names[first] = frames(np.frombuffer(data, "<u8"))
         return None
 
-    def record(self, record: Record | PageData) -> None:
+    def _record(self, record: Record | PageData) -> None:
         """A record."""
         place = record.place
         if isinstance(record, PageData):
@@ -285,20 +326,6 @@ class _Look(Consumer):
             look(place, record.body)
         elif place.length:
             self.left[place.name] += 1
-
-    def damage(self, damage: Damage) -> None:
-        """The grammar broke; of a record that the input ends in nothing is used."""
-        self.broken = True
-        if damage.rule in ("FRM-01", "FRM-03", "FRM-08"):
-            self.rest = damage.offset + RECORD_HEADER.size
-
-    def not_judged(self, reason: str) -> None:
-        """There is nothing to look at."""
-        self.unread = reason
-
-    def trailing(self, offset: int, length: int) -> None:
-        """Nobody reads what follows."""
-        self._zero("bytes after the end", offset, length, length)
 
     # -- records -----------------------------------------------------------------------------------
 
@@ -361,7 +388,8 @@ class _Look(Consumer):
             if entry.typecode == SaveType.CPU:
                 self._zero("vcpus' FPU registers", start, min(len(entry.body), _FPU_SIZE))
             elif entry.typecode == SaveType.CPU_XSAVE:
-                self._xsave_area(start + XSAVE_WORDS_SIZE, len(entry.body) - XSAVE_WORDS_SIZE)
+                words = XSAVE.offset("fxsave")
+                self._xsave_area(start + words, len(entry.body) - words)
 
     # -- pages -------------------------------------------------------------------------------------
 

@@ -12,20 +12,18 @@ validator itself.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from migrate.judging.check import check
+from migrate.reducing.items import Contents, Items, contents, taken_apart
 from migrate.reducing.stream_memory import Memory
 from migrate.rules.declaring import Severity
 from streams.bodies import Body, P2mFrames, PvInfo, SharedInfo, VcpuBasic, VcpuExtended, VcpuMsrs, VcpuXsave
-from streams.decoder import drive
-from streams.encoder import DomainStart, ImageStart, Item, Recorder, Trailing, encode
-from streams.records import LibxlRecord, PageData, XapiBlock
-from streams.transports import BytesTransport
-from streams.wire.framing import PAGE_SIZE, LibxlRecordType, record_name
+from streams.encoder import Item, encode
+from streams.records import DomainStart, ImageStart, LibxlRecord, PageData, Trailing, XapiBlock
+from streams.wire.framing import PAGE_SIZE
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.views import view
 
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from migrate.judging.report import Report
     from migrate.rules.findings import Finding
 
-Items = tuple[Item, ...]
 # Beyond so many words that are not zero, pages alone are made zero.
 WORDS_TRIED = 1 << 16
 # Where pfns cannot all go, groups of at least this share of them are tried.
@@ -46,25 +43,6 @@ class NothingToShowError(ValueError):
 
 class _OutOfTime(Exception):
     pass
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """What a stream is made of.
-
-    Attributes
-    ----------
-    records:
-        number of records by name, libxl's under their own.
-    pfns, pages:
-        pfn words in all rounds, and those of them that come with a page.
-    """
-
-    bytes: int
-    records: dict[str, int]
-    pfns: int
-    pages: int
-    vcpus: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +101,17 @@ class Wanted:
         first = rule if report.failure and report.failure.rule == rule else None
         return cls(kinds, report.verdict, first, _broken(report, clean=clean) | {rule}, clean)
 
-    def shown_by(self, report: Report) -> Finding | None:
-        """The finding, if a report has it with all that goes with it."""
+    def is_shown_by(self, report: Report) -> bool:
+        """Whether a report has the finding with all that goes with it."""
         if report.verdict != self.verdict or not _broken(report, clean=self.clean) <= self.allowed:
-            return None
+            return False
         if self.first is not None and (report.failure is None or report.failure.rule != self.first):
-            return None
-        return next((finding for finding in report.findings if _kind(finding) in self.kinds), None)
+            return False
+        return any(_kind(finding) in self.kinds for finding in report.findings)
+
+    def finding_in(self, report: Report) -> Finding:
+        """The finding, in a report that shows it."""
+        return next(finding for finding in report.findings if _kind(finding) in self.kinds)
 
 
 def _kind(finding: Finding) -> tuple[object, ...]:
@@ -183,52 +165,31 @@ def shrink(
 
     report = judge(data)
     if rule is None and report.failure is None:
-        raise NothingToShowError("the restore does not fail: say which finding is to stay")
+        raise NothingToShowError(report.reason or "the restore does not fail: say which finding is to stay")
     rule = rule or (report.failure.rule if report.failure else "")
     wanted = Wanted.of(report, rule, clean=clean)
     items = taken_apart(data)
-    work = _Shrinker(items, judge, wanted, time.monotonic() + seconds)
+    work = _Shrinker(items, report, judge, wanted, time.monotonic() + seconds)
     finished = work.run()
-    stream = encode(work.best)
-    final = judge(stream)
-    finding = wanted.shown_by(final)
-    assert finding is not None
-    return Shrunk(stream, final, finding, contents(items), contents(work.best), work.tried, finished)
-
-
-def taken_apart(data: bytes) -> Items:
-    """A stream in its items; what cannot be read of a damaged one is its last item, a `Trailing`."""
-    recorder = Recorder()
-    drive(recorder.run(), BytesTransport(data))
-    items = tuple(recorder.items)
-    read = len(encode(items))
-    return (*items, Trailing(read, data[read:])) if read < len(data) else items
-
-
-def contents(items: Sequence[Item]) -> Contents:
-    """What a stream is made of."""
-    records: Counter[str] = Counter()
-    for item in items:
-        if isinstance(item, LibxlRecord):
-            known = item.type in list(LibxlRecordType)
-            records[f"libxl {LibxlRecordType(item.type).name if known else hex(item.type)}"] += 1
-        elif isinstance(item, Body | PageData):
-            records[record_name(item.type)] += 1
-    pages = [item for item in items if isinstance(item, PageData)]
-    return Contents(
-        bytes=len(encode(items)),
-        records=dict(records),
-        pfns=sum(len(item.words) for item in pages),
-        pages=sum(item.words.data_pages for item in pages),
-        vcpus=len({item.vcpu_id for item in items if isinstance(item, VcpuBasic)}),
+    return Shrunk(
+        stream=encode(work.best),
+        report=work.report,
+        finding=wanted.finding_in(work.report),
+        before=contents(items),
+        after=contents(work.best),
+        tried=work.tried,
+        finished=finished,
     )
 
 
 class _Shrinker:
     """The smallest stream found so far, and the ways to a smaller one."""
 
-    def __init__(self, items: Items, judge: Callable[[bytes], Report], wanted: Wanted, deadline: float) -> None:
+    def __init__(
+        self, items: Items, report: Report, judge: Callable[[bytes], Report], wanted: Wanted, deadline: float
+    ) -> None:
         self.best = items
+        self.report = report  # of the best
         self.tried = 0
         self._judge = judge
         self._wanted = wanted
@@ -263,9 +224,10 @@ class _Shrinker:
         if time.monotonic() >= self._deadline:
             raise _OutOfTime
         self.tried += 1
-        good = self._wanted.shown_by(self._judge(encode(items))) is not None
+        report = self._judge(encode(items))
+        good = self._wanted.is_shown_by(report)
         if good:
-            self.best = items
+            self.best, self.report = items, report
         return good
 
     # -- whole items -------------------------------------------------------------------------------
@@ -295,11 +257,13 @@ class _Shrinker:
 
     def _tail(self) -> None:
         """Cut short what follows the records."""
-        *items, last = self.best
-        if isinstance(last, Trailing):
-            length = 0
-            while length < len(last.content) and not self._try((*items, replace(last, content=last.content[:length]))):
-                length = length * 2 or 1
+        match self.best:
+            case (*items, Trailing() as last):
+                length = 0
+                while length < len(last.content) and not self._try(
+                    (*items, replace(last, content=last.content[:length]))
+                ):
+                    length = length * 2 or 1
 
     # -- memory ------------------------------------------------------------------------------------
 

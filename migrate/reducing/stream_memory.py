@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,17 +133,12 @@ class Memory:
     def joined(self) -> Items:
         """PAGE_DATA records that follow one another as one, if a saver's batch holds them and no pfn comes twice."""
         out: list[Item] = []
-        for is_pages, some in groupby(self._items, lambda item: isinstance(item, PageData)):
-            if not is_pages:
-                out += some
-                continue
-            for item in some:
-                last = out[-1] if out else None
-                assert isinstance(item, PageData)
-                if isinstance(last, PageData) and _fit(last.words, item.words):
-                    out[-1] = _record(last, last.words.raw + item.words.raw, _content(last) + _content(item))
-                else:
-                    out.append(item)
+        for item in self._items:
+            last = out[-1] if out else None
+            if isinstance(last, PageData) and isinstance(item, PageData) and _fit(last.words, item.words):
+                out[-1] = _record(last, last.words.raw + item.words.raw, _content(last) + _content(item))
+            else:
+                out.append(item)
         return tuple(out)
 
     def _with(self, words: NDArray[np.uint64], kept: Mask, pages: NDArray[np.uint64], kept_pages: Mask) -> Items:

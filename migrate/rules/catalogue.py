@@ -8,8 +8,8 @@ from migrate.rules.declaring import RULES
 
 # Each module declares the rules of one subject.
 SUBJECTS = (
-    *("containers", "headers", "framing", "records", "page_data", "page_tables", "vcpus", "vcpu_state", "order"),
-    *("cross", "hvm", "hypervisor", "extended_cr3"),
+    *("containers", "configuration", "device_model", "headers", "framing", "records", "page_data", "page_tables"),
+    *("vcpus", "vcpu_state", "order", "cross", "hvm", "hvm_vcpus", "hvm_devices", "hypervisor", "extended_cr3"),
 )
 
 NOT_RULES: dict[str, str] = {

@@ -10,17 +10,23 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
-from typing import TYPE_CHECKING
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
     from migrate.destination.releases import Change, Release
+    from migrate.rules.findings import Finding
+    from streams.records import Place
+
+# Signals that kill the toolstack's process.
+SIGABRT = 6
+SIGSEGV = 11
 
 Violation = Callable[["StreamBuilder"], None]
 
 
-class Severity(Enum):
+class Severity(StrEnum):
     """How much a finding matters: error (the restore fails, or comes back corrupt), warning, info."""
 
     ERROR = "error"
@@ -42,12 +48,49 @@ class Effect(Enum):
     CORRUPT = "restores, but the guest's state is wrong"
     TOLERATED = "restores; harmless or well defined"
     HOST = "depends on the destination host"
+    HOST_DIES = "restores, and brings the whole host down"
+    DEBUG_HOST_DIES = "restores; a host with a debug build of Xen goes down"
     SPEC = "restores; only the specification or Xen's verifier objects"
 
     @property
     def fatal(self) -> bool:
-        """Whether the restore fails."""
-        return self in (Effect.REFUSED, Effect.HYPERCALL, Effect.CRASH)
+        """Whether the restore fails, or nobody should live to see it succeed."""
+        return self in (Effect.REFUSED, Effect.HYPERCALL, Effect.CRASH, Effect.HOST_DIES)
+
+    @property
+    def harms_host(self) -> bool:
+        """Whether more than this guest is at stake: no host should get to see such a stream."""
+        return self in (Effect.HOST_DIES, Effect.DEBUG_HOST_DIES)
+
+
+class Stage(StrEnum):
+    """How far the restore has come: the new domain, headers, records, at END contexts, pins and the p2m.
+
+    The device model comes last.
+    """
+
+    CREATE = "create"
+    HEADERS = "headers"
+    RECORD = "record"
+    CONTEXT = "context"
+    PIN = "pin"
+    P2M = "p2m"
+    DEVICE_MODEL = "device-model"
+
+
+class Verdict(StrEnum):
+    """Would the guest be restored?"""
+
+    ACCEPT = "accept"
+    REFUSE = "refuse"
+    UNJUDGED = "unjudged"
+
+
+class GuestKind(StrEnum):
+    """The kind of guest of a libxc image; PVH guests are saved as HVM."""
+
+    PV = "pv"
+    HVM = "hvm"
 
 
 class Layer(Enum):
@@ -98,6 +141,42 @@ class Rule:
         """Whether a release has this rule: it has the change `since`, and not yet `until`."""
         return in_range(release, self.since, self.until)
 
+    def finding(
+        self,
+        message: str,
+        place: Place | None = None,
+        *,
+        offset: int | None = None,
+        effect: Effect | None = None,
+        severity: Severity | None = None,
+        **fields: Any,
+    ) -> Finding:
+        """A breach of this rule.
+
+        Parameters
+        ----------
+        place:
+            the record it is about; `offset` is by default the record's.
+        effect, severity:
+            where this breach differs from what is declared.
+        fields:
+            further fields of `Finding`.
+        """
+        from migrate.rules.findings import Finding
+
+        if effect is not None and severity is None and effect.fatal != self.effect.fatal:
+            severity = Severity.ERROR if effect.fatal else self.severity
+        return Finding(
+            rule=self,
+            message=message,
+            severity=severity or self.severity,
+            effect=effect or self.effect,
+            offset=place.offset if offset is None and place else offset,
+            record=place.index if place else None,
+            record_type=place.name if place else None,
+            **fields,
+        )
+
 
 def in_range(release: Release, since: Change | None, until: Change | None) -> bool:
     """Whether a release has one change (None: all releases do), and not yet another (None: none has)."""
@@ -113,6 +192,8 @@ _SEVERITY = {
     Effect.CORRUPT: Severity.ERROR,
     Effect.TOLERATED: Severity.INFO,
     Effect.HOST: Severity.WARNING,
+    Effect.HOST_DIES: Severity.ERROR,
+    Effect.DEBUG_HOST_DIES: Severity.ERROR,
     Effect.SPEC: Severity.WARNING,
 }
 

@@ -4,17 +4,88 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from migrate.destination.destination import Destination
 from migrate.destination.releases import Change
 from migrate.rules.catalogue import RULES
-from migrate.rules.declaring import Effect, Rule, Severity, in_range
+from migrate.rules.declaring import Effect, Rule, Severity, Stage, in_range
 from streams.records import Place
 
-if TYPE_CHECKING:
-    pass
+
+class Link(NamedTuple):
+    """One table (or other frame) of a chain that leads to a refusal.
+
+    Attributes
+    ----------
+    type:
+        what Xen holds the frame as: L1 to L4, segment descriptors, writable …
+    slot:
+        the entry that leads on; None for the last.
+    writable:
+        whether the entry that led here maps it writable.
+    """
+
+    type: str
+    pfn: int
+    slot: int | None = None
+    writable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing worth telling about a stream, with the place it is about."""
+
+    rule: Rule
+    message: str
+    severity: Severity
+    effect: Effect
+    offset: int | None = None
+    record: int | None = None
+    record_type: str | None = None
+    pfn: int | None = None
+    mfn: int | None = None
+    vcpu: int | None = None
+    slot: int | None = None
+    errno: str | None = None
+    count: int = 1  # how many alike it stands for
+    step: Stage = Stage.RECORD
+    call: str = "libxc"  # the hypercall, or whose own check it is
+    signal: int | None = None  # which kills the toolstack's process
+    since: Change | None = None  # where the rule's own range does not tell it
+    until: Change | None = None
+    placement: str | None = None  # the only placement under which it holds
+    chain: tuple[Link, ...] = ()  # the tables that led there
+
+    def in_force(self, destination: Destination) -> bool:
+        """Whether a release behaves so on a host with this placement."""
+        if self.placement not in (None, destination.placement):
+            return False
+        if self.since is None and self.until is None:
+            return self.rule.in_force(destination.release)
+        return in_range(destination.release, self.since, self.until)
+
+    @property
+    def fatal(self) -> bool:
+        """Whether the restore fails of it."""
+        return self.effect.fatal
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The first thing that stops the restore."""
+
+    rule: str
+    step: Stage
+    call: str  # the hypercall, or "libxc" (libxl, xl) for the toolstack's own checks
+    message: str
+    vcpu: int | None = None
+    pfn: int | None = None
+    errno: str | None = None
+    signal: int | None = None
+    finding: Finding | None = field(default=None, compare=False, repr=False)  # that says so
+
 
 # Rule, effect, severity, first release, first release without it, placement.
 _Kind = tuple[str, Effect, Severity, Change | None, Change | None, str | None]
@@ -51,43 +122,9 @@ class Collector:
         finally:
             self._findings, self._told, self._last, self._more = kept
 
-    def report(
-        self,
-        rule: str,
-        message: str,
-        place: Place | None = None,
-        *,
-        offset: int | None = None,
-        effect: Effect | None = None,
-        severity: Severity | None = None,
-        **fields: Any,
-    ) -> Finding:
-        """Report a breach of a rule.
-
-        Parameters
-        ----------
-        rule:
-            its id.
-        place:
-            the record it is about; `offset` is by default the record's.
-        effect, severity:
-            where this breach differs from what the rule declares.
-        fields:
-            further fields of `Finding`.
-        """
-        declared = RULES[rule]
-        if effect is not None and severity is None and effect.fatal != declared.effect.fatal:
-            severity = Severity.ERROR if effect.fatal else declared.severity
-        finding = Finding(
-            rule=declared,
-            message=message,
-            severity=severity or declared.severity,
-            effect=effect or declared.effect,
-            offset=place.offset if offset is None and place else offset,
-            record=place.index if place else None,
-            record_type=place.name if place else None,
-            **fields,
-        )
+    def report(self, rule: str, message: str, place: Place | None = None, **fields: Any) -> Finding:
+        """Report a breach of the rule with this id; for the rest see `Rule.finding`."""
+        finding = RULES[rule].finding(message, place, **fields)
         self.add(finding)
         return finding
 
@@ -105,56 +142,3 @@ class Collector:
             self._findings.append(finding)
         else:
             self._more[kind] = self._more.get(kind, 0) + finding.count
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing worth telling about a stream, with the place it is about."""
-
-    rule: Rule
-    message: str
-    severity: Severity
-    effect: Effect
-    offset: int | None = None
-    record: int | None = None
-    record_type: str | None = None
-    pfn: int | None = None
-    mfn: int | None = None
-    vcpu: int | None = None
-    slot: int | None = None
-    errno: str | None = None
-    count: int = 1  # how many alike it stands for
-    step: str = "record"  # headers, record, context, pin or p2m
-    call: str = "libxc"  # the hypercall, or whose own check it is
-    signal: int | None = None  # which kills the toolstack's process
-    since: Change | None = None  # where the rule's own range does not tell it
-    until: Change | None = None
-    placement: str | None = None  # the only placement under which it holds
-    chain: tuple[str, ...] = ()  # the tables that led there
-
-    def in_force(self, destination: Destination) -> bool:
-        """Whether a release behaves so on a host with this placement."""
-        if self.placement not in (None, destination.placement):
-            return False
-        if self.since is None and self.until is None:
-            return self.rule.in_force(destination.release)
-        return in_range(destination.release, self.since, self.until)
-
-    @property
-    def fatal(self) -> bool:
-        """Whether the restore fails of it."""
-        return self.effect.fatal
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """The first thing that stops the restore."""
-
-    rule: str
-    step: str  # headers, record, context, pin or p2m
-    call: str  # the hypercall, or "libxc" (libxl, xl) for the toolstack's own checks
-    message: str
-    vcpu: int | None = None
-    pfn: int | None = None
-    errno: str | None = None
-    signal: int | None = None

@@ -1,80 +1,53 @@
-"""HVM: what an HVM guest's context and parameters say, as Xen loads them."""
+"""HVM: the entries of an HVM guest's context, whatever is in them, and its parameters."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from migrate.destination import releases
-from migrate.rules.declaring import Effect, rule
+from migrate.rules.declaring import Effect, Severity, rule
 
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
 
-NOT_RULES: dict[str, str] = {}
+NOT_RULES: dict[str, str] = {
+    "HVM-27": "what only the host decides is told under the rule that it may break, as a matter of the host",
+}
 
 
-def _append(b: StreamBuilder, typecode: int, body: bytes, instance: int = 0) -> None:
-    """Put an entry before END."""
-    from streams.wire.framing import HVM_SAVE_HEADER
-
-    entry = HVM_SAVE_HEADER.pack(typecode, instance, len(body)) + body
-    b.hvm_context[-HVM_SAVE_HEADER.size : -HVM_SAVE_HEADER.size] = entry
-
-
-def _edit_cpu(b: StreamBuilder, **fields: int) -> None:
-    """Change fields of vcpu 0's CPU entry."""
-    from dataclasses import replace
-
-    from streams.hvm_context import decode_context, encode_context
-    from streams.wire.hvm_names import SaveType
-
-    state = decode_context(bytes(b.hvm_context))
-    cpu = state.of(SaveType.CPU)[0]
-    edited = cpu.build({**cpu.parse(), **fields})
-    entries = tuple(edited if entry is cpu else entry for entry in state.entries)
-    b.hvm_context[:] = encode_context(replace(state, entries=entries))
-
-
-def _xsave(b: StreamBuilder, xcr0: int, area: int) -> None:
-    """Give vcpu 0 an XSAVE entry with an area of so many bytes, and a CPU policy that has these components."""
-    from streams.wire.hvm_names import XSAVE_CONTROL, XSAVE_WORDS_SIZE, SaveType, XsaveControl
-    from streams.wire.xstate import XState
-
-    state = XSAVE_CONTROL.pack(*XsaveControl(xcr0, xcr0, xcr0, 0, 0, bytes(48)))
-    _append(b, SaveType.CPU_XSAVE, state.ljust(XSAVE_WORDS_SIZE + area, b"\0"))
-    components = XState.X87 | XState.SSE | XState.AVX
-    b.cpuid_policy.append({"leaf": 0xD, "subleaf": 0, "a": int(components), "b": 0, "c": 0, "d": 0})
-
-
-@rule("HVM-01", "hvm-entry-length", Effect.HYPERCALL, "xen: _hvm_check_entry", errno="EINVAL")
+@rule("HVM-01", "hvm-entry-length", Effect.HYPERCALL, "xen: _hvm_check_entry", errno="EINVAL/ENODATA/EPERM")
 def hvm_entry_length(b: StreamBuilder) -> None:
     """An entry of the HVM context has a wrong length.
 
-    What: an entry is not as long as its type is. Some types may be shorter, as older releases wrote them: CPU,
-        LAPIC, LAPIC_REGS, VIRIDIAN_* and VMCE_VCPU. CPU_XSAVE and CPU_MSR have a least length.
-    Why: Xen copies each entry into a structure of its own, and reads zeros for what a short one lacks. It refuses
-        any other length; which errno it gives differs by type and release, mostly EINVAL. A longer entry of
-        those that have grown before may be fine for a release from 4.20 on.
+    What: an entry is not as long as the release expects. CPU, LAPIC, RTC, VIRIDIAN_* and VMCE_VCPU may be shorter,
+        as older releases wrote them; CPU_XSAVE and CPU_MSR have a least length; all others one length.
+    Why: Xen copies each entry into a structure of its own, and reads zeros for what a short one lacks. What newer
+        releases have added is refused: CPU 1032 since 4.7, VMCE_VCPU 32 since 4.10, VIRIDIAN_VCPU 16 since 4.7
+        and 216 since 4.13, RTC 24 since 4.14, LAPIC 32 since 4.18.5, 4.19.2, 4.20.1 and 4.21. The errno is EINVAL
+        for most, EPERM for VMCE_VCPU, ENODATA for IOAPIC and PIT, PIC and PCI_LINK from 4.19, LAPIC and LAPIC_REGS
+        from 4.20; before 4.16 (and late point releases of 4.13 to 4.15) it is always EPERM.
     Repair: fetch the context again. If a newer Xen saved it, this release is too old for it.
     Source: xen, _hvm_check_entry and the load handler of each type; public/arch-x86/hvm/save.h.
     """
+    from migrate.building.hvm_contexts import resize
     from streams.wire.hvm_names import SaveType
 
     b.become_hvm()
-    _append(b, SaveType.PCI_LINK, bytes(4))
+    resize(b.hvm_context, SaveType.PCI_IRQ, 8)
 
 
-@rule("HVM-02", "hvm-vcpu-unknown", Effect.HYPERCALL, "xen: the load handlers", errno="EINVAL")
+@rule("HVM-02", "hvm-vcpu-unknown", Effect.HYPERCALL, "xen: the load handlers", errno="EINVAL/ENOENT")
 def hvm_vcpu_unknown(b: StreamBuilder) -> None:
     """The HVM context names a vcpu that the domain does not have.
 
-    What: the instance of a vcpu's entry is not below the domain's number of vcpus; or there is a third PIC.
+    What: the instance of a vcpu's entry is not below the domain's number of vcpus (EINVAL); or there is a third PIC
+        (ENOENT).
     Why: Xen looks the vcpu up before it loads the entry, and refuses the whole context where there is none. An
         entry is saved for every vcpu that exists, whether it runs or not.
     Repair: restore with at least as many vcpus (maxvcpus) as the guest was saved with.
     Source: xen, hvm_load_cpu_ctxt and the other load handlers.
     """
-    from migrate.building.parts import hvm_context
+    from migrate.building.hvm_contexts import hvm_context
 
     b.become_hvm()
     b.wrap("xl")  # whose configuration says how many vcpus there are
@@ -92,157 +65,28 @@ def hvm_cpu_missing(b: StreamBuilder) -> None:
     Repair: fetch the context again while the guest is suspended, not while its vcpus are down.
     Source: xen, hvm_load and hvm_load_cpu_ctxt; hvm_save_cpu_ctxt leaves out vcpus that are down.
     """
-    from migrate.building.parts import hvm_context
+    from migrate.building.hvm_contexts import drop
+    from streams.wire.hvm_names import SaveType
 
     b.become_hvm()
-    b.hvm_context[:] = hvm_context(0)
-
-
-@rule("HVM-04", "hvm-cpu-impossible", Effect.HYPERCALL, "xen: hvm_load_cpu_ctxt", errno="EINVAL")
-def hvm_cpu_impossible(b: StreamBuilder) -> None:
-    """A vcpu's registers are such as no processor can have.
-
-    What: cr0 has undefined bits, lacks ET, or pages without protected mode; cr4 or EFER have bits that are defined
-        nowhere; EFER says long mode is active without being enabled; the flags or the reserved word of the entry
-        hold anything unknown; the pending event is of no kind, or its error code is wider than 16 bits. Since
-        4.14 at least also: cr3 beyond 52 bits, TSC_AUX beyond 32.
-    Why: entering the guest in such a state would fail, so Xen checks it as it loads it.
-    Repair: fetch the context again.
-    Source: xen, hvm_load_cpu_ctxt, hvm_efer_valid, vmx_vmcs_restore, svm_vmcb_restore.
-    """
-    b.become_hvm()
-    _edit_cpu(b, cr0=0)
-
-
-@rule("HVM-05", "hvm-cpu-beyond-policy", Effect.HOST, "xen: hvm_load_cpu_ctxt, validate_xstate", errno="EINVAL")
-def hvm_cpu_beyond_policy(b: StreamBuilder) -> None:
-    """A vcpu uses a feature that its own CPU policy does not promise.
-
-    What: a bit of cr4 or EFER, or a component of xcr0_accum, belongs to a feature that X86_CPUID_POLICY lacks.
-    Why: Xen holds the registers against the policy of the new domain, which is that of the stream as far as
-        the host can keep it, and answers EINVAL where the policy does not allow a bit.
-    Repair: find out how the guest came to use it; `migrate policy` shows what it was promised.
-    Source: xen, hvm_cr4_guest_valid_bits, hvm_efer_valid, cpuid_policy_xcr0_max.
-    """
-    b.become_hvm()
-    _edit_cpu(b, cr4=1 << 22)  # protection keys
-
-
-@rule("HVM-06", "hvm-xsave-impossible", Effect.HYPERCALL, "xen: validate_xstate", errno="EINVAL/EOPNOTSUPP/EIO")
-def hvm_xsave_impossible(b: StreamBuilder) -> None:
-    """An HVM vcpu's XSAVE state is such as no processor can have.
-
-    What: xcr0 or xstate_bv go beyond xcr0_accum, or a combination of components is impossible: no x87, AVX without
-        SSE, a part of AVX-512, MPX or AMX alone (EINVAL); the area is compressed (EOPNOTSUPP); reserved bytes of
-        its header are set (EIO).
-    Why: restoring such an area would fault in Xen itself, so it is checked first. The same checks as for the
-        XSAVE records of PV guests.
-    Repair: fetch the context again.
-    Source: xen, hvm_load_cpu_xsave_states, validate_xstate, valid_xcr0.
-    """
-    b.become_hvm()
-    _xsave(b, 0b110, 832)  # SSE and AVX without x87
-
-
-@rule("HVM-07", "hvm-xsave-size", Effect.HYPERCALL, "xen: hvm_load_cpu_xsave_states", errno="EINVAL/EOPNOTSUPP")
-def hvm_xsave_size(b: StreamBuilder) -> None:
-    """An HVM vcpu's XSAVE area does not have the size of its components.
-
-    What: a CPU_XSAVE entry is shorter than the area of xcr0_accum takes (EINVAL), or longer and not zero there
-        (EOPNOTSUPP).
-    Why: x87 and SSE take 576 bytes, AVX 832, on every processor. Where later components lie the processor decides;
-        the policy in the stream tells where they were on the source, and a mismatch with that is a warning.
-    Repair: fetch the context again.
-    Source: xen, hvm_load_cpu_xsave_states, xstate_ctxt_size.
-    """
-    b.become_hvm()
-    _xsave(b, 0b111, 576)  # AVX in the room of SSE
-
-
-@rule("HVM-08", "hvm-lapic-impossible", Effect.HYPERCALL, "xen: lapic_load_hidden", errno="EINVAL")
-def hvm_lapic_impossible(b: StreamBuilder) -> None:
-    """A local APIC is in x2APIC mode without being enabled.
-
-    What: the APIC base of a LAPIC entry has bit 10 (x2APIC) set and bit 11 (enabled) clear.
-    Why: the architecture has no such mode, and Xen refuses it.
-    Repair: fetch the context again.
-    Source: xen, lapic_load_hidden (lapic_check_hidden in newer releases).
-    """
-    from streams.wire.hvm_names import ENTRIES, LAPIC_CONTROL, SaveType
-
-    b.become_hvm()
-    base = LAPIC_CONTROL.pack(0xFEE0_0500)  # x2APIC, and the boot processor
-    _append(b, SaveType.LAPIC, base.ljust(ENTRIES[SaveType.LAPIC].length, b"\0"))
-
-
-@rule(
-    "HVM-09",
-    "hvm-mtrr-count",
-    Effect.HYPERCALL,
-    "xen: hvm_load_mtrr_msr",
-    errno="EINVAL",
-    since=releases.hvm_widths_checked,
-)
-def hvm_mtrr_count(b: StreamBuilder) -> None:
-    """A vcpu has more variable MTRRs than Xen keeps.
-
-    What: the lowest byte of MTRRcap in an MTRR entry counts more than 8.
-    Why: the entry has room for eight, and so has Xen. Releases before 4.14 may check it, too.
-    Repair: fetch the context again.
-    Source: xen, hvm_load_mtrr_msr.
-    """
-    from streams.wire.hvm_names import ENTRIES, MTRR_CONTROL, SaveType
-
-    b.become_hvm()
-    _append(b, SaveType.MTRR, MTRR_CONTROL.pack(9).ljust(ENTRIES[SaveType.MTRR].length, b"\0"))
-
-
-@rule("HVM-10", "hvm-msrs", Effect.HYPERCALL, "xen: hvm_load_cpu_msrs", errno="EOPNOTSUPP")
-def hvm_msrs(b: StreamBuilder) -> None:
-    """A CPU_MSR entry is not a list of MSRs.
-
-    What: the length is not 8 bytes and 16 for each MSR counted, or the reserved word of an MSR is not zero.
-    Why: Xen checks the whole list before it sets the first.
-    Repair: fetch the context again.
-    Source: xen, hvm_load_cpu_msrs.
-    """
-    from streams.wire.hvm_names import HVM_MSR, HVM_MSR_HEADER, SaveType
-
-    b.become_hvm()
-    _append(b, SaveType.CPU_MSR, HVM_MSR_HEADER.pack(1) + HVM_MSR.pack(0xDA0, 1, 0))
-
-
-@rule("HVM-11", "hvm-msr-unknown", Effect.HOST, "xen: hvm_load_cpu_msrs", errno="ENXIO")
-def hvm_msr_unknown(b: StreamBuilder) -> None:
-    """A CPU_MSR entry holds an MSR that no release is known to save.
-
-    What: an index is none of those that savers write: SPEC_CTRL, MISC_FEATURES_ENABLES, BNDCFGS, XSS, the CET and
-        PKS registers, TSC_AUX, VIRT_SPEC_CTRL, AMD's debug address masks.
-    Why: a release that does not know an index answers ENXIO, and so does one whose policy for the guest does not
-        have the MSR. Which a newer one knows is not told here.
-    Repair: restore on a release that is at least as new as the source.
-    Source: xen, hvm_load_cpu_msrs, msrs_to_send.
-    """
-    from streams.wire.hvm_names import HVM_MSR, HVM_MSR_HEADER, SaveType
-
-    b.become_hvm()
-    _append(b, SaveType.CPU_MSR, HVM_MSR_HEADER.pack(1) + HVM_MSR.pack(0x10, 0, 1))
+    drop(b.hvm_context, SaveType.CPU)
 
 
 @rule("HVM-12", "hvm-entry-twice", Effect.TOLERATED, "nobody")
 def hvm_entry_twice(b: StreamBuilder) -> None:
     """The HVM context has an entry twice.
 
-    What: two entries have the same type and instance.
+    What: two entries have the same type and, where that counts, the same instance.
     Why: Xen loads each as it comes, so the last one counts. No release saves one twice.
     Repair: drop the earlier one.
     Source: xen, hvm_load.
     """
-    from streams.wire.hvm_names import ENTRIES, SaveType
+    from migrate.building.hvm_contexts import add
+    from streams.wire.hvm_interrupts import PCI_LINK
+    from streams.wire.hvm_names import SaveType
 
     b.become_hvm()
-    for _ in range(2):
-        _append(b, SaveType.PCI_LINK, bytes(ENTRIES[SaveType.PCI_LINK].length))
+    add(b.hvm_context, SaveType.PCI_LINK, bytes(PCI_LINK.size))
 
 
 @rule("HVM-13", "hvm-bytes-after-end", Effect.TOLERATED, "nobody")
@@ -250,7 +94,7 @@ def hvm_bytes_after_end(b: StreamBuilder) -> None:
     """Something follows the END entry of the HVM context.
 
     What: the HVM_CONTEXT record goes on behind its END entry.
-    Why: Xen stops reading at END. Entries behind it are lost.
+    Why: Xen stops reading at END, and looks at neither its length nor its instance. Entries behind it are lost.
     Repair: move END to the end, or cut the rest off.
     Source: xen, hvm_load.
     """
@@ -258,16 +102,66 @@ def hvm_bytes_after_end(b: StreamBuilder) -> None:
     b.hvm_context += bytes(8)
 
 
+@rule(
+    "HVM-15",
+    "hvm-device-missing",
+    Effect.HYPERCALL,
+    "xen: the load handlers",
+    errno="ENODEV",
+    since=releases.hvm_devices_checked,
+)
+def hvm_device_missing(b: StreamBuilder) -> None:
+    """A PVH guest brings the state of a device that it does not have.
+
+    What: the context of a PVH guest has an entry of type PIC, IOAPIC, PIT, RTC, HPET or PMTIMER, or its HVM_PARAMS
+        set ACPI_IOPORTS_LOCATION.
+    Why: of all emulated devices a PVH guest has a local APIC alone, and Xen answers ENODEV to the state of others
+        before it looks at anything else of it. HVM and PVH guests are one type to libxc; what the guest is follows
+        from an xl file's configuration, else from the context: HVM guests' savers write all six types, PVH guests'
+        none. An HVM domain takes a PVH guest's context.
+    Repair: restore the guest as what it was saved as (`type` in its configuration), or drop the entry.
+    Source: xen, ioapic_load, pit_load, rtc_load, hpet_load, acpi_load, vpic_load; pmtimer_change_ioport.
+    """
+    from migrate.building.hvm_contexts import PVH, add
+    from streams.wire.hvm_interrupts import IOAPIC
+    from streams.wire.hvm_names import SaveType
+
+    b.become_hvm(PVH)
+    add(b.hvm_context, SaveType.IOAPIC, bytes(IOAPIC.size))
+
+
+@rule("HVM-24", "hvm-held-otherwise", Effect.TOLERATED, "nobody", severity=Severity.WARNING)
+def hvm_held_otherwise(b: StreamBuilder) -> None:
+    """Xen takes a value of an HVM guest and holds another.
+
+    What: the upper half of dr6, reserved bits of dr6 and dr7 (from 4.18), selectors and attributes beyond 16 bits, an
+        error code without an event, FPU state that the flags deny; a PAT or MTRR of no memory type, or with reserved
+        bits, which is dropped; VM86_TSS_SIZED above 8329 bytes. To know (info): instances of what there is but one
+        of, lengths that no release writes, params that libxc sets anew.
+    Why: none of this fails a restore, and none of it comes from a saver. What the guest finds is not what it left.
+        One exception is known and not told: Xen's savers write variable MTRR 0 into all eight.
+    Repair: fetch the state again, or correct the value to what Xen would hold.
+    Source: xen, hvm_load_cpu_ctxt, x86_adj_dr6_rsvd, hvm_load_mtrr_msr, hvm_set_guest_pat, hvm_set_param.
+    """
+    from migrate.building.hvm_contexts import edit
+    from streams.wire.hvm_names import SaveType
+
+    b.become_hvm()
+    edit(b.hvm_context, SaveType.MTRR, msr_pat_cr=3)  # there is no such memory type
+
+
 @rule("HVM-14", "hvm-param-value", Effect.HYPERCALL, "xen: hvm_set_param", errno="EINVAL")
 def hvm_param_value(b: StreamBuilder) -> None:
     """An HVM parameter has a value that Xen refuses.
 
-    What: TIMER_MODE above 3, ACPI_S_STATE other than 0 and 3, X87_FIP_WIDTH other than 0, 4 and 8, VIRIDIAN without
-        its base features (bit 0), or NR_IOREQ_SERVER_PAGES other than 1 to 64.
-    Why: libxc sets each parameter as it reads the record, and stops where Xen answers with an error. Values of
-        other parameters depend on the host and are left alone.
+    What: TIMER_MODE above 3; ACPI_S_STATE other than 0 and 3; X87_FIP_WIDTH other than 0, 4 and 8; VIRIDIAN without
+        its base features (bit 0) or with features that the release does not have; NR_IOREQ_SERVER_PAGES other than 1
+        to 64; TRIPLE_FAULT_REASON above 5; ACPI_IOPORTS_LOCATION other than 0 and 1; VM86_TSS above 4 GiB and
+        VM86_TSS_SIZED below 104 bytes (from 4.9); NESTEDHVM above 1 (to 4.14); ALTP2M above 3 (to 4.18); MCA_CAP
+        with more than bit 0, which takes a host of Intel.
+    Why: libxc sets each parameter as it reads the record, and stops where Xen answers with an error.
     Repair: correct the value, or drop the parameter: unset, each has a default.
-    Source: xen, hvm_set_param.
+    Source: xen, hvm_set_param, pmtimer_change_ioport.
     """
     from streams.wire.hvm_names import HvmParam
 

@@ -240,8 +240,8 @@ def linear_page_table(b: StreamBuilder) -> None:
 
     What: an entry of a live table refers, read-only, to a table of the same level, mostly to itself.
     Why: it makes the tables appear in the guest's address space, as NetBSD does it. Xen allows one step
-        of it, but the host can switch it off (pv-linear-pt), or be built without: then the
-        entry is refused with EINVAL.
+        of it (before 4.7.4, 4.8.3, 4.9.1 and 4.10: any number), but since then the host can switch it off
+        (pv-linear-pt), or be built without: then the entry is refused with EINVAL.
     Repair: none where the destination allows it.
     Source: xen get_l2_linear_pagetable and its siblings
     """
@@ -258,7 +258,8 @@ def linear_page_table_refused(b: StreamBuilder) -> None:
     What: an entry refers to a table of its own level, and is writable, or the table it refers to is itself
         part of such a chain, or they are L3 tables of a 32-bit guest.
     Why: a writable one would let the guest edit its tables unseen, and chains could not be taken apart
-        in bounded time. Xen allows one read-only step and refuses the rest.
+        in bounded time. Xen allows one read-only step and refuses the rest; before 4.7.4, 4.8.3, 4.9.1 and 4.10 it
+        took chains of any length.
     Repair: clear the writable bit, or the entry.
     Source: xen get_l2_linear_pagetable and its siblings
     """
@@ -347,4 +348,63 @@ def shared_info_moves(b: StreamBuilder) -> None:
     Repair: restore on a release without the change, or where low memory is handed out. Has it: 4.19.5,
         4.20.3, 4.21.1, 4.22.0 and what follows in each branch.
     Source: xen switch_compat; libxc handle_shared_info
+    """
+
+
+@rule("HYP-28", "high-registers-lost", Effect.CORRUPT, "nobody", since=releases.r8_to_r15_lost)
+def high_registers_lost(b: StreamBuilder) -> None:
+    """Xen loses the registers r8 to r15 of a 64-bit guest.
+
+    What: a 64-bit vcpu has something in one of these registers, and the destination is Xen 4.21.0 or 4.21.1.
+    Why: setvcpucontext of these two releases succeeds and leaves the eight registers 0. The guest goes on with
+        values that its code never wrote, and crashes soon, or computes nonsense.
+    Repair: restore on another release; 4.21.2 has the repair. Nothing in the stream can help.
+    Source: xen, arch_set_info_guest.
+    """
+    b.become_pv64()
+    b.vcpus[0].basic.user_regs.r8 = 1
+
+
+@rule("HYP-29", "high-registers-empty", Effect.CORRUPT, "nobody", severity=Severity.WARNING)
+def high_registers_empty(b: StreamBuilder) -> None:
+    """A Xen that loses r8 to r15 has saved them all empty.
+
+    What: the stream comes from Xen 4.21, and all eight registers are 0 in the contexts of all vcpus.
+    Why: Xen 4.21.0 and 4.21.1 lose these registers. The header says 4.21 and no more, but a guest that uses none
+        of them on any vcpu is rare: it seems to have been damaged before, or while, it was saved.
+    Repair: none: what was in the registers is gone. Start the guest anew.
+    Source: xen, arch_set_info_guest, arch_get_info_guest.
+    """
+    b.become_pv64()
+    b.domain["xen_minor"] = 21
+    for vcpu in b.vcpus:
+        for number in range(8, 16):
+            setattr(vcpu.basic.user_regs, f"r{number}", 0)
+
+
+@rule(
+    "HYP-30", "host-without-pv", Effect.HYPERCALL, "xen: arch_sanitise_domain_config", errno="EINVAL", violation=False
+)
+def host_without_pv(b: StreamBuilder) -> None:
+    """The host runs no PV guests.
+
+    What: `virt_caps` of the host lacks `pv` (before 4.12, `xen_caps` lacks `xen-3.0-x86_64`).
+    Why: the toolstack creates the domain before it reads the stream, and Xen refuses a kind of guest that it was
+        built without.
+    Repair: restore on a host that runs PV guests.
+    Source: xen, arch_sanitise_domain_config; `xl info`.
+    """
+
+
+@rule(
+    "HYP-31", "host-without-hvm", Effect.HYPERCALL, "xen: arch_sanitise_domain_config", errno="EINVAL", violation=False
+)
+def host_without_hvm(b: StreamBuilder) -> None:
+    """The host runs no HVM or PVH guests.
+
+    What: `virt_caps` of the host lacks `hvm`.
+    Why: without VT-x or SVM, in the processor or switched on by the firmware, Xen creates no such domain; nor if it
+        was built without them.
+    Repair: switch virtualisation on in the firmware, or restore elsewhere.
+    Source: xen, arch_sanitise_domain_config; `xl info`.
     """

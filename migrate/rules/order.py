@@ -1,13 +1,16 @@
-"""ORD: which record comes after which, and how often."""
+"""ORD: which record comes after which, and how often; the law of it as one table.
+
+Sources: the record handlers of libxc's restore (`xg_sr_restore.c`, `xg_sr_restore_x86_pv.c`,
+`xg_sr_restore_x86_hvm.c`, `xg_sr_common_x86.c`).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Flag, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.destination import releases
-from migrate.rules.declaring import Effect, Severity, rule
+from migrate.rules.declaring import SIGSEGV, Effect, Severity, rule
 from streams.pages import PageType
 from streams.wire.framing import RecordType
 
@@ -20,6 +23,93 @@ NOT_RULES: dict[str, str] = {
     "ORD-21": "what follows END is FRM-09, and END inside a checkpoint is how such a restore ends",
     "ORD-23": "a dirty pfn list in a forward stream is an unhandled record: FRM-13 reports it",
 }
+
+
+STATIC_DATA_END = RecordType.STATIC_DATA_END
+PV_INFO = RecordType.X86_PV_INFO
+P2M_FRAMES = RecordType.X86_PV_P2M_FRAMES
+
+
+class Guests(Flag):
+    """Which guests a record belongs to."""
+
+    PV = auto()
+    HVM = auto()
+    ANY = PV | HVM
+    NONE = 0
+
+
+class Need(NamedTuple):
+    """A record that must have been seen, the rule that is broken if not, and the signal that may kill libxc then."""
+
+    record: RecordType
+    rule: str
+    signal: int | None = None
+
+
+class Again(NamedTuple):
+    """A rule that a repeated record breaks, which libxc takes all the same; and what it makes of it."""
+
+    rule: str
+    effect: str
+
+
+class Law(NamedTuple):
+    """What libxc's restore demands of one record type, and what it puts up with.
+
+    Attributes
+    ----------
+    after:
+        what must have been seen, in the order in which libxc looks.
+    once:
+        the rule that a second record of the type breaks.
+    stray:
+        the rule that any record of the type breaks where it does not belong.
+    better_after, better_before:
+        what would have come before, or after, if a saver had written it; libxc does not mind.
+    again:
+        what a second record means where libxc takes it.
+    """
+
+    guests: Guests
+    after: tuple[Need, ...] = ()
+    once: str | None = None
+    stray: str = "FRM-11"
+    better_after: tuple[Need, ...] = ()
+    better_before: tuple[Need, ...] = ()
+    again: Again | None = None
+
+
+_STORED = Again("ORD-09", "the last one before STATIC_DATA_END counts")
+# State that a plain stream carries once, and a checkpointed one with every checkpoint.
+_APPLIED = Again("ORD-22", "it is applied once more")
+
+LAW: dict[RecordType, Law] = {
+    RecordType.END: Law(Guests.ANY),
+    RecordType.X86_PV_INFO: Law(Guests.PV, once="ORD-01"),
+    RecordType.X86_CPUID_POLICY: Law(Guests.ANY, again=_STORED),
+    RecordType.X86_MSR_POLICY: Law(Guests.ANY, again=_STORED),
+    RecordType.STATIC_DATA_END: Law(Guests.ANY, once="ORD-06", better_after=(Need(PV_INFO, "ORD-10"),)),
+    RecordType.X86_PV_P2M_FRAMES: Law(Guests.PV, after=(Need(STATIC_DATA_END, "ORD-04"), Need(PV_INFO, "ORD-02"))),
+    RecordType.PAGE_DATA: Law(
+        Guests.ANY, after=(Need(STATIC_DATA_END, "ORD-04"), Need(P2M_FRAMES, "ORD-03", signal=SIGSEGV))
+    ),
+    RecordType.X86_TSC_INFO: Law(Guests.ANY, again=_APPLIED),
+    RecordType.SHARED_INFO: Law(Guests.PV, after=(Need(PV_INFO, "ORD-02"),), again=_APPLIED),
+    RecordType.X86_PV_VCPU_BASIC: Law(Guests.PV),
+    RecordType.X86_PV_VCPU_EXTENDED: Law(Guests.PV),
+    RecordType.X86_PV_VCPU_XSAVE: Law(Guests.PV),
+    RecordType.X86_PV_VCPU_MSRS: Law(Guests.PV),
+    RecordType.HVM_CONTEXT: Law(Guests.HVM, again=_APPLIED),
+    RecordType.HVM_PARAMS: Law(Guests.HVM, better_before=(Need(RecordType.HVM_CONTEXT, "ORD-16"),), again=_APPLIED),
+    RecordType.VERIFY: Law(Guests.ANY),
+    RecordType.CHECKPOINT: Law(Guests.ANY),
+    RecordType.TOOLSTACK: Law(Guests.NONE, stray="FRM-12"),
+    RecordType.CHECKPOINT_DIRTY_PFN_LIST: Law(Guests.NONE, stray="FRM-13"),
+}
+
+# A version 2 image has no STATIC_DATA_END: libxc infers it when the first of these arrives.
+INFERS_STATIC_DATA_END = frozenset({RecordType.X86_PV_P2M_FRAMES, RecordType.PAGE_DATA})
 
 
 @rule("ORD-01", "pv-info-twice", Effect.REFUSED, "libxc: handle_x86_pv_info")
@@ -104,11 +194,12 @@ def policy_too_late(b: StreamBuilder) -> None:
 
 @rule("ORD-08", "policy-missing", Effect.TOLERATED, "nobody", since=releases.version_3)
 def policy_missing(b: StreamBuilder) -> None:
-    """A version 3 image carries no CPU policy.
+    """The image carries no CPU policy.
 
-    What: STATIC_DATA_END arrives and neither X86_CPUID_POLICY nor X86_MSR_POLICY has.
-    Why: libxc tells the toolstack so, which then makes up a policy from the domain's configuration, as it
-        does for images older than the records. The guest comes back, with the CPU of the destination.
+    What: the static data ends, and neither X86_CPUID_POLICY nor X86_MSR_POLICY has come. So it is in every version
+        2 image of Xen before 4.14.
+    Why: libxc tells the toolstack so, which then makes up a policy from what the host gives by default and from the
+        domain's configuration. The guest comes back, with the CPU of the destination.
     Repair: none is needed; savers since 4.14 send both, converted images neither.
     Source: libxc x86_static_data_complete, libxl static_data_done callback
     """
@@ -207,13 +298,13 @@ def params_after_context(b: StreamBuilder) -> None:
     b.become_hvm()
 
 
-@rule("ORD-17", "hvm-context-missing", Effect.HYPERCALL, "xen: XEN_DOMCTL_sethvmcontext")
+@rule("ORD-17", "hvm-context-missing", Effect.HYPERCALL, "xen: XEN_DOMCTL_sethvmcontext", errno="ENODATA")
 def hvm_context_missing(b: StreamBuilder) -> None:
     """An HVM stream has no HVM_CONTEXT.
 
     What: END arrives and the state of the virtual hardware has not been sent.
-    Why: libxc hands Xen what it has kept, here nothing, and Xen does not load an empty context. There
-        would be no CPU state to resume from.
+    Why: libxc hands Xen what it has kept, here nothing, and Xen does not load an empty context: ENODATA, or EPERM
+        before 4.16 and late releases of 4.13 to 4.15. There would be no CPU state to resume from.
     Repair: send the context as Xen gave it.
     Source: libxc x86_hvm_stream_complete, xen hvm_load
     """
@@ -306,63 +397,3 @@ def vcpu_missing(b: StreamBuilder) -> None:
     b.new_vcpu()
     b.new_vcpu()
     del b.vcpus[1]
-
-
-STATIC_DATA_END = RecordType.STATIC_DATA_END
-
-
-PV_INFO = RecordType.X86_PV_INFO
-
-
-P2M_FRAMES = RecordType.X86_PV_P2M_FRAMES
-
-
-class Guests(Flag):
-    """Which guests a record belongs to."""
-
-    PV = auto()
-    HVM = auto()
-    ANY = PV | HVM
-    NONE = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Law:
-    """What libxc's restore demands of one record type.
-
-    `after` holds (record, rule) pairs: the record must have been seen, or the rule is broken; in the order in
-    which libxc looks. `once` is the rule that a second record of the type breaks, `stray` the one that any
-    record of the type breaks where it does not belong.
-    """
-
-    guests: Guests
-    after: tuple[tuple[RecordType, str], ...] = ()
-    once: str | None = None
-    stray: str = "FRM-11"
-
-
-LAW: dict[RecordType, Law] = {
-    RecordType.END: Law(Guests.ANY),
-    RecordType.X86_PV_INFO: Law(Guests.PV, once="ORD-01"),
-    RecordType.X86_CPUID_POLICY: Law(Guests.ANY),
-    RecordType.X86_MSR_POLICY: Law(Guests.ANY),
-    RecordType.STATIC_DATA_END: Law(Guests.ANY, once="ORD-06"),
-    RecordType.X86_PV_P2M_FRAMES: Law(Guests.PV, after=((STATIC_DATA_END, "ORD-04"), (PV_INFO, "ORD-02"))),
-    RecordType.PAGE_DATA: Law(Guests.ANY, after=((STATIC_DATA_END, "ORD-04"), (P2M_FRAMES, "ORD-03"))),
-    RecordType.X86_TSC_INFO: Law(Guests.ANY),
-    RecordType.SHARED_INFO: Law(Guests.PV, after=((PV_INFO, "ORD-02"),)),
-    RecordType.X86_PV_VCPU_BASIC: Law(Guests.PV),
-    RecordType.X86_PV_VCPU_EXTENDED: Law(Guests.PV),
-    RecordType.X86_PV_VCPU_XSAVE: Law(Guests.PV),
-    RecordType.X86_PV_VCPU_MSRS: Law(Guests.PV),
-    RecordType.HVM_CONTEXT: Law(Guests.HVM),
-    RecordType.HVM_PARAMS: Law(Guests.HVM),
-    RecordType.VERIFY: Law(Guests.ANY),
-    RecordType.CHECKPOINT: Law(Guests.ANY),
-    RecordType.TOOLSTACK: Law(Guests.NONE, stray="FRM-12"),
-    RecordType.CHECKPOINT_DIRTY_PFN_LIST: Law(Guests.NONE, stray="FRM-13"),
-}
-
-
-# A version 2 image has no STATIC_DATA_END: libxc infers it when the first of these arrives.
-INFERS_STATIC_DATA_END = frozenset({RecordType.X86_PV_P2M_FRAMES, RecordType.PAGE_DATA})

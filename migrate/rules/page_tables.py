@@ -154,10 +154,12 @@ def l4_xen_slots(b: StreamBuilder) -> None:
 def pte_l1tf_unsafe(b: StreamBuilder) -> None:
     """A non-present entry holds an address that L1TF makes unsafe.
 
-    What: an entry without bit 0 still names a frame within the range of the host's memory.
-    Why: CPUs with the L1TF fault may read through such an entry. On a host that guards against it (pv-l1tf,
-        also in Xen 4.11.1), validating the table moves the guest to shadow paging, which is slower, or crashes
-        it if Xen was built without. On other hosts the entry is ignored. Linux inverts these bits and is safe.
+    What: an entry without bit 0 still names a frame within the range of the host's memory, or above the lowest
+        level has the superpage bit.
+    Why: CPUs with the L1TF fault may read through such an entry. On a host that guards against it (pv-l1tf, by
+        default where the CPU is affected), validating the table moves the guest to shadow paging, which is slower,
+        or crashes it if Xen was built without, as it is by default since 4.22. On other hosts the entry is
+        ignored. Linux inverts these bits and is safe.
     Repair: have the guest's kernel write safe values (zero, or inverted frames); the stream alone can be mended
         by zeroing such entries only if the guest keeps nothing in them.
     Source: xen, pv_l1tf_check_pte and its siblings; option pv-l1tf.

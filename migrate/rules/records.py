@@ -8,7 +8,6 @@ from migrate.destination import releases
 from migrate.rules.declaring import Effect, Severity, rule
 from streams.pages import PageType
 from streams.wire.framing import (
-    HVM_SAVE_HEADER,
     P2M_ENTRY_SIZE,
     P2M_HEADER,
     PARAMS_HEADER,
@@ -51,8 +50,8 @@ def pv_width_levels(b: StreamBuilder) -> None:
     """Guest width and paging levels do not belong together.
 
     What: X86_PV_INFO holds a pair other than width 4 with 3 levels or width 8 with 4 levels.
-    Why: these are the two kinds of PV guest that exist, and libxc refuses any other pair. Before Xen 4.14 the
-        levels of a 32-bit guest escaped the check; the verifier still looks at each field alone.
+    Why: these are the two kinds of PV guest that exist, and libxc refuses any other pair. Before Xen 4.12.3, 4.13.1
+        and 4.14 the levels of a 32-bit guest escaped the check; the verifier still looks at each field alone.
     Repair: look at the size of a VCPU_BASIC record (2808 bytes for width 4, 5176 for width 8) to see which of
         the two is wrong.
     Source: xg_sr_restore_x86_pv.c, handle_x86_pv_info.
@@ -67,7 +66,6 @@ def pv_width_levels(b: StreamBuilder) -> None:
     Effect.HOST,
     "xen: switch_compat",
     errno="EOPNOTSUPP",
-    severity=Severity.INFO,
     since=releases.pv32_switch,
     violation=False,
 )
@@ -76,7 +74,8 @@ def pv32_disabled_on_host(b: StreamBuilder) -> None:
 
     What: the guest has width 4.
     Why: libxc tells Xen to make the new domain a 32-bit one as soon as X86_PV_INFO arrives. A Xen that was
-        booted with pv=no-32, built without 32-bit PV, or that runs on shadow stacks answers EOPNOTSUPP.
+        booted with pv=no-32, built without 32-bit PV (CONFIG_PV32, off by default since 4.16), or that uses CET for
+        itself answers EOPNOTSUPP. Where `xl info` has xen-3.0-x86_32p among its xen_caps, it takes the guest.
     Repair: boot the destination with pv=32, or choose another one. Nothing in the stream decides this.
     Source: xen, switch_compat; options pv= and CONFIG_PV32.
     """
@@ -268,21 +267,47 @@ def msr_policy_length(b: StreamBuilder) -> None:
     "cpu-policy-unknown",
     Effect.HYPERCALL,
     "xen: update_domain_cpu_policy",
-    errno="ERANGE",
+    errno="ERANGE/E2BIG/EINVAL/EOVERFLOW",
     since=releases.version_3,
 )
 def cpu_policy_unknown(b: StreamBuilder) -> None:
-    """The guest's CPU policy names a leaf or an MSR that Xen does not know.
+    """The guest's CPU policy is one that Xen does not take.
 
-    What: X86_CPUID_POLICY has a leaf outside of Xen's ranges, or X86_MSR_POLICY an unknown MSR (ERANGE) or
-        flags that are not zero (EINVAL).
-    Why: the policy is set at STATIC_DATA_END, before any memory comes. Xen reads it entry by entry and refuses
-        what it cannot store. Even a well-formed policy is refused (EINVAL) where it asks for more than the
-        host has; the stream alone does not tell.
+    What: X86_CPUID_POLICY has a leaf or subleaf that the release does not store, or X86_MSR_POLICY such an MSR
+        (ERANGE); there are too many entries (E2BIG), a value is too wide (EOVERFLOW), an MSR has flags, or the
+        last leaf, the last subleaf of leaf 7 or PLATFORM_INFO goes beyond what a host can offer (EINVAL).
+    Why: the policy is set at STATIC_DATA_END, before any memory comes. Xen refuses what it cannot store: leaf 7's
+        subleaf 2 and the leaves up to 0x80000021 are unknown to 4.14.4, 4.15.2 and before. Then it compares the
+        maxima with the host's, and since 4.22 the vendor. Features are never compared: those that the host
+        lacks are taken away in silence. What hangs on the host is REC-113.
     Repair: drop the entry. For a host that offers too little, level the guest's CPUID before it is started.
-    Source: xen, update_domain_cpu_policy; x86_cpuid_copy_from_buffer, x86_msr_copy_from_buffer.
+    Source: xen, update_domain_cpu_policy; x86_cpuid_copy_from_buffer, x86_msr_copy_from_buffer,
+        x86_cpu_policies_are_compatible.
     """
     b.cpuid_policy.append({**b.cpuid_policy[-1], "leaf": 0x5000_0000})
+
+
+@rule(
+    "REC-113",
+    "cpu-policy-host",
+    Effect.HOST,
+    "xen: update_domain_cpu_policy",
+    errno="EINVAL",
+    severity=Severity.INFO,
+    since=releases.version_3,
+)
+def cpu_policy_host(b: StreamBuilder) -> None:
+    """The guest's CPU policy takes a host that offers as much.
+
+    What: the last basic leaf, the last subleaf of leaf 7, the last extended leaf or PLATFORM_INFO is one that some
+        hosts offer and others do not; or the destination is Xen 4.22 or later, which compares the CPU vendor.
+    Why: Xen compares these with the most that the host offers a guest of the kind, and answers EINVAL. The last
+        leaves matter until 4.18.3 and 4.19.0 (of leaf 7 until 4.17.4 and 4.18.2): later releases offer all of them
+        on every host. `xen-cpuid -p` prints what a host offers, under PV Max and HVM Max.
+    Repair: restore on a host like the source, or level the guest's CPUID before it is started.
+    Source: xen, x86_cpu_policies_are_compatible.
+    """
+    b.msr_policy[0]["value"] = 1 << 31
 
 
 @rule("REC-107", "static-data-in-version-2", Effect.SPEC, "verify-stream-v2", since=releases.version_3)
@@ -317,17 +342,19 @@ def hvm_params_length(b: StreamBuilder) -> None:
     PARAMS_HEADER.pack_into(b.record(RecordType.HVM_PARAMS).body, 0, len(b.hvm_params) + 1, 0)
 
 
-@rule("REC-109", "hvm-param-refused", Effect.HYPERCALL, "xen: hvm_set_param", errno="EINVAL")
+@rule("REC-109", "hvm-param-refused", Effect.HYPERCALL, "xen: hvm_set_param", errno="EINVAL/EPERM/EEXIST/EOPNOTSUPP")
 def hvm_param_refused(b: StreamBuilder) -> None:
     """An HVM parameter is one that Xen does not let the toolstack set.
 
-    What: an index in HVM_PARAMS is 39 or more (EINVAL), or deprecated: DM_DOMAIN, BUFIOREQ_EVTCHN (EPERM),
-        MEMORY_EVENT_* (EOPNOTSUPP); or the stream changes one that keeps its first value: VIRIDIAN, IOREQ_PFN,
-        BUFIOREQ_PFN, IOREQ_SERVER_PFN, NR_IOREQ_SERVER_PAGES, MCA_CAP (EEXIST).
-    Why: libxc sets each parameter as it reads the record, and Xen refuses. Of the index only the lower 32 bits
-        arrive; index 4, PAE_ENABLED, libxc itself leaves out.
+    What: an index in HVM_PARAMS is beyond the release's last: 35 in 4.6.0, 36 to 4.8, 37 in 4.9, 38 since (EINVAL); or
+        it is none to be set: DM_DOMAIN (from 4.11), BUFIOREQ_EVTCHN, MEMORY_EVENT_*, NESTEDHVM (from 4.15), ALTP2M
+        (from 4.19); or the stream changes one that keeps its first value: VIRIDIAN, IOREQ_SERVER_PFN,
+        NR_IOREQ_SERVER_PAGES, MCA_CAP, ALTP2M, and from 4.12 on IOREQ_PFN, BUFIOREQ_PFN (EEXIST).
+    Why: libxc sets each parameter as it reads the record, and Xen refuses: with EINVAL, but ALTP2M with EEXIST, before
+        4.14 MEMORY_EVENT_* with EOPNOTSUPP, in 4.12 and 4.13 the first two with EPERM. Of the index only the lower
+        32 bits arrive; index 4, PAE_ENABLED, libxc itself leaves out from 4.14 on.
     Repair: drop the parameter; savers send the handful that they know by name, and those only when not zero.
-    Source: xen, hvm_set_param and hvm_allow_set_param; the last two since 4.14 at least.
+    Source: xen, hvm_set_param and hvm_allow_set_param.
     """
     b.become_hvm()
     b.hvm_params[39] = 1  # one more than there are
@@ -339,7 +366,7 @@ def hvm_context_empty(b: StreamBuilder) -> None:
 
     What: the body has length 0.
     Why: it holds the state of vcpus, interrupt controllers and timers; libxc refuses to restore without any.
-        Before Xen 4.14 libxc took the empty record, and Xen refused it at END.
+        Before Xen 4.14 libxc takes the empty record, and Xen refuses it at END (REC-111).
     Repair: fetch the record again; nothing can stand in for it.
     Source: xg_sr_restore_x86_hvm.c, handle_hvm_context.
     """
@@ -347,16 +374,21 @@ def hvm_context_empty(b: StreamBuilder) -> None:
     b.hvm_context.clear()
 
 
-@rule("REC-111", "hvm-context-malformed", Effect.HYPERCALL, "xen: hvm_load", errno="ENODATA")
+@rule("REC-111", "hvm-context-malformed", Effect.HYPERCALL, "xen: hvm_load", errno="ENODATA/EINVAL/EPERM")
 def hvm_context_malformed(b: StreamBuilder) -> None:
     """The HVM context is not a chain of entries from HEADER to END.
 
     What: HVM_CONTEXT does not begin with a HEADER entry of magic 0x54381286 and version 1, has an entry of unknown
         type or one that runs past the end, or stops without an END entry.
-    Why: Xen walks the chain when libxc hands it over at END. It answers ENODATA where an entry is missing or
-        cut, and EINVAL to a type that it does not know. What is in the entries is told by the HVM rules.
+    Why: Xen walks the chain when libxc hands it over at END, from 4.19 on before it loads anything. It answers ENODATA
+        where an entry is missing or cut (before 4.19 what the entry's type has for a wrong length), and EINVAL to a
+        wrong magic, version or type; up to 4.12 and the first releases of 4.13 to 4.15 always EPERM. What is in the
+        entries is told by the HVM rules.
     Repair: fetch the record again. An unknown type from a newer source means that this release is too old.
     Source: xen, hvm_load, hvm_load_entry and arch_hvm_load; public/hvm/save.h.
     """
+    from migrate.building.hvm_contexts import drop
+    from streams.wire.hvm_names import SaveType
+
     b.become_hvm()
-    b.hvm_context[:] = bytes(HVM_SAVE_HEADER.size)  # END alone
+    drop(b.hvm_context, SaveType.HEADER)

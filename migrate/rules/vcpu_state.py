@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from migrate.rules.declaring import Effect, rule
+from migrate.destination import releases
+from migrate.rules.declaring import Effect, Severity, rule
 
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
@@ -13,7 +14,7 @@ NOT_RULES: dict[str, str] = {}
 
 
 _AVX = 0x7  # x87, SSE, AVX
-_PKRU = _AVX | 1 << 9
+_AVX512 = _AVX | 0b111 << 5
 
 
 def _xsave(
@@ -33,6 +34,13 @@ def _xsave(
         }
     )
     return bytearray(head[:size].ljust(size, b"\0"))
+
+
+def _promise_xsave(b: StreamBuilder) -> None:
+    """Let the guest's CPU policy have XSAVE and AVX."""
+    for leaf in b.cpuid_policy:
+        if leaf["leaf"] == 1:
+            leaf["c"] |= 1 << 26 | 1 << 28
 
 
 def _msrs(*indices: int, reserved: int = 0) -> bytearray:
@@ -101,14 +109,17 @@ def extended_non_canonical(b: StreamBuilder) -> None:
     b.vcpus[0].extended.syscall32_callback_eip = 1 << 48
 
 
-@rule("REC-74", "vmce-caps", Effect.HOST, "xen: vmce_restore_vcpu", errno="EINVAL")
+@rule("REC-74", "vmce-caps", Effect.HYPERCALL, "xen: vmce_restore_vcpu", errno="EINVAL/EPERM")
 def vmce_caps(b: StreamBuilder) -> None:
-    """The vcpu's machine-check capabilities may exceed those of the host.
+    """The vcpu's machine check capabilities exceed those of a host.
 
-    What: the caps word of a VCPU_EXTENDED record has bits beyond those that every Xen offers its guests.
-    Why: Xen refuses (EINVAL) capabilities that the destination's virtual machine checks do not have. Which
-        those are depends on its CPUs and release. Contents of fewer than 40 bytes carry no such word.
-    Repair: restore on a host like the source, or clear the bits: the guest then expects banks that are absent.
+    What: the caps word of a VCPU_EXTENDED record has bits beyond the number of banks and their control (bits 0
+        to 8).
+    Why: Xen refuses capabilities that its virtual machine checks do not have (EPERM up to 4.13.3, 4.14.2 and
+        4.15.0, EINVAL since). A host with processors of Intel has bits 10 (CMCI), 11 (TES), 24 (SER) and, since
+        Xen 4.10, 27 (LMCE) besides: a guest of such a host (0x1000c02) is told as info here, because only a host
+        of Intel takes it back. No host has any other. Contents of fewer than 40 bytes carry no such word.
+    Repair: restore on a host like the source, or clear the bits: the guest then expects what is absent.
     Source: xen, vmce_restore_vcpu.
     """
     b.vcpus[0].extended.mcg_cap = (1 << 64) - 1
@@ -137,13 +148,15 @@ def extended_truncated(b: StreamBuilder) -> None:
 def xsave_size_host(b: StreamBuilder) -> None:
     """The XSAVE state needs a host whose CPUs have the same components.
 
-    What: the state is larger than what x87, SSE and AVX need.
-    Why: Xen refuses (EINVAL) a state larger than the largest that its CPUs can hold, and the sizes and places
-        of the later components differ among vendors. The stream does not tell what the destination has.
+    What: the state has components beyond x87, SSE and AVX, and the stream has no CPU policy that promises them,
+        or its policy puts them elsewhere than the size of the state says.
+    Why: Xen refuses (EINVAL) components that the guest's policy lacks and sizes that its CPUs do not have, and the
+        places of the later components differ among vendors. The stream does not tell what the destination has.
     Repair: restore on a host with these components; or level them away in the guest's CPUID before it starts.
     Source: xen, arch_do_domctl, XEN_DOMCTL_setvcpuextstate; PV_XSAVE_SIZE.
     """
-    b.vcpus[0].xsave = _xsave(_PKRU, _PKRU, 16 + 2696)
+    _promise_xsave(b)
+    b.vcpus[0].xsave = _xsave(_AVX512, _AVX512, 16 + 2432)
 
 
 @rule("REC-81", "xsave-zero-accum", Effect.HYPERCALL, "xen: XEN_DOMCTL_setvcpuextstate", errno="EINVAL")
@@ -165,22 +178,24 @@ def xsave_size(b: StreamBuilder) -> None:
 
     What: xcr0_accum is not 0, and the content is not 16 bytes and the uncompressed size of these components: 592
         in all for x87 and SSE, 848 with AVX.
-    Why: Xen compares the size with what it computes from xcr0_accum, and answers EINVAL if they differ. Two
-        words alone fail too, because there is no XSAVE header to validate.
+    Why: Xen compares the size with what it computes from xcr0_accum, and answers EINVAL if they differ (Xen 4.6
+        and 4.7.0 took a shorter state, too). Two words alone fail, because there is no XSAVE header to validate.
     Repair: complete the state, or correct xcr0_accum.
     Source: xen, arch_do_domctl, XEN_DOMCTL_setvcpuextstate; xstate_uncompressed_size.
     """
+    _promise_xsave(b)
     b.vcpus[0].xsave = _xsave(_AVX, _AVX, 16 + 576)  # that of x87 and SSE
 
 
 @rule("REC-83", "xsave-components", Effect.HYPERCALL, "xen: validate_xstate", errno="EINVAL")
 def xsave_components(b: StreamBuilder) -> None:
-    """The component masks of an XSAVE state contradict each other.
+    """An XSAVE state has component masks that the guest cannot have.
 
     What: xcr0 or xstate_bv has a bit that xcr0_accum lacks, or a mask is no legal value of the register: x87
-        missing, AVX without SSE, one part of AVX-512, MPX or AMX without the other.
-    Why: hardware would fault on loading such a state. Xen validates the masks first, and against the guest's
-        CPU policy too, and answers EINVAL.
+        missing, AVX without SSE, one part of AVX-512, MPX or AMX without the other; or xcr0_accum has a component
+        that the guest's CPU policy lacks, or that no PV guest can have (MPX, PKU, AMX ...).
+    Why: hardware would fault on loading such a state. Xen validates the masks first and answers EINVAL; against
+        the policy since 4.9.3, 4.10.2, 4.11.1 and 4.12.
     Repair: correct the mask. xcr0_accum is the union, so with x87, SSE and AVX it is 7.
     Source: xen, validate_xstate and valid_xcr0.
     """
@@ -197,6 +212,7 @@ def xsave_compressed(b: StreamBuilder) -> None:
     Repair: expand the state and clear xcomp_bv.
     Source: xen, validate_xstate.
     """
+    _promise_xsave(b)
     b.vcpus[0].xsave = _xsave(_AVX, _AVX, 16 + 832, xcomp_bv=1 << 63)
 
 
@@ -209,6 +225,7 @@ def xsave_reserved(b: StreamBuilder) -> None:
     Repair: zero them. If they look like register contents, the state has lost its alignment.
     Source: xen, validate_xstate.
     """
+    _promise_xsave(b)
     b.vcpus[0].xsave = _xsave(_AVX, _AVX, 16 + 832, reserved=b"\1".ljust(48, b"\0"))
 
 
@@ -219,14 +236,15 @@ def xsave_reserved(b: StreamBuilder) -> None:
 def msrs_too_many(b: StreamBuilder) -> None:
     """A VCPU_MSRS record has more entries than Xen takes.
 
-    What: there are more than 7 entries (2 in Xen 4.11, 1 in 4.10).
+    What: there are more than 7 entries. Before Xen 4.12 there may be 2 (4.10.0: 1, earlier: none), and until
+        4.18.3 and 4.19.0 four more, AMD's debug address masks, where the host has them.
     Why: Xen knows the MSRs that a PV guest can have and refuses, with EINVAL, a list longer than that.
     Repair: drop the entries that the destination does not know; those with value 0 need not be sent.
     Source: xen, arch_do_domctl, XEN_DOMCTL_set_vcpu_msrs.
     """
-    from streams.wire.vcpu import Msr
+    from streams.wire.msrs import PV_MSRS, Msr
 
-    b.vcpus[0].msrs = _msrs(*Msr, Msr.TSC_AUX)
+    b.vcpus[0].msrs = _msrs(*PV_MSRS, Msr.TSC_AUX)
 
 
 @rule("REC-91", "msrs-reserved", Effect.HYPERCALL, "xen: XEN_DOMCTL_set_vcpu_msrs", errno="EINVAL")
@@ -245,13 +263,36 @@ def msrs_reserved(b: StreamBuilder) -> None:
 
 @rule("REC-92", "msrs-unlisted", Effect.HYPERCALL, "xen: XEN_DOMCTL_set_vcpu_msrs", errno="ENXIO")
 def msrs_unlisted(b: StreamBuilder) -> None:
-    """A VCPU_MSRS entry is for an MSR that Xen does not take.
+    """A VCPU_MSRS entry has an MSR or a value that Xen does not take.
 
     What: the index is none of SPEC_CTRL, INTEL_MISC_FEATURES_ENABLES, TSC_AUX and the four AMD debug address
-        masks, or is one that this release does not have yet.
-    Why: Xen takes these MSRs and no others: ENXIO as of Xen 4.20, EINVAL in 4.17. It answers the same to a value
-        that the guest's CPU policy does not allow, which the stream does not tell.
+        masks, or is one that this release does not have yet; or the guest's CPU policy does not allow the value.
+    Why: Xen takes these MSRs and no others, and lets no guest have what its policy lacks: ENXIO since Xen 4.20,
+        EINVAL before. Without a policy in the stream that is the destination's to say, and told as a warning.
     Repair: drop the entry; the guest then finds the MSR at its default.
-    Source: xen, arch_do_domctl, XEN_DOMCTL_set_vcpu_msrs.
+    Source: xen, arch_do_domctl, XEN_DOMCTL_set_vcpu_msrs; guest_wrmsr.
     """
     b.vcpus[0].msrs = _msrs(0x10)
+
+
+@rule(
+    "REC-93",
+    "msrs-not-set",
+    Effect.CORRUPT,
+    "nobody",
+    severity=Severity.WARNING,
+    until=releases.msrs_restored,
+)
+def msrs_not_set(b: StreamBuilder) -> None:
+    """A release does not set the MSRs that it is sent.
+
+    What: the stream has a VCPU_MSRS record, and the destination is Xen 4.6, before 4.7.5, 4.8.4 or 4.9.2.
+    Why: libxc there takes what is left over of the record's length for the number of entries, which is 0 for a
+        whole record. Xen is asked to set nothing and succeeds. The vcpu goes on with the MSRs of a new domain.
+    Repair: none in the stream; restore on a later release.
+    Source: xg_sr_restore_x86_pv.c, process_vcpu_msrs.
+    """
+    from streams.wire.vcpu import Msr
+
+    b.image["version"], b.domain["xen_minor"] = 2, 9
+    b.vcpus[0].msrs = _msrs(Msr.AMD64_DR0_ADDRESS_MASK)

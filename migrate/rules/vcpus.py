@@ -35,9 +35,10 @@ def vcpu_record_empty(b: StreamBuilder) -> None:
     """A vcpu or parameter record has no content.
 
     What: a vcpu record ends after its header, or HVM_PARAMS counts 0.
-    Why: savers of Xen 4.6 to 4.8 could write such records. libxc skips them without a look at the vcpu id. Xen
-        4.9 and 4.10 meant to do so too, but fail the restore over the vcpu ones.
-    Repair: none needed; remove the record when the destination is 4.9 or 4.10.
+    Why: savers of Xen 4.6 to 4.8 could write such records. libxc skips them without a look at the vcpu id, since
+        Xen 4.11. Earlier releases fail the restore over a vcpu record: they call it truncated, or mean to skip
+        it and return failure all the same.
+    Repair: none needed; remove the record when the destination is older than 4.11.
     Source: xg_sr_restore_x86_pv.c, handle_x86_pv_vcpu_blob.
     """
     b.insert(RecordType.X86_PV_VCPU_MSRS, VCPU_HEADER.pack(0, 0))
@@ -88,7 +89,8 @@ def vcpu_xsave_length(b: StreamBuilder) -> None:
     """A VCPU_XSAVE record is too short.
 
     What: its content has fewer than the 16 bytes of xcr0 and xcr0_accum.
-    Why: libxc refuses it while reading. Before Xen 4.14 it asked for a multiple of 16 in the place of this.
+    Why: libxc refuses it while reading. Before Xen 4.12.3, 4.13.1 and 4.14 it asked for a multiple of 16 in the
+        place of this.
     Repair: fetch the record again; for a vcpu that never used its FPU, two zero words are right.
     Source: xg_sr_restore_x86_pv.c, handle_x86_pv_vcpu_blob.
     """
@@ -102,14 +104,15 @@ def vcpu_msrs_length(b: StreamBuilder) -> None:
     """A VCPU_MSRS record does not hold whole entries.
 
     What: its content is not a multiple of 16 bytes.
-    Why: it is an array of MSR entries of 16 bytes each. libxc refuses a ragged one; before Xen 4.14 it dropped
-        the remainder instead.
+    Why: it is an array of MSR entries of 16 bytes each. libxc refuses a ragged one; before Xen 4.12.3, 4.13.1 and
+        4.14 it passed it on, and Xen took as many entries as are whole.
     Repair: cut or complete the last entry.
     Source: xg_sr_restore_x86_pv.c, handle_x86_pv_vcpu_blob.
     """
     from streams.wire.vcpu import Msr
 
-    b.insert(RecordType.X86_PV_VCPU_MSRS, VCPU_HEADER.pack(0, 0) + Msr.TSC_AUX.to_bytes(4, "little").ljust(24, b"\0"))
+    entry = Msr.INTEL_MISC_FEATURES_ENABLES.to_bytes(4, "little")
+    b.insert(RecordType.X86_PV_VCPU_MSRS, VCPU_HEADER.pack(0, 0) + entry.ljust(24, b"\0"))
 
 
 @rule("REC-57", "vcpu-record-reserved", Effect.SPEC, "verify-stream-v2")
@@ -213,7 +216,7 @@ def debug_registers(b: StreamBuilder) -> None:
 
     What: dr6 or dr7 has a bit set in its upper half, or one of dr0 to dr3 lies in Xen's address range.
     Why: loading them would fault, or break into the hypervisor. Since Xen 4.18 setvcpucontext answers EINVAL;
-        before, the values were corrected in silence. Those of a 32-bit guest always fit.
+        before, no value was refused. Those of a 32-bit guest always fit.
     Repair: clear the upper halves; zero a breakpoint that lies in Xen's range.
     Source: xen, arch_set_info_guest.
     """
@@ -264,8 +267,8 @@ def eflags_vm(b: StreamBuilder) -> None:
     """A 32-bit vcpu is in virtual-8086 mode.
 
     What: bit 17 (VM) of eflags is set.
-    Why: PV guests have no virtual-8086 mode. Since Xen 4.22 setvcpucontext refuses it with EINVAL; earlier
-        releases accept the value. For a 64-bit guest the bit is cleared in silence.
+    Why: PV guests have no virtual-8086 mode. Since Xen 4.21.1 setvcpucontext refuses it with EINVAL; earlier
+        releases accept the value. For a 64-bit guest the same releases clear the bit in silence.
     Repair: clear the bit.
     Source: xen, arch_set_info_guest.
     """

@@ -8,14 +8,13 @@ NAME = "xen-migrate"
 
 
 @cache
-def version() -> str:
+def installed() -> str:
     """The installed version, "unknown" where the package runs without having been installed."""
     # Takes longer to import than all else that `--version` needs.
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
+    from importlib.metadata import PackageNotFoundError, version
 
     try:
-        return installed(NAME)
+        return version(NAME)
     except PackageNotFoundError:
         return "unknown"
 

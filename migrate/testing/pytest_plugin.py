@@ -162,7 +162,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
-    """Find the streams, and complain at once of expectations that cannot be used."""
+    """Find the streams, and complain at once of files of expectations of which nobody knows what they are about."""
     folders = session.config.getoption("streams")
     if not folders:
         return
@@ -174,6 +174,8 @@ def pytest_collection(session: pytest.Session) -> None:
         corpus = discover(str(start / folder) for folder in folders)
     except ExpectationError as error:
         raise pytest.UsageError(str(error)) from None
+    if corpus.faults:
+        raise pytest.UsageError("\n".join(corpus.faults))
     session.config.stash[_CASES] = {os.path.realpath(case.path): case for case in corpus.cases}
     missing = session.config.stash[_MISSING] = {}
     for path in corpus.missing:

@@ -8,9 +8,9 @@
     def test_my_tool_keeps_a_stream_valid(stream):
         assert check(my_tool(stream)).verdict == "accept"
 
-`guests()` gives a `StreamBuilder`, open to every edit; `streams()` and `damaged_streams()` give finished bytes.
-Guests are small by default, a few dozen pages: page tables are what makes a restore fail, and a few of
-them, shared, pinned and mapped in odd ways, meet all that Xen looks at. All sizes are upper bounds.
+`guests()` and `hvm_guests()` give a `StreamBuilder`, open to every edit; `streams()` and `damaged_streams()` give
+finished bytes. PV guests are small by default, a few dozen pages: page tables are what makes a restore fail, and a
+few of them, shared, pinned and mapped in odd ways, meet all that Xen looks at. All sizes are upper bounds.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from migrate.building.parts import PAE_ROOT, PTE_RO, PTE_RW, TABLE, Vcpu, entry,
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
+from migrate.testing.hvm_strategies import hvm_guests
 from streams.pages import LEVEL_MASK, PIN_BIT, PageType
 from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE
 from streams.wire.paging import (
@@ -43,7 +44,7 @@ from streams.wire.paging import (
 )
 from streams.wire.vcpu import GDT_ENTRIES_PER_FRAME, START_INFO_REGISTER, ContextFlag
 
-__all__ = ["damaged_streams", "descriptors", "guests", "live_tables", "older_pages", "streams"]
+__all__ = ["damaged_streams", "descriptors", "guests", "hvm_guests", "live_tables", "older_pages", "streams"]
 
 CONTAINERS = ("libxc", "libxl", "xl")
 
@@ -408,7 +409,7 @@ def streams(
         if draw(st.booleans()):
             b.insert("PAGE_DATA", draw(older_pages(b)), before="PAGE_DATA")
     else:
-        b = StreamBuilder.hvm(vcpus=draw(st.integers(1, vcpus)))
+        b = draw(hvm_guests(vcpus=vcpus))
     b.wrap(draw(st.sampled_from(sorted(containers))))
     return Stream(b.build())
 

@@ -1,122 +1,139 @@
-"""What the wrappers around a libxc image demand: xl's file header, libxl's records and xapi's blocks.
+"""What the wrappers around a libxc image demand: xl's and libvirt's headers, libxl's records and xapi's blocks.
 
-Sources: `xl_vmcontrol.c` (create_domain), `libxl_stream_read.c`, xenopsd's `suspend_image.ml`.
+Sources: `xl_vmcontrol.c` (create_domain), libvirt's `libxl_domain.c`, `libxl_stream_read.c`, xenopsd's
+`suspend_image.ml`.
 """
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from migrate.rules.declaring import Severity
+from migrate.rules.declaring import GuestKind, Stage
+from migrate.toolstack.config import LONGEST_CONFIG, ConfigSource
+from migrate.toolstack.configuration import ConfigChecks, read
+from migrate.toolstack.device_model import DeviceModelChecks
 from streams.wire.framing import (
-    EMULATOR_HEADER,
+    LIBXL_IDENT,
     XL_BYTEORDER,
     XL_CONFIG_LENGTH,
     XL_FLAG_JSON,
     XL_FLAG_LIBXL_V2,
     XL_HEADER,
-    EmulatorHeader,
     LibxlHeader,
     LibxlRecordType,
     XapiBlockId,
-    XlHeader,
+    libxl_record_name,
 )
-from streams.wire.qemu import device_state
+from streams.wire.libvirt import LIBVIRT_HEADER, LIBVIRT_LEGACY, header_objection
 
 if TYPE_CHECKING:
-    from migrate.rules.findings import Collector
-    from migrate.toolstack.facts import StreamFacts
-    from streams.records import LibxlRecord, XapiBlock
+    from migrate.toolstack.session import Session
+    from streams.records import Damage, LibvirtStart, LibxlRecord, XapiBlock, XlStart
 
-_KNOWN_EMULATORS = 2  # 0 unknown, 1 QEMU traditional, 2 QEMU upstream
-# Longer configurations and xenopsd records are not read: real ones are some KiB, and a text takes many times its
-# length once it is parsed.
-LONGEST_TEXT = 1 << 20
-_KEY_SHOWN = 40  # bytes
+_FLAGS_AT, _OPTIONAL_FLAGS_AT, _OPTIONAL_LENGTH_AT = 36, 40, 44  # in xl's header
+_LIBVIRT_VERSION_AT = 16
 
 
 class ContainerChecks:
-    """Checks of xl and libxl, in the order in which they read.
+    """Checks of xl, libvirt, libxl and xapi, in the order in which they read."""
 
-    Parameters
-    ----------
-    vcpus:
-        the domain's vcpu count given by the caller; else it is taken from an xl file's config.
-    """
-
-    def __init__(self, collector: Collector, facts: StreamFacts, vcpus: int | None) -> None:
-        self._report = collector.report
-        self._facts = facts
-        self.vcpus = vcpus
-        self._guest: str | None = None
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._report = session.report
+        self._facts = session.facts
+        self.config = ConfigChecks(session)
+        self.device_model = DeviceModelChecks(session)
         self.colo = False  # control records of COLO were seen
         self._images = 0
-        self._emulators = 0
         self._is_libxl = False
-        self._type: object = None  # what an xl file's config calls the guest: pv, hvm or pvh
+        self._end: int | None = None  # where libxl's END is, or would be
+        self._legacy_said_at: int | None = None  # where a header announces a stream from before 4.6
+
+    # -- xl and libvirt ----------------------------------------------------------------------------
 
     def _xl(self, rule: str, message: str, offset: int) -> None:
-        self._report(rule, message, offset=offset, step="headers", call="xl")
+        self._report(rule, message, offset=offset, step=Stage.HEADERS, call="xl")
 
-    def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
-        """CON-02 to CON-06."""
+    def xl_header(self, start: XlStart) -> None:
+        """CON-02 to CON-06, and the configuration."""
+        header, at = start.header, start.offset
         if header.byteorder != XL_BYTEORDER:
-            self._xl("CON-02", f"byte order word 0x{header.byteorder:08x}; expected 0x{XL_BYTEORDER:08x}", 32)
+            self._xl("CON-02", f"byte order word 0x{header.byteorder:08x}; expected 0x{XL_BYTEORDER:08x}", at + 32)
         unknown = header.mandatory_flags & ~(XL_FLAG_JSON | XL_FLAG_LIBXL_V2)
         if unknown:
-            self._xl("CON-03", f"unknown mandatory flags 0x{unknown:08x}", 36)
+            self._xl("CON-03", f"unknown mandatory flags 0x{unknown:08x}", at + _FLAGS_AT)
         if header.optional_flags:
-            self._xl("CON-04", f"optional flags 0x{header.optional_flags:08x}; none are defined", 40)
-        if not header.optional_data_len:
-            self._xl("CON-06", "the file carries no domain config: xl needs one given by hand", 44)
-            return
-        start = XL_HEADER.size
-        if header.optional_data_len < XL_CONFIG_LENGTH.size:
-            self._xl("CON-05", f"optional data of {header.optional_data_len} bytes; at least 4", 44)
-        elif len(optional_data) == header.optional_data_len:
-            (length,) = XL_CONFIG_LENGTH.unpack_from(optional_data)
-            if length > len(optional_data) - XL_CONFIG_LENGTH.size:
-                self._xl("CON-05", f"config of {length} bytes in {len(optional_data)} bytes of optional data", start)
-            else:
-                self._config(optional_data[XL_CONFIG_LENGTH.size :][:length])
+            message = f"optional flags 0x{header.optional_flags:08x}; none are defined"
+            self._xl("CON-04", message, at + _OPTIONAL_FLAGS_AT)
+        if not header.mandatory_flags & XL_FLAG_LIBXL_V2:
+            self._legacy_said_at = at + _FLAGS_AT
+        self._optional_data(start)
 
-    def _config(self, raw: bytes) -> None:
-        """The vcpu count of `libxl_domain_config` JSON, where it has one."""
-        if len(raw) > LONGEST_TEXT:
-            return
-        try:
-            config: Any = json.loads(raw.rstrip(b"\0").decode("utf-8", "replace"))
-            self._type = config["c_info"]["type"]
-            count = config["b_info"]["max_vcpus"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return
-        if self.vcpus is None and isinstance(count, int) and not isinstance(count, bool) and count > 0:
-            self.vcpus = count
+    def _optional_data(self, start: XlStart) -> None:
+        header, data, at = start.header, start.optional_data, start.offset
+        if not header.optional_data_len:
+            message = "the file carries no domain config: xl needs one given by hand"
+            self._xl("CON-06", message, at + _OPTIONAL_LENGTH_AT)
+        elif header.optional_data_len < XL_CONFIG_LENGTH.size:
+            message = f"optional data of {header.optional_data_len} bytes; at least {XL_CONFIG_LENGTH.size}"
+            self._xl("CON-05", message, at + _OPTIONAL_LENGTH_AT)
+        elif len(data) == header.optional_data_len:
+            (length,) = XL_CONFIG_LENGTH.unpack_from(data)
+            config = data[XL_CONFIG_LENGTH.size :]
+            if length > len(config):
+                message = f"config of {length} bytes in {len(data)} bytes of optional data"
+                self._xl("CON-05", message, at + XL_HEADER.size)
+            else:
+                source = ConfigSource.JSON if header.mandatory_flags & XL_FLAG_JSON else ConfigSource.CFG
+                self.config.take(config[:length], source, at + XL_HEADER.size + XL_CONFIG_LENGTH.size)
+
+    def libvirt_header(self, start: LibvirtStart) -> None:
+        """CON-36, and the domain's XML."""
+        header, at = start.header, start.offset
+        objection = header_objection(header)
+        if objection is not None:
+            fields: dict[str, Any] = {"offset": at + objection.offset, "step": Stage.HEADERS, "call": "libvirt"}
+            self._report("CON-36", objection.message, **fields)
+        if header.version == LIBVIRT_LEGACY:
+            self._legacy_said_at = at + _LIBVIRT_VERSION_AT
+        if header.xml_length and len(start.xml) == header.xml_length:
+            self.config.take(start.xml, ConfigSource.XML, at + LIBVIRT_HEADER.size)
+
+    # -- libxl -------------------------------------------------------------------------------------
 
     def libxl_header(self, header: LibxlHeader, offset: int) -> None:
-        """CON-11."""
+        """CON-11 and CON-34."""
         self._is_libxl = True
-        if header.options >> 2:
-            self._report(
-                "CON-11",
-                f"reserved option bits are set: 0x{header.options:08x}",
-                offset=offset + 12,
-                step="headers",
-                call="libxl",
+        fields: dict[str, Any] = {"step": Stage.HEADERS, "call": "libxl"}
+        if self._legacy_said_at is not None:
+            what = (
+                "version 1" if self._facts.container == "libvirt" else "mandatory flag 1 is clear, which is version 1"
             )
+            message = (
+                f"{what}, but a libxl stream of version {header.version} ({LIBXL_IDENT.decode()}) follows: libxl has "
+                "it converted as one from before Xen 4.6 (convert-legacy-stream), which fails"
+            )
+            self._report("CON-34", message, offset=self._legacy_said_at, **fields)
+        if header.options >> 2:
+            message = f"reserved option bits are set: 0x{header.options:08x}"
+            self._report("CON-11", message, offset=offset + 12, **fields)
 
-    def guest_is(self, guest: str | None) -> None:
-        """The kind of guest the libxc image holds."""
-        self._guest = guest
+    def image_is(self, guest: GuestKind | None, offset: int) -> None:
+        """The kind of guest the libxc image holds, by the domain header at an offset."""
+        self.device_model.guest = guest
+        self.config.image_is(guest, offset)
 
     def libxl_record(self, record: LibxlRecord, *, checkpointed: bool) -> None:
         """CON-12 to CON-21, one record."""
+        if record.missing and checkpointed:
+            return  # a checkpointed stream just stops
+        self._end = record.offset
 
-        def report(rule: str, message: str) -> None:
-            self._report(rule, f"libxl record {record.index}: {message}", offset=record.offset, call="libxl")
+        def report(rule: str, message: str, **fields: Any) -> None:
+            what = f"libxl record {record.index}: {message}"
+            self._report(rule, what, offset=record.offset, call="libxl", **fields)
 
-        name = _name(record.type)
+        name = libxl_record_name(record.type)
         match record.type:
             case LibxlRecordType.END | LibxlRecordType.CHECKPOINT_END | LibxlRecordType.LIBXC_CONTEXT:
                 if record.length:
@@ -125,10 +142,12 @@ class ContainerChecks:
                     report("CON-18", "CHECKPOINT_END outside a checkpoint")
                 if record.type == LibxlRecordType.LIBXC_CONTEXT:
                     self._images += 1
-                    if self._images > 1 or self._emulators:
+                    if self._images > 1 or self.device_model.records:
                         report("CON-21", "LIBXC_CONTEXT should come once, before the emulator's records")
+                elif record.type == LibxlRecordType.END:
+                    self.device_model.finish()
             case LibxlRecordType.EMULATOR_XENSTORE_DATA | LibxlRecordType.EMULATOR_CONTEXT:
-                self._emulator(record, report)
+                self.device_model.libxl_record(record, report)
             case LibxlRecordType.CHECKPOINT_STATE:
                 self.colo |= checkpointed
                 if not checkpointed:
@@ -136,42 +155,13 @@ class ContainerChecks:
             case _:
                 report("CON-12", f"unknown libxl record type {name}; libxl tolerates none")
 
-    def _emulator(self, record: LibxlRecord, report: Any) -> None:
-        name = _name(record.type)
-        self._emulators += 1
-        if self._guest == "pv":
-            report("CON-13", f"{name} for a PV guest")
-            return
-        if record.length < EMULATOR_HEADER.size:
-            report("CON-14", f"{name} of {record.length} bytes; at least {EMULATOR_HEADER.size}")
-            return
-        header = EmulatorHeader._make(EMULATOR_HEADER.unpack_from(record.body))
-        if header.emulator_id > _KNOWN_EMULATORS:
-            report("CON-15", f"unknown emulator id {header.emulator_id}")
-        if record.type == LibxlRecordType.EMULATOR_CONTEXT:
-            self._device_model(record.body[EMULATOR_HEADER.size : record.length])
-        else:
-            self._xenstore(record.body[EMULATOR_HEADER.size : record.length], report)
+    def libxl_cut(self, damage: Damage) -> None:
+        """CON-35: the input ends in libxl's own part of the stream."""
+        whole = "the guest's memory came whole, and migrate extract gives it; " if self._session.course.ended else ""
+        message = f"{damage.message}: {whole}libxl does not notice, takes what is missing for zeros, and goes on"
+        self._report("CON-35", message, offset=damage.offset, call="libxl")
 
-    def _xenstore(self, data: bytes, report: Any) -> None:
-        if not data:
-            return
-        if data[-1] or data.count(b"\0") % 2:
-            report("CON-16", "xenstore data: a key or value does not end with NUL")
-            return
-        at = 0
-        while at < len(data):
-            end = data.index(b"\0", at)
-            if end == at or data[at] == ord("/"):
-                key = data[at : min(end, at + _KEY_SHOWN)]
-                report("CON-16", f"xenstore data: key {key!r}{'…' * (end - at > _KEY_SHOWN)} is empty or absolute")
-                return
-            at = data.index(b"\0", end + 1) + 1
-
-    def _device_model(self, head: bytes) -> None:
-        state = device_state(head)
-        if state is not None:
-            self._facts.device_model = str(state)
+    # -- xapi --------------------------------------------------------------------------------------
 
     def xapi_block(self, block: XapiBlock) -> None:
         """CON-31 to CON-33, one block."""
@@ -182,41 +172,37 @@ class ContainerChecks:
         match block.id:
             case XapiBlockId.LIBXC | XapiBlockId.LIBXC_LEGACY:
                 self._images += 1
-            case XapiBlockId.XENOPS if len(block.body) == block.length <= LONGEST_TEXT:
+            case XapiBlockId.XENOPS if len(block.body) == block.length <= LONGEST_CONFIG:
                 objection = _xenops_objection(block.body)
                 if objection:
                     report("CON-32", f"xenopsd's own record: {objection}")
+                else:  # by which xenopsd does not restore: it has a database
+                    self._session.config = read(block.body, ConfigSource.XENOPSD)
             case XapiBlockId.QEMU_TRAD:
-                self._device_model(block.body)
-            case XapiBlockId.END_OF_IMAGE if not self._images:
-                report("CON-33", "the image ends without a Libxc block: there is no guest in it")
+                self.device_model.xapi_block(block, report)
+            case XapiBlockId.END_OF_IMAGE:
+                if not self._images:
+                    report("CON-33", "the image ends without a Libxc block: there is no guest in it")
+                self.device_model.finish()
             case XapiBlockId.LIBXL | XapiBlockId.QEMU_XEN:
                 report("CON-31", f"id {block.id:#x} is reserved, and read by no one")
             case id if id not in XapiBlockId.__members__.values():
                 report("CON-31", f"unknown id {id:#x}")
 
-    def finish(self, ended: bool, *, cut: bool = False) -> None:
-        """CON-21 and CON-23, at the end of a libxl stream, whose image has come to its END or whose bytes broke off."""
+    # -- the end -----------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """CON-21, CON-23 and what QEMU says, at the end of a stream or where its bytes broke off."""
+        course = self._session.course
+        if course.ended or self._facts.checkpoints:
+            self.device_model.finish()
         if not self._is_libxl:
             return
-        if not self._images and not cut:
+        if not self._images and not course.broke_off:
             self._report("CON-21", "the libxl stream ends without a libxc image: the guest's memory stays empty")
-        if ended and self._guest == "hvm" and not self._emulators and not self._facts.checkpoints:
-            if self._type == "pvh":
-                return  # it has no device model
-            severity = None if self._type == "hvm" else Severity.INFO
-            self._report(
-                "CON-23",
-                "an HVM stream without EMULATOR_CONTEXT: the device model has no state to load",
-                severity=severity,
-            )
-
-
-def _name(kind: int) -> str:
-    try:
-        return LibxlRecordType(kind).name
-    except ValueError:
-        return f"0x{kind:08x}"
+        guest = self.device_model.guest
+        if course.ended and guest == GuestKind.HVM and not self.device_model.records and not self._facts.checkpoints:
+            self.device_model.missing(self._end)
 
 
 def _xenops_objection(text: bytes) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from migrate.rules.declaring import GuestKind
 from migrate.toolstack.passes import Round
 
 
@@ -15,7 +16,7 @@ class StreamFacts:
     name: str
     container: str = "unknown"
     version: int | None = None
-    guest: str | None = None
+    guest: GuestKind | None = None
     width: int | None = None
     levels: int | None = None
     xen: str | None = None

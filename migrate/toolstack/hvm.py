@@ -7,25 +7,17 @@ Nothing here imports numpy or construct: a filter in front of an HVM guest stays
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-from migrate.guest.cpu_policy import Policy, read_policy
-from migrate.rules.catalogue import RULES
-from migrate.xen.hvm_context import context_objections, saved_vcpus
-from migrate.xen.hvm_params import ONCE, param_objection
-from migrate.xen.hypercalls import CallMade, SetHvmContext, Step
+from migrate.destination import releases
+from migrate.toolstack.session import Session
+from migrate.xen.hvm_context import saved_vcpus
+from migrate.xen.hvm_guest import HvmGuest
+from migrate.xen.hvm_params import length_objection, pairs
+from migrate.xen.hypercalls import SetHvmContext, SetHvmParam, Step
 from streams.pages import TABLE_TYPES, PfnWords
-from streams.records import PageData, Place, Record
-from streams.wire.framing import (
-    HVM_PARAM_SIZE,
-    PARAMS_HEADER,
-    ParamsHeader,
-    RecordType,
-)
-from streams.wire.hvm_names import HvmParam, param_name
-
-if TYPE_CHECKING:
-    from migrate.toolstack.restore import Restorer
+from streams.records import PageData, Record
+from streams.wire.framing import PARAMS_HEADER, RecordType
+from streams.wire.hvm_names import HvmParam
 
 # A pfn from here on needs a populated bitmap of 2^28 bytes or more of libxc, and no x86 host has such a frame.
 ABSURD_PFN = 1 << 31
@@ -34,11 +26,12 @@ ABSURD_PFN = 1 << 31
 class HvmRestore:
     """Records of an HVM guest, applied as libxc applies them."""
 
-    def __init__(self, restorer: Restorer) -> None:
-        self.restorer = restorer
-        self.report = restorer.report
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.report = session.report
         self.context: Record | None = None
-        self.params: dict[int, int] = {}
+        self.guest = HvmGuest()
+        self.params: dict[int, int] = {}  # as they came last
         self._typed_tables = False
 
     def wants_pages(self, words: PfnWords) -> Iterable[tuple[int, int]]:
@@ -71,6 +64,10 @@ class HvmRestore:
 
     def page_data(self, record: PageData, *, verifying: bool) -> None:
         """REC-11: the types of an HVM guest's pages say nothing."""
+        known = self.guest.populated.pages
+        self.guest.populated.add(record.words)
+        if self.session.frames is not None:
+            self.session.frames.add(self.guest.populated.pages - known, record.place)
         if record.words.has_tables and not self._typed_tables:
             self._typed_tables = True
             self.report(
@@ -89,51 +86,27 @@ class HvmRestore:
     def _hvm_context(self, record: Record) -> None:
         """`handle_hvm_context`: kept until END."""
         if not record.body:
-            self.restorer.refuse("REC-110", "an empty context", record.place)
-            return
+            self.report("REC-110", f"{record.place.name}: an empty context", record.place)
         self.context = record
-        self.restorer.facts.vcpus = saved_vcpus(record.body)
+        self.guest.context = record.body
+        self.session.facts.vcpus = saved_vcpus(record.body or b"")
 
     def _hvm_params(self, record: Record) -> None:
         """`handle_hvm_params`."""
-        place = record.place
-        body = record.body
-        if body is None or len(body) < PARAMS_HEADER.size:
-            self.restorer.refuse("REC-108", f"{place.length} bytes; at least {PARAMS_HEADER.size}", place)
-            return
-        header = ParamsHeader._make(PARAMS_HEADER.unpack_from(body))
-        expected = PARAMS_HEADER.size + HVM_PARAM_SIZE * header.count
-        if not header.count:
+        place, body = record.place, record.body or b""
+        objection = length_objection(place.length, body)
+        if objection is not None:
+            message, since = objection
+            if since is releases.every_release:
+                self.session.refuse("REC-108", message, place)
+                return
+            self.report("REC-108", f"{place.name}: {message}", place, since=since)
+        self.guest.configured = self.session.domain_type
+        for index, value, at in pairs(body):
+            self.params[index & 0xFFFF_FFFF] = value  # all that is left of the index on its way to Xen
+            self.session.ask(SetHvmParam(index, value, place, place.body + at, self.guest))
+        if not PARAMS_HEADER.unpack_from(body)[0]:
             self.report("REC-51", "HVM_PARAMS without params, skipped", place)
-            return
-        if place.length != expected:
-            self.restorer.refuse("REC-108", f"{place.length} bytes; {header.count} params take {expected}", place)
-            return
-        for at in range(PARAMS_HEADER.size, expected, HVM_PARAM_SIZE):
-            index = int.from_bytes(body[at : at + 8], "little")
-            value = int.from_bytes(body[at + 8 : at + 16], "little")
-            self._param(index, value, place, place.body + at)
-
-    def _param(self, index: int, value: int, place: Place, offset: int) -> None:
-        """One pair of HVM_PARAMS: REC-109 and HVM-14."""
-        if index == HvmParam.PAE_ENABLED:
-            return  # libxc drops it: PAE is always on
-        known = index & 0xFFFF_FFFF  # all that is left of it on its way to Xen
-        objection = param_objection(known, value, self.params.get(known, 0) if known in ONCE else 0)
-        refusal = None
-        if objection:
-            refusal = self.report(
-                objection.rule,
-                f"HVM param {objection.message}: hvm_set_param → -{objection.errno}",
-                place,
-                offset=offset,
-                errno=objection.errno,
-                call="hvm_set_param",
-                since=objection.since,
-            )
-        if refusal is None or refusal.since:
-            self.params[known] = value
-        self.restorer.asked(CallMade("hvm_set_param", f"{param_name(index)} = {value:#x}", place, refusal))
 
     def complete(self) -> list[Step]:
         """`x86_hvm_stream_complete`."""
@@ -142,43 +115,11 @@ class HvmRestore:
         missing = [p.name for p in (HvmParam.STORE_PFN, HvmParam.CONSOLE_PFN) if p not in self.params]
         if missing:
             report("ORD-18", f"no HVM param {' and '.join(missing)}: gfn 0 is taken for it")
-        if not self.restorer.seen.get(RecordType.X86_TSC_INFO):
+        if not self.session.seen.get(RecordType.X86_TSC_INFO):
             report("ORD-15", "no X86_TSC_INFO: the guest's clock keeps the new domain's defaults")
-        if context is None:
-            report(
-                "ORD-17",
-                "no HVM_CONTEXT: sethvmcontext with nothing → -ENODATA",
-                step="context",
-                call="sethvmcontext",
-                errno="ENODATA",
-            )
-            return [SetHvmContext(None, None)]
-        assert context.body is not None
-        place = context.place
-        for objection in context_objections(context.body, self.restorer.containers.vcpus, self._policy()):
-            certain = (objection.effect or RULES[objection.rule].effect).fatal
-            answer = f"→ -{objection.errno}" if certain else f"may answer -{objection.errno}"
-            fails = f": sethvmcontext {answer}" if objection.errno else ""
-            report(
-                objection.rule,
-                f"HVM_CONTEXT: {objection.message}{fails}",
-                place,
-                offset=place.body + objection.offset,
-                errno=objection.errno,
-                vcpu=objection.vcpu,
-                effect=objection.effect,
-                severity=objection.severity,
-                since=objection.since,
-                until=objection.until,
-                step="context",
-                call="sethvmcontext",
-            )
-        return [SetHvmContext(context.body, context.place)]
-
-    def _policy(self) -> Policy | None:
-        """What the stream promises of the guest's processor."""
-        body = self.restorer.policies.get(RecordType.X86_CPUID_POLICY)
-        return None if body is None else read_policy(body)
+        self.guest.configured = self.session.domain_type
+        body, place = (context.body or b"", context.place) if context else (None, None)
+        return [SetHvmContext(body, place, self.guest)]
 
     def unchecked_faults(self) -> None:
         """Nothing is left to look at."""

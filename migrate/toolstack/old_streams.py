@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from migrate.rules.declaring import GuestKind
+
 if TYPE_CHECKING:
     from migrate.toolstack.facts import StreamFacts
     from streams.legacy import LegacyStream
@@ -36,7 +38,7 @@ def tell(stream: LegacyStream, facts: StreamFacts, what: str) -> str:
     what:
         what the stream is, the beginning of the sentence.
     """
-    facts.guest = stream.guest
+    facts.guest = GuestKind(stream.guest)
     facts.width = stream.width
     facts.levels = {4: 3, 8: 4, None: None}[stream.width]
     facts.vcpus = stream.vcpus

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from migrate.destination import releases
 from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT, PvGuest, TooSparseError, Vcpu, read_p2m_frames
 from migrate.guest.pages import PageStore
-from migrate.rules.declaring import Effect
+from migrate.rules.declaring import SIGABRT, SIGSEGV, Effect
 from migrate.toolstack.pv_end import complete, unchecked_faults
-from migrate.toolstack.restore import SIGABRT, SIGSEGV
 from migrate.xen.entries import IS_TABLE, L1TF_SAFE, looks_like_gdt
-from migrate.xen.hypercalls import CallMade, Step
+from migrate.xen.hypercalls import SetAddressSize, Step
 from migrate.xen.plainly_sound import SoundnessTally
 from streams.pages import FRAMELESS_TYPES, LEVEL_MASK, TYPES, PfnWords
 from streams.records import PageData, Place, Record
@@ -39,12 +38,12 @@ from streams.wire.framing import (
     RecordType,
     VcpuHeader,
 )
-from streams.wire.paging import ENTRIES, FRAME_MASK
+from streams.wire.paging import ENTRIES, FRAME_MASK, PSE
 from streams.wire.start_info import MAGIC_PREFIX
 from streams.wire.vcpu import CONTEXT, MAX_EXTENDED_SIZE, XSAVE_MIN_SIZE
 
 if TYPE_CHECKING:
-    from migrate.toolstack.restore import Restorer
+    from migrate.toolstack.session import Session
 
 LEVELS = {4: 3, 8: 4}
 # No PV domain can have more (MAX_VIRT_CPUS).
@@ -58,7 +57,7 @@ READ_OVER = 4
 _MAGIC = np.uint64(int.from_bytes(MAGIC_PREFIX, "little"))
 _GETS_FRAME = np.array([t not in FRAMELESS_TYPES for t in range(TYPES)])
 
-# Releases that meant to skip vcpu records without content.
+# Earlier ones call such a record truncated, or mean to skip it and fail all the same.
 _EMPTY_FAILS: dict[str, Any] = {"until": releases.empty_vcpu_records_skipped}
 
 _VCPU_PARTS = {
@@ -72,10 +71,10 @@ _VCPU_PARTS = {
 class PvRestore:
     """Records of a PV guest, applied as libxc applies them."""
 
-    def __init__(self, restorer: Restorer) -> None:
-        self.restorer = restorer
-        self.report = restorer.report
-        transport = restorer.transport
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.report = session.report
+        transport = session.transport
         rereads = transport is not None and transport.rereads
         self.guest = PvGuest(PageStore(transport, rereads=rereads))
         self.tally = SoundnessTally(self.guest)
@@ -99,7 +98,7 @@ class PvRestore:
             tables = IS_TABLE[words.types[has_data]]
             # Of the others, p2m pages are known by their pfn; what else is remarkable, by how it begins.
             self._sure = tables
-            if not self.restorer.verifying:
+            if not self.session.verifying:
                 self._sure = tables | np.isin(words.pfns[has_data], self.guest.p2m_frames)
             return ((0, words.data_pages),) if words.data_pages else ()
         if not words.has_tables:
@@ -112,7 +111,7 @@ class PvRestore:
             return bytes(data)
         pages = np.frombuffer(data, "<u8").reshape(-1, ENTRIES)
         keep = self._sure[first : first + len(pages)]
-        if not self.restorer.verifying:
+        if not self.session.verifying:
             keep = keep | (True if self.guest.store.keeps_all else _remarkable(pages))
         for row in np.flatnonzero(keep).tolist():
             self._looked_at[first + row] = pages[row].tobytes()
@@ -164,7 +163,9 @@ class PvRestore:
             self.report("REC-09", f"pfn {again:#x} comes twice: the later word counts", record.place, pfn=again)
         if types.any() and guest.width == 4:
             self._l4_in_pae(record, pfns, types)
-        guest.state[pfns] |= np.where(_GETS_FRAME[types], SENT | FRAMED, SENT).astype(np.uint8)
+        gets_frame = _GETS_FRAME[types]
+        self._count_frames(pfns[gets_frame], record.place)
+        guest.state[pfns] |= np.where(gets_frame, SENT | FRAMED, SENT).astype(np.uint8)
         if not words.data_pages:
             return
         has_data = words.has_data
@@ -219,8 +220,8 @@ class PvRestore:
 
     def _lose_track(self, error: TooSparseError) -> None:
         """No verdict on the end can be given; but where it is refused already, none is needed."""
-        if not self.restorer.spoiled:
-            self.restorer.give_up(str(error))
+        if not self.session.course.end_unknown:
+            self.session.give_up(str(error))
 
     def _only_verified(self, record: PageData, data_pfns: NDArray[np.int64]) -> None:
         """ORD-20: after VERIFY nothing is written."""
@@ -281,29 +282,52 @@ class PvRestore:
                 count=int(where.sum()),
                 signal=SIGABRT,
             )
-            self.restorer.spoiled = True
+            self.session.course.end_unknown = True
             return False
         near = named < guest.room
         guest.reach(int(named[near].max(initial=0)))
-        leftover = (entries & FRAME_MASK != 0) & ~present & (entries & FRAME_MASK < L1TF_SAFE)
-        if leftover.any() and not self._leftovers:
-            self._leftovers = True
-            row, slot = (int(x) for x in np.argwhere(leftover)[0])
-            self.report(
-                "REC-29",
-                f"page table pfn {int(data_pfns[ordinals[row]]):#x}, entry {slot}, is not present and names a frame: "
-                "a host that guards against L1TF may switch the guest to shadow paging",
-                record.place,
-                pfn=int(data_pfns[ordinals[row]]),
-                slot=slot,
-            )
-        self._gets_frames(named[present & near])
+        if not self._leftovers:
+            self._look_for_leftovers(record, ordinals, data_pfns, entries)
+        self._gets_frames(named[present & near], record.place)
         return True
 
-    def _gets_frames(self, named: NDArray[np.int64]) -> None:
+    def _look_for_leftovers(
+        self,
+        record: PageData,
+        ordinals: NDArray[np.int64],
+        data_pfns: NDArray[np.int64],
+        entries: NDArray[np.uint64],
+    ) -> None:
+        """REC-29 (`pv_l1tf_check_pte`): told of the first entry."""
+        levels = record.words.types[record.words.has_data][ordinals] & LEVEL_MASK
+        named = (entries & FRAME_MASK != 0) & (entries & FRAME_MASK < L1TF_SAFE)
+        superpage = (entries & PSE != 0) & (levels > 1)[:, None]
+        leftover = (named | superpage) & (entries & 1 == 0)
+        if not leftover.any():
+            return
+        self._leftovers = True
+        row, slot = (int(x) for x in np.argwhere(leftover)[0])
+        pfn = int(data_pfns[ordinals[row]])
+        what = f"page table pfn {pfn:#x}, entry {slot}, is not present and names a frame"
+        for does, since, until in (
+            ("may switch the guest to shadow paging", releases.l1tf, releases.shadow_paging_off),
+            ("crashes the guest, unless Xen was built with shadow paging", releases.shadow_paging_off, None),
+        ):
+            message = f"{what}: a host that guards against L1TF {does}"
+            self.report("REC-29", message, record.place, pfn=pfn, slot=slot, since=since, until=until)
+
+    def _count_frames(self, pfns: NDArray[np.int64], place: Place) -> None:
+        """CON-39: these pfns are given a frame unless they have one."""
+        frames = self.session.frames
+        if frames is not None and frames.counting:
+            frames.add(len(np.unique(pfns[self.guest.state[pfns] & FRAMED == 0])), place)
+
+    def _gets_frames(self, named: NDArray[np.int64], place: Place | None = None) -> None:
         """What a page table names and has no frame yet is given one."""
         fresh = named[self.guest.state[named] & FRAMED == 0]
         if fresh.size:
+            if place is not None:
+                self._count_frames(fresh, place)
             self.guest.state[fresh] |= FRAMED | REFERENCED
 
     def _catch_up(self) -> None:
@@ -346,48 +370,46 @@ class PvRestore:
         """`handle_x86_pv_info`."""
         place = record.place
         if place.length < PV_INFO.size or record.body is None:
-            self.restorer.refuse("REC-30", f"{place.length} bytes; expected {PV_INFO.size}", place)
+            self.session.refuse("REC-30", f"{place.length} bytes; expected {PV_INFO.size}", place)
             return
         info = PvInfoBody._make(PV_INFO.unpack_from(record.body))
         if LEVELS.get(info.guest_width) != info.pt_levels:
-            late = info.guest_width == 4
-            self.restorer.refuse(
-                "REC-31",
-                f"width {info.guest_width} with {info.pt_levels} levels; expected 4 with 3 or 8 with 4",
-                place,
-                **({} if late else {"since": releases.every_release}),
-            )
-            return
+            what = f"width {info.guest_width} with {info.pt_levels} levels; expected 4 with 3 or 8 with 4"
+            if info.guest_width != 4:
+                self.session.refuse("REC-31", what, place, since=releases.every_release)
+                return
+            # Where nobody looks at the levels of a 32-bit guest, it has three all the same.
+            self.report("REC-31", f"{place.name}: {what}", place)
         if any(info.reserved) or place.length > PV_INFO.size:
             self.report("REC-34", "reserved bytes of X86_PV_INFO are not zero, or there are too many", place)
         guest = self.guest
-        guest.width, guest.levels = info.guest_width, info.pt_levels
+        guest.width, guest.levels = info.guest_width, LEVELS[info.guest_width]
         if guest.width == 4:
-            self.restorer.asked(CallMade("set_address_size", "32 bit", place))
-        self.restorer.facts.width, self.restorer.facts.levels = guest.width, guest.levels
+            self.session.ask(SetAddressSize(32, place))
+        self.session.facts.width, self.session.facts.levels = guest.width, guest.levels
 
     def _p2m_frames(self, record: Record) -> None:
         """`handle_x86_pv_p2m_frames`, `expand_p2m`."""
         place, guest = record.place, self.guest
         if place.length < P2M_HEADER.size or record.body is None:
-            self.restorer.refuse("REC-40", f"{place.length} bytes; at least {P2M_HEADER.size}", place)
+            self.session.refuse("REC-40", f"{place.length} bytes; at least {P2M_HEADER.size}", place)
             return
         header = P2mHeader._make(P2M_HEADER.unpack_from(record.body))
         if header.start_pfn > header.end_pfn:
-            self.restorer.refuse("REC-41", f"start {header.start_pfn:#x} lies beyond end {header.end_pfn:#x}", place)
+            self.session.refuse("REC-41", f"start {header.start_pfn:#x} lies beyond end {header.end_pfn:#x}", place)
             return
         per_page = guest.frames_per_page
         start, end = header.start_pfn // per_page, header.end_pfn // per_page + 1
         expected = P2M_HEADER.size + P2M_ENTRY_SIZE * (end - start)
         if place.length != expected:
-            self.restorer.refuse(
+            self.session.refuse(
                 "REC-42",
                 f"{place.length} bytes; pfns {header.start_pfn:#x} to {header.end_pfn:#x} take {expected}",
                 place,
             )
             return
         if not self._p2m_known and header.end_pfn == 0:
-            self.restorer.refuse(
+            self.session.refuse(
                 "REC-43", "end_pfn 0: libxc allocates nothing and writes through NULL", place, signal=SIGSEGV
             )
             return
@@ -401,14 +423,14 @@ class PvRestore:
         if start <= len(guest.p2m_frames) + MAX_P2M_GAP:
             guest.p2m_frames = read_p2m_frames(record.body, guest.p2m_frames, start, end)
         guest.max_pfn = max(guest.max_pfn, header.end_pfn) if self._p2m_known else header.end_pfn
-        self.restorer.facts.max_pfn = guest.max_pfn
+        self.session.facts.max_pfn = guest.max_pfn
         self._p2m_known = True
 
     def _shared_info(self, record: Record) -> None:
         """`handle_shared_info`."""
         place = record.place
         if place.length != SHARED_INFO_SIZE or record.body is None:
-            self.restorer.refuse("REC-100", f"{place.length} bytes; expected {SHARED_INFO_SIZE}", place)
+            self.session.refuse("REC-100", f"{place.length} bytes; expected {SHARED_INFO_SIZE}", place)
             return
         self.guest.shared_info = record.body
         if self.guest.width == 4:
@@ -424,7 +446,7 @@ class PvRestore:
         """`handle_x86_pv_vcpu_blob`."""
         place = record.place
         if place.length < VCPU_HEADER.size or record.body is None:
-            self.restorer.refuse("REC-50", f"{place.length} bytes; at least {VCPU_HEADER.size}", place)
+            self.session.refuse("REC-50", f"{place.length} bytes; at least {VCPU_HEADER.size}", place)
             return
         header = VcpuHeader._make(VCPU_HEADER.unpack_from(record.body))
         content = record.body[VCPU_HEADER.size :]
@@ -433,25 +455,23 @@ class PvRestore:
         if not content:
             what = f"{place.name} of vcpu {header.vcpu_id} is empty"
             self.report("REC-51", f"{what}, and skipped", place)
-            self.report("REC-51", f"{what}, which 4.9 and 4.10 fail over", place, effect=Effect.REFUSED, **_EMPTY_FAILS)
+            self.report("REC-51", f"{what}: the restore fails", place, effect=Effect.REFUSED, **_EMPTY_FAILS)
             return
-        limit = self.restorer.containers.vcpus
+        limit = self.session.vcpus
         if limit is not None and header.vcpu_id >= limit:
-            self.restorer.refuse("REC-52", f"vcpu {header.vcpu_id}; the domain has {limit}", place, vcpu=header.vcpu_id)
+            self.session.refuse("REC-52", f"vcpu {header.vcpu_id}; the domain has {limit}", place, vcpu=header.vcpu_id)
             return
         if len(self.guest.vcpus) >= MAX_VCPUS and header.vcpu_id not in self.guest.vcpus:
             what = f"vcpu {header.vcpu_id}, after {MAX_VCPUS} others; no domain has so many"
-            self.restorer.refuse("REC-52", what, place, vcpu=header.vcpu_id)
+            self.session.refuse("REC-52", what, place, vcpu=header.vcpu_id)
             return
         part = _VCPU_PARTS[RecordType(place.type)]
         if not self._content_fits(part, content, place, header.vcpu_id):
             return
-        if part == "msrs":
-            content = content[: len(content) // MSR_ENTRY_SIZE * MSR_ENTRY_SIZE]
         vcpu = self.guest.vcpus.setdefault(header.vcpu_id, Vcpu())
-        if getattr(vcpu, part) is not None and not self.restorer.facts.checkpoints:
+        if getattr(vcpu, part) is not None and not self.session.facts.checkpoints:
             self.report("REC-58", f"{place.name} of vcpu {header.vcpu_id} again: the last one counts", place)
-        if not self.restorer.met_pages and not any(v.places for v in self.guest.vcpus.values()):
+        if not self.session.met_pages and not any(v.places for v in self.guest.vcpus.values()):
             self.report("ORD-12", f"{place.name} before any page", place)
         setattr(vcpu, part, content)
         vcpu.places[part] = place
@@ -463,8 +483,8 @@ class PvRestore:
             case "basic":
                 expected = CONTEXT[self.guest.width].sizeof()
                 if size != expected:
-                    early = not self.restorer.seen.get(RecordType.X86_PV_INFO)
-                    self.restorer.refuse(
+                    early = not self.session.seen.get(RecordType.X86_PV_INFO)
+                    self.session.refuse(
                         "ORD-11" if early else "REC-53",
                         f"{size} bytes of context; expected {expected} for a guest of width {self.guest.width}"
                         + (" (as libxc assumes before X86_PV_INFO)" if early else ""),
@@ -474,18 +494,18 @@ class PvRestore:
                     return False
             case "extended":
                 if size > MAX_EXTENDED_SIZE:
-                    self.restorer.refuse("REC-54", f"{size} bytes; at most {MAX_EXTENDED_SIZE}", place, vcpu=vcpu)
+                    self.session.refuse("REC-54", f"{size} bytes; at most {MAX_EXTENDED_SIZE}", place, vcpu=vcpu)
                     return False
             case "xsave":
                 if size < XSAVE_MIN_SIZE:
-                    self.restorer.refuse("REC-55", f"{size} bytes; at least {XSAVE_MIN_SIZE}", place, vcpu=vcpu)
+                    self.session.refuse("REC-55", f"{size} bytes; at least {XSAVE_MIN_SIZE}", place, vcpu=vcpu)
                     return False
                 if size % XSAVE_MIN_SIZE:
-                    what = f"{place.name}: {size} bytes; before 4.14 a multiple of {XSAVE_MIN_SIZE}"
+                    what = f"{place.name}: {size} bytes; expected a multiple of {XSAVE_MIN_SIZE}"
                     self.report("REC-55", what, place, vcpu=vcpu, until=releases.blob_lengths_checked)
             case _:
                 if size % MSR_ENTRY_SIZE:
-                    # Not the end of the story everywhere: before 4.14 the remainder is dropped.
+                    # Not the end of the story everywhere: releases that do not look pass it on.
                     what = f"{place.name}: {size} bytes; expected a multiple of {MSR_ENTRY_SIZE}"
                     self.report("REC-56", what, place, vcpu=vcpu)
         return True

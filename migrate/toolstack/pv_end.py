@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from migrate.destination.releases import RELEASES, r8_to_r15_lost
 from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT
 from migrate.guest.pages import UNWRITTEN
 from migrate.rules.catalogue import RULES
-from migrate.rules.declaring import Effect, Severity
-from migrate.rules.findings import Finding
+from migrate.rules.declaring import Effect, Severity, Stage
 from migrate.xen.entries import IS_TABLE
 from migrate.xen.hypercalls import MapP2m, Pin, Refusal, SetContext, SetExtended, SetMsrs, SetXsave, Step
+from migrate.xen.pv_vcpu import HIGH_REGISTERS
 from streams.pages import LEVEL_MASK, PageType, type_name
 from streams.wire.framing import RecordType
 from streams.wire.paging import FRAME_MASK
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from streams.records import Place
 
 DESCRIPTORS_PER_PAGE = 512
+# A stream tells its saver's branch, not the point release.
+_LOSING_BRANCHES = frozenset(r.branch_name for r in RELEASES if r.has(r8_to_r15_lost))
 
 
 class _Completion:
@@ -41,24 +44,9 @@ class _Completion:
         self.guest: PvGuest = kind.guest
         self.steps: list[Step] = []
 
-    def refuse(self, rule: str, message: str, place: Place | None, step: str = "context", **fields: Any) -> None:
+    def refuse(self, rule: str, message: str, place: Place | None, step: Stage = Stage.CONTEXT, **fields: Any) -> None:
         """One of libxc's own checks fails here."""
-        declared = RULES[rule]
-        self.steps.append(
-            Refusal(
-                Finding(
-                    declared,
-                    message,
-                    declared.severity,
-                    declared.effect,
-                    offset=place.offset if place else None,
-                    record=place.index if place else None,
-                    record_type=place.name if place else None,
-                    step=step,
-                    **fields,
-                )
-            )
-        )
+        self.steps.append(Refusal(RULES[rule].finding(message, place, step=step, **fields)))
 
     def in_range(self, rule: str, what: str, pfn: int, place: Place | None, **fields: Any) -> bool:
         """Whether a pfn is one the guest can have; refused if not."""
@@ -241,7 +229,7 @@ class _Completion:
                 "XRC-30",
                 f"p2m frame {index} (pfn {pfn:#x}) {problem}" if pfn >= 0 else f"p2m frame {index} {problem}",
                 self.kind.places.get(RecordType.X86_PV_P2M_FRAMES),
-                step="p2m",
+                step=Stage.P2M,
                 pfn=max(pfn, 0) if pfn >= 0 else None,
                 count=int((~good).sum()) + needed - len(good),
             )
@@ -263,7 +251,7 @@ class _Completion:
     def unchecked_faults(self) -> None:
         """Cross-record checks that nobody makes, and that tell a guest which comes back wrong."""
         kind = self.kind
-        seen = kind.restorer.seen
+        seen = kind.session.seen
         if not seen.get(RecordType.SHARED_INFO):
             kind.report("ORD-14", "no SHARED_INFO: the guest wakes up to a blank page")
         if not seen.get(RecordType.X86_TSC_INFO):
@@ -271,6 +259,7 @@ class _Completion:
         self.never_sent()
         self.shared_info()
         self.vm_assists()
+        self.high_registers()
         self.vcpu_gaps()
         if kind.p2m_is_sound:
             self.source_p2m()
@@ -337,6 +326,18 @@ class _Completion:
                 "XRC-44",
                 f"shared_info counts {count:#x} p2m entries, fewer than max_pfn {guest.max_pfn:#x} needs",
                 self.kind.places.get(RecordType.SHARED_INFO),
+            )
+
+    def high_registers(self) -> None:
+        """HYP-29: what a Xen that loses r8 to r15 has left of a guest."""
+        saver = self.kind.session.facts.xen
+        contexts = [vcpu.basic for vcpu in self.guest.vcpus.values() if vcpu.basic is not None]
+        if self.guest.width != 8 or not contexts or saver not in _LOSING_BRANCHES:
+            return
+        field = dtype_of(CONTEXT[8])
+        if not any(np.frombuffer(basic, field)[0]["user_regs"][name] for basic in contexts for name in HIGH_REGISTERS):
+            self.kind.report(
+                "HYP-29", f"saved by Xen {saver}, and {HIGH_REGISTERS[0]} to {HIGH_REGISTERS[-1]} of all vcpus are 0"
             )
 
     def vcpu_gaps(self) -> None:

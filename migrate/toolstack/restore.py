@@ -11,16 +11,35 @@ from typing import TYPE_CHECKING, Protocol
 
 from migrate.destination import releases
 from migrate.destination.releases import LONG_RECORD, SHORT_RECORD, Release
-from migrate.guest.cpu_policy import policy_objection
-from migrate.rules.declaring import Effect
+from migrate.rules.catalogue import RULES
+from migrate.rules.declaring import Effect, GuestKind, Layer, Severity, Stage
 from migrate.rules.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
 from migrate.toolstack.containers import ContainerChecks
-from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.passes import RoundCounter
-from migrate.xen.hypercalls import CallMade
+from migrate.toolstack.session import Session
+from migrate.xen.hypercalls import SetCpuPolicy, SetTscInfo
 from streams.decoder import MOST_WORDS
+from streams.other_files import find_stream
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
-from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
+from streams.records import (
+    Breach,
+    Damage,
+    DomainStart,
+    Event,
+    ImageStart,
+    LibvirtStart,
+    LibxlRecord,
+    LibxlStart,
+    PageData,
+    Place,
+    Recognised,
+    Record,
+    Trailing,
+    Unread,
+    XapiBlock,
+    XapiStart,
+    XlStart,
+)
 from streams.wire.framing import (
     CPUID_LEAF_SIZE,
     MSR_ENTRY_SIZE,
@@ -33,18 +52,14 @@ from streams.wire.framing import (
     DomainHeader,
     GuestType,
     ImageHeader,
-    LibxlHeader,
     RecordType,
     TscBody,
-    XlHeader,
 )
 
 if TYPE_CHECKING:
-    from migrate.rules.findings import Collector
     from migrate.toolstack.page_comparison import VerifyPhase
     from migrate.xen.hypercalls import Step
     from streams.legacy import LegacyStream
-    from streams.transports import Transport
 
 # libxc refuses longer records (REC_LENGTH_MAX), the second figure before 4.10.
 MAX_RECORD = LONG_RECORD
@@ -52,18 +67,34 @@ MAX_RECORD_OLD = SHORT_RECORD
 
 # A saver's batch (MAX_BATCH_SIZE).
 MAX_BATCH = 1024
-# Signals that kill the toolstack's process.
-SIGABRT = 6
-SIGSEGV = 11
-
 # Longer bodies are not read. The list of a PV guest's p2m pages is the only record that can be so long in earnest.
 LONGEST_BODY = 16 << 20
 # Between two checkpoints libxc keeps all records. So many, with so many bytes besides pages, are far more than a
 # saver sends.
 MOST_BUFFERED = 1 << 16
 MOST_BUFFERED_BYTES = 32 << 20
-# Of the hypercalls that are made while records are read, so many are kept to be traced.
-CALLS_TOLD = 1 << 12
+# Which rule each way to break the grammar breaks.
+BREACHES: dict[Breach, str] = {
+    Breach.IMAGE_HEADER_CUT: "HDR-01",
+    Breach.IMAGE_MARKER: "HDR-02",
+    Breach.IMAGE_ID: "HDR-03",
+    Breach.IMAGE_VERSION: "HDR-04",
+    Breach.IMAGE_BIG_ENDIAN: "HDR-05",
+    Breach.DOMAIN_HEADER_CUT: "HDR-08",
+    Breach.RECORD_HEADER_CUT: "FRM-01",
+    Breach.RECORD_CUT: "FRM-03",
+    Breach.NO_END: "FRM-08",
+    Breach.XL_MAGIC: "CON-01",
+    Breach.OPTIONAL_DATA_CUT: "CON-05",
+    Breach.NO_LIBXL_STREAM: "CON-07",
+    Breach.LIBXL_HEADER_CUT: "CON-08",
+    Breach.LIBXL_VERSION: "CON-09",
+    Breach.LIBXL_BIG_ENDIAN: "CON-10",
+    Breach.XAPI_SIGNATURE: "CON-30",
+    Breach.LIBXL_RECORD_CUT: "CON-35",
+    Breach.LIBVIRT_HEADER: "CON-36",
+    Breach.LIBVIRT_XML_CUT: "CON-36",
+}
 
 
 class Kind(Protocol):
@@ -95,84 +126,75 @@ class Kind(Protocol):
 
 
 class Restorer:
-    """Takes records as libxc's restore would, reports what it would refuse, and goes on with the best guess.
+    """Takes what a stream says as libxc's restore would, reports what it would refuse, and goes on with the best guess.
+
+    A `streams.decoder.Consumer`.
 
     Parameters
     ----------
-    collector:
-        takes the findings.
-    facts:
-        filled as the stream tells.
-    transport:
-        where earlier bytes can be read again from, if at all.
-    vcpus:
-        the domain's vcpu count, or None to believe the stream (or an xl file's config).
+    session:
+        the restore that this is the common part of.
     """
 
-    def __init__(
-        self, collector: Collector, facts: StreamFacts, transport: Transport | None = None, vcpus: int | None = None
-    ) -> None:
-        self.collector = collector
-        self.report = collector.report
-        self.facts = facts
-        self.transport = transport
-        self.containers = ContainerChecks(collector, facts, vcpus)
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.collector = session.collector
+        self.report = session.report
+        self.facts = session.facts
+        self.containers = ContainerChecks(session)
         self.kind: Kind | None = None
-        self.guests = Guests.NONE
-        self.version = 0
-        self.seen: dict[int, int] = {}
-        self.policies: dict[int, bytes] = {}  # bodies of the CPU policy records that count, by type
-        self.calls: list[CallMade] = []
-        self.untold_calls = 0
         self.verify: VerifyPhase | None = None  # compares, where that was asked for
-        self.static_data_end = False
-        self.verifying = False
-        self.met_pages = False
-        self.ended = False
-        self.end_offset: int | None = None
-        self.cut = False  # the grammar broke before END
-        self.unjudged: str | None = None
-        self.certain = 0  # findings before that
-        self.spoiled = False  # something the end depends on was refused
-        self.rounds = RoundCounter(facts.rounds)
+        self.rounds = RoundCounter(self.facts.rounds)
+        self._policies: dict[int, Record] = {}  # the last record of each kind that may be applied
         self._last_checkpoint: Place | None = None
         self._buffered: list[Record | PageData] = []
         self._buffered_bytes = 0
         self.on_checkpoint: Callable[[Place], None] = lambda place: None
         self._completed = False
 
+    def event(self, item: Event) -> None:
+        """One thing that the stream says."""
+        match item:
+            case PageData() | Record():
+                self.record(item)
+            case LibxlRecord():
+                self.containers.libxl_record(item, checkpointed=bool(self.facts.checkpoints))
+            case XapiBlock():
+                self.containers.xapi_block(item)
+            case Damage():
+                self.damage(item)
+            case Trailing():
+                self.trailing(item.offset, item.length, item.content)
+            case ImageStart():
+                self.image_header(item.header, item.offset)
+            case DomainStart():
+                self.domain_header(item.header, item.offset)
+            case XlStart():
+                self.containers.xl_header(item)
+            case LibvirtStart():
+                self.containers.libvirt_header(item)
+            case LibxlStart():
+                self.containers.libxl_header(item.header, item.offset)
+            case Recognised() if self.facts.container == "unknown":
+                self.facts.container = item.container  # the outermost container is the stream's
+            case Unread():
+                self.session.course.doubt = item.reason
+            case Recognised() | XapiStart():
+                pass
+            case _:
+                self._old_stream(item)
+
     # -- containers and headers --------------------------------------------------------------------
 
-    def container(self, name: str) -> None:
-        """The outermost container is the stream's."""
-        if self.facts.container == "unknown":
-            self.facts.container = name
-
-    def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
-        """Header of an `xl save` file."""
-        self.containers.xl_header(header, optional_data)
-
-    def libxl_header(self, header: LibxlHeader, offset: int) -> None:
-        """Header of a libxl stream."""
-        self.containers.libxl_header(header, offset)
-
-    def libxl_record(self, record: LibxlRecord) -> None:
-        """A libxl record."""
-        self.containers.libxl_record(record, checkpointed=bool(self.facts.checkpoints))
-
-    def xapi_block(self, block: XapiBlock) -> None:
-        """A block of a xapi suspend image."""
-        self.containers.xapi_block(block)
-
-    def legacy(self, stream: LegacyStream) -> None:
+    def _old_stream(self, stream: LegacyStream) -> None:
         """A pre-4.6 stream: no verdict, but what it says of itself, and what became of it in its time."""
         from migrate.toolstack.old_streams import tell
 
-        self.unjudged = tell(stream, self.facts, self.unjudged or "")
+        self.session.course.doubt = tell(stream, self.facts, self.session.course.doubt or "")
 
     def image_header(self, header: ImageHeader, offset: int) -> None:
         """HDR-04 to HDR-07 (`read_headers`)."""
-        self.version = self.facts.version = header.version
+        self.session.version = self.facts.version = header.version
         if header.version == 3:
             self._header(
                 "HDR-04", "version 3, which restorers know from 4.14 on", offset + 12, until=releases.version_3
@@ -187,8 +209,11 @@ class Restorer:
         self.facts.converted = header.xen_major == 0
         self.facts.xen = None if self.facts.converted else f"{header.xen_major}.{header.xen_minor}"
         saver = Release(header.xen_major, header.xen_minor)
-        if not self.facts.converted and (self.version == 3) != saver.has(releases.version_3):
-            self._header("HDR-13", f"a version {self.version} image from Xen {self.facts.xen}", offset + 8)
+        if saver.branch > releases.NEWEST.branch:
+            newest = releases.NEWEST.branch_name
+            self._header("HDR-12", f"saved by Xen {self.facts.xen}; the newest known here is {newest}", offset + 8)
+        if not self.facts.converted and (self.session.version == 3) != saver.has(releases.version_3):
+            self._header("HDR-13", f"a version {self.session.version} image from Xen {self.facts.xen}", offset + 8)
         if header.reserved:
             self._header("HDR-11", f"the reserved field is 0x{header.reserved:04x}", offset + 6)
         # A shift by more than 31 is taken modulo 32 by the x86 that libxc runs on.
@@ -204,20 +229,20 @@ class Restorer:
         if header.type == GuestType.PV:
             from migrate.toolstack.pv import PvRestore
 
-            self.guests, self.facts.guest = Guests.PV, "pv"
-            self.kind = PvRestore(self)
+            self.session.guests, self.facts.guest = Guests.PV, GuestKind.PV
+            self.kind = PvRestore(self.session)
         elif header.type == GuestType.HVM:
             from migrate.toolstack.hvm import HvmRestore
 
-            self.guests, self.facts.guest = Guests.HVM, "hvm"
-            self.kind = HvmRestore(self)
+            self.session.guests, self.facts.guest = Guests.HVM, GuestKind.HVM
+            self.kind = HvmRestore(self.session)
         else:
             self._header("HDR-09", f"domain type {header.type}; expected 1 (PV) or 2 (HVM)", offset)
-            self.spoiled = True
-        self.containers.guest_is(self.facts.guest)
+            self.session.course.end_unknown = True
+        self.containers.image_is(self.facts.guest, offset)
 
     def _header(self, rule: str, message: str, offset: int, **fields: object) -> None:
-        self.report(rule, message, offset=offset, step="headers", **fields)  # type: ignore[arg-type]
+        self.report(rule, message, offset=offset, step=Stage.HEADERS, **fields)  # type: ignore[arg-type]
 
     # -- records -----------------------------------------------------------------------------------
 
@@ -231,7 +256,7 @@ class Restorer:
                 "FRM-02", f"{place.name} of {place.length:#x} bytes; at most {MAX_RECORD:#x}", place, effect=effect
             )
             if not self.facts.checkpoints:
-                self._spoil(place)
+                self.session.spoil(place)
         elif place.length > MAX_RECORD_OLD:
             self.report(
                 "FRM-02",
@@ -267,17 +292,10 @@ class Restorer:
         self._buffered_bytes += len(getattr(record, "body", None) or b"")
         if len(self._buffered) >= MOST_BUFFERED or self._buffered_bytes > MOST_BUFFERED_BYTES:
             most = f"{MOST_BUFFERED} records, or {MOST_BUFFERED_BYTES >> 20} MiB of them"
-            self.give_up(f"more than {most}, wait for one checkpoint")
+            self.session.give_up(f"more than {most}, wait for one checkpoint")
             self._buffered.clear()
-        elif not self.unjudged:
+        elif not self.session.course.doubt:
             self._buffered.append(self.kind.detach(record) if self.kind else record)
-
-    def asked(self, call: CallMade) -> None:
-        """Take note of a hypercall that is made now."""
-        if len(self.calls) < CALLS_TOLD:
-            self.calls.append(call)
-        else:
-            self.untold_calls += 1
 
     def _apply(self, record: Record | PageData) -> None:
         """`process_record`."""
@@ -288,55 +306,56 @@ class Restorer:
         if law is None:
             self._unknown(place)
             return
-        if not law.guests & self.guests:
+        if not law.guests & self.session.guests:
             if self.kind is None and law.guests:
                 return
             guest = (self.facts.guest or "").upper()
             what = f"a {guest} restore does not handle it" if law.guests else "no restore handles it"
             self.report(law.stray, f"record {place.name}: {what}", place)
             return
-        if place.type in INFERS_STATIC_DATA_END and self.version < 3:
-            self.static_data_end = True
-        self.met_pages |= place.type == RecordType.PAGE_DATA
+        inferred = place.type in INFERS_STATIC_DATA_END and self.session.version < 3
+        if inferred and not self.session.static_data_end:
+            self._end_of_static_data()
+        self.session.met_pages |= place.type == RecordType.PAGE_DATA
         if not self._obeys(law, record):
-            self._spoil(place)
+            self.session.spoil(place)
         elif law.once and self._repeated(place):
             self.report(law.once, f"a second {place.name}", place)
         else:
-            self._remark(place)
-            self.seen[place.type] = self.seen.get(place.type, 0) + 1
+            self._remark(law, place)
+            self.session.seen[place.type] += 1
             self._process(record)
 
-    def _remark(self, place: Place) -> None:
+    def _remark(self, law: Law, place: Place) -> None:
         """Orders and repetitions that libxc takes, and that no saver writes."""
-        seen = self.seen
-        match place.type:
-            case RecordType.STATIC_DATA_END if self.guests == Guests.PV and not seen.get(RecordType.X86_PV_INFO):
-                self.report("ORD-10", "STATIC_DATA_END before X86_PV_INFO", place)
-            case RecordType.X86_CPUID_POLICY | RecordType.X86_MSR_POLICY if seen.get(place.type):
-                self.report("ORD-09", f"{place.name} again: the last one before STATIC_DATA_END counts", place)
-            case RecordType.HVM_PARAMS if seen.get(RecordType.HVM_CONTEXT) and not seen.get(place.type):
-                self.report("ORD-16", "HVM_PARAMS after HVM_CONTEXT, as every saver writes them", place)
-            case kind if kind in _STATE_RECORDS and seen.get(kind) and not self.facts.checkpoints:
-                self.report("ORD-22", f"{place.name} again: it is applied once more", place)
+        seen = self.session.seen
+        if seen[place.type]:
+            if law.again and not self.facts.checkpoints:
+                self.report(law.again.rule, f"{place.name} again: {law.again.effect}", place)
+            return
+        for late in law.better_after:
+            if LAW[late.record].guests & self.session.guests and not seen[late.record]:
+                self.report(late.rule, f"{place.name} before {late.record.name}", place)
+        for early in law.better_before:
+            if seen[early.record]:
+                self.report(early.rule, f"{place.name} after {early.record.name}, as every saver writes them", place)
 
     def _repeated(self, place: Place) -> bool:
-        inferred = place.type == RecordType.STATIC_DATA_END and self.static_data_end
-        return bool(self.seen.get(place.type)) or inferred
+        inferred = place.type == RecordType.STATIC_DATA_END and self.session.static_data_end
+        return bool(self.session.seen.get(place.type)) or inferred
 
     def _obeys(self, law: Law, record: Record | PageData) -> bool:
         place = record.place
-        for needed, rule in law.after:
-            if needed == RecordType.STATIC_DATA_END:
-                missing = not self.static_data_end
+        for need in law.after:
+            if need.record == RecordType.STATIC_DATA_END:
+                missing = not self.session.static_data_end
             else:
-                missing = not self.seen.get(needed) and bool(LAW[needed].guests & self.guests)
+                missing = not self.session.seen[need.record] and bool(LAW[need.record].guests & self.session.guests)
             if missing:
-                effect = None
-                signal = None
-                if rule == "ORD-03":
-                    effect, signal = (None, SIGSEGV) if _only_pfn_0(record) else (Effect.REFUSED, None)
-                self.report(rule, f"{place.name} before {needed.name}", place, effect=effect, signal=signal)
+                killed = need.signal is not None and _only_pfn_0(record)
+                effect = Effect.REFUSED if need.signal is not None and not killed else None
+                signal = need.signal if killed else None
+                self.report(need.rule, f"{place.name} before {need.record.name}", place, effect=effect, signal=signal)
                 return False
         return True
 
@@ -361,16 +380,16 @@ class Restorer:
             return
         match place.type:
             case RecordType.PAGE_DATA:
-                self.refuse("REC-01", f"{place.length} bytes; at least {PAGE_DATA_HEADER.size}", place)
+                self.session.refuse("REC-01", f"{place.length} bytes; at least {PAGE_DATA_HEADER.size}", place)
             case RecordType.END:
                 self._expect_empty(place)
                 self.rounds.take(record)
-                self.ended, self.end_offset = True, place.offset
+                self.session.course.end_offset = place.offset
                 self._end_after_checkpoints()
             case RecordType.VERIFY:
                 self._expect_empty(place)
                 self.rounds.take(record)
-                self.verifying = True
+                self.session.verifying = True
             case RecordType.CHECKPOINT:
                 self._expect_empty(place)
                 buffered, self._buffered, self._buffered_bytes = self._buffered, [], 0
@@ -383,15 +402,15 @@ class Restorer:
                 self.on_checkpoint(place)
             case RecordType.STATIC_DATA_END:
                 self._expect_empty(place)
-                self.static_data_end = True
+                self._end_of_static_data()
             case RecordType.X86_TSC_INFO:
                 self._tsc_info(record)
             case RecordType.X86_CPUID_POLICY | RecordType.X86_MSR_POLICY:
                 self._policy(record)
             case _:
                 kind.record(record)
-        if self.version < 3 and place.type in _VERSION_3_RECORDS:
-            self.report("REC-107", f"{place.name} in a version {self.version} image", place)
+        if self.session.version < 3 and place.type in _VERSION_3_RECORDS:
+            self.report("REC-107", f"{place.name} in a version {self.session.version} image", place)
             what = f"unknown mandatory record {place.name}, which restorers know from 4.14 on"
             self.report("FRM-05", what, place, until=releases.version_3)
 
@@ -400,7 +419,7 @@ class Restorer:
         if self._last_checkpoint is not None:
             self.report("ORD-19", "CHECKPOINT in a stream that goes on to END, a plain one", self._last_checkpoint)
             self.facts.checkpoints = 0
-            self.spoiled = True
+            self.session.course.end_unknown = True
 
     def _expect_empty(self, place: Place) -> None:
         if place.length:
@@ -409,22 +428,10 @@ class Restorer:
     def _tsc_info(self, record: Record) -> None:
         place = record.place
         if place.length != TSC_INFO.size or record.body is None:
-            self.refuse("REC-101", f"{place.length} bytes; expected {TSC_INFO.size}", place)
+            self.session.refuse("REC-101", f"{place.length} bytes; expected {TSC_INFO.size}", place)
             return
         tsc = TscBody._make(TSC_INFO.unpack(record.body))
-        refusal = None
-        if tsc.mode > 2:
-            since = releases.every_release if tsc.mode > 3 else None  # only mode 3 was ever good
-            refusal = self.report(
-                "REC-102",
-                f"TSC mode {tsc.mode}; Xen knows 0 (default), 1 (always emulate) and 2 (never emulate): "
-                "settscinfo → -EINVAL",
-                place,
-                errno="EINVAL",
-                call="settscinfo",
-                since=since,
-            )
-        self.asked(CallMade("settscinfo", f"mode {tsc.mode}, {tsc.khz} kHz", place, refusal))
+        self.session.ask(SetTscInfo(tsc.mode, tsc.khz, place))
         if tsc.reserved:
             self.report("REC-103", f"the reserved word is {tsc.reserved:#x}", place)
 
@@ -433,31 +440,25 @@ class Restorer:
         cpuid = place.type == RecordType.X86_CPUID_POLICY
         rule, size = ("REC-104", CPUID_LEAF_SIZE) if cpuid else ("REC-105", MSR_ENTRY_SIZE)
         if not place.length or place.length % size:
-            self.refuse(rule, f"{place.length} bytes; expected a multiple of {size}, and at least one", place)
+            self.session.refuse(rule, f"{place.length} bytes; expected a multiple of {size}, and at least one", place)
             return
-        if self.static_data_end:
+        if self.session.static_data_end:
             self.report("ORD-07", f"{place.name} after STATIC_DATA_END: stored and never applied", place)
             return
-        self.policies[place.type] = record.body or b""
-        objection = policy_objection(record.body or b"", cpuid=cpuid)
-        refusal = None
-        if objection:
-            message, errno, at = objection
-            refusal = self.report(
-                "REC-106",
-                f"{message}: set_domain_cpu_policy → -{errno}",
-                place,
-                offset=place.body + at,
-                errno=errno,
-                call="set_domain_cpu_policy",
-            )
-        self.asked(CallMade("set_domain_cpu_policy", f"{place.length // size} entries", place, refusal))
+        self._policies[place.type] = record
+
+    def _end_of_static_data(self) -> None:
+        """`handle_static_data_end`: the CPU policy goes to Xen, all of it in one call."""
+        self.session.static_data_end = True
+        cpuid, msrs = (self._policies.get(kind) for kind in _POLICIES)
+        if cpuid or msrs:
+            self.session.ask(SetCpuPolicy(cpuid, msrs))
 
     def _page_data(self, record: PageData) -> None:
         """The checks of `handle_page_data`, then the guest's."""
         place, words = record.place, record.words
         if record.count < 1:
-            self.refuse("REC-02", "no pfn words; expected at least 1", place)
+            self.session.refuse("REC-02", "no pfn words; expected at least 1", place)
             return
         if (
             len(words) != record.count > MOST_WORDS
@@ -466,14 +467,14 @@ class Restorer:
             self._unread(f"{place.name} of {record.count} pfn words: no more than {MOST_WORDS} are read")
             return
         if len(words) != record.count:
-            self.refuse("REC-03", f"{place.length} bytes are too few for {record.count} pfn words", place)
+            self.session.refuse("REC-03", f"{place.length} bytes are too few for {record.count} pfn words", place)
             return
         assert self.kind is not None
         illegal = words.first_with(ILLEGAL_TYPES) if words.has_illegal_type else -1
         good = self.kind.check_pfns(record, illegal if illegal >= 0 else len(words))
         if illegal >= 0:
             word = words.word(illegal)
-            self.refuse(
+            self.session.refuse(
                 "REC-04",
                 f"pfn {word & ((1 << 52) - 1):#x} (word {illegal}) has type {word >> 60}, which is not defined",
                 place,
@@ -481,11 +482,11 @@ class Restorer:
             )
             return
         if not good:
-            self._spoil(place)
+            self.session.spoil(place)
             return
         expected = _length(words)
         if place.length != expected:
-            self.refuse(
+            self.session.refuse(
                 "REC-05",
                 f"{place.length} bytes; {len(words)} pfn words, {words.data_pages} of them with data, take {expected}",
                 place,
@@ -500,67 +501,70 @@ class Restorer:
             index = words.first_with(frozenset({PageType.XALLOC}))
             self.report("REC-13", f"pfn {words.pfn(index):#x} has type XALLOC", place, pfn=words.pfn(index))
         self.rounds.take(record)
-        self.kind.page_data(record, verifying=self.verifying)
+        self.kind.page_data(record, verifying=self.session.verifying)
         if self.verify is not None:
-            self.verify.record(record, verifying=self.verifying)
-
-    def refuse(self, rule: str, message: str, place: Place, **fields: object) -> None:
-        """Report a record that libxc refuses; nothing of it is used."""
-        self.report(rule, f"{place.name}: {message}", place, **fields)  # type: ignore[arg-type]
-        self._spoil(place)
+            self.verify.record(record, verifying=self.session.verifying)
 
     def _unread(self, why: str) -> None:
         """What no saver writes, libxc may take, and would cost more memory than it is worth."""
-        self.give_up(why)
-        self.spoiled = True
-
-    def give_up(self, why: str) -> None:
-        """The stream cannot be judged from here on; a refusal that came before is certain all the same."""
-        if self.unjudged is None:
-            self.unjudged, self.certain = why, len(self.collector.findings)
-
-    def _spoil(self, place: Place) -> None:
-        """What the end of the restore would do with this record's contents cannot be told any more."""
-        if place.type not in _HARMLESS_IF_REFUSED:
-            self.spoiled = True
+        self.session.give_up(why)
+        self.session.course.end_unknown = True
 
     # -- ends --------------------------------------------------------------------------------------
 
     def damage(self, damage: Damage) -> None:
         """The grammar broke."""
-        self.cut = True
-        step = "headers" if damage.rule.startswith(("HDR", "CON")) else "record"
+        if damage.breach in _END_OF_CHECKPOINTED and self.facts.checkpoints:
+            self.session.course.broke_off = True
+            return  # a checkpointed stream just stops
+        if damage.breach is Breach.LIBXL_RECORD_CUT:
+            self.containers.libxl_cut(damage)
+            return
+        self.session.course.broke_off = True
         if damage.place is not None and damage.place.length > MAX_RECORD:
             return  # FRM-02 has told of the length
-        if damage.rule in _END_OF_CHECKPOINTED and self.facts.checkpoints:
-            return  # a checkpointed stream just stops
-        call = damage.reader
-        if damage.rule.startswith("CON"):
-            call = self.facts.container
-        self.report(damage.rule, damage.message, damage.place, offset=damage.offset, step=step, call=call)
+        rule = RULES[BREACHES[damage.breach]]
+        step = Stage.HEADERS if rule.layer in (Layer.HDR, Layer.CON) else Stage.RECORD
+        self.report(rule.id, damage.message, damage.place, offset=damage.offset, step=step, call=damage.reader)
 
-    def not_judged(self, reason: str) -> None:
-        """A kind of stream that is recognised only."""
-        self.unjudged = reason
+    def trailing(self, offset: int, length: int, content: bytes = b"") -> None:
+        """Bytes after the end, and what they begin with where somebody has looked."""
+        message = f"{length} bytes follow the end of the stream"
+        severity = None
+        if (another := find_stream(content)) is not None:
+            at = offset + another.offset
+            message += (
+                f"; another stream ({another.container}) begins at byte {at} ({at:#x}), which --offset {at} reads"
+            )
+        elif content and not content.strip(b"\0"):
+            message += ", all of them zeros" if len(content) == length else ", the first of them zeros"
+            if not self._has_state:
+                severity = Severity.WARNING
+                message += (
+                    f"; so is the END at {self.session.course.end_offset:#x}, which no state of the guest stands "
+                    "before: from there on the file was never written (a full disk, or a hole in a sparse file)"
+                )
+        rule = "CON-22" if self.facts.container in ("libxl", "xl", "libvirt") else "FRM-09"
+        self.report(rule, message, offset=offset, severity=severity)
 
-    def trailing(self, offset: int, length: int) -> None:
-        """Bytes after the end."""
-        rule = "CON-22" if self.facts.container in ("libxl", "xl") else "FRM-09"
-        self.report(rule, f"{length} bytes follow the end of the stream", offset=offset)
+    @property
+    def _has_state(self) -> bool:
+        """Whether any state of the guest's processors has come."""
+        return any(map(self.session.seen.get, (RecordType.X86_PV_VCPU_BASIC, RecordType.HVM_CONTEXT)))
 
     def unchecked_faults(self) -> None:
         """What changes no verdict: only asked where `complete` had steps to give."""
-        self.containers.finish(self.ended, cut=self.cut)
+        self.containers.finish()
         if self._completed and self.kind is not None:
             self.kind.unchecked_faults()
 
     def complete(self) -> list[Step]:
         """What libxc would do at END; nothing where the stream never got there, or is spoiled."""
-        over = self.ended or self.facts.checkpoints
-        if not over or self.spoiled or self.kind is None or self.unjudged:
+        course = self.session.course
+        over = course.ended or self.facts.checkpoints
+        if not over or self.kind is None or not course.end_can_be_told:
             return []
-        policies = (RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY)
-        if self.version >= 3 and not self.facts.converted and not any(self.seen.get(p) for p in policies):
+        if not self.facts.converted and not any(map(self.session.seen.get, _POLICIES)):
             self.report("ORD-08", "no CPU policy records: the toolstack makes the guest's CPUID anew")
         self._completed = True
         return self.kind.complete()
@@ -579,6 +583,7 @@ def _only_pfn_0(record: Record | PageData) -> bool:
     return not words.has_illegal_type and record.place.length == _length(words) and not words.pfns.any()
 
 
+_POLICIES = (RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY)
 _VERSION_3_RECORDS = frozenset(
     {RecordType.STATIC_DATA_END, RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY},
 )
@@ -593,11 +598,4 @@ _TOLD_BY_LENGTH = frozenset(
         RecordType.SHARED_INFO,
     }
 )
-_HARMLESS_IF_REFUSED = frozenset(
-    {RecordType.X86_TSC_INFO, RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY, RecordType.VERIFY}
-)
-_END_OF_CHECKPOINTED = frozenset({"FRM-01", "FRM-03", "FRM-08"})
-# State that a plain stream carries once, and a checkpointed one with every checkpoint.
-_STATE_RECORDS = frozenset(
-    {RecordType.SHARED_INFO, RecordType.X86_TSC_INFO, RecordType.HVM_CONTEXT, RecordType.HVM_PARAMS}
-)
+_END_OF_CHECKPOINTED = frozenset({Breach.RECORD_HEADER_CUT, Breach.RECORD_CUT, Breach.NO_END, Breach.LIBXL_RECORD_CUT})

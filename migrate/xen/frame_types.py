@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from migrate.guest.pages import UNWRITTEN
 from migrate.rules.extended_cr3 import L3Rule
+from migrate.rules.findings import Link
 from migrate.xen.entries import (
     DISALLOWED,
     DISALLOWED_L1,
@@ -111,11 +112,8 @@ class Refused(Exception):
         self.message = message
         self.pfn = pfn
         self.slot = slot
-        self.chain: list[tuple[str, int, int | None]] = []  # innermost first: (type, pfn, slot)
-        self.target: str | None = None  # what the innermost entry names
-
-
-# (32-bit guest, pae_extended_cr3, frame at or above 4 GiB, vcpu 0 initialised) -> errno, or None for accepted.
+        self.chain: list[Link] = []  # innermost first
+        self.target: Link | None = None  # what the innermost entry names
 
 
 @dataclass(slots=True)
@@ -137,12 +135,17 @@ class Hypervisor:
         the frames, what they hold and where they lie.
     l3_rule:
         the variant of the 4 GiB rule in force.
+    linear_restricted:
+        whether linear page tables are limited to one step; else chains may have any length.
     """
 
-    def __init__(self, guest: PvGuest, placement: Placement, l3_rule: L3Rule) -> None:
+    def __init__(
+        self, guest: PvGuest, placement: Placement, l3_rule: L3Rule, *, linear_restricted: bool = True
+    ) -> None:
         self.guest = guest
         self.placement = placement
         self.l3_rule = l3_rule
+        self.linear_restricted = linear_restricted
         self.extended_cr3 = False
         self.vcpu0_initialised = False
         self.cost = Cost()
@@ -223,7 +226,7 @@ class Hypervisor:
             rule = "HYP-13" if pfn in self._pinned else "HYP-11"
         how = "is mapped writable" if have == WRITABLE else f"is in use as {have}"
         refused = Refused(rule, "EINVAL", f"pfn {pfn:#x} is needed as {want}, but {how}", pfn)
-        refused.target = f"pfn {pfn:#x} ({have})"
+        refused.target = Link(str(have), pfn)
         return refused
 
     def _contents(self, pfn: int) -> tuple[bytes, bool]:
@@ -252,7 +255,7 @@ class Hypervisor:
             elif kind == SEG:
                 self._validate_descriptors(pfn)
         except Refused as refused:
-            refused.chain.append((str(kind), pfn, refused.slot))
+            refused.chain.append(Link(str(kind), pfn, refused.slot))
             refused.slot = None
             raise
 
@@ -316,7 +319,7 @@ class Hypervisor:
             pfn,
             slot,
         )
-        refused.target = f"RW pfn {target:#x} ({kind})"
+        refused.target = Link(str(kind), target, writable=True)
         raise refused
 
     def _foreign(self, pfn: int, slot: int, mfn: int) -> Refused:
@@ -455,7 +458,7 @@ class Hypervisor:
         same = have == kind or (kind in (L2, L2X) and have in (L2, L2X))
         if not same:
             return False
-        if self._linear.get(table, 0) < 0 or self._linear.get(target, 0) > 0:
+        if self.linear_restricted and (self._linear.get(table, 0) < 0 or self._linear.get(target, 0) > 0):
             return False
         self._linear[table] = self._linear.get(table, 0) + 1
         self._linear[target] = self._linear.get(target, 0) - 1

@@ -1,137 +1,48 @@
-"""Xen's checks of an HVM guest's context: of the chain of its entries, and of what is in them.
+"""Xen's walk over an HVM guest's context: which of its faults it meets, in what order, and what it answers.
 
-Sources: hvm_load and _hvm_check_entry (`xen/arch/x86/hvm/save.c`), hvm_load_cpu_ctxt, hvm_load_cpu_xsave_states and
-hvm_load_cpu_msrs (`hvm.c`), lapic_load_hidden (`vlapic.c`), hvm_load_mtrr_msr (`mtrr.c`), vmx_vmcs_restore and
-svm_vmcb_restore, validate_xstate. Nothing here imports numpy or construct: a filter in front of an HVM guest stays
-small.
+Up to Xen 4.18 each entry takes effect as it is read. From 4.19 on all of them are checked first, those with a check of
+their own by that and the others for running past the end alone; then all are loaded. Every objection is told, in the
+order in which Xen would meet them: the first that is certain decides.
+
+What is in the entries is judged by `hvm_cpu`, `hvm_msrs`, `hvm_devices` and `hvm_timers`. Nothing here imports numpy
+or construct: a filter in front of an HVM guest stays small.
+
+Source: hvm_load and _hvm_check_entry (`xen/arch/x86/hvm/save.c`), arch_hvm_check and arch_hvm_load.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
 from migrate.destination import releases
-from migrate.destination.releases import Change
-from migrate.rules.declaring import Effect, Severity
+from migrate.rules.declaring import Severity
+from migrate.xen import hvm_cpu, hvm_devices, hvm_msrs, hvm_timers
+from migrate.xen.hvm_entry import HvmDomain, Loading
+from migrate.xen.hvm_records import EMULATED, RECORDS, About, expected
+from migrate.xen.hvm_xsave import ExtendedStates
+from migrate.xen.objection import Objection
 from streams.hvm_context import HvmEntry, entries
-from streams.wire.cpu_features import set_bits
 from streams.wire.framing import HVM_SAVE_HEADER
-from streams.wire.hvm_names import (
-    CPU_CONTROL,
-    CPU_OLD_LENGTHS,
-    ENTRIES,
-    HVM_MSR,
-    HVM_MSR_HEADER,
-    LAPIC_CONTROL,
-    LAST_SAVE_TYPE,
-    MTRR_CONTROL,
-    PICS,
-    SAVE_MAGIC,
-    SAVE_START,
-    SAVE_VERSION,
-    XSAVE_CONTROL,
-    XSAVE_WORDS_SIZE,
-    CpuControl,
-    HvmMsr,
-    LapicControl,
-    MtrrControl,
-    SaveStart,
-    SaveType,
-    XsaveControl,
-)
-from streams.wire.xstate import XSAVE_AVX_SIZE, XSAVE_LEGACY_SIZE, XState, valid_xcr0
+from streams.wire.hvm_entries import SAVE_HEADER
+from streams.wire.hvm_names import LAST_SAVE_TYPE, PICS, SAVE_MAGIC, SAVE_VERSION, SaveType
 
-if TYPE_CHECKING:
-    from migrate.guest.cpu_policy import Policy
+CALL = "sethvmcontext"
 
-# The forms of entries are known up to the release before this one; a later one may know longer ones.
-FORMS_KNOWN_UNTIL = releases.msr_refusal_enxio
-# Since when Xen looks at these; earlier releases may have, too.
-WIDTHS_CHECKED_SINCE = releases.hvm_widths_checked
-
-PE, ET, PG = 1 << 0, 1 << 4, 1 << 31
-CR0_DEFINED = 0xE005_003F
-# No processor has ever defined the others: Xen gives them to no guest, whatever its policy.
-CR4_DEFINED = 0x1_1BFF_7FFF
-# SCE, LME, LMA, NX, SVME, LMSLE, FFXSE, TCE, MCOMMIT, INTWB, UAIE, AIBRSE.
-EFER_DEFINED = 0x0036_FD01
-EFER_LME, EFER_LMA = 1 << 8, 1 << 10
-FPU_USED = 1 << 0
-
-EVENT_VALID, EVENT_HAS_ERROR = 1 << 31, 1 << 11
-EVENT_RESERVED = 0x7FFF_F000
-EVENT_TYPES = frozenset({0, 2, 3, 4, 5, 6})
-
-APIC_ENABLE, APIC_X2 = 1 << 11, 1 << 10
-MTRRS, MTRR_COUNT = 8, 0xFF
-
-# What a bit of cr4 or EFER needs of the guest's policy; VMX and SVM hang on nested virtualisation besides.
-_CR4_NEEDS: dict[int, tuple[str, ...]] = {
-    0: ("vme",),
-    1: ("vme",),
-    2: ("tsc",),
-    3: ("de",),
-    4: ("pse",),
-    5: ("pae",),
-    6: ("mce", "mca"),
-    7: ("pge",),
-    9: ("fxsr",),
-    10: ("sse",),
-    11: ("umip",),
-    13: ("vmx",),
-    16: ("fsgsbase",),
-    17: ("pcid",),
-    18: ("xsave",),
-    20: ("smep",),
-    21: ("smap",),
-    22: ("pku",),
-    23: ("cet_ss", "cet_ibt"),
-    24: ("pks",),
+_CONTENTS: dict[int, Callable[[Loading], Iterator[Objection]]] = {
+    SaveType.CPU: hvm_cpu.objections,
+    SaveType.PIC: hvm_devices.pic,
+    SaveType.LAPIC: hvm_devices.lapic,
+    SaveType.PCI_LINK: hvm_devices.pci_link,
+    SaveType.PIT: hvm_timers.pit,
+    SaveType.HPET: hvm_timers.hpet,
+    SaveType.MTRR: hvm_devices.mtrr,
+    SaveType.VIRIDIAN_DOMAIN: hvm_devices.viridian_domain,
+    SaveType.VIRIDIAN_VCPU: hvm_devices.viridian_vcpu,
+    SaveType.VMCE_VCPU: hvm_devices.vmce,
 }
-_EFER_NEEDS: dict[int, tuple[str, ...]] = {
-    0: ("syscall",),
-    8: ("lm",),
-    10: ("lm",),
-    11: ("nx",),
-    12: ("svm",),
-    14: ("ffxsr",),
-}
-
-# MSRs that some release saves for an HVM vcpu.
-_HVM_MSRS = frozenset(
-    {
-        0x48,  # SPEC_CTRL
-        0x140,  # MISC_FEATURES_ENABLES
-        0x6A0,  # U_CET
-        0x6A2,  # S_CET
-        *range(0x6A4, 0x6A9),  # PL0_SSP to INTERRUPT_SSP_TABLE
-        0x6E1,  # PKRS
-        0xD90,  # BNDCFGS
-        0xDA0,  # XSS
-        0xC000_0103,  # TSC_AUX
-        0xC001_011F,  # VIRT_SPEC_CTRL
-        *range(0xC001_1019, 0xC001_101C),  # DR1_ADDRESS_MASK to DR3
-        0xC001_1027,  # DR0_ADDRESS_MASK
-    }
-)
-
-
-class Objection(NamedTuple):
-    """One thing about a context that Xen refuses, or that is worth knowing; `offset` counts from the body's start.
-
-    `effect`, `severity`, `since` and `until` are None where the rule's own hold.
-    """
-
-    rule: str
-    message: str
-    offset: int
-    errno: str | None = None
-    vcpu: int | None = None
-    effect: Effect | None = None
-    severity: Severity | None = None
-    since: Change | None = None
-    until: Change | None = None
+"""What Xen looks at in entries, by type; CPU_XSAVE and CPU_MSR need to know what came before them."""
 
 
 def saved_vcpus(body: bytes) -> int:
@@ -139,248 +50,246 @@ def saved_vcpus(body: bytes) -> int:
     return len({entry.instance for entry in entries(body) if entry.typecode == SaveType.CPU})
 
 
-def context_objections(body: bytes, vcpus: int | None = None, policy: Policy | None = None) -> Iterator[Objection]:
-    """All there is to say about a context, in the order in which Xen would meet it.
+def has_emulated_devices(body: bytes) -> bool | None:
+    """Whether the context is an HVM guest's (True) or a PVH guest's; None where it is too short to tell.
 
-    Parameters
-    ----------
-    vcpus:
-        how many vcpus the domain has; None if nobody knows.
-    policy:
-        what the guest was promised of its processor, if the stream says.
+    An HVM guest's saver writes all of PIC, IOAPIC, PIT, RTC, HPET and PMTIMER, a PVH guest's none of them: the
+    majority of these types decides. Types ascend in a genuine context, so without the majority it is a PVH guest's
+    where something comes that would follow them.
     """
-    seen: dict[tuple[int, int], int] = {}
-    strangers: set[int] = set()
-    end = 0
-    last: HvmEntry | None = None
-    for entry in entries(body):
-        problem = _chain(entry, first=last is None)
-        if problem:
-            yield problem
-            return
-        last, end = entry, entry.offset + HVM_SAVE_HEADER.size + entry.length
-        if entry.typecode in (SaveType.HEADER, SaveType.END):
-            continue
-        key = entry.typecode, entry.instance
-        if seen.get(key) == 1:
-            yield Objection("HVM-12", f"{_what(entry)} again: the last one counts", entry.offset)
-        seen[key] = seen.get(key, 0) + 1
-        if _exists(entry, vcpus):
-            yield from _entry(entry, policy)
-        elif entry.instance not in strangers:
-            # What else there is of the same vcpu is no news.
-            strangers.add(entry.instance)
-            yield _stranger(entry, vcpus)
-    if last is None:
-        yield Objection("REC-111", "the first entry is not HEADER", 0, "ENODATA")
-    elif last.typecode != SaveType.END:
-        yield Objection("REC-111", "the last entry is not END", len(body), "ENODATA")
+    found = {entry.typecode for entry in entries(body)}
+    if len(found & EMULATED) * 2 > len(EMULATED):
+        return True
+    return False if any(kind > max(EMULATED) for kind in found if kind in RECORDS) else None
+
+
+def no_context(domain: HvmDomain) -> Objection:
+    """What Xen says where libxc has nothing to hand it."""
+    return Objection("ORD-17", "ENODATA" if domain.has(releases.hvm_errnos) else "EPERM", "no HVM_CONTEXT")
+
+
+def context_objections(body: bytes, domain: HvmDomain) -> Iterator[Objection]:
+    """All there is to say about a context, in the order in which Xen would meet it; linear in its length.
+
+    Offsets count from the start of the body. An empty one libxc itself refuses from 4.14 on.
+    """
+    if not body and domain.has(releases.hvm_context_nonempty):
+        return
+    if not domain.has(releases.hvm_errnos):
+        # Whatever failed, the call's answer was -1.
+        yield from (one if one.errno is None else replace(one, errno="EPERM") for one in _objections(body, domain))
     else:
-        yield from _at_the_end(seen)
-        if end < len(body):
-            yield Objection("HVM-13", f"{len(body) - end} bytes follow END, which nobody reads", end)
+        yield from _objections(body, domain)
 
 
-def _chain(entry: HvmEntry, *, first: bool) -> Objection | None:
-    """REC-111: where hvm_load cannot go on."""
-    at = entry.offset
-    if first:
-        if entry.typecode != SaveType.HEADER or entry.length != ENTRIES[SaveType.HEADER].length or entry.cut:
-            return Objection("REC-111", "the first entry is not HEADER", at, "ENODATA")
-        start = SaveStart._make(SAVE_START.unpack_from(entry.body))
-        where = at + HVM_SAVE_HEADER.size
-        if start.magic != SAVE_MAGIC:
-            return Objection("REC-111", f"magic {start.magic:#x}; expected {SAVE_MAGIC:#x}", where, "EINVAL")
-        if start.version != SAVE_VERSION:
-            return Objection("REC-111", f"version {start.version}; expected {SAVE_VERSION}", where, "EINVAL")
-    elif entry.typecode > LAST_SAVE_TYPE:
-        return Objection("REC-111", f"unknown typecode {entry.typecode}", at, "EINVAL")
-    elif entry.typecode == SaveType.HEADER:
-        return Objection("REC-111", "a second HEADER, which Xen takes for an unknown type", at, "EINVAL")
-    # Xen stops at END without a look at its length.
-    elif entry.cut and entry.typecode != SaveType.END:
-        return Objection("REC-111", f"{entry.name} of {entry.length} bytes runs past the end", at, "ENODATA")
+def _objections(body: bytes, domain: HvmDomain) -> Iterator[Objection]:
+    walk = _Walk(body, domain)
+    if walk.two_phases:
+        yield from walk.check()
+    yield from walk.load()
+
+
+# -- the chain --------------------------------------------------------------------------------------
+
+
+def _header(body: bytes) -> Objection | None:
+    """arch_hvm_check (arch_hvm_load before 4.19): the entry that has to be the first."""
+    first = next(entries(body), None)
+    size = SAVE_HEADER.size
+    if first is None or first.typecode != SaveType.HEADER:
+        what = "there is no entry" if first is None else f"the first entry is {first.name}"
+        return Objection("REC-111", "ENODATA", f"{what}; expected HEADER", offset=0, entry=0)
+    if first.length != size or first.cut:
+        message = f"entry 0, HEADER: {first.length} bytes, {len(first.body)} of them there; expected {size}"
+        return Objection("REC-111", "ENODATA", message, offset=0, entry=0)
+    start = SAVE_HEADER.read(first.body)
+    for field, value, wanted in (("magic", start.magic, SAVE_MAGIC), ("version", start.version, SAVE_VERSION)):
+        if value != wanted:
+            message = f"entry 0, HEADER: {field} {value:#x}; expected {wanted:#x}"
+            at = HVM_SAVE_HEADER.size + SAVE_HEADER.offset(field)
+            return Objection("REC-111", "EINVAL", message, offset=at, entry=0)
     return None
 
 
-def _what(entry: HvmEntry) -> str:
-    known = ENTRIES[entry.typecode]
-    return f"{entry.name} of vcpu {entry.instance}" if known.per_vcpu else f"{entry.name} {entry.instance}"
-
-
-def _exists(entry: HvmEntry, vcpus: int | None) -> bool:
-    """Whether the domain has what an entry is about."""
-    if entry.typecode == SaveType.PIC:
-        return entry.instance < PICS
-    return vcpus is None or entry.instance < vcpus or not ENTRIES[entry.typecode].per_vcpu
-
-
-def _stranger(entry: HvmEntry, vcpus: int | None) -> Objection:
-    """HVM-02."""
-    if entry.typecode == SaveType.PIC:
-        return Objection("HVM-02", f"{_what(entry)}; there are {PICS}", entry.offset, "EINVAL")
-    have = "the domain has 1 vcpu" if vcpus == 1 else f"the domain has {vcpus} vcpus"
-    return Objection("HVM-02", f"{_what(entry)}; {have}", entry.offset, "EINVAL", entry.instance)
-
-
-def _entry(entry: HvmEntry, policy: Policy | None) -> Iterator[Objection]:
-    """What one entry's own handler has to say."""
-    problem = _length(entry)
-    if problem:
-        yield from problem
-        return
-    match entry.typecode:
-        case SaveType.CPU:
-            yield from _cpu(entry, policy)
-        case SaveType.CPU_XSAVE:
-            yield from _xsave(entry, policy)
-        case SaveType.CPU_MSR:
-            yield from _msrs(entry)
-        case SaveType.LAPIC:
-            lapic = LapicControl._make(LAPIC_CONTROL.unpack_from(entry.body.ljust(LAPIC_CONTROL.size, b"\0")))
-            if lapic.apic_base & (APIC_ENABLE | APIC_X2) == APIC_X2:
-                message = f"APIC base {lapic.apic_base:#x}: x2APIC mode without the APIC enabled"
-                yield _objection(entry, "HVM-08", message)
-        case SaveType.MTRR:
-            count = MtrrControl._make(MTRR_CONTROL.unpack_from(entry.body)).cap & MTRR_COUNT
-            if count > MTRRS:
-                yield _objection(entry, "HVM-09", f"{count} variable MTRRs; at most {MTRRS}")
-
-
-def _objection(entry: HvmEntry, rule: str, message: str, errno: str = "EINVAL") -> Objection:
-    """An objection to an entry of a vcpu."""
-    return Objection(rule, f"vcpu {entry.instance}: {message}", entry.offset, errno, entry.instance)
-
-
-def _length(entry: HvmEntry) -> tuple[Objection, ...]:
-    """HVM-01: _hvm_check_entry, and the same for entries that say themselves how long they are."""
-    known = ENTRIES[entry.typecode]
-    length = entry.length
-    if length == known.length or (known.shorter and length < known.length) or (known.longer and length > known.length):
-        return ()
-    bound = "at most " if known.shorter else "at least " if known.longer else "expected "
-    found = Objection(
-        "HVM-01",
-        f"{_what(entry)} has {length} bytes; {bound}{known.length}",
-        entry.offset,
-        "EINVAL",
-        entry.instance if known.per_vcpu else None,
-    )
-    if not known.shorter:
-        return (found,)
-    # The last field may be one that this release does not know, but its successors do.
-    later = found._replace(effect=Effect.HOST, severity=Severity.WARNING, since=FORMS_KNOWN_UNTIL)
-    return found._replace(until=FORMS_KNOWN_UNTIL), later
-
-
-def _cpu(entry: HvmEntry, policy: Policy | None) -> Iterator[Objection]:
-    """HVM-04 and HVM-05: hvm_load_cpu_ctxt, and the pending event in vmx_vmcs_restore and svm_vmcb_restore."""
-    cpu = CpuControl._make(CPU_CONTROL.unpack_from(entry.body.ljust(CPU_CONTROL.size, b"\0")))
-    wrong = []
-    if cpu.cr0 & ~CR0_DEFINED or not cpu.cr0 & ET or cpu.cr0 & (PE | PG) == PG:
-        wrong.append(f"cr0 {cpu.cr0:#x}")
-    if cpu.cr4 & ~CR4_DEFINED:
-        wrong.append(f"cr4 {cpu.cr4:#x}")
-    long_mode = cpu.efer & EFER_LME and cpu.cr0 & PG
-    if cpu.efer & ~EFER_DEFINED or (cpu.efer & EFER_LMA and not long_mode):
-        wrong.append(f"EFER {cpu.efer:#x} with cr0 {cpu.cr0:#x}")
-    if entry.length == ENTRIES[SaveType.CPU].length and (cpu.flags & ~FPU_USED or cpu.pad):
-        wrong.append(f"flags {cpu.flags:#x}, reserved word {cpu.pad:#x}")
-    if entry.length > CPU_OLD_LENGTHS[0] and _impossible_event(cpu):
-        wrong.append(f"pending event {cpu.pending_event:#x}, error code {cpu.error_code:#x}")
-    if wrong:
-        yield _objection(entry, "HVM-04", "; ".join(wrong))
-        return
-    if cpu.cr3 >> 52 or (entry.length > CPU_OLD_LENGTHS[0] and cpu.tsc_aux >> 32):
-        message = f"cr3 {cpu.cr3:#x}, TSC_AUX {cpu.tsc_aux:#x}: more bits than there are"
-        yield _objection(entry, "HVM-04", message)._replace(since=WIDTHS_CHECKED_SINCE)
-    if policy is not None:
-        yield from _beyond_policy(entry, cpu, policy)
-
-
-def _impossible_event(cpu: CpuControl) -> bool:
-    event = cpu.pending_event
-    if not event & EVENT_VALID:
-        return False
-    wide_error = event & EVENT_HAS_ERROR and cpu.error_code >> 16
-    return bool(event >> 8 & 7 not in EVENT_TYPES or event & EVENT_RESERVED or wide_error)
-
-
-def _beyond_policy(entry: HvmEntry, cpu: CpuControl, policy: Policy) -> Iterator[Objection]:
-    """HVM-05: what is switched on, and not promised."""
-    for name, value, needs in (("cr4", cpu.cr4, _CR4_NEEDS), ("EFER", cpu.efer, _EFER_NEEDS)):
-        for bit in set_bits(value):
-            if bit in needs and not any(policy.has(feature) for feature in needs[bit]):
-                message = f"{name} {value:#x} uses {' or '.join(needs[bit])}, which the guest's CPU policy lacks"
-                yield _objection(entry, "HVM-05", message)
-
-
-def _xsave(entry: HvmEntry, policy: Policy | None) -> Iterator[Objection]:
-    """HVM-05, HVM-06 and HVM-07: validate_xstate, then the size of the area."""
-    state = XsaveControl._make(XSAVE_CONTROL.unpack_from(entry.body))
-    xcr0, accum = state.xcr0, state.xcr0_accum
-    what = f"xcr0 {xcr0:#x}, xcr0_accum {accum:#x}"
-    if state.xstate_bv & ~accum or xcr0 & ~accum or not valid_xcr0(xcr0) or not valid_xcr0(accum):
-        message = f"{what}, xstate_bv {state.xstate_bv:#x}: not a state a CPU can have"
-        yield _objection(entry, "HVM-06", message)
-    elif state.xcomp_bv:
-        yield _objection(entry, "HVM-06", f"xcomp_bv {state.xcomp_bv:#x}: compressed", "EOPNOTSUPP")
-    elif any(state.reserved):
-        yield _objection(entry, "HVM-06", "reserved bytes of the XSAVE header are not zero", "EIO")
+def _unknown(entry: HvmEntry, number: int) -> Objection | None:
+    """An entry of a type that nothing loads; HEADER is read before the walk begins, and only there."""
+    if entry.typecode > LAST_SAVE_TYPE:
+        message = f"entry {number}: unknown typecode {entry.typecode}; the last one known is {LAST_SAVE_TYPE}"
+    elif entry.typecode == SaveType.HEADER and number:
+        message = f"entry {number}: a second HEADER, which Xen takes for an unknown type"
     else:
-        if policy is not None and accum & ~policy.xcr0:
-            yield _objection(entry, "HVM-05", f"{what}; the guest's CPU policy has {policy.xcr0:#x}")
-        yield from _xsave_size(entry, accum, what, policy)
+        return None
+    return Objection("REC-111", "EINVAL", message, offset=entry.offset, entry=number)
 
 
-def _xsave_size(entry: HvmEntry, accum: int, what: str, policy: Policy | None) -> Iterator[Objection]:
-    plain = accum & ~(XState.X87 | XState.SSE)
-    everywhere = plain in (0, XState.AVX)
-    if everywhere:
-        size: int | None = XSAVE_AVX_SIZE if plain else XSAVE_LEGACY_SIZE
-    else:
-        size = policy.xsave_size(accum) if policy is not None else None
-    if size is None:
-        return
-    expected = XSAVE_WORDS_SIZE + size
-    if entry.length < expected:
-        errno = "EINVAL"
-    elif any(entry.body[expected:]):
-        errno = "EOPNOTSUPP"
-    else:
-        return
-    found = _objection(entry, "HVM-07", f"{what}: {entry.length} bytes of XSAVE state; expected {expected}", errno)
-    yield found if everywhere else found._replace(effect=Effect.HOST, severity=Severity.WARNING)
+def _no_end(last: HvmEntry | None, number: int, body: bytes) -> Objection | None:
+    """Whether the chain stops without END; an entry that is cut has been told of."""
+    if last is not None and (last.typecode == SaveType.END or last.cut):
+        return None
+    return Objection("REC-111", "ENODATA", f"the context ends after {number} entries without END", offset=len(body))
 
 
-def _msrs(entry: HvmEntry) -> Iterator[Objection]:
-    """HVM-10 and HVM-11: hvm_load_cpu_msrs."""
-    (count,) = HVM_MSR_HEADER.unpack_from(entry.body)
-    expected = HVM_MSR_HEADER.size + count * HVM_MSR.size
-    if entry.length != expected:
-        message = f"{entry.length} bytes of MSRs; {count} of them take {expected}"
-        yield _objection(entry, "HVM-10", message, "EOPNOTSUPP")
-        return
-    unknown: tuple[int, HvmMsr | None] = 0, None
-    for msr in map(HvmMsr._make, HVM_MSR.iter_unpack(memoryview(entry.body)[HVM_MSR_HEADER.size :])):
-        if msr.reserved:
-            message = f"the reserved word of MSR {msr.index:#x} is not zero"
-            yield _objection(entry, "HVM-10", message, "EOPNOTSUPP")
-            return
-        if msr.index not in _HVM_MSRS:
-            unknown = unknown[0] + 1, unknown[1] or msr
-    count, first = unknown
-    if first is not None:
-        others = f", and {count - 1} more" if count > 1 else ""
-        message = f"MSR {first.index:#x} = {first.value:#x} is none that Xen saves{others}"
-        yield _objection(entry, "HVM-11", message, "ENXIO")
+def _too_long(one: Loading, errno: str) -> Objection:
+    left = len(one.body)
+    return one.refused("REC-111", f"{one.entry.length} bytes, of which the context has {left}", errno)
 
 
-def _at_the_end(seen: Iterable[tuple[int, int]]) -> Iterator[Objection]:
-    """HVM-03: vcpus without a CPU entry stay down."""
-    running = {instance for typecode, instance in seen if typecode == SaveType.CPU}
-    if not running:
-        yield Objection("HVM-03", "no CPU entry at all: the guest comes back without a running vcpu", 0)
-    elif 0 not in running:
-        message = f"no CPU entry for vcpu 0: it stays down; running: {', '.join(map(str, sorted(running)[:8]))}"
-        yield Objection("HVM-03", message, 0, vcpu=0, severity=Severity.WARNING)
+# -- one entry --------------------------------------------------------------------------------------
+
+
+def _problem(one: Loading, *, lacks_devices: bool) -> Objection | None:
+    """What an entry's handler has against it before it looks inside: the device, the instance, the length."""
+    entry, record = one.entry, one.expected.record
+    instance, vcpus = entry.instance, one.domain.vcpus
+    if lacks_devices and record.emulated:
+        return one.refused("HVM-15", "a PVH guest has no such device", "ENODEV")
+    if record.about is About.PIC and instance >= PICS:
+        return one.refused("HVM-02", f"instance {instance}; there are {PICS}", "ENOENT")
+    if record.about is About.VCPU and vcpus is not None and instance >= vcpus:
+        return one.refused("HVM-02", f"the domain has {vcpus} vcpu{'s' * (vcpus != 1)}")
+    if entry.cut and record.says_its_length:
+        return _too_long(one, "ENODATA")
+    if entry.length not in one.expected.form.lengths:
+        message = f"{entry.length} bytes; {one.expected.form.bound} in {one.domain.release}"
+        return one.refused("HVM-01", message, one.expected.length_errno)
+    return _too_long(one, one.expected.length_errno) if entry.cut else None
+
+
+def _remarks(one: Loading) -> Iterator[Objection]:
+    """What Xen passes over in an entry of any type."""
+    entry, record = one.entry, one.expected.record
+    if entry.instance and record.about is About.DOMAIN:
+        what = f"Xen does not look at the instance, {entry.instance}; it saves 0"
+        yield one.noted("HVM-24", what, severity=Severity.INFO)
+    if not (record.says_its_length or record.was_a_form(entry.length)):
+        what = f"{entry.length} bytes, which no release writes: Xen reads zeros for what lacks"
+        yield one.noted("HVM-24", what, severity=Severity.INFO)
+
+
+# -- loading ----------------------------------------------------------------------------------------
+
+
+class _Seen(NamedTuple):
+    """Which (type, instance) pairs came: a bit each, for a stream may have any number of entries."""
+
+    once: bytearray
+    twice: bytearray
+
+    @classmethod
+    def none(cls) -> _Seen:
+        size = (LAST_SAVE_TYPE + 1) << 13
+        return cls(bytearray(size), bytearray(size))
+
+    def again(self, kind: int, instance: int) -> bool:
+        """Whether this is the second of its kind; the third is no news."""
+        at, bit = kind << 13 | instance >> 3, 1 << (instance & 7)
+        if not self.once[at] & bit:
+            self.once[at] |= bit
+            return False
+        if self.twice[at] & bit:
+            return False
+        self.twice[at] |= bit
+        return True
+
+
+class _Walk:
+    """hvm_load over one context."""
+
+    def __init__(self, body: bytes, domain: HvmDomain) -> None:
+        self.body = body
+        self.domain = domain
+        self.two_phases = domain.has(releases.hvm_two_phases)
+        self.expected = expected(domain.release)
+        self.lacks_devices = domain.emulated is False and domain.has(releases.hvm_devices_checked)
+        self.seen = _Seen.none()
+        self.strangers: set[int] = set()  # vcpus that the domain does not have
+        self.running: set[int] = set()
+        self.extended = ExtendedStates()
+
+    def check(self) -> Iterator[Objection]:
+        """The first phase: the chain, and what has a check of its own."""
+        if problem := _header(self.body):
+            yield problem
+        last, number = None, 0
+        for number, entry in enumerate(entries(self.body), 1):
+            last = entry
+            if entry.typecode == SaveType.END:
+                break
+            if problem := _unknown(entry, number - 1):
+                yield problem
+                return
+            one = Loading(entry, number - 1, self.domain, self.expected[entry.typecode])
+            if one.expected.checked:
+                yield from self._handle(one)
+            elif entry.cut and entry.typecode != SaveType.HEADER:
+                yield _too_long(one, "ENODATA")
+        if problem := _no_end(last, number, self.body):
+            yield problem
+
+    def load(self) -> Iterator[Objection]:
+        """The second phase, or the only one; what the first has told of is not told again."""
+        only = not self.two_phases
+        if only and (problem := _header(self.body)):
+            yield problem
+        last, number = None, 0
+        for number, entry in enumerate(entries(self.body), 1):
+            last = entry
+            if entry.typecode == SaveType.END:
+                break
+            if problem := _unknown(entry, number - 1):
+                if only:
+                    yield problem
+                return
+            one = Loading(entry, number - 1, self.domain, self.expected[entry.typecode])
+            if entry.typecode == SaveType.CPU:
+                self.running.add(entry.instance)
+            if not (entry.typecode == SaveType.HEADER or one.expected.checked or (entry.cut and not only)):
+                yield from self._handle(one)
+        if only and (problem := _no_end(last, number, self.body)):
+            yield problem
+        if last is not None and last.typecode == SaveType.END:
+            yield from self._at_the_end(last)
+
+    def _handle(self, one: Loading) -> Iterator[Objection]:
+        """What an entry's handler says."""
+        kind, instance = one.entry.typecode, one.entry.instance
+        problem = _problem(one, lacks_devices=self.lacks_devices)
+        if problem is None:
+            if self.seen.again(kind, 0 if one.expected.record.about is About.DOMAIN else instance):
+                yield one.noted("HVM-12", "another one like it: the last one counts")
+            yield from _remarks(one)
+            contents = _CONTENTS.get(kind)
+            if contents:
+                yield from contents(one)
+            yield from self._together(one)
+        elif problem.rule != "HVM-02" or problem.vcpu is None:
+            yield problem
+        elif instance not in self.strangers:
+            # What else there is of the same vcpu is no news.
+            self.strangers.add(instance)
+            yield problem
+
+    def _together(self, one: Loading) -> Iterator[Objection]:
+        """What hangs on other entries of the same vcpu, too."""
+        match one.entry.typecode:
+            case SaveType.CPU:
+                self.extended.cpu(one)
+            case SaveType.CPU_XSAVE:
+                yield from self.extended.xsave(one)
+            case SaveType.CPU_MSR:
+                yield from hvm_msrs.objections(one, self.extended.components(one.entry.instance))
+
+    def _at_the_end(self, end: HvmEntry) -> Iterator[Objection]:
+        """What nobody checks."""
+        yield from self.extended.lost()
+        if not self.running:
+            message = "no CPU entry at all: the guest comes back without a running vcpu"
+            yield Objection("HVM-03", None, message, offset=0)
+        elif 0 not in self.running:
+            running = ", ".join(map(str, sorted(self.running)[:8]))
+            message = f"no CPU entry for vcpu 0: it stays down; running: {running}"
+            yield Objection("HVM-03", None, message, offset=0, vcpu=0, severity=Severity.WARNING)
+        rest = end.offset + HVM_SAVE_HEADER.size
+        if rest < len(self.body):
+            message = f"{len(self.body) - rest} bytes follow END, which nobody reads"
+            yield Objection("HVM-13", None, message, offset=rest)

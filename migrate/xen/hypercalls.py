@@ -1,42 +1,116 @@
-"""What libxc asks Xen for at END, as values: the program that the hypervisor model runs."""
+"""What libxc asks Xen for, as values: the program that the hypervisor model runs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from migrate.rules.findings import Finding
-    from streams.records import Place
+    from migrate.xen.hvm_guest import HvmGuest
+    from streams.records import Place, Record
 
 PIN_BATCH = 1024  # MAX_PIN_BATCH of libxc
 
 
-@dataclass(frozen=True, slots=True)
-class CallMade:
-    """A hypercall made while a record was read; it fails if there is a finding."""
+class Call:
+    """A hypercall, or what takes the place of one; `call` is its name.
 
-    call: str
-    detail: str
+    `about` and `request` are for those that may come again and again: what they are about, and what is asked of it.
+    """
+
+    __slots__ = ()
+    call: ClassVar[str]
+
+    @property
+    def about(self) -> object:
+        """What is set, where there are several such things."""
+        return None
+
+    @property
+    def request(self) -> object:
+        """What Xen's answer hangs on."""
+        return self
+
+
+# -- while records are read -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SetAddressSize(Call):
+    """XEN_DOMCTL_set_address_size: the domain becomes one of 32 bits."""
+
+    call = "set_address_size"
+    bits: int
     place: Place
-    finding: Finding | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class SetCpuPolicy(Call):
+    """XEN_DOMCTL_set_cpu_policy with the leaves and MSRs of the last records of each kind; None where none came."""
+
+    call = "set_cpu_policy"
+    cpuid: Record | None
+    msrs: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class SetTscInfo(Call):
+    """XEN_DOMCTL_settscinfo."""
+
+    call = "settscinfo"
+    mode: int
+    khz: int
+    place: Place
+
+    @property
+    def request(self) -> object:
+        """The mode alone can be refused."""
+        return self.mode
+
+
+@dataclass(frozen=True, slots=True)
+class SetHvmParam(Call):
+    """HVMOP_set_param; `offset` is that of the pair in the stream, `index` as it is there."""
+
+    call = "hvm_set_param"
+    index: int
+    value: int
+    place: Place
+    offset: int
+    guest: HvmGuest = field(compare=False, repr=False)
+
+    @property
+    def about(self) -> object:
+        """Which parameter."""
+        return self.index
+
+    @property
+    def request(self) -> object:
+        """Its value."""
+        return self.value
+
+
+# -- at END ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(Call):
     """A check of libxc's own that fails at this point of the restore."""
 
+    call = "libxc"
     finding: Finding
 
 
 @dataclass(frozen=True, slots=True)
-class SetContext:
+class SetContext(Call):
     """XEN_DOMCTL_setvcpucontext, the frames in it named by pfn.
 
     `root` is the page table under cr3, `user_root` the one under cr1 (64-bit), None where libxc refused it;
     `user_mfn` is a cr1 that libxc passes on unconverted.
     """
 
+    call = "setvcpucontext"
     vcpu: int
     content: bytes
     gdt: tuple[int, ...]
@@ -47,27 +121,30 @@ class SetContext:
 
 
 @dataclass(frozen=True, slots=True)
-class SetExtended:
+class SetExtended(Call):
     """XEN_DOMCTL_set_ext_vcpucontext."""
 
+    call = "set_ext_vcpucontext"
     vcpu: int
     content: bytes
     place: Place
 
 
 @dataclass(frozen=True, slots=True)
-class SetXsave:
+class SetXsave(Call):
     """XEN_DOMCTL_setvcpuextstate."""
 
+    call = "setvcpuextstate"
     vcpu: int
     content: bytes
     place: Place
 
 
 @dataclass(frozen=True, slots=True)
-class SetMsrs:
+class SetMsrs(Call):
     """XEN_DOMCTL_set_vcpu_msrs."""
 
+    call = "set_vcpu_msrs"
     vcpu: int
     content: bytes
     place: Place
@@ -79,20 +156,28 @@ class Pin(NamedTuple):
     pfn: int
     level: int
 
+    @property
+    def call(self) -> str:
+        """The hypercall that the batch is."""
+        return "mmuext_op"
+
 
 @dataclass(frozen=True, slots=True)
-class MapP2m:
+class MapP2m(Call):
     """The guest's p2m pages are mapped writable, to be rewritten."""
 
+    call = "mmap"
     frames: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class SetHvmContext:
+class SetHvmContext(Call):
     """XEN_DOMCTL_sethvmcontext."""
 
+    call = "sethvmcontext"
     content: bytes | None
     place: Place | None
+    guest: HvmGuest = field(compare=False, repr=False)
 
 
-Step = CallMade | Refusal | SetContext | SetExtended | SetXsave | SetMsrs | Pin | MapP2m | SetHvmContext
+Step = Call | Pin

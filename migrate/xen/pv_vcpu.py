@@ -8,12 +8,14 @@ Sources: `arch_set_info_guest` (`xen/arch/x86/domain.c`), `XEN_DOMCTL_set_ext_vc
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from migrate.destination import releases
+from migrate.rules.declaring import Severity
+from migrate.xen import guest_msrs, machine_checks
+from migrate.xen.objection import Objection
 from streams.wire.framing import PAGE_SIZE
 from streams.wire.vcpu import (
     CONTEXT,
@@ -33,25 +35,14 @@ from streams.wire.xstate import XSAVE_AVX_SIZE, XSAVE_LEGACY_SIZE, XState, valid
 
 if TYPE_CHECKING:
     from migrate.destination.releases import Release
+    from migrate.xen.cpu_policy import Processor
 
 EFLAGS_VM = 1 << 17
 # Xen's own part of a 64-bit guest's address space; the guest may use what lies outside.
 XEN_BASE = 0xFFFF_8000_0000_0000
 XEN_END = 0xFFFF_8800_0000_0000
 LOW_HALF_END = 1 << 47
-
-
-@dataclass(frozen=True, slots=True)
-class Objection:
-    """One field that Xen refuses; `certain` is false where only the destination host can tell.
-
-    No errno: Xen takes it, and the guest comes back wrong.
-    """
-
-    rule: str
-    errno: str
-    message: str
-    certain: bool = True
+HIGH_REGISTERS = tuple(f"r{number}" for number in range(8, 16))
 
 
 def canonical(address: int) -> bool:
@@ -60,7 +51,7 @@ def canonical(address: int) -> bool:
 
 
 def context_objections(content: bytes, width: int, vcpu: int, target: Release) -> Iterator[Objection]:
-    """REC-60 to REC-66: the checks of setvcpucontext before the first page type.
+    """REC-60 to REC-66 and HYP-28: the checks of setvcpucontext before the first page type.
 
     Parameters
     ----------
@@ -86,6 +77,10 @@ def context_objections(content: bytes, width: int, vcpu: int, target: Release) -
         yield Objection("REC-60", "EINVAL", f"vm_assist {assist:#x} has bits outside {VM_ASSIST_VALID[width]:#x}")
     if width == 8 and not flags & ContextFlag.IN_KERNEL and not int(context["ctrlreg"][1]):
         yield Objection("REC-65", "EINVAL", f"vcpu {vcpu} was in user mode, but has no user page table")
+    if width == 8 and target.has(releases.r8_to_r15_lost):
+        lost = [name for name in HIGH_REGISTERS if int(context["user_regs"][name])]
+        if lost:
+            yield Objection("HYP-28", None, f"vcpu {vcpu} loses what it has in {', '.join(lost)}: Xen leaves them 0")
 
 
 def _addresses(context: Any) -> Iterator[Objection]:
@@ -119,13 +114,17 @@ def _addresses(context: Any) -> Iterator[Objection]:
         yield Objection("REC-64", "EINVAL", f"the handler of trap {trap}, {address:#x}, is not canonical")
 
 
-def extended_objections(content: bytes, vcpu: int, vcpus: int) -> Iterator[Objection]:
-    """REC-70 to REC-74: set_ext_vcpucontext. Xen reads zeros for what a shorter content lacks.
+def extended_objections(
+    content: bytes, vcpu: int, vcpus: int, release: Release, intel: bool | None = None
+) -> Iterator[Objection]:
+    """REC-70 to REC-75: set_ext_vcpucontext. Xen reads zeros for what a shorter content lacks.
 
     Parameters
     ----------
     vcpus:
         how many vcpus the domain has.
+    intel:
+        whether the host's processors are Intel's; None where that is not known.
     """
     size = EXTENDED.sizeof()
     fields = view(EXTENDED, content[:size].ljust(size, b"\0"))
@@ -134,26 +133,31 @@ def extended_objections(content: bytes, vcpu: int, vcpus: int) -> Iterator[Objec
         yield Objection("REC-70", "ESRCH", f"vcpu {vcpu}: the extended state is for vcpu {inner}; there are {vcpus}")
         return
     if inner != vcpu:
-        yield Objection("REC-71", "", f"vcpu {vcpu}: the extended state is for vcpu {inner}, which gets it")
+        yield Objection("REC-71", None, f"vcpu {vcpu}: the extended state is for vcpu {inner}, which gets it")
     if len(content) < min(length, EXTENDED.sizeof()):
-        yield Objection("REC-75", "", f"vcpu {vcpu}: {len(content)} bytes of {length}; Xen reads zeros for the rest")
+        yield Objection("REC-75", None, f"vcpu {vcpu}: {len(content)} bytes of {length}; Xen reads zeros for the rest")
     if length < MIN_EXTENDED_SIZE:
         yield Objection("REC-72", "EINVAL", f"vcpu {vcpu}: extended state of size {length}; at least 32")
         return
     for name in ("syscall32_callback_eip", "sysenter_callback_eip"):
         if not canonical(int(fields[name])):
             yield Objection("REC-73", "EINVAL", f"vcpu {vcpu}: {name} {int(fields[name]):#x} is not canonical")
-    caps = int(fields["mcg_cap"])
-    vmce_end = offset_of(EXTENDED, "mcg_cap") + 8
-    if length >= vmce_end and caps & ~_USUAL_MCG_CAP:
-        yield Objection("REC-74", "EINVAL", f"vcpu {vcpu}: machine check capabilities {caps:#x}", certain=False)
+    if length >= offset_of(EXTENDED, "mcg_cap") + 8:
+        yield from _machine_checks(int(fields["mcg_cap"]), vcpu, release, intel)
 
 
-# Bank count, CTL_P, CMCI_P, TES_P, SER_P, LMCE_P: what one host or another offers a guest.
-_USUAL_MCG_CAP = 0xFF | 1 << 8
+def _machine_checks(caps: int, vcpu: int, release: Release, intel: bool | None) -> Iterator[Objection]:
+    """REC-74."""
+    answer, errno = machine_checks.taken(caps, release, intel), machine_checks.errno(release)
+    what = f"vcpu {vcpu}: machine check capabilities {caps:#x}"
+    if answer is False:
+        yield Objection("REC-74", errno, f"{what}, which {'no host has' if intel is None else 'this host lacks'}")
+    elif answer is None:
+        message = f"{what}, as hosts with processors of Intel have them, and no others"
+        yield Objection("REC-74", errno, message, certain=False, severity=Severity.INFO)
 
 
-def xsave_objections(content: bytes, vcpu: int) -> Iterator[Objection]:
+def xsave_objections(content: bytes, vcpu: int, release: Release, cpu: Processor) -> Iterator[Objection]:
     """REC-80 to REC-85: setvcpuextstate and validate_xstate, in their order."""
     words = view(XSAVE_WORDS, content)
     xcr0, accum = int(words["xcr0"]), int(words["xcr0_accum"])
@@ -167,8 +171,15 @@ def xsave_objections(content: bytes, vcpu: int) -> Iterator[Objection]:
         return
     header = view(XSAVE_HEADER, content)
     bv = int(header["xstate_bv"])
-    if bv & ~accum or xcr0 & ~accum or not valid_xcr0(xcr0) or not valid_xcr0(accum):
+    tiles = release.has(releases.amx_pair_checked)
+    if bv & ~accum or xcr0 & ~accum or not all(valid_xcr0(mask, tiles=tiles) for mask in (xcr0, accum)):
         yield Objection("REC-83", "EINVAL", f"{what}, xstate_bv {bv:#x}: not a state a CPU can have")
+        return
+    if release.has(releases.xcr0_by_policy) and cpu.has_components(accum) is False:
+        yield Objection("REC-83", "EINVAL", f"{what}; the guest can have {cpu.most.xcr0:#x} at most")
+        return
+    if release.has(releases.xcr0_without_hvm_bits) and accum & _HVM_COMPONENTS:
+        yield Objection("REC-83", "EINVAL", f"{what}; no PV guest can have {accum & _HVM_COMPONENTS:#x}")
         return
     if int(header["xcomp_bv"]):
         yield Objection("REC-84", "EOPNOTSUPP", f"vcpu {vcpu}: xcomp_bv {int(header['xcomp_bv']):#x}: compressed")
@@ -176,18 +187,34 @@ def xsave_objections(content: bytes, vcpu: int) -> Iterator[Objection]:
     if any(bytes(header["reserved"])):
         yield Objection("REC-85", "EIO", f"vcpu {vcpu}: reserved bytes of the XSAVE header are not zero")
         return
+    yield from _xsave_size(len(content), accum, what, release, cpu)
+
+
+def _xsave_size(size: int, accum: int, what: str, release: Release, cpu: Processor) -> Iterator[Objection]:
+    """REC-80 and REC-82: the size of the components, of which those up to AVX lie in the same place on every CPU."""
     plain = accum & ~(XState.X87 | XState.SSE)
-    if not plain or plain == XState.AVX:
-        expected = XSAVE_MIN_SIZE + (XSAVE_AVX_SIZE if plain else XSAVE_LEGACY_SIZE)
-        if len(content) != expected:
-            yield Objection("REC-82", "EINVAL", f"{what}: {len(content)} bytes; expected {expected}")
-    elif len(content) < XSAVE_MIN_SIZE + XSAVE_AVX_SIZE:
-        yield Objection("REC-82", "EINVAL", f"{what}: {len(content)} bytes are too few")
-    else:
+    everywhere = plain in (0, XState.AVX)
+    area = (XSAVE_AVX_SIZE if plain else XSAVE_LEGACY_SIZE) if everywhere else cpu.promised.xsave_size(accum)
+    exact = release.has(releases.xsave_size_exact)
+    if area is None:
+        if exact and size < XSAVE_MIN_SIZE + XSAVE_AVX_SIZE:
+            yield Objection("REC-82", "EINVAL", f"{what}: {size} bytes are too few")
+        else:
+            yield Objection("REC-80", "EINVAL", what, certain=False)
+        return
+    expected = XSAVE_MIN_SIZE + area
+    if size > expected or (exact and size < expected):
+        message = f"{what}: {size} bytes; expected {expected}"
+        # Where the later components lie a host may see otherwise.
+        yield Objection("REC-82" if everywhere else "REC-80", "EINVAL", message, certain=everywhere)
+    elif not everywhere and not cpu.has_components(accum):
         yield Objection("REC-80", "EINVAL", what, certain=False)
 
 
-# The MSRs that set_vcpu_msrs takes, and since when (host and policy decide on the value).
+# What no PV guest can have, whatever the host (4.8.5, which does not look at policies).
+_HVM_COMPONENTS = XState.BNDREGS | XState.BNDCSR | XState.PKRU | XState.LWP
+
+# The MSRs that set_vcpu_msrs takes, and since when (policy and host decide on the value).
 MSRS: dict[int, releases.Change] = {
     Msr.SPEC_CTRL: releases.spec_ctrl,
     Msr.INTEL_MISC_FEATURES_ENABLES: releases.misc_features,
@@ -197,32 +224,68 @@ MSRS: dict[int, releases.Change] = {
     Msr.AMD64_DR2_ADDRESS_MASK: releases.every_release,
     Msr.AMD64_DR3_ADDRESS_MASK: releases.every_release,
 }
+ADDRESS_MASKS = 4
 
 
-def max_msrs(release: Release) -> int:
-    """How many entries an MSRS record may have (xen: XEN_DOMCTL_set_vcpu_msrs, without those of AMD hosts alone)."""
+def max_msrs(release: Release) -> tuple[int, int]:
+    """How many entries an MSRS record may have: on a host without AMD's debug address masks, and on one with them."""
     if release.has(releases.seven_msrs):
-        return 7
-    if release.has(releases.two_msrs):
-        return 2
-    return 1 if release.has(releases.msrs_restored) else 4
+        most = 7
+    elif release.has(releases.two_msrs):
+        most = 2
+    else:
+        most = 1 if release.has(releases.one_msr) else 0
+    return most, most if release.has(releases.seven_msrs_in_all) else most + ADDRESS_MASKS
 
 
-def msrs_objections(content: bytes, vcpu: int, target: Release) -> Iterator[Objection]:
-    """REC-90 to REC-92: set_vcpu_msrs, entry by entry up to the first refused."""
-    entries = np.frombuffer(content, dtype_of(MSR_ENTRY))
-    most = max_msrs(target)
-    if len(entries) > most:
-        yield Objection("REC-90", "EINVAL", f"vcpu {vcpu}: {len(entries)} MSRs; at most {most}")
+def msrs_objections(content: bytes, vcpu: int, release: Release, cpu: Processor) -> Iterator[Objection]:
+    """REC-90 to REC-93: set_vcpu_msrs, entry by entry up to the first refused.
+
+    Parameters
+    ----------
+    content:
+        whole entries, and what may follow them: before releases checked it, libxc passed on any length.
+    """
+    size = dtype_of(MSR_ENTRY).itemsize
+    arrives = release.has(releases.msrs_restored)
+    count = len(content) // size if arrives else len(content) % size
+    least, most = max_msrs(release)
+    if cpu.dbext is not None:
+        least = most = most if cpu.dbext else least
+    if count > most:
+        yield Objection("REC-90", "EINVAL", f"vcpu {vcpu}: {count} MSRs; at most {most}")
         return
-    refusal = "ENXIO" if target.has(releases.msr_refusal_enxio) else "EINVAL"
-    for entry in entries:
+    if count > least:
+        message = f"vcpu {vcpu}: {count} MSRs, which takes a host with AMD's debug address masks"
+        yield Objection("REC-90", "EINVAL", message, certain=False)
+    if not arrives:
+        message = f"vcpu {vcpu}: {len(content) // size} MSRs, none of which is set: libxc asks for {count}"
+        yield Objection("REC-93", None, message)
+        return
+    refusal = "ENXIO" if release.has(releases.msr_refusal_enxio) else "EINVAL"
+    for entry in np.frombuffer(content, dtype_of(MSR_ENTRY), count):
         index, value = int(entry["index"]), int(entry["value"])
         if int(entry["reserved"]):
             yield Objection("REC-91", "EINVAL", f"vcpu {vcpu}: the reserved word of MSR {index:#x} is not zero")
             return
-        if index not in MSRS or not target.has(MSRS[index]):
+        if index not in MSRS or not release.has(MSRS[index]):
             yield Objection("REC-92", refusal, f"vcpu {vcpu}: MSR {index:#x} is not migrated")
             return
-        if value:
-            yield Objection("REC-92", refusal, f"vcpu {vcpu}: MSR {index:#x} = {value:#x}", certain=False)
+        allowed = _msr_allowed(index, value, release, cpu)
+        if not allowed:
+            certain = allowed is False
+            why = ", which the guest's processor cannot have" if certain else ""
+            yield Objection("REC-92", refusal, f"vcpu {vcpu}: MSR {index:#x} = {value:#x}{why}", certain)
+            if certain:
+                return
+
+
+def _msr_allowed(index: int, value: int, release: Release, cpu: Processor) -> bool | None:
+    """Whether a guest may have this value in a listed MSR; None where that is the host's to say."""
+    if index == Msr.SPEC_CTRL:
+        return guest_msrs.spec_ctrl_allowed(value, cpu, release)
+    if index == Msr.INTEL_MISC_FEATURES_ENABLES:
+        return guest_msrs.misc_features_allowed(value, cpu, release)
+    if index == Msr.TSC_AUX:
+        return guest_msrs.tsc_aux_allowed(value, cpu)
+    return guest_msrs.address_mask_allowed(value, cpu, release)

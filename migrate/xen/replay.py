@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from migrate.destination import releases
 from migrate.rules.catalogue import RULES
-from migrate.rules.declaring import Effect, Severity
+from migrate.rules.declaring import Effect, GuestKind, Severity, Stage
 from migrate.rules.extended_cr3 import L3_RULES
 from migrate.rules.findings import Finding
+from migrate.xen.answers import Answering, StepAnswer, Trace
+from migrate.xen.cpu_policy import processor
 from migrate.xen.entries import bad_descriptors
 from migrate.xen.frame_types import FrameType, Hypervisor, Refused
 from migrate.xen.hypercalls import (
-    CallMade,
     MapP2m,
     Pin,
     Refusal,
     SetContext,
     SetExtended,
-    SetHvmContext,
     SetMsrs,
     SetXsave,
     Step,
 )
-from migrate.xen.pv_vcpu import Objection, context_objections, extended_objections, msrs_objections, xsave_objections
+from migrate.xen.pv_vcpu import context_objections, extended_objections, msrs_objections, xsave_objections
 from streams.pages import LEVEL_MASK, PIN_BIT
 from streams.wire.framing import PAGE_SHIFT
 from streams.wire.paging import ENTRIES, FRAME_MASK, PAE_L3_LIMIT, RW, P
@@ -34,11 +35,9 @@ from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3
 from streams.wire.views import view
 
 if TYPE_CHECKING:
-    from migrate.destination.destination import Destination
     from migrate.destination.placement import Placement
     from migrate.guest.memory import PvGuest
     from migrate.xen.plainly_sound import SoundnessTally
-    from streams.records import Place
 
 # The first refusal decides. What else would be refused is told as well, but a refused call gives back all the types
 # it took, so that the next one begins anew: an end comes with so many refusals, or when so many tables have been
@@ -50,73 +49,57 @@ REPLAYED_TIMES = 8
 MOST_MAPPERS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class StepAnswer:
-    """One step of the restore, and the answer to it: no finding means 0."""
-
-    step: Step
-    finding: Finding | None = None
-    more: tuple[Finding, ...] = ()
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """All that was found at this step."""
-        return (self.finding, *self.more) if self.finding else self.more
-
-
 @dataclass(slots=True)
-class Trace:
-    """The restore from END on, under one target and placement."""
+class PvTrace(Trace):
+    """The restore of a PV guest from END on."""
 
-    outcomes: list[StepAnswer] = field(default_factory=list)
     hypervisor: Hypervisor | None = None
-    notes: list[Finding] = field(default_factory=list)  # about no step in particular
-
-    @property
-    def findings(self) -> Iterable[Finding]:
-        """All findings, in restore order."""
-        yield from (finding for outcome in self.outcomes for finding in outcome.findings)
-        yield from self.notes
 
 
 def _not_asked(first: Finding, refused: int, left: int) -> Finding:
-    return Finding(
-        first.rule,
+    return first.rule.finding(
         f"the replay ends after {refused} refused calls, the first of which decides: {left} more are not asked for",
-        Severity.INFO,
-        Effect.TOLERATED,
+        effect=Effect.TOLERATED,
+        severity=Severity.INFO,
         step=first.step,
         call=first.call,
     )
 
 
-class PvReplay:
-    """Xen's answers to a PV guest's restore.
+class PvReplay(Answering):
+    """Xen's answers to a PV guest's restore from END on, page types included.
 
     Parameters
     ----------
-    vcpus:
-        how many vcpus the domain has.
+    before:
+        what answered the calls made until then.
     """
 
-    def __init__(self, guest: PvGuest, destination: Destination, placement: Placement, vcpus: int) -> None:
+    def __init__(self, guest: PvGuest, before: Answering, placement: Placement, vcpus: int) -> None:
+        super().__init__(before.destination, GuestKind.PV, vcpus)
+        self.policy = before.policy
         self.guest = guest
-        self.release = destination.release
         self.placement = placement
-        self.vcpus = vcpus
+        self._domain_vcpus = vcpus
         self._cleared = False
         self._mappers: dict[int, str] = {}  # which entry maps a frame writable, where that was asked
-        self.xen = Hypervisor(guest, placement, L3_RULES[destination.l3_rule_in_force])
+        self.cpu = processor(self.policy, self.kind, self.release, width=guest.width, host_max=before.host_max)
+        self.xen = Hypervisor(
+            guest,
+            placement,
+            L3_RULES[self.destination.l3_rule_in_force],
+            linear_restricted=self.release.has(releases.linear_pt_restricted),
+        )
 
-    def run(self, steps: Sequence[Step], tally: SoundnessTally | None = None) -> Trace:
+    def run(self, steps: Sequence[Step], tally: SoundnessTally | None = None) -> PvTrace:
         """Run the steps in the order given, past refusals.
 
         Parameters
         ----------
         tally:
-            where it finds the guest sound, types are not replayed one by one, and pins leave no outcome.
+            where it finds the guest sound, types are not replayed one by one, and pins leave no answer.
         """
-        trace = Trace(hypervisor=self.xen)
+        trace = PvTrace(hypervisor=self.xen)
         if tally is not None and self._sound(steps, tally):
             self._cleared = True
             steps = [step for step in steps if not isinstance(step, Pin | MapP2m)]
@@ -124,8 +107,8 @@ class PvReplay:
         refused = 0
         patience = ENTRIES * max(FREE_TABLES, REPLAYED_TIMES * len(self.guest.store.tables))
         for number, step in enumerate(steps, 1):
-            outcome = self._answer(step)
-            trace.outcomes.append(outcome)
+            outcome = self.answer(step)
+            trace.answers.append(outcome)
             if outcome.finding is not None:
                 first, refused = first or outcome.finding, refused + 1
             if first and number < len(steps) and (refused == MOST_REFUSED or self.xen.cost.entries > patience):
@@ -171,7 +154,7 @@ class PvReplay:
         for (rule_id, pfn), message in self.xen.notes.items():
             rule = RULES[rule_id]
             count = 1 + (self.xen.more_notes.get(rule_id, 0) if last[rule_id] == pfn else 0)
-            yield Finding(rule, message, rule.severity, rule.effect, pfn=pfn, count=count, step="pin", call="xen")
+            yield rule.finding(message, pfn=pfn, count=count, step=Stage.PIN, call="xen")
 
     def _tags(self) -> Iterable[Finding]:
         """HYP-08, HYP-09: what the stream calls a table, against what Xen found it to be."""
@@ -190,47 +173,39 @@ class PvReplay:
             pfns = np.flatnonzero(wrong)
             if len(pfns):
                 pfn = int(pfns[0])
-                rule = RULES[rule_id]
-                yield Finding(
-                    rule,
-                    f"pfn {pfn:#x} was sent as L{int(tag[pfn])} and {what.format(held=int(level[pfn]))}",
-                    rule.severity,
-                    rule.effect,
-                    pfn=pfn,
-                    count=len(pfns),
-                )
+                message = f"pfn {pfn:#x} was sent as L{int(tag[pfn])} and {what.format(held=int(level[pfn]))}"
+                yield RULES[rule_id].finding(message, pfn=pfn, count=len(pfns))
 
-    def _answer(self, step: Step) -> StepAnswer:
+    def answer(self, step: Step) -> StepAnswer:
+        """The answer to one call."""
         match step:
-            case Refusal(finding):
-                return StepAnswer(step, finding)
             case SetContext():
                 return self._set_context(step)
             case SetExtended():
-                found = extended_objections(step.content, step.vcpu, self.vcpus)
-                return self._objected(step, "set_ext_vcpucontext", step.vcpu, step.place, found)
+                found = extended_objections(step.content, step.vcpu, self._domain_vcpus, self.release, self.cpu.intel)
+                return self.answered(step, found, step.place)
             case SetXsave():
-                found = xsave_objections(step.content, step.vcpu)
-                return self._objected(step, "setvcpuextstate", step.vcpu, step.place, found)
+                found = xsave_objections(step.content, step.vcpu, self.release, self.cpu)
+                return self.answered(step, found, step.place)
             case SetMsrs():
-                found = msrs_objections(step.content, step.vcpu, self.release)
-                return self._objected(step, "set_vcpu_msrs", step.vcpu, step.place, found)
+                found = msrs_objections(step.content, step.vcpu, self.release, self.cpu)
+                return self.answered(step, found, step.place)
             case Pin():
                 return self._pin(step)
             case MapP2m():
                 return self._map_p2m(step)
-            case SetHvmContext() | CallMade():
-                return StepAnswer(step)
+            case _:
+                return super().answer(step)
 
     def _set_context(self, step: SetContext) -> StepAnswer:
         """arch_set_info_guest: fields, vm_assist, GDT, cr3, cr1, and then the vcpu is initialised."""
         found = context_objections(step.content, self.guest.width, step.vcpu, self.release)
-        outcome = self._objected(step, "setvcpucontext", step.vcpu, step.place, found)
+        answer = self.answered(step, found, step.place)
         if step.vcpu == 0:
             assist = int(view(CONTEXT[self.guest.width], step.content)["vm_assist"])
             self.xen.extended_cr3 = bool(assist & PAE_EXTENDED_CR3)
         if self._cleared:
-            return outcome
+            return answer
         try:
             self.xen.take_gdt(step.gdt)
             root = FrameType(self.guest.levels)
@@ -241,11 +216,11 @@ class PvReplay:
             if step.user_mfn is not None:
                 self._user_mfn(step, root)
         except Refused as refused:
-            refusal = self._refusal(refused, f"vcpu {step.vcpu} context", "context", "setvcpucontext", step)
-            outcome = StepAnswer(step, refusal, outcome.findings) if not outcome.finding else outcome
+            refusal = self._refusal(refused, f"vcpu {step.vcpu} context", Stage.CONTEXT, step)
+            answer = StepAnswer(step, refusal, answer.findings) if not answer.finding else answer
         if step.vcpu == 0:
             self.xen.vcpu0_initialised = True
-        return outcome
+        return answer
 
     def _user_mfn(self, step: SetContext, root: FrameType) -> None:
         """A cr1 that libxc did not convert names a machine frame; usually not the guest's."""
@@ -260,7 +235,7 @@ class PvReplay:
             self.xen.pin(step.pfn, step.level)
         except Refused as refused:
             what = "pin" if refused.pfn == step.pfn else f"pin L{step.level} pfn {step.pfn:#x}"
-            return StepAnswer(step, self._refusal(refused, what, "pin", "mmuext_op", step))
+            return StepAnswer(step, self._refusal(refused, what, Stage.PIN, step))
         return StepAnswer(step)
 
     def _map_p2m(self, step: MapP2m) -> StepAnswer:
@@ -269,47 +244,13 @@ class PvReplay:
         held = self.xen.types[frames]
         for at in np.flatnonzero((held != np.uint8(FrameType.NONE)) & (held != np.uint8(FrameType.WRITABLE)))[:1]:
             pfn, kind = int(frames[at]), FrameType(int(held[at]))
-            rule = RULES["XRC-30"]
+            message = f"p2m page pfn {pfn:#x} is in use as {kind}: libxc cannot map it to rewrite it"
             return StepAnswer(
-                step,
-                Finding(
-                    rule,
-                    f"p2m page pfn {pfn:#x} is in use as {kind}: libxc cannot map it to rewrite it",
-                    rule.severity,
-                    rule.effect,
-                    pfn=pfn,
-                    errno="EBUSY",
-                    step="p2m",
-                    call="mmap",
-                ),
+                step, RULES["XRC-30"].finding(message, pfn=pfn, errno="EBUSY", step=Stage.P2M, call=step.call)
             )
         return StepAnswer(step)
 
     # -- findings ----------------------------------------------------------------------------------
-
-    def _objected(self, step: Step, call: str, vcpu: int, place: Place, objections: Iterable[Objection]) -> StepAnswer:
-        findings = []
-        for objection in objections:
-            rule = RULES[objection.rule]
-            certain = objection.certain and bool(objection.errno)
-            outlook = f"{call} → -{objection.errno}" if certain else "whether Xen takes it depends on the host"
-            findings.append(
-                Finding(
-                    rule,
-                    f"{objection.message}: {outlook}" if objection.errno else objection.message,
-                    Severity.ERROR if certain else Severity.WARNING if objection.errno else rule.severity,
-                    Effect.HYPERCALL if certain else Effect.HOST if objection.errno else rule.effect,
-                    offset=place.offset,
-                    record=place.index,
-                    record_type=place.name,
-                    vcpu=vcpu,
-                    errno=objection.errno if certain else None,
-                    step="context",
-                    call=call,
-                )
-            )
-        fatal = next((f for f in findings if f.fatal), None)
-        return StepAnswer(step, fatal, tuple(f for f in findings if f is not fatal))
 
     def _mapped_by(self, pfn: int) -> str:
         """Which entry of an L1 maps a frame writable, in words; told of a few frames, for it takes all tables."""
@@ -330,33 +271,21 @@ class PvReplay:
             found += ((tables[row], int(np.argmax(hits[row]))) for row in np.flatnonzero(hits.any(axis=1)).tolist())
         return " (by L1 pfn {:#x}, entry {})".format(*min(found)) if found else ""
 
-    def _refusal(self, refused: Refused, what: str, step_name: str, call: str, step: SetContext | Pin) -> Finding:
-        rule = RULES[refused.rule]
-        place = step.place if isinstance(step, SetContext) else None
-        chain = tuple(
-            f"{kind} pfn {pfn:#x}"
-            + ("" if slot is None else f" entry {slot}" if kind in ("L1", str(FrameType.SEG)) else f" slot {slot}")
-            for kind, pfn, slot in reversed(refused.chain)
-        )
-        if refused.target is not None:
-            chain += (refused.target,)
-        if len(chain) < 2:
-            chain = ()
+    def _refusal(self, refused: Refused, what: str, within: Stage, step: SetContext | Pin) -> Finding:
+        chain = (*reversed(refused.chain), *([refused.target] if refused.target else []))
         mapped_by = self._mapped_by(refused.pfn) if refused.rule == "HYP-03" and refused.pfn is not None else ""
-        return Finding(
-            rule,
-            f"{what}: {refused.message}{mapped_by}: {call} → -{refused.errno}",
-            Severity.ERROR,
-            Effect.HYPERCALL,
-            offset=place.offset if place else None,
-            record=place.index if place else None,
-            record_type=place.name if place else None,
+        context = step if isinstance(step, SetContext) else None
+        return RULES[refused.rule].finding(
+            f"{what}: {refused.message}{mapped_by}: {step.call} → -{refused.errno}",
+            context.place if context else None,
+            effect=Effect.HYPERCALL,
+            severity=Severity.ERROR,
             pfn=refused.pfn,
             mfn=self.placement.mfn(refused.pfn) if refused.pfn is not None and refused.rule == "HYP-22" else None,
-            vcpu=step.vcpu if isinstance(step, SetContext) else None,
-            slot=refused.chain[0][2] if refused.chain else refused.slot,
+            vcpu=context.vcpu if context else None,
+            slot=refused.chain[0].slot if refused.chain else refused.slot,
             errno=refused.errno,
-            step=step_name,
-            call=call,
-            chain=chain,
+            step=within,
+            call=step.call,
+            chain=chain if len(chain) > 1 else (),
         )

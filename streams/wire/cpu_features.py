@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from streams.wire.msrs import POLICY_MSRS, Msr
+
 
 class Word(NamedTuple):
     """One register of one CPUID leaf; subleaf None where the leaf has none."""
@@ -71,10 +73,10 @@ _NAMES: dict[Word, str] = {
 FEATURES: dict[Word, tuple[str, ...]] = {word: tuple(names.split()) for word, names in _NAMES.items()}
 """Names of a register's bits, bit 0 first; `NO_NAME` for a bit that has none."""
 
-PLATFORM_INFO = 0xCE
-ARCH_CAPABILITIES = 0x10A
+PLATFORM_INFO: int = Msr.PLATFORM_INFO
+ARCH_CAPABILITIES: int = Msr.ARCH_CAPABILITIES
 
-MSR_NAMES: dict[int, str] = {PLATFORM_INFO: "platform_info", ARCH_CAPABILITIES: "arch_capabilities"}
+MSR_NAMES: dict[int, str] = {msr: msr.name.lower() for msr in POLICY_MSRS}
 """MSRs that a policy has."""
 
 MSR_BITS: dict[int, dict[int, str]] = {

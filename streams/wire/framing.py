@@ -199,8 +199,23 @@ class EmulatorHeader(NamedTuple):
     index: int  # type: ignore[assignment]
 
 
+class CheckpointState(NamedTuple):
+    """CHECKPOINT_STATE."""
+
+    control_id: int
+
+
 LIBXL_HEADER = struct.Struct(">8sII")
 EMULATOR_HEADER = struct.Struct("<II")
+CHECKPOINT_STATE = struct.Struct("<I")
+
+
+class Emulator(IntEnum):
+    """Ids of device models in EMULATOR_* bodies."""
+
+    UNKNOWN = 0
+    QEMU_TRADITIONAL = 1
+    QEMU_UPSTREAM = 2
 
 
 class LibxlRecordType(IntEnum):

@@ -6,6 +6,7 @@ Source: the APIC chapter of the processor manuals. The standard library alone.
 from __future__ import annotations
 
 import struct
+from enum import IntFlag
 
 LAPIC_REGISTER = struct.Struct("<I")
 
@@ -39,3 +40,43 @@ LAPIC_STRIDE = 0x10
 """Bytes from one register to the next."""
 
 LAPIC_VECTOR_WORDS = 8
+
+
+class InterruptCommand(IntFlag):
+    """Bits of `icr_low` behind the vector and the delivery mode."""
+
+    LOGICAL = 1 << 11
+    DELIVERY_PENDING = 1 << 12
+    ASSERT = 1 << 14
+    LEVEL = 1 << 15
+
+
+ICR_SHORTHAND_SHIFT = 18
+ICR_SHORTHANDS: dict[int, str] = {1: "to itself", 2: "to all", 3: "to all but itself"}
+"""Destinations of `icr_low` that need no `icr_high`, in bits 18 and 19."""
+
+
+class SpuriousVector(IntFlag):
+    """Bits of `svr` behind the vector."""
+
+    ENABLED = 1 << 8
+    FOCUS_CHECK_OFF = 1 << 9
+    EOI_BROADCAST_OFF = 1 << 12
+
+
+class LapicError(IntFlag):
+    """Bits of `esr`."""
+
+    SEND_CHECKSUM = 1 << 0
+    RECEIVE_CHECKSUM = 1 << 1
+    SEND_ACCEPT = 1 << 2
+    RECEIVE_ACCEPT = 1 << 3
+    REDIRECTABLE = 1 << 4
+    SEND_VECTOR = 1 << 5
+    RECEIVE_VECTOR = 1 << 6
+    REGISTER_ADDRESS = 1 << 7
+
+
+LVT_TIMER_SHIFT = 17
+LVT_TIMER_MODES: dict[int, str] = {0: "one-shot", 1: "periodic", 2: "tsc deadline"}
+"""Modes of `lvt_timer`, in bits 17 and 18."""

@@ -1,23 +1,60 @@
-"""How the state of upstream QEMU begins: enough to name it. Every number in it is big-endian.
+"""How upstream QEMU writes the state of its devices. Every number in it is big-endian.
 
-Source: QEMU's `migration/savevm.c`. What a section holds is known to the device alone, so no list of sections can be
-read without QEMU's own descriptions: the first one's header is as far as this goes.
+Source: QEMU's `migration/savevm.c` and `docs/devel/migration`. What the data of a section hold is known to the device
+alone: `qemu_devices` has what QEMU's own descriptions say of it.
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
 
 HEAD_SIZE = 600
 """Enough for a header, a machine's name and a section's name, each as long as QEMU lets it be."""
 
-_MAGIC = b"QEVM"
-_HEADER = struct.Struct(">4sI")
-_CONFIGURATION, _SECTION_START, _SECTION_FULL = 0x07, 0x01, 0x04
-_NAME_LENGTH = struct.Struct(">I")
-_SECTION = struct.Struct(">IB")  # section id, length of the name
-_LONGEST_NAME = 256
+MAGIC = b"QEVM"
+VERSION = 3
+OBSOLETE_VERSION = 2
+HEADER = struct.Struct(">4sI")
+
+
+class SectionType(IntEnum):
+    """The byte that stands in front of everything behind the header."""
+
+    EOF = 0x00
+    START = 0x01
+    PART = 0x02
+    END = 0x03
+    FULL = 0x04
+    SUBSECTION = 0x05
+    VMDESCRIPTION = 0x06
+    CONFIGURATION = 0x07
+    COMMAND = 0x08
+    FOOTER = 0x7E
+
+
+NUMBER = struct.Struct(">I")
+"""A section's id; the length of a machine's name or of the description."""
+INSTANCE_VERSION = struct.Struct(">II")
+"""Behind a section's name: which of its kind, and the version of its data."""
+
+
+class CommandHeader(NamedTuple):
+    """Behind the type byte of a command, before its data."""
+
+    command: int
+    length: int
+
+
+COMMAND_HEADER = struct.Struct(">HH")
+LAST_COMMAND = 11
+"""The first is 1; Xen's QEMU sends none."""
+LONGEST_MACHINE_NAME = 256
+
+XAPI_LONGEST_STATE = 1 << 20
+"""xenopsd refuses a longer device model's record in a suspend image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,32 +66,32 @@ class DeviceState:
     first_section: str | None
 
     def __str__(self) -> str:
-        told = [f"QEMU state version {self.version}"]
+        parts = [f"QEMU state version {self.version}"]
         if self.machine is not None:
-            told.append(f"machine {self.machine}")
+            parts.append(f"machine {self.machine}")
         if self.first_section is not None:
-            told.append(f"first section {self.first_section}")
-        return ", ".join(told)
+            parts.append(f"first section {self.first_section}")
+        return ", ".join(parts)
 
 
 def device_state(head: bytes) -> DeviceState | None:
     """What the first bytes of a device model's state say, or None if it is not upstream QEMU's."""
-    if len(head) < _HEADER.size or not head.startswith(_MAGIC):
+    if len(head) < HEADER.size or not head.startswith(MAGIC):
         return None
-    _, version = _HEADER.unpack_from(head)
-    at = _HEADER.size
+    _, version = HEADER.unpack_from(head)
+    at = HEADER.size
     machine = section = None
-    if head[at : at + 1] == bytes([_CONFIGURATION]) and len(head) >= at + 1 + _NAME_LENGTH.size:
-        (length,) = _NAME_LENGTH.unpack_from(head, at + 1)
-        at += 1 + _NAME_LENGTH.size
-        machine = _name(head[at : at + min(length, _LONGEST_NAME)])
+    if head[at : at + 1] == bytes([SectionType.CONFIGURATION]) and len(head) >= at + 1 + NUMBER.size:
+        (length,) = NUMBER.unpack_from(head, at + 1)
+        at += 1 + NUMBER.size
+        machine = text(head[at : at + min(length, LONGEST_MACHINE_NAME)])
         at += length
-    if at < len(head) and head[at] in (_SECTION_START, _SECTION_FULL) and len(head) >= at + 1 + _SECTION.size:
-        _, length = _SECTION.unpack_from(head, at + 1)
-        at += 1 + _SECTION.size
-        section = _name(head[at : at + length])
+    if at < len(head) and head[at] in (SectionType.START, SectionType.FULL) and len(head) > at + 1 + NUMBER.size:
+        at += 1 + NUMBER.size
+        section = text(head[at + 1 : at + 1 + head[at]])
     return DeviceState(version, machine, section)
 
 
-def _name(raw: bytes) -> str:
+def text(raw: bytes) -> str:
+    """A name, with escapes for what is no ASCII."""
     return raw.rstrip(b"\0").decode("ascii", "backslashreplace")

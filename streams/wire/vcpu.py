@@ -7,9 +7,13 @@ Every byte belongs to a named field, reserved ones too, so that any content buil
 
 from __future__ import annotations
 
-from enum import IntEnum, IntFlag
+from enum import IntFlag
 
 from construct import Array, Bytes, Construct, Int8ul, Int16ul, Int32ul, Int64ul, Struct
+
+from streams.wire import xstate
+from streams.wire.constructs import construct_of
+from streams.wire.msrs import Msr as Msr
 
 # -- BASIC: vcpu_guest_context ----------------------------------------------------------------------
 
@@ -21,20 +25,7 @@ GDT_ENTRIES_PER_FRAME = 512
 MAX_GDT_ENTRIES = 14 * GDT_ENTRIES_PER_FRAME  # the last two of the 16 frames are Xen's own
 MAX_LDT_ENTRIES = 8192
 
-FXSAVE = Struct(
-    "fcw" / Int16ul,
-    "fsw" / Int16ul,
-    "ftw" / Int8ul,
-    "ftw_pad" / Int8ul,
-    "fop" / Int16ul,
-    "fip" / Int64ul,
-    "fdp" / Int64ul,
-    "mxcsr" / Int32ul,
-    "mxcsr_mask" / Int32ul,
-    "st" / Array(8, Bytes(16)),
-    "xmm" / Array(16, Bytes(16)),
-    "reserved" / Bytes(96),
-)
+FXSAVE = construct_of(xstate.FXSAVE)
 """The 512 bytes of `fpu_ctxt`, and of `fxsave` in an XSAVE area."""
 
 USER_REGS: dict[int, Struct] = {
@@ -266,15 +257,3 @@ XSAVE_MIN_SIZE = XSAVE_WORDS.sizeof()
 # -- MSRS: xen_domctl_vcpu_msr ----------------------------------------------------------------------
 
 MSR_ENTRY = Struct("index" / Int32ul, "reserved" / Int32ul, "value" / Int64ul)
-
-
-class Msr(IntEnum):
-    """The MSRs that an MSRS record may carry."""
-
-    SPEC_CTRL = 0x0000_0048
-    INTEL_MISC_FEATURES_ENABLES = 0x0000_0140
-    TSC_AUX = 0xC000_0103
-    AMD64_DR1_ADDRESS_MASK = 0xC001_1019
-    AMD64_DR2_ADDRESS_MASK = 0xC001_101A
-    AMD64_DR3_ADDRESS_MASK = 0xC001_101B
-    AMD64_DR0_ADDRESS_MASK = 0xC001_1027

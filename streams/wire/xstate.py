@@ -1,11 +1,34 @@
-"""Components of an XSAVE area and how much room the common ones take, with the standard library alone.
+"""FPU state and the components of an XSAVE area, with the standard library alone.
 
-Source: the XSAVE chapter of the processor manuals; every PV and HVM guest's extended state speaks of them.
+Source: the FXSAVE and XSAVE chapters of the processor manuals; every PV and HVM guest's state has both.
 """
 
 from __future__ import annotations
 
 from enum import IntFlag
+from typing import Annotated, NamedTuple
+
+from streams.wire.layouts import U8, U16, U32, U64, Layout
+
+
+class Fxsave(NamedTuple):
+    """The 512 bytes of an FXSAVE image, the first part of every XSAVE area."""
+
+    fcw: U16
+    fsw: U16
+    ftw: U8
+    ftw_pad: U8
+    fop: U16
+    fip: U64
+    fdp: U64
+    mxcsr: U32
+    mxcsr_mask: U32
+    st: Annotated[tuple[bytes, ...], 8, "16s"]
+    xmm: Annotated[tuple[bytes, ...], 16, "16s"]
+    reserved: Annotated[bytes, "96s"]
+
+
+FXSAVE = Layout(Fxsave)
 
 XSAVE_LEGACY_SIZE = 576
 """Uncompressed area of x87 and SSE alone: the FXSAVE image and the header, without any words before it."""
@@ -27,10 +50,17 @@ class XState(IntFlag):
     PKRU = 1 << 9
     TILECFG = 1 << 17
     TILEDATA = 1 << 18
+    LWP = 1 << 62
 
 
-def valid_xcr0(value: int) -> bool:
-    """Whether these components may be enabled together on any CPU (`valid_xcr0`)."""
+def valid_xcr0(value: int, *, tiles: bool = True) -> bool:
+    """Whether these components may be enabled together on any CPU (`valid_xcr0`).
+
+    Parameters
+    ----------
+    tiles:
+        whether those of AMX are looked at, too.
+    """
     avx512 = XState.OPMASK | XState.ZMM | XState.HI_ZMM
     mpx = XState.BNDREGS | XState.BNDCSR
     amx = XState.TILECFG | XState.TILEDATA
@@ -39,5 +69,5 @@ def valid_xcr0(value: int) -> bool:
         and (not value & XState.AVX or value & XState.SSE)
         and (not value & avx512 or (value & XState.AVX and value & avx512 == avx512))
         and value & mpx in (0, mpx)
-        and value & amx in (0, amx)
+        and (value & amx in (0, amx) or not tiles)
     )

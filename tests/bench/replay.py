@@ -87,7 +87,7 @@ def _replay(file: str, runs: int) -> dict[str, Any]:
             wall, cpu = time.perf_counter(), time.process_time()
             trace = judgement.replay(destination, exact=True)
             replays.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu})
-            if trace is None or trace.hypervisor is None or any(outcome.finding for outcome in trace.outcomes):
+            if trace is None or trace.hypervisor is None or any(outcome.finding for outcome in trace.answers):
                 raise SystemExit(f"{file}: the replay does not pass, so its time means nothing")
             count = sum(int((trace.hypervisor.types == kind).sum()) for kind in tables)
         return {"tables": count, "replays": replays}

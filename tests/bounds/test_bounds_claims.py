@@ -152,7 +152,7 @@ def test_a_vcpu_of_a_huge_number_makes_no_list_of_those_below(check, id):
 def test_a_config_with_a_strange_number_of_vcpus_is_read_without_loops_over_it(check, vcpus):
     b = StreamBuilder.pv(4)
     b.wrap("xl")
-    b.xl_config = b'{"c_info": {"type": "pv"}, "b_info": {"max_vcpus": %b}}' % vcpus.encode()
+    b.xl_config = b'{"c_info": {"type": "pv"}, "b_info": {"max_vcpus": %b, "type.pv": {}}}' % vcpus.encode()
     assert check(b.build()).code == 0
 
 

@@ -6,13 +6,14 @@ import fcntl
 import io
 import os
 from collections.abc import Iterable, Iterator
-from itertools import chain, cycle
+from itertools import cycle
 from typing import Any
 
 from limits import bounded, compressed
 
 from migrate import Checker, check
 from migrate.destination.destination import Destination
+from migrate.destination.releases import resolve
 from migrate.guest.cpu_policy import read_policy
 from migrate.judging.check import survey
 from migrate.judging.pipe_filter import Filter, FilterResult, Mode
@@ -20,19 +21,20 @@ from migrate.judging.report import Report
 from migrate.judging.report_json import dumps, report_object
 from migrate.reports.verdict.text import console_for, render
 from migrate.rules.selection import Selection
-from migrate.xen.hvm_context import context_objections, saved_vcpus
+from migrate.xen.cpu_policy import processor
+from migrate.xen.hvm_context import context_objections, has_emulated_devices, saved_vcpus
+from migrate.xen.hvm_entry import HvmDomain
 from streams.decoder import Decoder, drive
 from streams.encoder import DecodeError, decode, encode
 from streams.feeder import Feeder
 from streams.forwarding import ForwardingTransport
 from streams.hvm_context import decode_context, encode_context
-from streams.legacy import LegacyStream
 from streams.pages import PfnWords
-from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
+from streams.records import Event, PageData, Place
 from streams.transports import BytesTransport, TransportError
-from streams.wire.framing import DomainHeader, ImageHeader, LibxlHeader, XlHeader
 
 VERDICTS = {"accept", "refuse", "unjudged"}
+HVM_RELEASES = [resolve(name) for name in ("4.6", "4.18", "4.22")]
 TARGETS = ("newest", "4.20", "4.18", "4.17", "4.13", "4.6")
 PLACEMENTS = ("source", "high", "low", "identity")
 # Of so many inputs' reports one is looked at as text, which takes long.
@@ -76,30 +78,6 @@ class Listener:
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
 
-    def container(self, name: str) -> None:
-        self.told.append(("container", name))
-
-    def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
-        self.told.append((header, optional_data))
-
-    def libxl_header(self, header: LibxlHeader, offset: int) -> None:
-        self.told.append((header, offset))
-
-    def libxl_record(self, record: LibxlRecord) -> None:
-        self.told.append((record,))
-
-    def xapi_block(self, block: XapiBlock) -> None:
-        self.told.append((block,))
-
-    def legacy(self, stream: LegacyStream) -> None:
-        self.told.append((stream,))
-
-    def image_header(self, header: ImageHeader, offset: int) -> None:
-        self.told.append((header, offset))
-
-    def domain_header(self, header: DomainHeader, offset: int) -> None:
-        self.told.append((header, offset))
-
     def wants_body(self, place: Place) -> bool:
         return place.index % 2 == 0
 
@@ -110,20 +88,11 @@ class Listener:
     def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
         return bytes(data) if first % 2 else None
 
-    def record(self, record: Record | PageData) -> None:
-        if isinstance(record, PageData):
-            self.told.append((record.place, record.count, record.words.raw, record.runs, record.padding))
+    def event(self, item: Event) -> None:
+        if isinstance(item, PageData):
+            self.told.append((item.place, item.count, item.words.raw, item.runs, item.padding))
         else:
-            self.told.append((record,))
-
-    def damage(self, damage: Damage) -> None:
-        self.told.append((damage,))
-
-    def not_judged(self, reason: str) -> None:
-        self.told.append(("not judged", reason))
-
-    def trailing(self, offset: int, length: int) -> None:
-        self.told.append(("trailing", offset, length))
+            self.told.append((item,))
 
 
 def _driven(data: bytes) -> tuple[list[tuple[Any, ...]], int, bool]:
@@ -307,10 +276,9 @@ def _context_holds(body: bytes) -> None:
             continue
         if not entry.cut:
             holds(entry.build(fields) == entry, f"{entry.name} parses and builds to another entry")
-    vcpus = saved_vcpus(body)
-    for objection in chain(
-        context_objections(body),
-        context_objections(body, vcpus),
-        context_objections(body, 1, read_policy()),
-    ):
-        holds(0 <= objection.offset <= len(body), f"{objection.rule} at {objection.offset}")
+    for release in HVM_RELEASES:
+        for promised, vcpus in ((None, None), (None, saved_vcpus(body)), (read_policy(), 1)):
+            made = processor(promised, "hvm", release)
+            domain = HvmDomain(release, made, None, vcpus, has_emulated_devices(body), True, lambda pfn: False)
+            for objection in context_objections(body, domain):
+                holds(0 <= objection.offset <= len(body), f"{objection.rule} at {objection.offset}")

@@ -45,7 +45,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def compressed(data: bytes) -> bool:
     """Whether an input is taken for a compressed one."""
-    return any(data.startswith(codec.magics) for codec in CODECS)
+    return any(codec.fits(data) for codec in CODECS)
 
 
 def bounded(function: Callable[..., T], data: bytes, *args: Any, **options: Any) -> T:

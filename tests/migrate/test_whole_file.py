@@ -119,6 +119,40 @@ def test_a_link_stays_one(tmp_path, there):
     assert (tmp_path / "elsewhere" / "file").read_bytes() == b"new"
 
 
+def test_a_link_that_is_not_followed_is_replaced(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "out").symlink_to("file")
+    written(tmp_path / "out", b"new", follow=False)
+    assert not (tmp_path / "out").is_symlink()
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert (tmp_path / "out").read_bytes() == b"new"
+
+
+KINDS = {
+    "directory": lambda path: path.mkdir(),
+    "pipe": os.mkfifo,
+    "device": lambda path: os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3)),
+}
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["itself", "by a link"])
+@pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+def test_what_is_no_regular_file_is_never_replaced(tmp_path, make, linked):
+    try:
+        make(tmp_path / "other")
+    except PermissionError:
+        pytest.skip("no device can be made here")
+    before = os.lstat(tmp_path / "other")
+    out = tmp_path / "other"
+    if linked:
+        out = tmp_path / "out"
+        out.symlink_to("other")
+    with pytest.raises(OSError, match="not a regular file"):
+        written(out, b"new")
+    after = os.lstat(tmp_path / "other")
+    assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino)
+
+
 def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path):
     name = "x" * os.pathconf(tmp_path, "PC_NAME_MAX")
     written(tmp_path / name, b"all")

@@ -10,13 +10,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams import decoder
-from streams.decoder import LIBXL_BODY_LIMIT, PAGES_PER_GIVE, Consumer, Decoder, Give, Skip, drive
+from streams import containers
+from streams.containers import BODY_LIMIT
+from streams.decoder import PAGES_PER_GIVE, Consumer, Decoder, drive
 from streams.feeder import Feeder
 from streams.pages import PfnWords
-from streams.records import Damage, LibxlRecord, PageData, Place, Record
+from streams.records import (
+    Breach,
+    Damage,
+    DomainStart,
+    Event,
+    ImageStart,
+    LibxlRecord,
+    LibxlStart,
+    PageData,
+    Place,
+    Recognised,
+    Record,
+    Trailing,
+    Unread,
+    XapiBlock,
+    XlStart,
+)
+from streams.requests import Give, Skip
 from streams.transports import BytesTransport
-from streams.wire.framing import DomainHeader, ImageHeader, LibxlHeader, RecordType, XlHeader
+from streams.wire.framing import DomainHeader, ImageHeader, RecordType, XlHeader
 
 PAGE = 4096
 
@@ -34,24 +52,6 @@ class Listener(Consumer):
         self.reasons: list[str] = []
         self.records: list[Record | PageData] = []
 
-    def container(self, name: str) -> None:
-        self.told.append(name)
-
-    def xl_header(self, header: XlHeader, optional_data: bytes) -> None:
-        self.told.append((header, optional_data))
-
-    def libxl_header(self, header: LibxlHeader, offset: int) -> None:
-        self.told.append((header, offset))
-
-    def libxl_record(self, record: LibxlRecord) -> None:
-        self.told.append(record)
-
-    def image_header(self, header: ImageHeader, offset: int) -> None:
-        self.told.append((header, offset))
-
-    def domain_header(self, header: DomainHeader, offset: int) -> None:
-        self.told.append((header, offset))
-
     def wants_body(self, place: Place) -> bool:
         return place.type in self.bodies
 
@@ -62,17 +62,24 @@ class Listener(Consumer):
         self.seen.append((first, bytes(data)))
         return bytes(data) if self.keeps else None
 
-    def record(self, record: Record | PageData) -> None:
-        self.records.append(record)
-
-    def damage(self, damage: Damage) -> None:
-        self.damages.append(damage)
-
-    def not_judged(self, reason: str) -> None:
-        self.reasons.append(reason)
-
-    def trailing(self, offset: int, length: int) -> None:
-        self.told.append(("trailing", offset, length))
+    def event(self, item: Event) -> None:
+        match item:
+            case Recognised(name):
+                self.told.append(name)
+            case XlStart():
+                self.told.append((item.header, item.optional_data))
+            case LibxlStart() | ImageStart() | DomainStart():
+                self.told.append((item.header, item.offset))
+            case PageData() | Record():
+                self.records.append(item)
+            case Damage():
+                self.damages.append(item)
+            case Unread(reason):
+                self.reasons.append(reason)
+            case Trailing():
+                self.told.append(("trailing", item.offset, item.length))
+            case LibxlRecord() | XapiBlock():
+                self.told.append(item)
 
 
 class Logged(BytesTransport):
@@ -179,17 +186,15 @@ def test_progress_is_told_with_every_64th_answer(records: int) -> None:
     assert {size for _, size in told} <= {len(HEADERS) + 8 * records + 8}
 
 
-def test_of_a_device_models_blob_only_its_beginning_is_asked_for() -> None:
-    record = rec(3, bytes(1 << 20))
-    data = LIBXL.replace(rec(3, bytes(40)), record)
-    transport = Logged(data)
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_device_models_state_is_kept_whole_unless_it_is_longer_than_any(more: int) -> None:
+    length = BODY_LIMIT + more
+    data = LIBXL.replace(rec(3, bytes(40)), rec(3, bytes(length)))
     listener = Listener()
-    drive(Decoder(listener).run(), transport)
+    drive(Decoder(listener).run(), Logged(data))
     (kept,) = [r for r in listener.told if isinstance(r, LibxlRecord) and r.type == 3]
-    assert kept.length == 1 << 20
-    assert len(kept.body) < 1024
-    blob = data.index(record)
-    assert not [r for r in transport.given if r[1] > blob + 1024 and r[0] < blob + len(record)]
+    assert kept.length == length
+    assert len(kept.body) == length if not more else len(kept.body) < 1024
 
 
 def test_libxl_records_are_told_with_their_offsets_and_numbers() -> None:
@@ -204,8 +209,8 @@ def test_libxl_records_are_told_with_their_offsets_and_numbers() -> None:
 
 @pytest.mark.parametrize(("length", "kept"), [(100, 100), (103, 103), (104, 104), (105, 13)])
 def test_libxl_bodies_are_kept_whole_up_to_a_limit(length: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder, "LIBXL_BODY_LIMIT", 104)
-    monkeypatch.setattr(decoder, "HEAD_SIZE", 5)
+    monkeypatch.setattr(containers, "BODY_LIMIT", 104)
+    monkeypatch.setattr(containers, "HEAD_SIZE", 5)
     body = bytes(range(length))
     listener = listen(LIBXL[:16] + rec(2, body) + rec(0))
     first, last = (r for r in listener.told if isinstance(r, LibxlRecord))
@@ -216,11 +221,14 @@ def test_libxl_bodies_are_kept_whole_up_to_a_limit(length: int, kept: int, monke
 
 @pytest.mark.parametrize("limit", [4, 7, 8])
 def test_the_optional_data_of_an_xl_file_are_told_up_to_a_limit(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder, "LIBXL_BODY_LIMIT", limit)
+    monkeypatch.setattr(containers, "BODY_LIMIT", limit)
     assert listen(XL).told[1] == (XlHeader(XL_MAGIC, 0x01020304, 3, 0, 7), b"\3\0\0\0{}\0"[:limit])
     assert [r.type for r in listen(XL).records] == [0x02, 0x10, 0x09, 0x00]
     (damage,) = listen(XL[:54]).damages
-    assert (damage.rule, damage.message) == ("CON-05", "the input ends in the optional data: 6 of 7 bytes")
+    assert (damage.breach, damage.message) == (
+        Breach.OPTIONAL_DATA_CUT,
+        "the input ends in the optional data: 6 of 7 bytes",
+    )
 
 
 def test_libxl_takes_over_at_a_checkpoint_and_gives_back_at_its_end() -> None:
@@ -236,7 +244,7 @@ def test_libxl_takes_over_at_a_checkpoint_and_gives_back_at_its_end() -> None:
 def test_a_raw_libxc_stream_goes_on_after_a_checkpoint() -> None:
     listener = listen(HEADERS + rec(0x0E) + rec(0x0D) + rec(0x0E))
     assert [record.type for record in listener.records] == [0x0E, 0x0D, 0x0E]
-    assert [damage.rule for damage in listener.damages] == ["FRM-08"]
+    assert [damage.breach for damage in listener.damages] == [Breach.NO_END]
 
 
 @pytest.mark.parametrize(
@@ -328,7 +336,7 @@ def test_of_a_batch_that_is_cut_short_the_pages_that_came_whole_are_told(missing
     listen((HEADERS + page_data([0, 0, 0]))[:-missing], listener)
     assert listener.seen == ([(0, b"".join(map(page, range(whole))))] if whole else [])
     assert not listener.records
-    assert [damage.rule for damage in listener.damages] == ["FRM-03"]
+    assert [damage.breach for damage in listener.damages] == [Breach.RECORD_CUT]
 
 
 def test_padding_is_told_of_a_batch_that_does_not_add_up() -> None:
@@ -372,101 +380,116 @@ def test_every_truncation_is_damage(data: bytes, wanting: Any) -> None:
 def test_a_big_endian_image_is_told_as_such_and_not_misread(version: int) -> None:
     head = struct.pack(">QIIHHI", (1 << 64) - 1, 0x58454E46, version, 1, 0, 0)
     listener = listen(head + struct.pack(">IHHII", 1, 12, 0, 4, 18) + struct.pack(">II", 0x02, 8) + bytes(8))
-    assert [(damage.rule, damage.offset) for damage in listener.damages] == [("HDR-05", 16)]
+    assert [(damage.breach, damage.offset) for damage in listener.damages] == [(Breach.IMAGE_BIG_ENDIAN, 16)]
     assert not listener.records
     assert not [entry for entry in listener.told if isinstance(entry, tuple) and isinstance(entry[0], DomainHeader)]
 
 
 @pytest.mark.parametrize(
-    ("at", "replacement", "rule"),
+    ("at", "replacement", "breach"),
     [
-        (8, b"XENG", "HDR-03"),
-        (12, struct.pack(">I", 1), "HDR-04"),
-        (12, struct.pack("<I", 3), "HDR-04"),
+        (8, b"XENG", Breach.IMAGE_ID),
+        (12, struct.pack(">I", 1), Breach.IMAGE_VERSION),
+        (12, struct.pack("<I", 3), Breach.IMAGE_VERSION),
     ],
 )
-def test_a_damaged_image_header_is_named(at: int, replacement: bytes, rule: str) -> None:
+def test_a_damaged_image_header_is_named(at: int, replacement: bytes, breach: Breach) -> None:
     listener = listen(SMALL[:at] + replacement + SMALL[at + len(replacement) :])
-    assert [(damage.rule, damage.offset) for damage in listener.damages] == [(rule, at)]
+    assert [(damage.breach, damage.offset) for damage in listener.damages] == [(breach, at)]
 
 
 @pytest.mark.parametrize(
-    ("data", "rule"),
+    ("data", "breach"),
     [
-        (XL_MAGIC[:-1] + b"!" + XL[32:], "CON-01"),
-        (XL[:50], "CON-05"),
-        (XL[:55] + b"LibxlFmu" + XL[63:], "CON-07"),
-        (LIBXL[:12], "CON-08"),
-        (LIBXL[:8] + struct.pack(">II", 1, 0) + LIBXL[16:], "CON-09"),
-        (LIBXL[:8] + struct.pack(">II", 2, 1) + LIBXL[16:], "CON-10"),
-        (LIBXL[:20], "FRM-01"),
-        (LIBXL[: LIBXL.index(rec(3, bytes(40))) + 30], "FRM-03"),
+        (XL_MAGIC[:-1] + b"!" + XL[32:], Breach.XL_MAGIC),
+        (XL[:50], Breach.OPTIONAL_DATA_CUT),
+        (XL[:55] + b"LibxlFmu" + XL[63:], Breach.NO_LIBXL_STREAM),
+        (LIBXL[:12], Breach.LIBXL_HEADER_CUT),
+        (LIBXL[:8] + struct.pack(">II", 1, 0) + LIBXL[16:], Breach.LIBXL_VERSION),
+        (LIBXL[:8] + struct.pack(">II", 2, 1) + LIBXL[16:], Breach.LIBXL_BIG_ENDIAN),
+        (LIBXL[:20], Breach.RECORD_HEADER_CUT),
+        (LIBXL[:-30], Breach.LIBXL_RECORD_CUT),
     ],
 )
-def test_a_damaged_wrapper_is_named(data: bytes, rule: str) -> None:
-    assert [damage.rule for damage in listen(data).damages] == [rule]
+def test_a_damaged_wrapper_is_named(data: bytes, breach: Breach) -> None:
+    assert [damage.breach for damage in listen(data).damages] == [breach]
 
 
 XAPI = b"XenSavedDomv2-\n" + struct.pack("<QQ", 0x0F, 4) + b"(())" + struct.pack("<QQ", 0xF0, 0) + SMALL
 IN_LIBXL = LIBXL.index(rec(3, bytes(40)))
 CUTS = [
-    (b"", "HDR-01", 0, "the input is empty; expected the 24-byte image header of a stream"),
-    (SMALL[:10], "HDR-01", 0, "the input ends in the image header: 10 of 24 bytes"),
-    (SMALL[:30], "HDR-08", 24, "the input ends in the domain header: 6 of 16 bytes"),
-    (SMALL[:40], "FRM-08", 40, "the stream stops here, without an END record"),
-    (SMALL[:43], "FRM-01", 40, "the input ends in a record header: 3 of 8 bytes"),
-    (SMALL[:50], "FRM-03", 40, "the input ends in record 0 X86_PV_INFO: 2 of 8 bytes"),
-    (SMALL[:79], "FRM-03", 64, "the input ends in record 2 HVM_CONTEXT: 7 of 8 bytes"),
-    (XL[:40], "CON-01", 40, "the input ends in the 48-byte xl header"),
-    (XL[:50], "CON-05", 50, "the input ends in the optional data: 2 of 7 bytes"),
-    (XL[:60], "CON-07", 55, "the payload begins with 4c 69 62 78 6c; expected a libxl stream (LibxlFmt)"),
-    (XL[:65], "CON-08", 55, "the input ends in the 16-byte libxl header"),
-    (XL[:74], "FRM-01", 71, "the input ends in a libxl record header: 3 of 8 bytes"),
-    (XL[:90], "HDR-01", 79, "the input ends in the image header: 11 of 24 bytes"),
-    (LIBXL[: IN_LIBXL + 30], "FRM-03", IN_LIBXL, "the input ends in libxl record 1 (type 3): 22 of 40 bytes"),
-    (XAPI[:20], "FRM-01", 15, "the input ends in a block header: 5 of 16 bytes"),
-    (XAPI[:33], "FRM-03", 15, "the input ends in block 0 (id 0xf): 2 of 4 bytes"),
-    (XAPI, "FRM-08", len(XAPI), "no End_of_image block here"),
+    (b"", Breach.IMAGE_HEADER_CUT, 0, "the input is empty; expected the 24-byte image header of a stream"),
+    (SMALL[:10], Breach.IMAGE_HEADER_CUT, 0, "the input ends in the image header: 10 of 24 bytes"),
+    (SMALL[:30], Breach.DOMAIN_HEADER_CUT, 24, "the input ends in the domain header: 6 of 16 bytes"),
+    (SMALL[:40], Breach.NO_END, 40, "the stream stops here, without an END record"),
+    (SMALL[:43], Breach.RECORD_HEADER_CUT, 40, "the input ends in a record header: 3 of 8 bytes"),
+    (SMALL[:50], Breach.RECORD_CUT, 40, "the input ends in record 0 X86_PV_INFO: 2 of 8 bytes"),
+    (SMALL[:79], Breach.RECORD_CUT, 64, "the input ends in record 2 HVM_CONTEXT: 7 of 8 bytes"),
+    (XL[:40], Breach.XL_MAGIC, 40, "the input ends in the xl header: 40 of 48 bytes"),
+    (XL[:50], Breach.OPTIONAL_DATA_CUT, 50, "the input ends in the optional data: 2 of 7 bytes"),
+    (XL[:60], Breach.NO_LIBXL_STREAM, 55, "the payload begins with 4c 69 62 78 6c; expected a libxl stream (LibxlFmt)"),
+    (XL[:65], Breach.LIBXL_HEADER_CUT, 55, "the input ends in the libxl header: 10 of 16 bytes"),
+    (XL[:74], Breach.RECORD_HEADER_CUT, 71, "the input ends in a libxl record header: 3 of 8 bytes"),
+    (XL[:90], Breach.IMAGE_HEADER_CUT, 79, "the input ends in the image header: 11 of 24 bytes"),
+    (
+        LIBXL[: IN_LIBXL + 30],
+        Breach.LIBXL_RECORD_CUT,
+        IN_LIBXL,
+        "the input ends in libxl record 1 (type 3): 22 of 40 bytes",
+    ),
+    (XAPI[:20], Breach.RECORD_HEADER_CUT, 15, "the input ends in a block header: 5 of 16 bytes"),
+    (XAPI[:33], Breach.RECORD_CUT, 15, "the input ends in block 0 (id 0xf): 2 of 4 bytes"),
+    (XAPI, Breach.NO_END, len(XAPI), "no End_of_image block here"),
 ]
 
 
-@pytest.mark.parametrize(("data", "rule", "offset", "message"), CUTS, ids=[f"{cut[1]} at {cut[2]}" for cut in CUTS])
+@pytest.mark.parametrize(("data", "breach", "offset", "message"), CUTS, ids=[f"{cut[1]} at {cut[2]}" for cut in CUTS])
 @pytest.mark.parametrize("wanted", [(), range(0x13)], ids=["nothing", "all"])
 def test_where_the_input_ends_is_told_with_how_much_there_was(
-    wanted: Iterable[int], data: bytes, rule: str, offset: int, message: str
+    wanted: Iterable[int], data: bytes, breach: Breach, offset: int, message: str
 ) -> None:
     (damage,) = listen(data, Listener(wanted)).damages
-    assert (damage.rule, damage.offset, damage.message) == (rule, offset, message)
+    assert (damage.breach, damage.offset, damage.message) == (breach, offset, message)
 
 
 @pytest.mark.parametrize(
-    ("data", "rule", "offset", "words"),
+    ("data", "breach", "offset", "words"),
     [
-        (b"\xff" * 7 + b"\0" + SMALL[8:], "HDR-02", 0, "marker 0xffffffffffffff00; expected all ones"),
-        (SMALL[:8] + b"XENG" + SMALL[12:], "HDR-03", 8, "id 0x58454e47; expected 0x58454e46 (XENF)"),
-        (SMALL[:15] + b"\4" + SMALL[16:], "HDR-04", 12, "version 4; expected 2 or 3"),
-        (SMALL[:17] + b"\1" + SMALL[18:], "HDR-05", 16, "the body is big-endian, which no toolstack can restore"),
-        (XL_MAGIC[:-1] + b"!" + XL[32:], "CON-01", 0, "the xl magic does not match in all of its 32 bytes"),
-        (XL[:66] + b"\3" + XL[67:], "CON-09", 63, "libxl version 3; expected 2"),
-        (XL[:70] + b"\1" + XL[71:], "CON-10", 67, "the libxl stream is big-endian, which no x86 host can read"),
+        (b"\xff" * 7 + b"\0" + SMALL[8:], Breach.IMAGE_MARKER, 0, "marker 0xffffffffffffff00; expected all ones"),
+        (SMALL[:8] + b"XENG" + SMALL[12:], Breach.IMAGE_ID, 8, "id 0x58454e47; expected 0x58454e46 (XENF)"),
+        (SMALL[:15] + b"\4" + SMALL[16:], Breach.IMAGE_VERSION, 12, "version 4; expected 2 or 3"),
+        (
+            SMALL[:17] + b"\1" + SMALL[18:],
+            Breach.IMAGE_BIG_ENDIAN,
+            16,
+            "the body is big-endian, which no toolstack can restore",
+        ),
+        (XL_MAGIC[:-1] + b"!" + XL[32:], Breach.XL_MAGIC, 0, "the xl magic does not match in all of its 32 bytes"),
+        (XL[:66] + b"\3" + XL[67:], Breach.LIBXL_VERSION, 63, "libxl version 3; expected 2"),
+        (
+            XL[:70] + b"\1" + XL[71:],
+            Breach.LIBXL_BIG_ENDIAN,
+            67,
+            "the libxl stream is big-endian, which no x86 host can read",
+        ),
         (
             XAPI[:14] + b"\r" + XAPI[15:],
-            "CON-30",
+            Breach.XAPI_SIGNATURE,
             0,
             "the signature is b'XenSavedDomv2-\\r'; expected b'XenSavedDomv2-\\n'",
         ),
     ],
 )
 def test_a_field_that_breaks_the_grammar_is_told_where_it_stands(
-    data: bytes, rule: str, offset: int, words: str
+    data: bytes, breach: Breach, offset: int, words: str
 ) -> None:
     (damage,) = listen(data).damages
-    assert (damage.rule, damage.offset, damage.message) == (rule, offset, words)
+    assert (damage.breach, damage.offset, damage.message) == (breach, offset, words)
 
 
 def test_a_record_cut_short_is_named_with_its_place() -> None:
     (damage,) = listen(SMALL[:75]).damages
-    assert (damage.rule, damage.offset, damage.place) == ("FRM-03", 64, Place(64, 2, 0x09, 7))
+    assert (damage.breach, damage.offset, damage.place) == (Breach.RECORD_CUT, 64, Place(64, 2, 0x09, 7))
 
 
 def test_a_payload_that_is_not_libxl_v2_is_not_judged() -> None:
@@ -514,5 +537,5 @@ def test_nothing_is_asked_for_that_a_length_merely_claims() -> None:
     assert max(asked) <= 24
     # The body of a libxl record that long is passed over but for its first bytes.
     assert isinstance(request, Give)
-    assert request.n <= LIBXL_BODY_LIMIT
+    assert request.n <= BODY_LIMIT
     assert isinstance(decoding.send(bytes(request.n)), Skip)

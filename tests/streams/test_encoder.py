@@ -51,7 +51,7 @@ from streams.encoder import (
 )
 from streams.feeder import Feeder
 from streams.pages import PfnWords
-from streams.records import LibxlRecord, PageData, Place
+from streams.records import Breach, LibxlRecord, PageData, Place
 from streams.transports import BytesTransport, open_transport
 from streams.wire.framing import (
     CpuidLeaf,
@@ -256,7 +256,7 @@ def relaid(items: list[Any], padding: bytes) -> Stream:
 def test_any_items_come_back_as_they_were(middle: list[Any], padding: bytes, res1: int, res2: int) -> None:
     start = ImageStart(0, ImageHeader((1 << 64) - 1, 0x58454E46, 3, 0, res1, res2))
     domain = DomainStart(24, DomainHeader(1, 12, 0, 4, 17))
-    stream = relaid([start, domain, *middle, End(Place(0, 0, 0, 0)), Trailing(0, b"after")], padding)
+    stream = relaid([start, domain, *middle, End(Place(0, 0, 0, 0)), Trailing(0, 5, b"after")], padding)
     assert decode(encode(stream)) == stream
 
 
@@ -402,7 +402,7 @@ def test_optional_data_that_grew_is_counted_in_the_header() -> None:
 
 def test_an_item_that_is_not_in_the_stream_cannot_be_replaced() -> None:
     with pytest.raises(ValueError, match="not in"):
-        decode(PLAIN).with_item(Trailing(0, b"x"), Trailing(0, b"y"))
+        decode(PLAIN).with_item(Trailing(0, 1, b"x"), Trailing(0, 1, b"y"))
 
 
 def test_what_is_no_item_cannot_be_encoded() -> None:
@@ -424,25 +424,28 @@ def test_every_truncation_is_a_decode_error_with_an_offset_inside(data: bytes) -
 
 
 @pytest.mark.parametrize(
-    ("data", "offset", "rule", "message"),
+    ("data", "offset", "breach", "message"),
     [
-        (b"", 0, "HDR-01", "empty"),
-        (PLAIN[:-8], len(PLAIN) - 8, "FRM-08", "END"),
-        (PLAIN[:-3], len(PLAIN) - 8, "FRM-01", "5 of 8 bytes"),
-        (IMAGE + rec(0x09, bytes(64))[:-1], 40, "FRM-03", "63 of 64 bytes"),
-        (PLAIN[:12] + struct.pack(">I", 4) + PLAIN[16:], 12, "HDR-04", "version 4"),
-        (PLAIN[:16] + b"\0\1" + PLAIN[18:], 16, "HDR-05", "big-endian"),
-        (LIBXL[:-8], len(LIBXL) - 8, "FRM-01", "libxl record header"),
-        (IMAGE + rec(0x0E) + PV_INFO, 40 + 8 + 16, "FRM-08", "END"),
-        (IMAGE + rec(0x0E) + b"\0", 40 + 8, "FRM-01", "1 of 8 bytes"),
+        (b"", 0, Breach.IMAGE_HEADER_CUT, "empty"),
+        (PLAIN[:-8], len(PLAIN) - 8, Breach.NO_END, "END"),
+        (PLAIN[:-3], len(PLAIN) - 8, Breach.RECORD_HEADER_CUT, "5 of 8 bytes"),
+        (IMAGE + rec(0x09, bytes(64))[:-1], 40, Breach.RECORD_CUT, "63 of 64 bytes"),
+        (PLAIN[:12] + struct.pack(">I", 4) + PLAIN[16:], 12, Breach.IMAGE_VERSION, "version 4"),
+        (PLAIN[:16] + b"\0\1" + PLAIN[18:], 16, Breach.IMAGE_BIG_ENDIAN, "big-endian"),
+        (LIBXL[:-8], len(LIBXL) - 8, Breach.LIBXL_RECORD_CUT, "without an END record"),
+        (LIBXL[:-3], len(LIBXL) - 8, Breach.LIBXL_RECORD_CUT, "libxl record header: 5 of 8 bytes"),
+        (IMAGE + rec(0x0E) + PV_INFO, 40 + 8 + 16, Breach.NO_END, "END"),
+        (IMAGE + rec(0x0E) + b"\0", 40 + 8, Breach.RECORD_HEADER_CUT, "1 of 8 bytes"),
         (b"\x7fELF" + bytes(60), 0, None, "not a Xen stream"),
         (b"XenSavedDomain\n" + bytes(60), 0, None, "xapi"),
     ],
 )
-def test_damage_is_told_with_offset_rule_and_message(data: bytes, offset: int, rule: str | None, message: str) -> None:
+def test_damage_is_told_with_offset_rule_and_message(
+    data: bytes, offset: int, breach: Breach | None, message: str
+) -> None:
     with pytest.raises(DecodeError, match=message) as error:
         decode(data)
-    assert (error.value.offset, error.value.rule) == (offset, rule)
+    assert (error.value.offset, error.value.breach) == (offset, breach)
     assert message in error.value.message
     assert f"at 0x{offset:x}: " in str(error.value)
 

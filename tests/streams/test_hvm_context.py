@@ -14,34 +14,75 @@ from streams.decoder import drive
 from streams.encoder import Recorder
 from streams.hvm_context import HvmEntry, HvmState, decode_context, encode_context, entries
 from streams.transports import open_transport
-from streams.wire import hvm, hvm_names
+from streams.wire import hvm
 from streams.wire.framing import HVM_SAVE_HEADER, RecordType
-from streams.wire.hvm_names import CPU_CONTROL, ENTRIES, CpuControl, SaveType
+from streams.wire.hvm_cpu import CPU_MSR
+from streams.wire.hvm_entries import LAYOUTS
+from streams.wire.hvm_names import SaveType
+from streams.wire.hvm_timers import PIT
 
 PVH = sorted(path.name for path in (ROOT / "sample_streams").glob("x417-pvh.*.zst"))
 
-# Sizes of the structures of arch-x86/hvm/save.h.
+# Sizes of the structures of arch-x86/hvm/save.h, newest forms; those of variable length up to where that begins.
 SIZES = {
     SaveType.END: 0,
     SaveType.HEADER: 24,
     SaveType.CPU: 1032,
     SaveType.PIC: 8,
     SaveType.IOAPIC: 400,
-    SaveType.LAPIC: 24,
+    SaveType.LAPIC: 32,
     SaveType.LAPIC_REGS: 1024,
     SaveType.PCI_IRQ: 16,
     SaveType.ISA_IRQ: 8,
     SaveType.PCI_LINK: 8,
     SaveType.PIT: 56,
-    SaveType.RTC: 16,
+    SaveType.RTC: 24,
     SaveType.HPET: 1048,
     SaveType.PMTIMER: 8,
     SaveType.MTRR: 240,
     SaveType.VIRIDIAN_DOMAIN: 32,
+    SaveType.CPU_XSAVE: 600,
     SaveType.VIRIDIAN_VCPU: 216,
     SaveType.VMCE_VCPU: 32,
     SaveType.TSC_ADJUST: 8,
+    SaveType.CPU_MSR: 8,
 }
+# Offset and size of fields of the same, as the headers compile.
+PLACES = [
+    *[("HEADER", *place) for place in [("magic", 0, 4), ("version", 4, 4), ("changeset", 8, 8), ("cpuid", 16, 4)]],
+    ("HEADER", "gtsc_khz", 20, 4),
+    *[("CPU", *place) for place in [("fpu_regs", 0, 512), ("rax", 512, 8), ("rip", 640, 8), ("cr0", 656, 8)]],
+    *[("CPU", *place) for place in [("cr3", 672, 8), ("cr4", 680, 8), ("dr7", 728, 8), ("cs_sel", 736, 4)]],
+    *[("CPU", *place) for place in [("cs_limit", 768, 4), ("idtr_limit", 800, 4), ("gdtr_limit", 804, 4)]],
+    *[("CPU", *place) for place in [("cs_base", 808, 8), ("idtr_base", 872, 8), ("gdtr_base", 880, 8)]],
+    *[("CPU", *place) for place in [("cs_arbytes", 888, 4), ("sysenter_cs", 920, 8), ("shadow_gs", 944, 8)]],
+    *[("CPU", *place) for place in [("msr_flags", 952, 8), ("msr_efer", 992, 8), ("msr_tsc_aux", 1000, 8)]],
+    *[("CPU", *place) for place in [("tsc", 1008, 8), ("pending_event", 1016, 4), ("error_code", 1020, 4)]],
+    *[("CPU", *place) for place in [("flags", 1024, 4), ("pad0", 1028, 4)]],
+    *[("PIC", *place) for place in [("irr", 0, 1), ("irq_base", 3, 1), ("elcr", 6, 1), ("int_output", 7, 1)]],
+    *[("IOAPIC", *place) for place in [("base_address", 0, 8), ("ioregsel", 8, 4), ("id", 12, 4)]],
+    ("IOAPIC", "redirtbl", 16, 384),
+    *[("LAPIC", *place) for place in [("apic_base_msr", 0, 8), ("disabled", 8, 4), ("timer_divisor", 12, 4)]],
+    *[("LAPIC", *place) for place in [("tdt_msr", 16, 8), ("pending_esr", 24, 4)]],
+    ("LAPIC_REGS", "data", 0, 1024),
+    ("PCI_LINK", "route", 0, 4),
+    *[("PIT", *place) for place in [("channels", 0, 48), ("speaker_data_on", 48, 4), ("pad", 52, 4)]],
+    *[("RTC", *place) for place in [("cmos_data", 0, 14), ("cmos_index", 14, 1), ("rtc_offset", 16, 8)]],
+    *[("HPET", *place) for place in [("capability", 0, 8), ("config", 16, 8), ("isr", 32, 8), ("mc64", 240, 8)]],
+    *[("HPET", *place) for place in [("timers", 256, 96), ("period", 1024, 24)]],
+    *[("PMTIMER", *place) for place in [("tmr_val", 0, 4), ("pm1a_sts", 4, 2), ("pm1a_en", 6, 2)]],
+    *[("MTRR", *place) for place in [("msr_pat_cr", 0, 8), ("msr_mtrr_var", 8, 128), ("msr_mtrr_fixed", 136, 88)]],
+    *[("MTRR", *place) for place in [("msr_mtrr_cap", 224, 8), ("msr_mtrr_def_type", 232, 8)]],
+    *[("VIRIDIAN_DOMAIN", *place) for place in [("hypercall_gpa", 0, 8), ("guest_os_id", 8, 8)]],
+    *[("VIRIDIAN_DOMAIN", *place) for place in [("time_ref_count", 16, 8), ("reference_tsc", 24, 8)]],
+    *[("VIRIDIAN_VCPU", *place) for place in [("vp_assist_msr", 0, 8), ("apic_assist_pending", 8, 1)]],
+    *[("VIRIDIAN_VCPU", *place) for place in [("simp_msr", 16, 8), ("sint_msr", 24, 128)]],
+    *[("VIRIDIAN_VCPU", *place) for place in [("stimer_config_msr", 152, 32), ("stimer_count_msr", 184, 32)]],
+    *[("VMCE_VCPU", *place) for place in [("caps", 0, 8), ("mci_ctl2_bank0", 8, 8), ("mci_ctl2_bank1", 16, 8)]],
+    ("VMCE_VCPU", "mcg_ext_ctl", 24, 8),
+    *[("CPU_XSAVE", *place) for place in [("xfeature_mask", 0, 8), ("xcr0", 8, 8), ("xcr0_accum", 16, 8)]],
+    *[("CPU_XSAVE", *place) for place in [("fxsave", 24, 512), ("xstate_bv", 536, 8)]],
+]
 VARIABLE = {SaveType.CPU_XSAVE, SaveType.CPU_MSR}
 
 # What Xen 4.17 saved of a PVH guest of one vcpu that uses no extended state.
@@ -85,18 +126,18 @@ def noise(size: int) -> bytes:
 
 
 def test_every_type_has_a_layout_and_a_length():
-    assert set(hvm.LAYOUTS) == set(ENTRIES) == set(SaveType) == SIZES.keys() | VARIABLE
+    assert set(hvm.LAYOUTS) == set(LAYOUTS) == set(SaveType) == SIZES.keys()
 
 
 @pytest.mark.parametrize("kind", SIZES, ids=lambda kind: kind.name)
 def test_layout_has_the_size_of_its_structure(kind):
-    assert hvm.LAYOUTS[kind].sizeof() == SIZES[kind]
-    assert ENTRIES[kind].length == SIZES[kind]
+    assert LAYOUTS[kind].size == SIZES[kind]
+    assert kind in VARIABLE or hvm.LAYOUTS[kind].sizeof() == SIZES[kind]
 
 
-def test_least_lengths_are_those_of_the_smallest_area_and_of_one_msr():
-    assert ENTRIES[SaveType.CPU_XSAVE].length == 24 + 576
-    assert ENTRIES[SaveType.CPU_MSR].length == 8 + 16
+def test_what_varies_begins_behind_the_smallest_area_and_the_count():
+    assert LAYOUTS[SaveType.CPU_XSAVE].size == 24 + 576
+    assert (LAYOUTS[SaveType.CPU_MSR].size, CPU_MSR.size) == (8, 16)
 
 
 @pytest.mark.parametrize("length", hvm.OLD_CPU)
@@ -104,71 +145,69 @@ def test_older_cpu_entries_have_the_size_they_go_by(length):
     assert hvm.OLD_CPU[length].sizeof() == length
 
 
-def test_older_cpu_entries_are_the_ones_known_by_length():
-    assert tuple(hvm.OLD_CPU) == hvm_names.CPU_OLD_LENGTHS
+def test_older_cpu_entries_are_those_before_tsc_aux_and_before_the_flags():
+    assert tuple(hvm.OLD_CPU) == (1016, 1024)
+
+
+@pytest.mark.parametrize(("kind", "name", "offset", "size"), PLACES)
+def test_field_lies_where_the_public_headers_put_it(kind, name, offset, size):
+    layout = LAYOUTS[SaveType[kind]]
+    assert (layout.offset(name), layout.field(name).size) == (offset, size)
 
 
 @pytest.mark.parametrize(
-    ("kind", "field", "offset"),
+    ("name", "offset", "size"),
     [
-        (SaveType.CPU, "rax", 512),
-        (SaveType.CPU, "rip", 640),
-        (SaveType.CPU, "cr0", 656),
-        (SaveType.CPU, "cs_sel", 736),
-        (SaveType.CPU, "msr_efer", 992),
-        (SaveType.CPU, "flags", 1024),
-        (SaveType.IOAPIC, "id", 12),
-        (SaveType.LAPIC, "tdt_msr", 16),
-        (SaveType.MTRR, "msr_mtrr_cap", 224),
-        (SaveType.HPET, "mc64", 240),
-        (SaveType.CPU_XSAVE, "xstate_bv", 24 + 512),
-        (SaveType.VIRIDIAN_VCPU, "simp_msr", 16),
+        *[("count", 0, 4), ("latched_count", 4, 2), ("count_latched", 6, 1), ("read_state", 9, 1)],
+        *[("write_state", 10, 1), ("rw_mode", 12, 1), ("mode", 13, 1), ("bcd", 14, 1), ("gate", 15, 1)],
     ],
 )
-def test_field_lies_at_its_offset(kind, field, offset):
-    body = bytearray(max(ENTRIES[kind].length, 24))
-    body[offset] = 1
-    assert entry(kind, bytes(body)).parse()[field] == 1
-
-
-@pytest.mark.parametrize("field", CpuControl._fields)
-def test_the_few_fields_read_without_construct_are_those_of_the_layout(field):
-    name = {"efer": "msr_efer", "tsc_aux": "msr_tsc_aux", "pad": "pad0"}.get(field, field)
-    body = noise(1032)
-    assert getattr(CpuControl(*CPU_CONTROL.unpack(body)), field) == hvm.CPU.parse(body)[name]
-
-
-def test_xsave_and_mtrr_read_without_construct_as_with_it():
-    body = noise(600)
-    parsed = hvm.XSAVE.parse(body)
-    names = ("xfeature_mask", "xcr0", "xcr0_accum", "xstate_bv", "xcomp_bv", "reserved")
-    assert hvm_names.XSAVE_CONTROL.unpack(body) == tuple(parsed[name] for name in names)
-    body = noise(240)
-    assert hvm_names.MTRR_CONTROL.unpack_from(body) == (hvm.MTRR.parse(body).msr_mtrr_cap,)
+def test_field_of_a_pit_channel_lies_where_the_public_headers_put_it(name, offset, size):
+    assert PIT.offset("channels", 2, name) == 32 + offset
+    assert PIT.field("channels").element.field(name).size == size
 
 
 @pytest.mark.parametrize("kind", SIZES, ids=lambda kind: kind.name)
 @given(data=st.data())
 @settings(max_examples=5, deadline=None)
-def test_any_body_builds_back_as_it_was(kind, data):
-    layout, body = hvm.LAYOUTS[kind], data.draw(st.binary(min_size=SIZES[kind], max_size=SIZES[kind]))
-    assert layout.build(layout.parse(body)) == body
+def test_any_body_packs_back_as_it_was(kind, data):
+    layout, body = LAYOUTS[kind], data.draw(st.binary(min_size=SIZES[kind], max_size=SIZES[kind]))
+    assert layout.pack(layout.read(body)) == body
+
+
+@pytest.mark.parametrize("kind", sorted(SIZES.keys() - VARIABLE), ids=lambda kind: SaveType(kind).name)
+@given(data=st.data())
+@settings(max_examples=3, deadline=None)
+def test_construct_reads_and_builds_every_field_alike(kind, data):
+    body = data.draw(st.binary(min_size=SIZES[kind], max_size=SIZES[kind]))
+    parsed = hvm.LAYOUTS[kind].parse(body)
+    assert plain(parsed) == plain(LAYOUTS[kind].read(body)._asdict())
+    assert hvm.LAYOUTS[kind].build(parsed) == body
+
+
+def plain(value):
+    """Structures as dicts and lists, whatever made them."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items() if name != "_io"}
+    return list(map(plain, value)) if isinstance(value, list | tuple) else value
 
 
 @given(st.binary(max_size=64))
 @settings(max_examples=20, deadline=None)
 def test_any_xsave_area_builds_back_as_it_was(tail):
-    body = noise(600) + tail
-    assert hvm.XSAVE.build(hvm.XSAVE.parse(body)) == body
+    xsave = entry(SaveType.CPU_XSAVE, noise(600) + tail)
+    assert xsave.parse().components == tail
+    assert xsave.build(xsave.parse()) == xsave
 
 
 @given(st.lists(st.binary(min_size=16, max_size=16), max_size=5), st.binary(max_size=15))
 @settings(max_examples=20, deadline=None)
 def test_any_list_of_msrs_builds_back_as_it_was(msrs, excess):
-    body = len(msrs).to_bytes(4, "little") + b"\xff\0\0\x01" + b"".join(msrs) + excess
-    parsed = hvm.CPU_MSR.parse(body)
-    assert len(parsed.msrs) == len(msrs)
-    assert hvm.CPU_MSR.build(parsed) == body
+    listed = entry(SaveType.CPU_MSR, len(msrs).to_bytes(4, "little") + b"\xff\0\0\x01" + b"".join(msrs) + excess)
+    assert len(listed.parse().msrs) == len(msrs)
+    assert listed.build(listed.parse()) == listed
 
 
 # -- genuine contexts -------------------------------------------------------------------------------
@@ -245,8 +284,9 @@ def test_unknown_type_is_kept():
 
 
 def test_unknown_type_has_no_fields():
-    with pytest.raises(ValueError, match="entry type 77"):
-        entry(77, b"abc").parse()
+    for read in (entry(77, b"abc").parse, entry(77, b"abc").read):
+        with pytest.raises(ValueError, match="entry type 77"):
+            read()
     with pytest.raises(ValueError, match="entry type 77"):
         entry(77, b"abc").build({})
 
@@ -285,17 +325,18 @@ def test_short_entry_reads_as_if_zeros_followed():
     vmce = entry(SaveType.VMCE_VCPU, (0x109).to_bytes(8, "little"))
     fields = vmce.parse()
     assert (fields.caps, fields.mci_ctl2_bank0, fields.mcg_ext_ctl) == (0x109, 0, 0)
+    assert vmce.read() == (0x109, 0, 0, 0)
     fields.caps = 0x103
     assert vmce.build(fields).body == (0x103).to_bytes(8, "little")
 
 
 def test_bytes_beyond_the_layout_survive_an_edit():
-    lapic = entry(SaveType.LAPIC, noise(32))
+    lapic = entry(SaveType.LAPIC, noise(40))
     fields = lapic.parse()
     fields.timer_divisor = 4
     edited = lapic.build(fields)
-    assert edited.body[24:] == noise(32)[24:]
-    assert (edited.length, edited.parse().timer_divisor) == (32, 4)
+    assert edited.body[32:] == noise(40)[32:]
+    assert (edited.length, edited.parse().timer_divisor) == (40, 4)
 
 
 def test_a_list_of_msrs_that_grows_makes_the_entry_longer():
@@ -325,7 +366,8 @@ def test_damaged_header_is_kept_when_encoding():
 
 def test_decoding_imports_neither_construct_nor_numpy():
     heavy = "{'construct', 'numpy'} & set(sys.modules)"
-    code = f"import sys; from streams.hvm_context import decode_context as d; d(bytes(99)); print({heavy})"
+    used = "d(bytes(99)); HvmEntry(2, 0, 4, 0, bytes(4)).read()"
+    code = f"import sys; from streams.hvm_context import HvmEntry, decode_context as d; {used}; print({heavy})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 

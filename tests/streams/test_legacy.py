@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streams.decoder import Consumer, Decoder, drive
 from streams.legacy import LegacyStream
-from streams.records import Damage
+from streams.records import Damage, Event, Recognised, Unread
 from streams.transports import BytesTransport
 from streams.wire.legacy import RECOGNISED_BY, LegacyKind, recognise
 
@@ -64,17 +64,16 @@ class Listener(Consumer):
         self.reasons: list[str] = []
         self.damages: list[Damage] = []
 
-    def container(self, name: str) -> None:
-        self.containers.append(name)
-
-    def legacy(self, stream: LegacyStream) -> None:
-        self.found.append(stream)
-
-    def not_judged(self, reason: str) -> None:
-        self.reasons.append(reason)
-
-    def damage(self, damage: Damage) -> None:
-        self.damages.append(damage)
+    def event(self, item: Event) -> None:
+        match item:
+            case Recognised(name):
+                self.containers.append(name)
+            case LegacyStream():
+                self.found.append(item)
+            case Unread(reason):
+                self.reasons.append(reason)
+            case Damage():
+                self.damages.append(item)
 
 
 def listen(data: bytes) -> tuple[Listener, BytesTransport]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from struct import error
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from construct import Array, Bytes, Computed, Construct, FormatField, GreedyByte
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.wire import framing, hvm, hvm_names, policy, vcpu
+from streams.wire import framing, hvm, hvm_names, msrs, policy, registers, vcpu
+from streams.wire.constructs import construct_of
+from streams.wire.layouts import S64, U8, U16, U32, Layout
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.start_info import MAGIC_PREFIX, START_INFO
 from streams.wire.vcpu import CONTEXT, EXTENDED, USER_REGS, XSAVE_HEADER, cr3_to_pfn, pfn_to_cr3
@@ -471,7 +474,115 @@ def test_offset_of_an_unknown_field_is_an_error(path: tuple[str | int, ...], err
         offset_of(CONTEXT[4], *path)
 
 
+# -- layouts as named tuples --------------------------------------------------------------------------
+
+
+class Inner(NamedTuple):
+    a: U8
+    b: U16
+
+
+class Outer(NamedTuple):
+    first: U32
+    inner: Inner
+    pairs: Annotated[tuple[Inner, ...], 2]
+    words: Annotated[tuple[int, ...], 3, "H"]
+    raw: Annotated[bytes, "5s"]
+    last: S64
+
+
+OUTER = Layout(Outer)
+WHOLE = Outer(1, Inner(2, 3), (Inner(4, 5), Inner(6, 7)), (8, 9, 10), b"bytes", -11)
+
+
+def test_a_layout_packs_without_padding_and_reads_back() -> None:
+    raw = OUTER.pack(WHOLE)
+    assert raw == b"\1\0\0\0" + b"\2\3\0" + b"\4\5\0\6\7\0" + b"\x08\0\x09\0\x0a\0" + b"bytes" + b"\xf5" + b"\xff" * 7
+    assert (OUTER.size, OUTER.read(raw)) == (len(raw), WHOLE)
+    assert OUTER.read(memoryview(raw + b"more")) == WHOLE
+
+
+def test_a_body_that_is_too_short_reads_as_if_zeros_followed() -> None:
+    read = OUTER.read(OUTER.pack(WHOLE)[:8])
+    assert read == WHOLE._replace(pairs=(Inner(4, 0), Inner(0, 0)), words=(0, 0, 0), raw=bytes(5), last=0)
+
+
+@pytest.mark.parametrize(
+    ("path", "offset"),
+    [
+        (("first",), 0),
+        (("inner", 0, "b"), 5),
+        (("pairs",), 7),
+        (("pairs", 1), 10),
+        (("pairs", 1, "b"), 11),
+        (("words", 2), 17),
+        (("last",), 24),
+    ],
+)
+def test_a_layout_knows_where_its_fields_begin(path: tuple[Any, ...], offset: int) -> None:
+    assert OUTER.offset(*path) == offset
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [(("none",), KeyError), (("pairs", 2), IndexError), (("words", 0, "x"), KeyError), (("inner", 0, "x"), KeyError)],
+)
+def test_a_layout_has_no_offset_of_what_is_not_in_it(path: tuple[Any, ...], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        OUTER.offset(*path)
+
+
+def test_a_number_that_does_not_fit_cannot_be_packed() -> None:
+    with pytest.raises(error, match=r"ubyte|format"):
+        OUTER.pack(WHOLE._replace(inner=Inner(256, 0)))
+
+
+def test_construct_makes_the_same_of_a_layout() -> None:
+    declaration = construct_of(OUTER)
+    parsed = declaration.parse(OUTER.pack(WHOLE))
+    assert (declaration.sizeof(), parsed.pairs[1].b, parsed.words, parsed.last) == (32, 7, [8, 9, 10], -11)
+    assert construct_of(OUTER, "raw", "last").sizeof() == 19
+
+
+# -- MSRs, registers, emulators -----------------------------------------------------------------------
+
+
+def test_msrs_have_the_numbers_of_the_manuals() -> None:
+    assert {msr.name: int(msr) for msr in msrs.PV_MSRS} == {
+        "SPEC_CTRL": 0x48,
+        "INTEL_MISC_FEATURES_ENABLES": 0x140,
+        "TSC_AUX": 0xC0000103,
+        "AMD64_DR1_ADDRESS_MASK": 0xC0011019,
+        "AMD64_DR2_ADDRESS_MASK": 0xC001101A,
+        "AMD64_DR3_ADDRESS_MASK": 0xC001101B,
+        "AMD64_DR0_ADDRESS_MASK": 0xC0011027,
+    }
+    assert [int(msr) for msr in msrs.POLICY_MSRS] == [0xCE, 0x10A]
+    assert (msrs.msr_name(0xDA0), msrs.msr_name(0x123)) == ("XSS", "0x123")
+
+
+def test_control_register_bits_have_the_numbers_of_the_manuals() -> None:
+    assert registers.Cr0.PG | registers.Cr0.PE == 0x8000_0001
+    assert registers.Cr4.PAE | registers.Cr4.PKS | registers.Cr4.CET == 0x0180_0020
+    assert registers.Efer.LME | registers.Efer.LMA | registers.Efer.NX == 0xD00
+    assert sum(registers.Cr0) == 0xE005_003F  # the mask of Xen's HVM_CR0_GUEST_RESERVED_BITS, inverted
+    assert registers.McgCap.CMCI_P | registers.McgCap.TES_P | registers.McgCap.SER_P | 2 == 0x100_0C02
+
+
+def test_emulators_have_the_ids_of_libxl() -> None:
+    assert list(framing.Emulator) == [0, 1, 2]
+
+
+# -- what is imported ---------------------------------------------------------------------------------
+
+
 def test_declarations_do_not_import_numpy() -> None:
-    modules = "framing, hvm, hvm_names, policy, shared_info, start_info, vcpu"
+    modules = "framing, hvm, hvm_entries, policy, shared_info, start_info, vcpu"
     code = f"import sys; from streams.wire import {modules}; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_a_filter_of_hvm_streams_reads_needs_no_library() -> None:
+    modules = "cpu_features, framing, hvm_entries, hvm_names, lapic, msrs, qemu, registers, xstate"
+    code = f"import sys; from streams.wire import {modules}; print({{'construct', 'numpy'}} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

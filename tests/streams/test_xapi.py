@@ -9,11 +9,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streams.decoder import Consumer, Decoder, Give, drive
+from streams.decoder import Consumer, Decoder, drive
 from streams.encoder import DecodeError, Recorder, XapiStart, decode, encode
 from streams.feeder import Feeder
 from streams.legacy import LegacyStream
-from streams.records import Damage, Record, XapiBlock
+from streams.records import Breach, Damage, Event, PageData, Recognised, Record, Trailing, Unread, XapiBlock
+from streams.requests import Give
 from streams.sexp import SexpError, fields, parse
 from streams.transports import BytesTransport
 from streams.wire.qemu import HEAD_SIZE, DeviceState, device_state
@@ -54,26 +55,20 @@ class Listener(Consumer):
         self.damages: list[Damage] = []
         self.reasons: list[str] = []
 
-    def container(self, name: str) -> None:
-        self.told.append(name)
-
-    def xapi_block(self, block: XapiBlock) -> None:
-        self.told.append(block)
-
-    def legacy(self, stream: LegacyStream) -> None:
-        self.told.append(stream)
-
-    def record(self, record: Any) -> None:
-        self.told.append(record.place.name)
-
-    def damage(self, damage: Damage) -> None:
-        self.damages.append(damage)
-
-    def not_judged(self, reason: str) -> None:
-        self.reasons.append(reason)
-
-    def trailing(self, offset: int, length: int) -> None:
-        self.told.append(("trailing", offset, length))
+    def event(self, item: Event) -> None:
+        match item:
+            case Recognised(name):
+                self.told.append(name)
+            case Record() | PageData():
+                self.told.append(item.place.name)
+            case Damage():
+                self.damages.append(item)
+            case Unread(reason):
+                self.reasons.append(reason)
+            case Trailing():
+                self.told.append(("trailing", item.offset, item.length))
+            case XapiBlock() | LegacyStream():
+                self.told.append(item)
 
     @property
     def ids(self) -> list[int]:
@@ -158,23 +153,23 @@ def test_an_image_of_a_pre_4_6_libxc_is_not_judged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "rule", "offset"),
+    ("data", "breach", "offset"),
     [
-        (SIGNATURE[:-1] + b"\r", "CON-30", 0),
-        (SIGNATURE[:12], "CON-30", 0),
-        (b"XenSavedDomv3-\n" + UEFI[15:], "CON-30", 0),
-        (SIGNATURE, "FRM-08", 15),
-        (SIGNATURE + block(XENOPS, STATE)[:5], "FRM-01", 15),
-        (SIGNATURE + block(XENOPS, STATE)[:-1], "FRM-03", 15),
-        (SIGNATURE + block(XENOPS, STATE, length=1 << 63), "FRM-03", 15),
-        (SIGNATURE + block(LIBXC), "HDR-01", 31),
-        (SIGNATURE + block(LIBXC) + IMAGE[:-8], "FRM-08", 31 + len(IMAGE) - 8),
-        (UEFI[:-16], "FRM-08", len(UEFI) - 16),
+        (SIGNATURE[:-1] + b"\r", Breach.XAPI_SIGNATURE, 0),
+        (SIGNATURE[:12], Breach.XAPI_SIGNATURE, 0),
+        (b"XenSavedDomv3-\n" + UEFI[15:], Breach.XAPI_SIGNATURE, 0),
+        (SIGNATURE, Breach.NO_END, 15),
+        (SIGNATURE + block(XENOPS, STATE)[:5], Breach.RECORD_HEADER_CUT, 15),
+        (SIGNATURE + block(XENOPS, STATE)[:-1], Breach.RECORD_CUT, 15),
+        (SIGNATURE + block(XENOPS, STATE, length=1 << 63), Breach.RECORD_CUT, 15),
+        (SIGNATURE + block(LIBXC), Breach.IMAGE_HEADER_CUT, 31),
+        (SIGNATURE + block(LIBXC) + IMAGE[:-8], Breach.NO_END, 31 + len(IMAGE) - 8),
+        (UEFI[:-16], Breach.NO_END, len(UEFI) - 16),
     ],
 )
-def test_damage_is_told_with_its_rule_and_place(data: bytes, rule: str, offset: int) -> None:
+def test_damage_is_told_with_its_rule_and_place(data: bytes, breach: Breach, offset: int) -> None:
     listener = listen(data)
-    assert [(damage.rule, damage.offset) for damage in listener.damages] == [(rule, offset)]
+    assert [(damage.breach, damage.offset) for damage in listener.damages] == [(breach, offset)]
 
 
 def test_a_claimed_length_asks_for_no_more_than_is_worth_keeping() -> None:

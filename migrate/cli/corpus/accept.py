@@ -5,8 +5,10 @@ from __future__ import annotations
 import click
 
 from migrate.cli import suggestions
-from migrate.cli.corpus.run import cache_option, discovered, jobs_option, judged, known_option
+from migrate.cli.corpus.run import cache_option, discovered, expansion_option, jobs_option, judged, known_option
 from migrate.cli.ending import ExitCode, complain, echo
+from migrate.cli.signals import orderly_signals
+from migrate.counting import count
 from migrate.destination.placement import NAMES as PLACEMENTS
 
 
@@ -47,6 +49,7 @@ def _targets(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...])
 @jobs_option
 @known_option
 @cache_option
+@expansion_option
 @click.pass_context
 def accept(
     ctx: click.Context,
@@ -58,6 +61,7 @@ def accept(
     jobs: int | None,
     known: tuple[str, ...],
     no_cache: bool,
+    max_expansion: int,
 ) -> None:
     """Judge streams, and write what comes out as what is expected of them.
 
@@ -69,12 +73,19 @@ def accept(
     Example: migrate corpus accept guests --target 4.20 --placement high
     """
     from migrate.corpus.accepting import AcceptError, plan
-    from migrate.corpus.results import Status
     from migrate.safe import safe
 
     found = discovered(ctx, paths, known)
     unexpected = tuple((target, placement) for target in targets for placement in dict.fromkeys(placements))
-    results = judged(ctx, found, jobs=jobs, cache=not no_cache, unexpected=unexpected)
+    with orderly_signals():
+        results = judged(
+            ctx,
+            found.cases,
+            jobs=jobs,
+            cache=not no_cache,
+            unexpected=unexpected,
+            max_expansion=max_expansion,
+        )
     try:
         planned = plan(results, new_only=new_only)
     except AcceptError as error:
@@ -84,17 +95,19 @@ def accept(
         echo(safe(line))
     for path, why in planned.kept:
         echo(safe(f"kept      {path}: {why}"))
-    failed = any(result.status is Status.FAILED for result in results)
-    streams, files = len(planned.accepted), len(planned.after)
-    if not files:
+    for fault in found.faults:
+        complain(fault)
+    unjudged = bool(found.faults) or any(result.unjudged_because for result in results)
+    files = count(len(planned.after), "file")
+    if not planned.after:
         echo("nothing to write")
-    elif yes or _agreed(f"Write {files} file{'s' * (files != 1)}, about {streams} stream{'s' * (streams != 1)}?"):
+    elif yes or _agreed(f"Write {files}, about {count(len(planned.accepted), 'stream')}?"):
         planned.write()
-        echo(f"{files} file{'s' * (files != 1)} written")
+        echo(f"{files} written")
     else:
         echo("nothing written")
         ctx.exit(ExitCode.FOUND)
-    ctx.exit(ExitCode.UNJUDGED if failed else ExitCode.FINE)
+    ctx.exit(ExitCode.UNJUDGED if unjudged else ExitCode.FINE)
 
 
 def _agreed(question: str) -> bool:

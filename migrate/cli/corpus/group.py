@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from migrate.cli.main import LazyGroup
-
-if TYPE_CHECKING:
-    pass
-
 
 # Only the command that runs is imported.
 COMMANDS = {

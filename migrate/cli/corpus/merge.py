@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
-from migrate.cli.corpus.run import EXIT_CODES, ending_of, journal_of, output_options, write_outputs
+from migrate.cli.corpus.run import EXIT_CODES, complain_of, ending_of, journal_of, output_options, write_outputs
+from migrate.cli.ending import ExitCode
+from migrate.cli.output import refuse_doubles
 
 
 @click.command(epilog=EXIT_CODES + " An interrupted run, or a shard that is not there, counts as not judged.")
@@ -17,6 +19,7 @@ def merge(
     """Join what `run --jsonl` wrote, shard by shard, into one summary.
 
     Neither the streams nor their expectations are needed. Of two results about one stream the later file's counts.
+    A file with a damaged line is refused: it may be about a stream that the other files do not have.
 
     \b
     Example: migrate corpus merge part1.jsonl part2.jsonl --junit guests.xml
@@ -25,7 +28,13 @@ def merge(
     from migrate.reports.corpus.text import render
     from migrate.reports.verdict.text import console_for
 
-    outcome = joined([journal_of(ctx, file) for file in files])
+    refuse_doubles({"--junit": junit, "--sarif": sarif, "--markdown": markdown}, {"results": files})
+    parts = [journal_of(ctx, file) for file in files]
+    if any(part.damaged for part in parts):
+        for part in parts:
+            complain_of(part)
+        ctx.exit(ExitCode.FAILED)
+    outcome = joined(parts)
     write_outputs(outcome, junit, sarif, markdown)
     render(outcome, console_for())
     ctx.exit(ending_of(outcome))

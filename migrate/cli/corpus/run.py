@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from migrate.cli.ending import ExitCode, complain
+from migrate.cli.output import refuse_doubles, write_document
+from migrate.cli.signals import EndedBySignal, orderly_signals
+from streams.compression import MAX_EXPANSION
 
 if TYPE_CHECKING:
     from migrate.corpus.cache import Cache
-    from migrate.corpus.discovery import Corpus, Shard
+    from migrate.corpus.discovery import Case, Corpus, Shard
     from migrate.corpus.journal import Written
     from migrate.corpus.results import Result, Run
     from migrate.corpus.workers import Workers
 
 EXIT_CODES = (
-    "Exit code: 0 all as expected, known to differ, or new; 1 something differs, or a stream is missing; 2 wrong "
-    "usage, or a file of expectations or results that cannot be used; 3 nothing differs, but not all could be judged."
+    "Exit code: 0 all as expected, known to differ, or new; 1 something differs, a stream is missing, or a new one "
+    "fails by --fail-on; 2 wrong usage, or a list of known deviations or a file of results that cannot be used; 3 "
+    "nothing differs, but not all could be judged, or a file of expectations cannot be used; 130, 143, 129 after an "
+    "interrupt, TERM and HUP."
 )
+DAMAGE_NAMED = 10
 
 
 def _shard(ctx: click.Context, param: click.Parameter, asked: str | None) -> Shard | None:
@@ -72,6 +77,19 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def expansion_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--max-expansion`."""
+    return click.option(
+        "--max-expansion",
+        metavar="N",
+        type=click.IntRange(min=0),
+        default=MAX_EXPANSION,
+        show_default=True,
+        help="How many times its length what is compressed, or lies in an archive, may decode to, beyond 4 GiB; 0 for "
+        "any.",
+    )(command)
+
+
 @click.command(epilog=EXIT_CODES)
 @click.argument("paths", metavar="PATH|URL...", nargs=-1, required=True, type=click.Path())
 @jobs_option
@@ -83,7 +101,13 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--shard", metavar="I/N", callback=_shard, help="Judge the I-th of N parts only; `merge` joins them.")
 @known_option
+@click.option(
+    "--fail-on",
+    type=click.Choice(["error", "warning"]),
+    help="Of streams that nothing is expected of: let those fail that are refused, or have findings of this severity.",
+)
 @cache_option
+@expansion_option
 @click.option(
     "--resume",
     metavar="RESULTS.jsonl",
@@ -103,7 +127,9 @@ def run(
     dask: str | None,
     shard: Shard | None,
     known: tuple[str, ...],
+    fail_on: str | None,
     no_cache: bool,
+    max_expansion: int,
     resume: str | None,
     jsonl: str | None,
     junit: str | None,
@@ -122,47 +148,90 @@ def run(
     """
     from migrate.cli.corpus.live import LiveTable
     from migrate.corpus.journal import Journal
-    from migrate.corpus.results import Run
     from migrate.reports.corpus.text import render
     from migrate.reports.verdict.text import console_for
 
-    found = discovered(ctx, paths, known, shard)
-    before = journal_of(ctx, resume) if resume else None
-    with Journal(jsonl) as journal, LiveTable(len(found.cases), quiet) as live:
+    found = discovered(ctx, paths, known, shard, fail_on)
+    outputs = {"--junit": junit, "--sarif": sarif, "--markdown": markdown, "--jsonl": jsonl}
+    refuse_doubles(outputs, {"a stream": [case.path for case in found.cases], "known deviations": known})
+    if resume is not None:
+        refuse_doubles({**outputs, "--jsonl": None}, {"--resume": [resume]})
+    with orderly_signals():
+        results = _taken_over(ctx, found, resume)
+        with Journal(jsonl, results) as journal, LiveTable(len(found.cases), quiet) as live:
+            for result in results:
+                live.add(result)
 
-        def done(result: Result) -> None:
-            journal.add(result)
-            live.add(result)
+            def done(result: Result) -> None:
+                results.append(result)
+                journal.add(result)
+                live.add(result)
 
-        try:
-            results = judged(ctx, found, done, live.tick, jobs=jobs, dask=dask, cache=not no_cache, before=before)
-        except KeyboardInterrupt:
-            more = f"; --resume {jsonl} goes on from there" if jsonl else ""
-            complain(f"interrupted: {live.done} of {len(found.cases)} streams judged{more}")
-            raise
-        outcome = Run(results, found.missing)
-        journal.finish(outcome, shard)
-    write_outputs(outcome, junit, sarif, markdown)
+            taken = {result.case.number for result in results}
+            left = [case for case in found.cases if case.number not in taken]
+            try:
+                judged(
+                    ctx, left, done, live.tick, jobs=jobs, dask=dask, cache=not no_cache, max_expansion=max_expansion
+                )
+            except KeyboardInterrupt as ended:
+                why = _interrupted(ended, len(results), len(found.cases))
+                complain(f"{why}{f'; --resume {jsonl} goes on from there' if jsonl else ''}")
+                write_outputs(_outcome(found, results, why), junit, sarif, markdown)
+                raise
+            outcome = _outcome(found, results)
+            journal.finish(outcome, shard)
+        write_outputs(outcome, junit, sarif, markdown)
     render(outcome, console_for())
     ctx.exit(ending_of(outcome))
 
 
+def _taken_over(ctx: click.Context, found: Corpus, resume: str | None) -> list[Result]:
+    """What an earlier run has judged of it."""
+    if resume is None:
+        return []
+    from migrate.corpus.journal import answered
+    from migrate.corpus.results import compared
+    from migrate.corpus.runner import task_of
+
+    before = journal_of(ctx, resume)
+    complain_of(before, "; passed over")
+    answers = ((case, answered(before, case, task_of(case))) for case in found.cases)
+    return [compared(case, answer) for case, answer in answers if answer is not None]
+
+
+def _interrupted(ended: KeyboardInterrupt, done: int, count: int) -> str:
+    by = f" by {ended.name}" if isinstance(ended, EndedBySignal) else ""
+    return f"interrupted{by}: {done} of {count} streams judged"
+
+
+def _outcome(found: Corpus, results: list[Result], *gaps: str) -> Run:
+    from migrate.corpus.results import Run
+
+    ordered = sorted(results, key=lambda result: result.case.number)
+    return Run(ordered, found.missing, (*found.faults, *gaps), found.unmatched)
+
+
 def discovered(
-    ctx: click.Context, paths: tuple[str, ...], known: tuple[str, ...] = (), shard: Shard | None = None
+    ctx: click.Context,
+    paths: tuple[str, ...],
+    known: tuple[str, ...] = (),
+    shard: Shard | None = None,
+    fail_on: str | None = None,
 ) -> Corpus:
     """The streams of these paths; wrong usage where there are none."""
     from migrate.corpus.discovery import discover
-    from migrate.corpus.filesystems import PlaceError
+    from migrate.corpus.filesystems import FetchError
     from migrate.corpus.toml_reader import ExpectationError
+    from migrate.rules.declaring import Severity
 
     try:
-        found = discover(paths, known=known, shard=shard)
+        found = discover(paths, known=known, shard=shard, fail_on=Severity(fail_on) if fail_on else None)
     except FileNotFoundError as error:
         raise click.UsageError(f"no such file or directory: {error}") from None
-    except (ExpectationError, PlaceError) as error:
+    except (ExpectationError, FetchError) as error:
         complain(str(error), error)
         ctx.exit(ExitCode.FAILED)
-    if not found.cases and not found.missing and shard is None:
+    if not (found.cases or found.missing or found.faults) and shard is None:
         raise click.UsageError("there is no stream in " + ", ".join(paths))
     return found
 
@@ -178,38 +247,35 @@ def journal_of(ctx: click.Context, path: str) -> Written:
         ctx.exit(ExitCode.FAILED)
 
 
+def complain_of(written: Written, more: str = "") -> None:
+    """Name the lines of a file of results that are of no use."""
+    for complaint in written.damaged[:DAMAGE_NAMED]:
+        complain(f"{complaint}{more}")
+    if len(written.damaged) > DAMAGE_NAMED:
+        complain(f"{written.path}: {len(written.damaged) - DAMAGE_NAMED} more lines are of no use{more}")
+
+
 def judged(
     ctx: click.Context,
-    found: Corpus,
+    cases: Sequence[Case],
     done: Callable[[Result], object] = lambda result: None,
     tick: Callable[[], object] = lambda: None,
     *,
     jobs: int | None = None,
     dask: str | None = None,
     cache: bool = True,
-    before: Written | None = None,
     unexpected: tuple[tuple[str, str], ...] | None = None,
+    max_expansion: int = MAX_EXPANSION,
 ) -> list[Result]:
-    """Results in the order of the cases, those of an earlier run taken over."""
-    from migrate.corpus.journal import answered
-    from migrate.corpus.results import compared
-    from migrate.corpus.runner import UNEXPECTED, task_of
+    """Results in the order of the cases."""
+    from migrate.corpus.runner import UNEXPECTED
     from migrate.corpus.runner import run as run_cases
     from migrate.corpus.workers import WorkersError
 
-    results: dict[str, Result] = {}
-    for case in found.cases if before else ():
-        assert before is not None
-        answer = answered(before, case, task_of(case))
-        if answer is not None:
-            results[case.path] = compared(case, answer)
-            done(results[case.path])
-    left = [case for case in found.cases if case.path not in results]
     try:
-        with ExitStack() as stack:
-            workers = stack.enter_context(_workers(jobs, dask, len(left)))
-            fresh = run_cases(
-                left,
+        with _workers(jobs, dask, len(cases)) as workers:
+            return run_cases(
+                cases,
                 workers.start(),
                 done,
                 renew=workers.start,
@@ -217,12 +283,11 @@ def judged(
                 cache=_cache() if cache else None,
                 tick=tick,
                 unexpected=unexpected or UNEXPECTED,
+                max_expansion=max_expansion,
             )
     except WorkersError as error:
         complain(str(error), error)
         ctx.exit(ExitCode.FAILED)
-    results |= {result.case.path: result for result in fresh}
-    return [results[case.path] for case in found.cases]
 
 
 def _cache() -> Cache:
@@ -247,21 +312,16 @@ def write_outputs(outcome: Run, junit: str | None, sarif: str | None, markdown: 
     if junit is not None:
         from migrate.reports.corpus.junit import corpus_junit
 
-        _write(junit, corpus_junit(outcome))
+        write_document(junit, corpus_junit(outcome))
     if sarif is not None:
         from migrate.judging.report_json import dumps
         from migrate.reports.corpus.sarif import corpus_sarif
 
-        _write(sarif, dumps(corpus_sarif(outcome), indent=2) + "\n")
+        write_document(sarif, dumps(corpus_sarif(outcome), indent=2) + "\n")
     if markdown is not None:
         from migrate.reports.corpus.markdown import corpus_markdown
 
-        _write(markdown, corpus_markdown(outcome))
-
-
-def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+        write_document(markdown, corpus_markdown(outcome))
 
 
 def ending_of(outcome: Run) -> ExitCode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,8 +46,9 @@ def scrub(ctx: click.Context, stream: str, out: str, target: str, vcpus: int | N
         with stream_output(out, force=force) as file:
             scrubbed = make_zero(stream, file)
             file.flush()
-            if out != STDOUT and os.path.isfile(file.name):
-                difference = changed(stream, file.name, target=target, vcpus=vcpus)
+            if out != STDOUT and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                file.seek(0)  # it has no name yet
+                difference = changed(stream, file.fileno(), target=target, vcpus=vcpus)
                 if difference is not None:
                     raise ScrubError(f"would not be judged the same without the guest's memory: {difference}")
     except (TransportError, ScrubError) as error:

@@ -14,9 +14,8 @@ from migrate.cli.options import STDIN, one_rule, placement_option, source_of, ta
 from migrate.cli.output import STDOUT, stream_output
 
 if TYPE_CHECKING:
-    from migrate.reducing.shrink import Contents, Shrunk
-
-PIECE = 1 << 20
+    from migrate.reducing.items import Contents
+    from migrate.reducing.shrink import Shrunk
 
 
 @click.command(
@@ -68,6 +67,7 @@ def shrink(
     \b
     Example: migrate corpus shrink guest.xl --rule HYP-22 --placement high -o small.libxc
     """
+    from migrate.reducing.items import read_whole
     from migrate.reducing.shrink import NothingToShowError
     from migrate.reducing.shrink import shrink as leave_out
     from streams.transports import TransportError
@@ -77,7 +77,7 @@ def shrink(
     try:
         with stream_output(out, force=force, sources=[stream]) as file:
             shrunk = leave_out(
-                _read(stream),
+                read_whole(source_of(stream)),
                 rule,
                 target=target,
                 placement=placement,
@@ -90,6 +90,9 @@ def shrink(
     except (TransportError, NothingToShowError) as error:
         complain(f"{stream}: {error}", error)
         ctx.exit(ExitCode.FAILED)
+    except MemoryError as error:
+        complain(f"{stream}: there is not enough memory: a stream that is to be shrunk is held in it", error)
+        ctx.exit(ExitCode.FAILED)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if out != STDOUT:
@@ -97,16 +100,6 @@ def shrink(
         asked += ["--vcpus", str(vcpus)] if vcpus else []
         asked += ["--verify"] if verify else []
         _tell(shrunk, out, time.monotonic() - started, asked)
-
-
-def _read(stream: str) -> bytes:
-    from streams.transports import open_transport
-
-    data = bytearray()
-    with open_transport(source_of(stream)) as transport:
-        while piece := transport.give(PIECE):
-            data += piece
-    return bytes(data)
 
 
 def _default_name(stream: str) -> str:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.wire.cpu_features import set_bits
 from streams.wire.framing import PAGE_SHIFT
-from streams.wire.paging import ENTRIES, FRAME_MASK, P
+from streams.wire.paging import ENTRIES, FRAME_MASK, NX, PAT, PCD, PSE, PWT, RW, US, A, D, G, P
 
-# Bits of an entry by number, where the level does not matter; 9 to 11 and 52 to 62 are the guest's to use.
-_NAMES = {0: "P", 1: "RW", 2: "US", 3: "PWT", 4: "PCD", 5: "A", 6: "D", 8: "G", 63: "NX"}
-_PAGE_SIZE_BIT = 7
-_FLAG_BITS = (*range(12), *range(52, 64))
+# Bits of an entry where the level does not matter; 9 to 11 and 52 to 62 are the guest's to use.
+_NAMES = {P: "P", RW: "RW", US: "US", PWT: "PWT", PCD: "PCD", A: "A", D: "D", G: "G", NX: "NX"}
 
 
 def flag_names(entry: int, level: int) -> tuple[str, ...]:
@@ -21,10 +20,8 @@ def flag_names(entry: int, level: int) -> tuple[str, ...]:
 
     Bit 7 is PAT in a table of level 1 and PSE, a large page, above; those of no fixed meaning are AVL9 to AVL62.
     """
-    large = "PAT" if level == 1 else "PSE"
-    return tuple(
-        large if bit == _PAGE_SIZE_BIT else _NAMES.get(bit, f"AVL{bit}") for bit in _FLAG_BITS if entry >> bit & 1
-    )
+    names = _NAMES | ({PAT: "PAT"} if level == 1 else {PSE: "PSE"})
+    return tuple(names.get(1 << bit, f"AVL{bit}") for bit in set_bits(entry & ~FRAME_MASK))
 
 
 def frame_of(entry: int) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from migrate.inspection.names import Span, spans
 from migrate.inspection.reading import NotInStream
 from migrate.xen.entries import IS_TABLE
 from streams.pages import LEVEL_MASK, PFN_MASK, PIN_BIT
@@ -27,19 +27,6 @@ if TYPE_CHECKING:
     from migrate.rules.findings import Finding
 
 _TABLES_AT_ONCE = 4096
-_LINK = re.compile(r"pfn (0x[0-9a-f]+)(?: (?:slot|entry) (\d+))?")
-
-Span = tuple[int, int]  # first and last, both included
-
-
-def spans(numbers: NDArray[np.int64]) -> tuple[Span, ...]:
-    """Ascending integers as ranges, both ends included."""
-    if not len(numbers):
-        return ()
-    breaks = np.flatnonzero(np.diff(numbers) != 1)
-    firsts = numbers[np.concatenate([[0], breaks + 1])]
-    lasts = numbers[np.concatenate([breaks, [len(numbers) - 1]])]
-    return tuple(zip(firsts.tolist(), lasts.tolist(), strict=True))
 
 
 class Link(StrEnum):
@@ -70,7 +57,7 @@ class Branch(NamedTuple):
         0 for a root, one more for what its entries name.
     pfns:
         first and last, ascending or descending; more than one only where neighbouring slots name neighbouring pfns
-        that are alike: L1 tables that nothing is to be told of, or what is not shown here. Alike also means
+        that are alike: L1 tables that nothing is to be said of, or what is not shown here. Alike also means
         equally many parents, and all of them pinned or none.
     slots:
         of the table above that name it; empty for a root.
@@ -240,9 +227,9 @@ class Forest:
             yield int(self.pfns[row]), Group.LOOSE
 
     def _plain(self) -> NDArray[np.bool_]:
-        """Leaf tables with nothing to tell of, which may share a line."""
-        told = np.array([*self.findings, *self.roots, *(pfn for pfn, _ in self.chain if self.row(pfn) >= 0)], np.int64)
-        plain: NDArray[np.bool_] = (self.levels == 1) & self.held & ~np.isin(self.pfns, told)
+        """Leaf tables with nothing to say of, which may share a line."""
+        apart = np.array([*self.findings, *self.roots, *(pfn for pfn, _ in self.chain if self.row(pfn) >= 0)], np.int64)
+        plain: NDArray[np.bool_] = (self.levels == 1) & self.held & ~np.isin(self.pfns, apart)
         return plain
 
     def _below(self, row: int, depth: int, shown: NDArray[np.bool_], plain: NDArray[np.bool_]) -> Iterator[Branch]:
@@ -323,15 +310,8 @@ def failing_chain(inspection: Inspection) -> tuple[tuple[int, int | None], ...]:
     """The tables that lead to what stops the restore: pfn, and the slot that leads on; empty where nothing does."""
     failure, finding = inspection.report.failure, inspection.report.decisive
     if finding is not None and finding.chain:
-        return tuple(chain_links(finding.chain))
+        return tuple((link.pfn, link.slot) for link in finding.chain)
     return () if failure is None or failure.pfn is None else ((failure.pfn, None),)
-
-
-def chain_links(chain: Iterable[str]) -> Iterator[tuple[int, int | None]]:
-    """The pfns in a finding's chain, each with the slot (or None) that leads on."""
-    for told in chain:
-        if found := _LINK.search(told):
-            yield int(found[1], 16), None if found[2] is None else int(found[2])
 
 
 def forest(inspection: Inspection) -> Forest:
@@ -393,7 +373,7 @@ def _by_table(inspection: Inspection, pfns: NDArray[np.int64]) -> dict[int, tupl
     tables = set(pfns.tolist())
     found: dict[int, list[Finding]] = defaultdict(list)
     for finding in inspection.report.findings:
-        named = {pfn for pfn, _ in chain_links(finding.chain)} | ({finding.pfn} if finding.pfn is not None else set())
+        named = {link.pfn for link in finding.chain} | ({finding.pfn} if finding.pfn is not None else set())
         for pfn in named & tables:
             found[pfn].append(finding)
     return {pfn: tuple(findings) for pfn, findings in found.items()}

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from migrate.inspection.memory.entries import EntryRange, decoded
-from migrate.inspection.memory.forest import Span, contexts, failing_chain, spans, vcpu_roots
-from migrate.inspection.memory.walk import CR0_PG, walk
+from migrate.inspection.memory.forest import contexts, failing_chain, vcpu_roots
+from migrate.inspection.memory.walk import walk
+from migrate.inspection.names import Span, spans
 from migrate.inspection.reading import NotInStream
 from migrate.xen.entries import IS_TABLE
-from streams.hvm_context import entries as hvm_entries
 from streams.pages import LEVEL_MASK, PFN_MASK
 from streams.wire.framing import PAGE_DATA_HEADER, PAGE_SHIFT, PAGE_SIZE, PFN_WORD_SIZE
-from streams.wire.hvm_names import HvmParam, SaveType
+from streams.wire.hvm_names import HvmParam
 from streams.wire.paging import FRAME_MASK, RW, P
+from streams.wire.registers import Cr0
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.start_info import MAGIC_PREFIX, START_INFO
 from streams.wire.vcpu import GDT_FRAMES, START_INFO_REGISTER, cr3_to_pfn, gdt_frames_used
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from migrate.rules.findings import Finding
     from migrate.toolstack.hvm import HvmRestore
 
-# Of a page that is sent very often the first so many and the last so many times are told.
+# Of a page that is sent very often the first so many and the last so many times are shown.
 TOLD_TIMES = 128
 _DESCRIPTOR_SIZE = 8
 
@@ -228,7 +229,7 @@ def _roles(inspection: Inspection, pfn: int) -> Iterator[str]:
 
     kind = inspection.judgement.restorer.kind
     if isinstance(kind, HvmRestore):
-        return chain(_hvm_pages(kind, pfn), _hvm_roots(kind, pfn))
+        return chain(_hvm_pages(kind, pfn), _hvm_roots(inspection, pfn))
     guest = inspection.guest
     if guest is None:
         return iter(())
@@ -289,23 +290,20 @@ def _named_by_shared_info(guest: PvGuest, pfn: int) -> Iterator[str]:
 
 def _hvm_pages(kind: HvmRestore, pfn: int) -> Iterator[str]:
     params = kind.params
-    for param, told in _PARAM_PAGES.items():
+    for param, role in _PARAM_PAGES.items():
         if params.get(param) == pfn:
-            yield told
+            yield role
     first = params.get(HvmParam.IOREQ_SERVER_PFN)
     if first is not None and first <= pfn < first + params.get(HvmParam.NR_IOREQ_SERVER_PAGES, 0):
         yield f"page {pfn - first} of the ioreq servers"
-    for param, told in _PARAM_ADDRESSES.items():
+    for param, role in _PARAM_ADDRESSES.items():
         address = params.get(param, 0)
         if address and address >> PAGE_SHIFT == pfn:
-            yield told
+            yield role
 
 
-def _hvm_roots(kind: HvmRestore, pfn: int) -> Iterator[str]:
-    if kind.context is None or kind.context.body is None:
-        return
-    for entry in hvm_entries(kind.context.body):
-        if entry.typecode == SaveType.CPU:
-            state = entry.parse()
-            if state.cr0 & CR0_PG and (state.cr3 & FRAME_MASK) >> PAGE_SHIFT == pfn:
-                yield f"cr3 of vcpu {entry.instance}"
+def _hvm_roots(inspection: Inspection, pfn: int) -> Iterator[str]:
+    for vcpu, entry in (inspection.hvm_cpus or {}).items():
+        state = entry.read()
+        if state.cr0 & Cr0.PG and (state.cr3 & FRAME_MASK) >> PAGE_SHIFT == pfn:
+            yield f"cr3 of vcpu {vcpu}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from migrate.guest.memory import room_for
-from migrate.inspection.vcpus.names import by_type_name
+from migrate.inspection.names import by_type_name
 from migrate.toolstack.passes import VERIFY, Round
 from migrate.xen.entries import IS_TABLE
 from streams.pages import TYPES, PageType

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from migrate.inspection.memory.entries import flag_names, frame_of
 from migrate.inspection.reading import NotInStream
 from migrate.xen.entries import IS_TABLE
-from streams.hvm_context import entries as hvm_entries
 from streams.pages import type_name
 from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE
-from streams.wire.hvm_names import SaveType
 from streams.wire.paging import FRAME_MASK, L4_XEN_SLOTS, PAE_L2_FIRST_XEN_SLOT, PAE_XEN_SLOT, PSE, P
+from streams.wire.registers import Cr0, Cr4, Efer
 from streams.wire.vcpu import CONTEXT, cr3_to_pfn
 from streams.wire.views import view
 
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 
 SHOWN_BYTES = 64
 
-CR0_PG = 1 << 31
-CR4_PSE, CR4_PAE, CR4_LA57 = 1 << 4, 1 << 5, 1 << 12
-EFER_LME = 1 << 8
 # Where cr3 names a PAE root: 32 bytes, anywhere in a page.
 _PAE_ROOT_OFFSET = 0xFE0
 _LOW_FRAME_MASK = 0xFFFF_F000
@@ -185,21 +181,17 @@ def _pv_table(inspection: Inspection, guest: PvGuest, pfn: int, level: int) -> b
 
 
 def _no_vcpu(vcpu: int, known: list[int]) -> str:
-    told = ", ".join(map(str, sorted(known)[:16])) + (", …" if len(known) > 16 else "")
-    return f"vcpu {vcpu} is not in the stream: it has {f'vcpus {told}' if known else 'no vcpu'}"
+    those = ", ".join(map(str, sorted(known)[:16])) + (", …" if len(known) > 16 else "")
+    return f"vcpu {vcpu} is not in the stream: it has {f'vcpus {those}' if known else 'no vcpu'}"
 
 
 def _hvm(inspection: Inspection, address: int, vcpu: int) -> Walk:
-    from migrate.toolstack.hvm import HvmRestore
-
-    kind = inspection.judgement.restorer.kind
-    context = kind.context if isinstance(kind, HvmRestore) else None
-    if context is None or context.body is None:
+    cpus = inspection.hvm_cpus
+    if cpus is None:
         raise NotInStream("the stream has no state of any vcpu")
-    cpus = {entry.instance: entry for entry in hvm_entries(context.body) if entry.typecode == SaveType.CPU}
     if vcpu not in cpus:
         raise NotInStream(_no_vcpu(vcpu, list(cpus)))
-    state = cpus[vcpu].parse()
+    state = cpus[vcpu].read()
     paging = paging_mode(state.cr0, state.cr4, state.msr_efer)
     if not paging.levels:
         start = Walk(vcpu, address, paging.name, None, stopped=_invalid(address, paging))
@@ -217,13 +209,13 @@ def _hvm(inspection: Inspection, address: int, vcpu: int) -> Walk:
 
 def paging_mode(cr0: int, cr4: int, efer: int) -> Paging:
     """How an HVM vcpu with these control registers translates addresses."""
-    if not cr0 & CR0_PG:
+    if not cr0 & Cr0.PG:
         return NO_PAGING
-    if efer & EFER_LME:
-        return FIVE_LEVELS if cr4 & CR4_LA57 else FOUR_LEVELS
-    if cr4 & CR4_PAE:
+    if efer & Efer.LME:
+        return FIVE_LEVELS if cr4 & Cr4.LA57 else FOUR_LEVELS
+    if cr4 & Cr4.PAE:
         return PAE
-    return TWO_LEVELS_PSE if cr4 & CR4_PSE else TWO_LEVELS
+    return TWO_LEVELS_PSE if cr4 & Cr4.PSE else TWO_LEVELS
 
 
 def _nobodys(paging: Paging, steps: tuple[Step, ...], level: int, slot: int) -> bool:

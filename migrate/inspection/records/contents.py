@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from migrate.inspection.logbook import Entry, Layer, Logbook
-from migrate.inspection.records.summary import CUT, meaning, needed, pages_told
-from migrate.inspection.vcpus.names import by_type_name
+from migrate.inspection.names import by_type_name
+from migrate.inspection.records.image import pages_line
+from migrate.inspection.records.shown import CUT, needed, summary
 from migrate.rules.declaring import Severity
 from streams.pages import TYPES
 from streams.wire.framing import padded
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from migrate.toolstack.passes import Round
     from streams.pages import PfnWords
 
-# Of more records of one type in a row than this, only the first few are told one by one.
+# Of more records of one type in a row than this, only the first few are shown one by one.
 LONGEST_RUN = 16
 RUN_SHOWN = 4
 # Bodies that are read in one go: the more, the fewer times compressed input is decoded again.
@@ -53,7 +54,7 @@ class Line:
         bytes of their bodies.
     depth:
         how many layers are around it.
-    meaning:
+    summary:
         what it says, not escaped.
     pages:
         of PAGE_DATA only.
@@ -66,7 +67,7 @@ class Line:
     count: int
     length: int
     depth: int
-    meaning: str = ""
+    summary: str = ""
     pages: Pages | None = None
     findings: tuple[Finding, ...] = ()
 
@@ -119,7 +120,7 @@ def _number_of(log: Logbook, finding: Finding) -> int | None:
 def contents(inspection: Inspection, *, everything: bool = False) -> Iterator[Line]:
     """The lines, in stream order, made as they are asked for.
 
-    PAGE_DATA records of one pass are told together, and so are most of a long run of others of one type; a record
+    PAGE_DATA records of one pass share a line, and so do most of a long run of others of one type; a record
     with a warning or an error stands alone.
 
     Parameters
@@ -127,10 +128,10 @@ def contents(inspection: Inspection, *, everything: bool = False) -> Iterator[Li
     everything:
         fold nothing.
     """
-    yield from _with_meanings(inspection, _lines(inspection, blame(inspection).records, everything))
+    yield from _with_summaries(inspection, _lines(inspection, blame(inspection).records, everything))
 
 
-Numbered = Iterator[tuple[int, Entry]]
+Numbered = Iterable[tuple[int, Entry]]
 
 
 def _lines(inspection: Inspection, blamed: dict[int, list[Finding]], everything: bool) -> Iterator[Line]:
@@ -144,77 +145,71 @@ def _lines(inspection: Inspection, blamed: dict[int, list[Finding]], everything:
             return number
         return entry.layer, entry.type, entry.round
 
+    def line(entries: Numbered) -> Line:
+        """One line of entries that follow one another; what they say is left open."""
+        findings: list[Finding] = []
+        first, count, length = None, 0, 0
+        for number, last in entries:
+            first = first or last
+            findings += blamed.get(number, ())
+            count += 1
+            length += last.length
+        assert first is not None
+        return Line(first, last, count, length, outer.index(first.layer), findings=tuple(findings))
+
     for _, group in groupby(enumerate(inspection.log), alike):
         rest = iter(group)
-        first = next(rest)
-        layer = first[1].layer
-        if layer not in outer:
-            outer.append(layer)
-        entries = chain([first], rest)
-        if first[1].is_pages:
-            passes = inspection.log.rounds
-            yield _Folded(outer.index(layer), blamed).pages(entries, all_words, passes)
+        some = list(islice(rest, LONGEST_RUN + 1))
+        if some[0][1].layer not in outer:
+            outer.append(some[0][1].layer)
+        entries = chain(some, rest)
+        if some[0][1].is_pages:
+            yield _page_line(line, entries, all_words, inspection.log.rounds)
             continue
-        some = list(islice(entries, LONGEST_RUN + 1))
         for one in some if len(some) <= LONGEST_RUN else some[:RUN_SHOWN]:
-            yield _Folded(outer.index(layer), blamed).line(iter([one]))
+            yield line([one])
         if len(some) > LONGEST_RUN:
-            yield _Folded(outer.index(layer), blamed).line(chain(some[RUN_SHOWN:], entries))
+            yield line(islice(entries, RUN_SHOWN, None))
 
 
-class _Folded:
-    """Makes one line of entries that follow one another."""
+def _page_line(
+    line: Callable[[Numbered], Line],
+    entries: Numbered,
+    all_words: Iterator[tuple[Entry, PfnWords]],
+    passes: list[Round],
+) -> Line:
+    """One line of PAGE_DATA records, whose words are the next ones of the stream."""
+    lowest, highest, words_seen = -1, 0, 0
+    types = np.zeros(TYPES, np.int64)
 
-    def __init__(self, depth: int, blamed: dict[int, list[Finding]]) -> None:
-        self._depth = depth
-        self._blamed = blamed
-        self._findings: list[Finding] = []
+    def counted() -> Iterator[tuple[int, Entry]]:
+        nonlocal lowest, highest, words_seen
+        for numbered, (_, words) in zip(entries, all_words, strict=False):
+            if len(words):
+                words_seen += len(words)
+                types[:] += np.bincount(words.types, minlength=TYPES)
+                least, most = int(words.pfns.min()), int(words.pfns.max())
+                lowest, highest = least if lowest < 0 else min(lowest, least), max(highest, most)
+            yield numbered
 
-    def line(self, entries: Numbered) -> Line:
-        """Any but PAGE_DATA: what they mean is left open."""
-        number, first = next(entries)
-        last, seen, length = first, 1, first.length
-        self._findings += self._blamed.get(number, ())
-        for number, last in entries:
-            self._findings += self._blamed.get(number, ())
-            seen += 1
-            length += last.length
-        return Line(first, last, seen, length, self._depth, findings=tuple(self._findings))
-
-    def pages(self, entries: Numbered, all_words: Iterator[tuple[Entry, PfnWords]], passes: list[Round]) -> Line:
-        """PAGE_DATA: their words are the next ones of the stream."""
-        lowest, highest, words_seen = -1, 0, 0
-        types = np.zeros(TYPES, np.int64)
-
-        def counted() -> Numbered:
-            nonlocal lowest, highest, words_seen
-            for number, entry in entries:
-                _, words = next(all_words)
-                if len(words):
-                    words_seen += len(words)
-                    types[:] += np.bincount(words.types, minlength=TYPES)
-                    least, most = int(words.pfns.min()), int(words.pfns.max())
-                    lowest, highest = least if lowest < 0 else min(lowest, least), max(highest, most)
-                yield number, entry
-
-        line = self.line(counted())
-        pages = Pages(max(lowest, 0), highest, words_seen, by_type_name(types))
-        told = pages_told(pages.lowest, pages.highest, pages.words, pages.types)
-        if line.first.round is not None:
-            told = f"{passes[line.first.round].kind} pass, {told}"
-        if line.last.cut:
-            told = f"{CUT}: {told}"
-        return replace(line, meaning=told, pages=pages)
+    found = line(counted())
+    pages = Pages(max(lowest, 0), highest, words_seen, by_type_name(types))
+    text = pages_line(pages.lowest, pages.highest, pages.words, pages.types)
+    if found.first.round is not None:
+        text = f"{passes[found.first.round].kind} pass, {text}"
+    if found.last.cut:
+        text = f"{CUT}: {text}"
+    return replace(found, summary=text, pages=pages)
 
 
-def _with_meanings(inspection: Inspection, lines: Iterator[Line]) -> Iterator[Line]:
+def _with_summaries(inspection: Inspection, lines: Iterator[Line]) -> Iterator[Line]:
     width = inspection.judgement.facts.width
     for batch in _batches(lines):
-        wanted = [(line.first.body, needed(line.first)) for line in batch if not line.meaning and line.count == 1]
+        wanted = [(line.first.body, needed(line.first)) for line in batch if not line.summary and line.count == 1]
         bodies = iter(inspection.read(wanted))
         for line in batch:
-            if not line.meaning and line.count == 1:
-                line = replace(line, meaning=meaning(line.first, next(bodies), width))
+            if not line.summary and line.count == 1:
+                line = replace(line, summary=summary(line.first, next(bodies), width))
             yield line
 
 

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from migrate.inspection.logbook import Entry
     from migrate.inspection.reading import Inspection
 
-HEADERS = {"xl": Header.XL, "libxl": Header.LIBXL, "image": Header.IMAGE, "domain": Header.DOMAIN}
+HEADERS = {
+    "xl": Header.XL,
+    "libvirt": Header.LIBVIRT,
+    "libxl": Header.LIBXL,
+    "image": Header.IMAGE,
+    "domain": Header.DOMAIN,
+}
 SYNTAX = f"N, libxl:N, xapi:N, {', '.join(HEADERS)} or @OFFSET"
 _SELECTOR = re.compile(
     r"(?:(?P<layer>libxc|libxl|xapi):)?(?P<index>[0-9]{1,10})|@(?P<offset>0[xX][0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,18})"

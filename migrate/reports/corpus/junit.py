@@ -12,11 +12,12 @@ SUITE = "migrate corpus"
 def corpus_junit(run: Run) -> str:
     """The XML document.
 
-    A difference is a failure, what could not be judged an error; what was not held against anything, or is known
-    to differ, is skipped with the reason.
+    A difference is a failure, what could not be judged an error, and so is a run that is not complete; what was not
+    held against anything, or is known to differ, is skipped with the reason.
     """
     trials = [_trial(result) for result in run.results]
     trials += [Trial(*placed(path), failure=TestCase("missing", MISSING)) for path in run.missing]
+    trials += [Trial(SUITE, gap, error=TestCase("incomplete", gap)) for gap in run.gaps]
     return document(SUITE, trials)
 
 
@@ -27,7 +28,7 @@ def _trial(result: Result) -> Trial:
     match result.status:
         case Status.FINE:
             return Trial(folder, name, seconds)
-        case Status.DIFFERS:
+        case Status.DIFFERS | Status.FAILS:
             return Trial(folder, name, seconds, failure=said)
         case Status.FAILED | Status.UNJUDGED:
             return Trial(folder, name, seconds, error=said)

@@ -6,19 +6,20 @@ import re
 from typing import TYPE_CHECKING
 
 from migrate.corpus.results import Status
+from migrate.counting import count
 from migrate.reports.corpus.sentences import MISSING, WORDS, in_a_line, remarks
 from migrate.safe import safe
 
 if TYPE_CHECKING:
     from migrate.corpus.results import Run
 
-# GitHub takes 65536 characters; what is more is told as a number.
+# GitHub takes 65536 characters; of what is more the number is given.
 MOST_ROWS = 50
 LONGEST_CELL = 600
 _TICKS = re.compile("`+")
 
 # What people look for first.
-_ORDER = (Status.DIFFERS, Status.UNJUDGED, Status.FAILED, Status.DEVIATES, Status.HOST, Status.NEW)
+_ORDER = (Status.DIFFERS, Status.FAILS, Status.UNJUDGED, Status.FAILED, Status.DEVIATES, Status.HOST, Status.NEW)
 
 
 def corpus_markdown(run: Run) -> str:
@@ -38,10 +39,13 @@ def corpus_markdown(run: Run) -> str:
 
 
 def _headline(run: Run) -> str:
-    differing = sum(result.status is Status.DIFFERS for result in run.results) + len(run.missing)
+    differing = sum(result.status in (Status.DIFFERS, Status.FAILS) for result in run.results) + len(run.missing)
     if differing:
         return f"{differing} not as expected"
-    return "not all could be judged" if run.undecided else "all as expected"
+    if run.undecided:
+        return "not all could be judged"
+    new = run.unexpected.total()
+    return f"nothing differs; nothing is expected of {count(new, 'stream')}" if new else "all as expected"
 
 
 def _cell(text: str) -> str:

@@ -18,7 +18,7 @@ from migrate.safe import safe
 
 if TYPE_CHECKING:
     from migrate.corpus.expectations import Expectation
-    from migrate.corpus.runner import Comparison
+    from migrate.corpus.results import Comparison
     from migrate.judging.report import Report
 
 # A guest whose every pin fails would fill the screen.
@@ -52,11 +52,11 @@ def mismatch(path: str, name: str, vcpus: int | None, comparison: Comparison) ->
     """
     expectation = comparison.expectation
 
-    def told(judgement: Judgement) -> tuple[list[str], list[str]]:
+    def texts(judgement: Judgement) -> tuple[list[str], list[str]]:
         judgement.facts.name = name
         return list(_report(judgement, expectation)), list(_failing_calls(judgement, expectation))
 
-    report, calls = judge(path, vcpus=vcpus, then=told)
+    report, calls = judge(path, vcpus=vcpus, then=texts)
     lines = [f"{name}: not as expected under Xen {expectation.target}, placement {expectation.placement}"]
     lines += [_INDENT + line for line in differences(comparison)]
     if (measured := expectation.measured) is not None:

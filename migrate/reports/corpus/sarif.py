@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from migrate.corpus.results import Result, Run, Status
-from migrate.reports.corpus.sentences import MISSING, asked, in_a_line, observed, reason, told
+from migrate.reports.corpus.sentences import MISSING, asked, difference_line, in_a_line, observed, reason
 from migrate.reports.verdict import sarif
 from migrate.safe import well_formed
 
@@ -30,6 +30,7 @@ _RULES = {
     ),
     Status.UNJUDGED: ("corpus-unjudged", "A stream is not judged, though a verdict is expected", "error"),
     Status.FAILED: ("corpus-failed", "A stream cannot be judged", "error"),
+    Status.FAILS: ("corpus-fails", "A stream that nothing is expected of is refused, or has such findings", "error"),
 }
 _MISSING_RULE = ("corpus-missing", "A stream is expected, but not there", "error")
 
@@ -40,7 +41,8 @@ def corpus_sarif(run: Run) -> Json:
     results += [_object(_MISSING_RULE, path, f"{path}: {MISSING}", "") for path in run.missing]
     failed = [(r.case.path, r.answer.error) for r in run.results if r.answer.error is not None]
     notes = [sarif.notification(path, why, "error") for path, why in failed]
-    return sarif.log(results, [_rule(*one) for one in (*_RULES.values(), _MISSING_RULE)], notes, successful=not failed)
+    notes += [{"level": "error", "message": {"text": well_formed(f"incomplete: {gap}")}} for gap in run.gaps]
+    return sarif.log(results, [_rule(*one) for one in (*_RULES.values(), _MISSING_RULE)], notes, successful=not notes)
 
 
 def _rule(id: str, title: str, level: str) -> Json:
@@ -57,14 +59,14 @@ def _results(result: Result) -> list[Json]:
     if result.status not in _RULES:
         return []
     rule, path = _RULES[result.status], result.case.path
-    if result.answer.error is not None:
+    if not result.comparisons:
         return [_object(rule, path, f"{path}: {in_a_line(result)}", "")]
     pairs = zip(result.comparisons, result.answer.reports, strict=True)
     return [_difference(rule, result, comparison, report) for comparison, report in pairs if comparison.differences]
 
 
 def _difference(rule: tuple[str, str, str], result: Result, comparison: Comparison, report: Report) -> Json:
-    differences = "; ".join(map(told, comparison.differences))
+    differences = "; ".join(map(difference_line, comparison.differences))
     text = f"{result.case.path}: {asked(comparison)}: {differences}; this validator: {observed(comparison.observation)}"
     made = _object(rule, result.case.path, text, asked(comparison), report.decisive)
     made["properties"] = {

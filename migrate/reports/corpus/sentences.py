@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from migrate.corpus.expected_verdict import UNJUDGED
+from migrate.corpus.expected_verdict import UNJUDGED, VERDICTS
 from migrate.corpus.results import Status
+from migrate.counting import count
 
 if TYPE_CHECKING:
     from migrate.corpus.expected_verdict import Difference, Observation
@@ -21,6 +22,7 @@ WORDS = {
     Status.DEVIATES: "deviates",
     Status.UNJUDGED: "unjudged",
     Status.FAILED: "failed",
+    Status.FAILS: "fails",
     Status.DIFFERS: "differs",
 }
 MISSING = "expected, but not there"
@@ -41,7 +43,7 @@ def asked(comparison: Comparison) -> str:
     return f"{comparison.expectation.target}, {comparison.expectation.placement}"
 
 
-def told(difference: Difference, by: str = "expected") -> str:
+def difference_line(difference: Difference, by: str = "expected") -> str:
     """One difference."""
     return f"{difference.aspect}: {by} {difference.expected}, found {difference.observed}"
 
@@ -57,15 +59,15 @@ def in_a_line(result: Result) -> str:
     """All that is not as expected of a stream, shortly; its error, or its verdict where it is new."""
     if result.answer.error is not None:
         return result.answer.error
-    if result.status is Status.NEW:
+    if result.case.entry is None:
         return "; ".join(f"{o.target}, {o.placement}: {observed(o)}" for o in result.answer.observations)
-    return "; ".join(f"{asked(one)}: {', '.join(map(told, one.differences))}" for one in result.differing)
+    return "; ".join(f"{asked(one)}: {', '.join(map(difference_line, one.differences))}" for one in result.differing)
 
 
 def details(result: Result, comparison: Comparison) -> list[str]:
     """Lines about one comparison: what differs, why that may be, what this validator says, and what real Xen did."""
-    lines = [told(one) for one in comparison.differences]
-    lines += [told(one, "real Xen") for one in comparison.from_real if one not in comparison.differences]
+    lines = [difference_line(one) for one in comparison.differences]
+    lines += [difference_line(one, "real Xen") for one in comparison.from_real if one not in comparison.differences]
     if comparison.differences:
         lines += [reason(one) for one in result.deviations(comparison)]
     if comparison.observation.message:
@@ -85,9 +87,14 @@ def reason(deviation: Deviation) -> str:
 
 
 def remarks(run: Run) -> list[str]:
-    """What else there is to say of a run: what has not been judged, and deviations that are none any more."""
+    """What else there is to say of a run: what has not been judged or is not expected, and deviations without use."""
     lines = [f"incomplete: {gap}" for gap in run.gaps]
+    lines += run.notes
     lines += [f"no longer needed: {one.file}: {one.stream}: {one.reason}" for one in run.needless]
+    lines += [f"matches no stream: {one.file}: {one.stream}: {one.reason}" for one in run.unmatched]
+    if verdicts := run.unexpected:
+        found = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS if verdicts[verdict])
+        lines.append(f"nothing is expected of {count(verdicts.total(), 'stream')}: {found}")
     return lines
 
 

@@ -25,6 +25,7 @@ _STYLES = {
     Status.DEVIATES: "yellow",
     Status.UNJUDGED: "bold yellow",
     Status.FAILED: "bold red",
+    Status.FAILS: "bold red",
     Status.DIFFERS: "bold red",
 }
 _WORD_WIDTH = 10
@@ -53,7 +54,7 @@ def _result(result: Result, console: Console) -> None:
     word, style, path = WORDS[result.status], _STYLES[result.status], result.case.path
     if result.answer.error is not None:
         _line(console, word, style, path, result.answer.error)
-    elif result.status is Status.NEW:
+    elif result.case.entry is None:
         for observation in result.answer.observations:
             _line(console, word, style, path, observed(observation))
     else:

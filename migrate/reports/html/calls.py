@@ -15,7 +15,7 @@ from migrate.xen.hypercalls import Pin, Refusal
 if TYPE_CHECKING:
     from migrate.inspection.reading import Inspection
     from migrate.rules.findings import Finding
-    from migrate.xen.replay import StepAnswer
+    from migrate.xen.answers import StepAnswer
 
 # Pins that succeed are shown one by one where no more of them than this come together.
 PINS_SHOWN = 8
@@ -51,10 +51,10 @@ class Calls:
 
 def calls(inspection: Inspection) -> Calls | None:
     """The hypercalls of a restore; None where it makes none."""
-    outcomes = inspection.outcomes
-    if not outcomes:
+    answers = inspection.answers
+    if not answers:
         return None
-    rows = list(_rows(inspection, outcomes))
+    rows = list(_rows(inspection, answers))
     failed = [row for row in rows if row.finding is not None]
     kept = [row for at, row in enumerate(rows) if at < MOST_CALLS or row.finding is not None][: 2 * MOST_CALLS]
     fatal = next((row.number for row in rows if row.finding is not None and row.finding.fatal), None)
@@ -62,26 +62,26 @@ def calls(inspection: Inspection) -> Calls | None:
     before = failure.message if failure is not None and failure.step in ("headers", "record") else None
     return Calls(
         kept,
-        len(outcomes),
+        len(answers),
         len(failed),
-        len(outcomes) - sum(row.stands_for for row in kept),
+        len(answers) - sum(row.stands_for for row in kept),
         None if before else fatal,
         before,
     )
 
 
-def _rows(inspection: Inspection, outcomes: list[StepAnswer]) -> Iterator[Call]:
+def _rows(inspection: Inspection, answers: list[StepAnswer]) -> Iterator[Call]:
     placement = inspection.placement
     number = 1
-    for fine, run in groupby(outcomes, key=lambda one: isinstance(one.step, Pin) and one.finding is None):
+    for fine, run in groupby(answers, key=lambda one: isinstance(one.step, Pin) and one.finding is None):
         some = list(run)
         if fine and len(some) > PINS_SHOWN:
             yield Call(number, _pins(some), "0", stands_for=len(some))
         else:
-            for at, outcome in enumerate(some, number):
-                finding = outcome.finding
-                refusal = isinstance(outcome.step, Refusal) and finding is not None
-                what = finding.message if refusal and finding else describe(outcome.step, placement)
+            for at, one in enumerate(some, number):
+                finding = one.finding
+                refusal = isinstance(one.step, Refusal) and finding is not None
+                what = finding.message if refusal and finding else describe(one.step, placement)
                 yield Call(at, what, _answer(finding), finding)
         number += len(some)
 

@@ -50,7 +50,7 @@ def render(sections: Sequence[Section], explanations: Sequence[Explanation], unt
         "style": inline("report.css"),
         "script": inline("report.js"),
         "policy": _policy(),
-        "tool": f"{version.NAME} {version.version()}",
+        "tool": f"{version.NAME} {version.installed()}",
         "rule_set": version.rule_set(),
     }
     yield from environment().get_template("document.html.j2").generate(**values)

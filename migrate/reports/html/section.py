@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from migrate.inspection.memory.forest import chain_links, failing_chain, forest
+from migrate.inspection.memory.forest import failing_chain, forest
 from migrate.inspection.reading import NotInStream
 from migrate.reports.html.anchors import Anchors
 from migrate.reports.html.calls import calls
@@ -16,7 +15,7 @@ from migrate.reports.html.passes import passes
 from migrate.reports.html.record_rows import records
 from migrate.reports.html.templating import render_part
 from migrate.reports.html.vcpu_tables import vcpus
-from migrate.reports.verdict.sentences import facts_told, tally, verdict_sentence
+from migrate.reports.verdict.sentences import facts_told, link_text, tally, verdict_sentence
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -183,12 +182,6 @@ def _told(finding: Finding, decisive: Finding | None, anchors: Anchors) -> Told:
         anchors.record(finding),
         anchors.table(finding.pfn),
         anchors.vcpu(finding.vcpu),
-        [(told, anchors.table(pfn)) for told, pfn in _chain(finding)],
+        [(link_text(link), anchors.table(link.pfn)) for link in finding.chain],
         finding is decisive,
     )
-
-
-def _chain(finding: Finding) -> Iterator[tuple[str, int | None]]:
-    """The links of a finding's chain, each with the pfn it names."""
-    for told in finding.chain:
-        yield told, next((pfn for pfn, _ in chain_links([told])), None)

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from migrate.counting import count
+from migrate.reports.verdict.sentences import link_text
 from migrate.safe import safe
 
 # Characters of one value; what is longer did not come from us.
@@ -88,6 +89,7 @@ def environment() -> Environment:
     made.filters["message"] = _message
     made.filters["counted"] = partial(count, form=",")
     made.filters["number"] = lambda number: f"{number:,}"
+    made.filters["link"] = link_text
     made.filters["hex"] = lambda number: f"{number:#x}"
     return made
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.counting import count
-from migrate.inspection.vcpus.registers import vcpu_ids, vcpu_states
+from migrate.inspection.vcpus.states import vcpu_ids, vcpu_states
 
 if TYPE_CHECKING:
     from migrate.inspection.reading import Inspection
@@ -78,5 +78,5 @@ def _row(register: Register, anchors: Anchors) -> Row:
     value = f"0x{register.value:0{digits}x}" if digits else f"{register.value}"
     meaning = [" ".join(register.flags)] if register.flags else []
     meaning += [f"{name} {number:#x}" for name, number in register.parts.items()]
-    meaning += [register.told] if register.told else []
+    meaning += [register.meaning] if register.meaning else []
     return Row(register.name, value, "; ".join(meaning), anchors.table(register.parts.get("pfn")))

@@ -23,7 +23,7 @@ def hexdump(data: bytes, first: int = 0, *, digits: int = 8) -> Iterator[str]:
     before, folded = None, False
     for at in range(0, len(data), _LINE):
         line = data[at : at + _LINE]
-        # The last line is told, so that one sees where it ends.
+        # The last line is shown, so that one sees where it ends.
         if line == before and at + _LINE < len(data):
             if not folded:
                 yield "*"

@@ -11,10 +11,11 @@ from rich.text import Text
 from migrate.counting import count
 from migrate.destination.placement import SOURCE
 from migrate.inspection.memory.entries import EntryRange, flag_names
-from migrate.inspection.memory.forest import Branch, Forest, Group, Link, Span, Table, forest, spans
+from migrate.inspection.memory.forest import Branch, Forest, Group, Link, Table, forest
 from migrate.inspection.memory.frame_runs import Placed, Runs, placed
 from migrate.inspection.memory.page_history import History, Mapper, Sending, history
 from migrate.inspection.memory.walk import Step, Walk, walk
+from migrate.inspection.names import Span, spans
 from migrate.reports.inspection.hexdump import hexdump
 from migrate.reports.verdict.text import SEVERITY_STYLE, hanging
 from migrate.safe import safe, well_formed
@@ -52,7 +53,7 @@ def render_pfn(inspection: Inspection, console: Console, pfn: int) -> None:
     """Print all that is known of a page. Raises NotInStream where nothing names it."""
     found = history(inspection, pfn)
     _head(console, f"pfn {pfn:#x}", _FAILING if found.failing else "bold")
-    _fact(console, "type", _type_told(found))
+    _fact(console, "type", _type_text(found))
     if inspection.guest is not None:
         _fact(console, "source mfn", _frame(found.source_mfn))
         where = inspection.placement.name if inspection.placement else ""
@@ -61,14 +62,14 @@ def render_pfn(inspection: Inspection, console: Console, pfn: int) -> None:
         _fact(console, "used as", role)
     if found.mappers is not None:
         for mapper in found.mappers[:MOST_MAPPERS]:
-            _fact(console, "named by", _mapper_told(mapper))
+            _fact(console, "named by", _mapper_text(mapper))
         if len(found.mappers) > MOST_MAPPERS:
             _fact(console, "", f"and {len(found.mappers) - MOST_MAPPERS} more page tables")
         if not found.mappers:
             _fact(console, "named by", "no page table")
     _fact(console, "sent", count(found.times, "time"))
     for sending in found.sendings:
-        _line(console, f"{_INDENT * 2}{_sending_told(sending)}")
+        _line(console, f"{_INDENT * 2}{_sending_text(sending)}")
     if found.times > len(found.sendings):
         _line(console, f"{_INDENT * 2}{found.times - len(found.sendings)} more in between, not shown")
     for finding in found.findings:
@@ -76,21 +77,21 @@ def render_pfn(inspection: Inspection, console: Console, pfn: int) -> None:
     _contents(console, found)
 
 
-def _type_told(found: History) -> str:
+def _type_text(found: History) -> str:
     if found.type is None:
         return "never sent"
     pinned = ", pinned" if found.level and type_name(found.type).endswith("_PINNED") else ""
     return type_name(found.type) + (f": an L{found.level} page table{pinned}" if found.level else "")
 
 
-def _mapper_told(mapper: Mapper) -> str:
+def _mapper_text(mapper: Mapper) -> str:
     what = f"L{mapper.level}" if mapper.level else "former table"
     named = sum(last - first + 1 for first, last in mapper.slots)
     how = "read-only" if not mapper.writable else "writable" if mapper.writable == named else "some writable"
     return f"{what} pfn {mapper.table:#x}, {_slots(mapper.slots)}, {how}"
 
 
-def _sending_told(sending: Sending) -> str:
+def _sending_text(sending: Sending) -> str:
     where = f"record {sending.record} at {sending.offset:#x}, word {sending.word}"
     seen = f"pass {sending.round} ({sending.kind}), " if sending.round is not None else ""
     data = f"contents at {sending.data:#x}" if sending.data is not None else "without contents"
@@ -105,7 +106,7 @@ def _contents(console: Console, found: History) -> None:
     elif found.table is not None:
         _fact(console, "contents", f"entries of a page table{f' of level {found.level}' if found.level else ''}")
         for entries in found.table:
-            _line(console, f"{_INDENT * 2}{_entries_told(entries, found.level)}", "" if entries.present else _DIM)
+            _line(console, f"{_INDENT * 2}{_entries_text(entries, found.level)}", "" if entries.present else _DIM)
     else:
         cut = "" if len(found.page) == PAGE_SIZE else f"{len(found.page)} bytes: the stream ends in the page"
         _fact(console, "contents", cut)
@@ -113,7 +114,7 @@ def _contents(console: Console, found: History) -> None:
             _line(console, f"{_INDENT * 2}{line}")
 
 
-def _entries_told(entries: EntryRange, level: int) -> str:
+def _entries_text(entries: EntryRange, level: int) -> str:
     last = entries.slot + entries.count - 1
     slots = f"{entries.slot}" if entries.count == 1 else f"{entries.slot}-{last}"
     if not entries.entry:
@@ -182,7 +183,7 @@ def render_walk(inspection: Inspection, console: Console, vaddr: int, vcpu: int)
     root = "" if found.root is None else f", cr3 pfn {found.root:#x}"
     _head(console, f"vcpu {vcpu}, address {vaddr:#x}: {found.paging}{root}")
     for step in found.steps:
-        _line(console, f"{_INDENT}{_step_told(step)}")
+        _line(console, f"{_INDENT}{_step_text(step)}")
     if found.stopped is not None:
         _line(console, f"{_INDENT}stops here: {found.stopped}", "yellow")
         return
@@ -195,7 +196,7 @@ def render_walk(inspection: Inspection, console: Console, vaddr: int, vcpu: int)
         _line(console, f"{_INDENT}{line}")
 
 
-def _step_told(step: Step) -> str:
+def _step_text(step: Step) -> str:
     leads = f"pfn {step.frame:#x}  {' '.join(step.flags)}" if step.entry & P else "not present"
     return f"L{step.level} pfn {step.table:#x} slot {step.slot}: {step.entry:#018x} → {leads}"
 
@@ -236,7 +237,7 @@ def render_tables(inspection: Inspection, console: Console) -> None:
     for line in _summary(found):
         _line(console, line)
     heading: Group | None = None
-    told: set[int] = set()
+    shown: set[int] = set()
     for branch in found.branches():
         if branch.group is not None and branch.group is not heading:
             heading = branch.group
@@ -244,13 +245,13 @@ def render_tables(inspection: Inspection, console: Console) -> None:
             _head(console, _GROUPS[heading])
         table = found.table(branch.pfns[0]) if branch.link is not Link.DATA else None
         indent = _INDENT * (branch.depth + 1)
-        _line(console, indent + _branch_told(branch, table, found.width), _branch_style(branch, table))
+        _line(console, indent + _branch_text(branch, table, found.width), _branch_style(branch, table))
         if branch.link is not Link.TABLE or table is None:
             continue
         for finding in table.findings:
             # The tables on the way there are only marked.
-            if finding.pfn == table.pfn or (found.row(finding.pfn or 0) < 0 and id(finding) not in told):
-                told.add(id(finding))
+            if finding.pfn == table.pfn or (found.row(finding.pfn or 0) < 0 and id(finding) not in shown):
+                shown.add(id(finding))
                 _finding(console, indent + _INDENT, finding)
 
 
@@ -269,7 +270,7 @@ def _summary(found: Forest) -> Iterator[str]:
         yield f"{_INDENT}the restore fails at: {' → '.join(chain)}"
 
 
-def _branch_told(branch: Branch, table: Table | None, width: int) -> str:
+def _branch_text(branch: Branch, table: Table | None, width: int) -> str:
     head = f"{_slots(branch.slots)} → " if branch.slots else ""
     first, last = branch.pfns
     pfns = f"pfn {first:#x}" + ("" if first == last else f"-{last:#x}")
@@ -279,7 +280,7 @@ def _branch_told(branch: Branch, table: Table | None, width: int) -> str:
     if branch.link is not Link.TABLE:
         return what + _LINKS[branch.link]
     if branch.pages > 1:
-        return f"{what}, {branch.pages} tables" + _told_of_all(table)
+        return f"{what}, {branch.pages} tables" + _of_all(table)
     return ", ".join([what, *_facts(table, width)])
 
 
@@ -291,7 +292,7 @@ _LINKS = {
 }
 
 
-def _told_of_all(table: Table) -> str:
+def _of_all(table: Table) -> str:
     pinned = ", pinned" if table.pinned else ""
     return pinned + (f", each named by {table.parents} tables" if table.parents > 1 else "")
 
@@ -369,15 +370,15 @@ def render_p2m(inspection: Inspection, console: Console) -> None:
     found = placed(inspection)
     _fact(console, "p2m pages", _p2m_pages(found))
     _fact(console, "frames", f"{count(found.frames, 'page')} of the guest need one")
-    _fact(console, "source", _runs_told(found.source))
+    _fact(console, "source", _runs_text(found.source))
     if found.placement != SOURCE:
-        _fact(console, "placed", f"{_runs_told(found.target)} (placement {found.placement})")
+        _fact(console, "placed", f"{_runs_text(found.target)} (placement {found.placement})")
     shown = found.source if found.placement == SOURCE else found.target
     console.print()
     _head(console, "on the source host" if found.placement == SOURCE else f"placement {found.placement}")
     for first, pages, mfn in _listed(shown, MOST_RUNS):
         _line(
-            console, _INDENT + _run_told(first, pages, mfn), _HIGH if mfn >= PAE_L3_LIMIT else _DIM if mfn < 0 else ""
+            console, _INDENT + _run_text(first, pages, mfn), _HIGH if mfn >= PAE_L3_LIMIT else _DIM if mfn < 0 else ""
         )
     if len(shown) > MOST_RUNS:
         _line(console, f"{_INDENT}and {len(shown) - MOST_RUNS} more runs")
@@ -392,25 +393,25 @@ def _p2m_pages(found: Placed) -> str:
 
 
 def _ranges(found: tuple[Span, ...], form: str) -> str:
-    told = ", ".join(f"{a:{form}}" if a == b else f"{a:{form}}-{b:{form}}" for a, b in found[:_MOST_RANGES])
-    return told + (f" and {len(found) - _MOST_RANGES} more ranges" if len(found) > _MOST_RANGES else "")
+    listed = ", ".join(f"{a:{form}}" if a == b else f"{a:{form}}-{b:{form}}" for a, b in found[:_MOST_RANGES])
+    return listed + (f" and {len(found) - _MOST_RANGES} more ranges" if len(found) > _MOST_RANGES else "")
 
 
-def _runs_told(runs: Runs) -> str:
+def _runs_text(runs: Runs) -> str:
     known = int(np.count_nonzero(runs.mfns >= 0))
     if runs.span is None:
         return "no machine frame is known"
     low, high = runs.span
     unknown = f"; {runs.unknown} without a known frame" if runs.unknown else ""
-    told = f"{runs.below} pages below 4 GiB, {runs.above} above"
-    return f"{told}, in {count(known, 'run')} between mfn {low:#x} and {high:#x}{unknown}"
+    text = f"{runs.below} pages below 4 GiB, {runs.above} above"
+    return f"{text}, in {count(known, 'run')} between mfn {low:#x} and {high:#x}{unknown}"
 
 
 def _listed(runs: Runs, most: int) -> Iterable[tuple[int, int, int]]:
     return zip(*(part[:most].tolist() for part in (runs.pfns, runs.counts, runs.mfns)), strict=True)
 
 
-def _run_told(first: int, pages: int, mfn: int) -> str:
+def _run_text(first: int, pages: int, mfn: int) -> str:
     pfns = f"pfn {first:#x}" + (f"-{first + pages - 1:#x}" if pages > 1 else "")
     if mfn < 0:
         return f"{pfns:<24} no known frame  {count(pages, 'page')}"
@@ -471,5 +472,5 @@ def _fact(console: Console, key: str, value: str) -> None:
 
 def _line(console: Console, line: str, style: str = "") -> None:
     """Text that hangs under itself where it is too long."""
-    told = line.lstrip()
-    hanging(console, Text(line[: len(line) - len(told)]), safe(told), style)
+    text = line.lstrip()
+    hanging(console, Text(line[: len(line) - len(text)]), safe(text), style)

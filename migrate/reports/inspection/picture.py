@@ -94,8 +94,8 @@ def render_map(inspection: Inspection, console: Console) -> None:
     _print(console, Text(f"pfns 0x0 to {guest.end - 1:#x}, {_scale(guest)}", "bold"))
     for line in _rows(guest, cells, glyphs, None):
         _print(console, line)
-    for told in _legend(found, glyphs):
-        hanging(console, Text("  "), told, width=width)
+    for text in _legend(found, glyphs):
+        hanging(console, Text("  "), text, width=width)
     if found.beyond:
         hanging(console, Text("  "), f"not shown: {found.beyond} pfns that lie too far out", width=width)
     if found.machine is not None:
@@ -181,15 +181,15 @@ def _legend(found: PageMap, glyphs: _Glyphs) -> Iterator[str]:
         pages = by_letter.setdefault(letter, [0, 0])
         pages[0] += int(totals[kind])
         pages[1] += int(totals[kind]) if kind_name(kind).endswith("_PINNED") else 0
-    told = [
+    parts = [
         f"{glyphs.cell(letter)} {_MEANINGS[letter]} {pages}{f' ({pinned} pinned)' if pinned else ''}"
         for letter, (pages, pinned) in by_letter.items()
     ]
     if roots := int(found.guest.roots.sum()):
-        told.append(f"{_ROOT} root of a vcpu {roots}")
+        parts.append(f"{_ROOT} root of a vcpu {roots}")
     if high := int(found.guest.high_l3s.sum()):
-        told.append(f"{_HIGH} L3 above 4 GiB {high}")
-    yield "   ".join(told)
+        parts.append(f"{_HIGH} L3 above 4 GiB {high}")
+    yield "   ".join(parts)
     if found.guest.step > 1:
         yield "a cell shows its highest table level that is at least 1 page in 64, else what most of its pages are"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from migrate.guest.cpu_policy import Lack, Policy
+from migrate.guest.cpu_policy import Policy
 from migrate.judging.report import SCHEMA
 from migrate.reports.verdict.text import hanging
 from migrate.safe import safe, well_formed
@@ -15,6 +15,9 @@ from streams.wire.cpu_features import MSR_NAMES
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from migrate.destination.releases import Release
+    from migrate.xen.policy_comparison import Lack
 
 _KEY_WIDTH = 18
 _REFUSED_WIDTH = 9
@@ -42,16 +45,21 @@ def policy_object(policy: Policy, name: str, xen: str | None) -> dict[str, Any]:
 
 
 def _leaves(policy: Policy) -> dict[str, dict[str, list[str]]]:
-    told: dict[str, dict[str, list[str]]] = {}
+    leaves: dict[str, dict[str, list[str]]] = {}
     for (leaf, subleaf), registers in policy.leaves.items():
         key = "-" if subleaf is None else f"{subleaf:#x}"
-        told.setdefault(f"{leaf:#x}", {})[key] = [f"{register:#x}" for register in registers]
-    return told
+        leaves.setdefault(f"{leaf:#x}", {})[key] = [f"{register:#x}" for register in registers]
+    return leaves
 
 
-def comparison_object(against: str, lacking: Sequence[Lack], extra: Sequence[Lack]) -> dict[str, Any]:
+def comparison_object(against: str, release: Release, lacking: Sequence[Lack], extra: Sequence[Lack]) -> dict[str, Any]:
     """The "against" object of `migrate policy --against`."""
-    return {"name": well_formed(against), "lacking": list(map(_lack, lacking)), "extra": list(map(_lack, extra))}
+    return {
+        "name": well_formed(against),
+        "target": release.name,
+        "lacking": list(map(_lack, lacking)),
+        "extra": list(map(_lack, extra)),
+    }
 
 
 def _lack(lack: Lack) -> dict[str, Any]:
@@ -81,7 +89,7 @@ def render_policy(policy: Policy, name: str, xen: str | None, console: Console) 
 
 
 def render_comparison(
-    name: str, against: str, lacking: Sequence[Lack], extra: Sequence[Lack], console: Console
+    name: str, against: str, release: Release, lacking: Sequence[Lack], extra: Sequence[Lack], console: Console
 ) -> None:
     """Print what each of two policies has that the other lacks, and a sentence that says whether it matters."""
     for title, found in (
@@ -91,13 +99,13 @@ def render_comparison(
         console.print()
         console.print(Text(safe(f"{title}: {len(found) or 'nothing'}")), soft_wrap=True)
         for lack in found:
-            told = "refused" if lack.refused and found is lacking else ""
-            head = Text.assemble(f"    {safe(lack.name):<{_KEY_WIDTH}}", (f"{told:<{_REFUSED_WIDTH}}", "bold red"))
+            mark = "refused" if lack.refused and found is lacking else ""
+            head = Text.assemble(f"    {safe(lack.name):<{_KEY_WIDTH}}", (f"{mark:<{_REFUSED_WIDTH}}", "bold red"))
             hanging(console, head, safe(lack.where), "dim")
     console.print()
     if lacking:
         kinds = sum(lack.refused for lack in lacking)
-        refused = f"; {kinds} of it Xen refuses" if kinds else ""
+        refused = f"; {kinds} of it Xen {release.short} refuses" if kinds else ""
         verdict = Text.assemble(
             ("lacks    ", "bold red"), safe(f"{against} lacks something that the guest was promised")
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from migrate.destination.releases import NEWEST, RELEASES, Change, Release
+from migrate.destination.releases import NEWEST, RELEASES, Change, Release, spans
 from migrate.judging.report import SCHEMA
+from migrate.reports.markdown import escaped, table
 from migrate.rules import version
 from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
 from migrate.rules.cross import NEEDS_VERIFY
@@ -31,6 +32,8 @@ GUEST_SEES: dict[Effect, str] = {
     "wrong data, as a crash or hang later, or never",
     Effect.TOLERATED: "nothing",
     Effect.HOST: "nothing, or it never runs on the destination: that depends on the host",
+    Effect.HOST_DIES: "never gets far on the destination: Xen itself dies there, and every guest of the host with it",
+    Effect.DEBUG_HOST_DIES: "nothing, unless the host has a debug build of Xen: that dies, and every guest with it",
     Effect.SPEC: "nothing: only tools that check streams against the specification object",
 }
 """What becomes of the guest, by effect."""
@@ -38,8 +41,6 @@ GUEST_SEES: dict[Effect, str] = {
 # The forms of the 4 GiB rule are numbered apart from its rules.
 _OTHER_PREFIXES = {"L3V": Layer.L3C}
 _HEADING = re.compile(r"^(What|Why|Repair|Source): ", re.MULTILINE)
-_SPECIAL = re.compile(r"([\\`*_<>\[\]|#&~])")
-_CODE = re.compile(r"(`[^`]+`)")
 _RULE_ID = re.compile(r"\b[A-Z0-9]{3}-\d+\b")
 
 
@@ -85,26 +86,21 @@ def sections(rule: Rule) -> dict[str, str]:
 class Since:
     """In which releases a rule holds.
 
-    `first` and `last` are branches (4.19), None where it holds from the oldest on or to the newest; `points` are
-    releases of older branches that got it later (4.18.3), with all that followed them in their branch.
+    `first` is a branch (4.19), None where it holds from the oldest on; `points` are releases of older branches that got
+    it later (4.18.3), with all that followed them in their branch. `runs` tells of all, where the newest is not among
+    them.
     """
 
     first: str | None
-    last: str | None
-    points: tuple[str, ...]
+    points: tuple[str, ...] = ()
+    runs: str = ""
 
     @property
     def words(self) -> str:
         """As a person would say it."""
-        match self.first, self.last:
-            case None, None:
-                span = "all"
-            case first, None:
-                span = f"{first} and later"
-            case None, last:
-                span = f"up to {last}"
-            case first, last:
-                span = f"{first} to {last}"
+        if self.runs:
+            return self.runs
+        span = "all" if self.first is None else f"{self.first} and later"
         if not self.points:
             return span
         *others, final = self.points
@@ -115,32 +111,24 @@ class Since:
     @property
     def short(self) -> str:
         """In a few characters."""
-        match self.first, self.last:
-            case None, None:
-                span = "all"
-            case first, None:
-                span = f"{first}+"
-            case None, last:
-                span = f"to {last}"
-            case first, last:
-                span = f"{first} to {last}"
-        return ", ".join([*(f"{point}+" for point in self.points), span])
+        if self.runs:
+            return self.runs
+        return ", ".join([*(f"{point}+" for point in self.points), "all" if self.first is None else f"{self.first}+"])
 
 
 def releases(rule: Rule) -> Since:
     """In which releases a rule holds, backports to older branches included."""
     having = [release for release in RELEASES if rule.in_force(release)]
+    if having[-1] != NEWEST:
+        return Since(None, runs=spans(having))
     whole = [release for release in having if release.point == 0]
     branches = {release.branch for release in whole}
     points: dict[tuple[int, int], Release] = {}
     for release in having:
         if release.branch not in branches:
             points.setdefault(release.branch, release)
-    return Since(
-        None if whole[0] == RELEASES[0] else whole[0].short,
-        None if having[-1] == NEWEST else whole[-1].short,
-        tuple(release.short for release in points.values()),
-    )
+    first = None if whole[0] == RELEASES[0] else whole[0].short
+    return Since(first, tuple(release.short for release in points.values()))
 
 
 def rule_object(rule: Rule) -> dict[str, Any]:
@@ -250,7 +238,7 @@ def not_rule_object(id: str) -> dict[str, Any]:
 def _head() -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "tool": {"name": version.NAME, "version": version.version()},
+        "tool": {"name": version.NAME, "version": version.installed()},
         "rule_set": rule_set_version(),
     }
 
@@ -281,7 +269,7 @@ def _page(layer: Layer | None, shown: frozenset[str]) -> Iterator[str]:
     yield ""
     yield "## Effects"
     yield ""
-    yield from _table(
+    yield from table(
         ["effect", "real software", "the guest"],
         [[f"`{effect.name.lower()}`", effect.value, GUEST_SEES[effect]] for effect in Effect],
     )
@@ -298,18 +286,18 @@ def _page(layer: Layer | None, shown: frozenset[str]) -> Iterator[str]:
         yield ""
         yield "## What is no rule"
         yield ""
-        yield from _table(["number", "why not"], [[_anchor(id) + id, _linked(NOT_RULES[id], shown)] for id in others])
+        yield from table(["number", "why not"], [[_anchor(id) + id, _linked(NOT_RULES[id], shown)] for id in others])
 
 
 def _law(shown: frozenset[str]) -> Iterator[str]:
     yield "## The law of record order"
     yield ""
-    yield from _table(
+    yield from table(
         ["record", "guests", "needs first", "at most once"],
         [[_linked(cell, shown) for cell in row] for row in law_rows()],
     )
     yield ""
-    inferring = " or ".join(_escaped(record.name) for record in LAW if record in INFERS_STATIC_DATA_END)
+    inferring = " or ".join(escaped(record.name) for record in LAW if record in INFERS_STATIC_DATA_END)
     yield f"A version 2 image has no STATIC\\_DATA\\_END; the first {inferring} stands for it."
 
 
@@ -332,17 +320,17 @@ def _guests(law: Law) -> str:
 
 
 def _needs(law: Law) -> Iterator[str]:
-    for record, rule in law.after:
-        only = LAW[record].guests
+    for need in law.after:
+        only = LAW[need.record].guests
         narrower = f"{only.name}: " if law.guests & ~only else ""
-        yield f"{record.name} ({narrower}{rule})"
+        yield f"{need.record.name} ({narrower}{need.rule})"
 
 
 def _rule(rule: Rule, shown: frozenset[str]) -> Iterator[str]:
     yield _anchor(rule.id)
     yield f"### {rule.id} {rule.slug}"
     yield ""
-    yield f"**{_escaped(rule.title)}.**"
+    yield f"**{escaped(rule.title)}.**"
     yield ""
     facts: Mapping[str, str | None] = {
         rule.severity.value: rule.effect.value,
@@ -353,7 +341,7 @@ def _rule(rule: Rule, shown: frozenset[str]) -> Iterator[str]:
     }
     for key, value in facts.items():
         if value is not None:
-            yield f"- {key}: {_escaped(value)}"
+            yield f"- {key}: {escaped(value)}"
     for heading, text in sections(rule).items():
         yield ""
         yield f"*{heading}.* {_linked(text, shown)}"
@@ -366,18 +354,8 @@ def _anchor(id: str) -> str:
     return f'<a id="{id.lower()}"></a>'
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    for row in (headings, ["---"] * len(headings), *rows):
-        yield f"| {' | '.join(row)} |"
-
-
-def _escaped(text: str) -> str:
-    """Text for Markdown, where only `code` keeps its meaning."""
-    return "".join(part if i % 2 else _SPECIAL.sub(r"\\\1", part) for i, part in enumerate(_CODE.split(text)))
-
-
 def _linked(text: str, shown: frozenset[str]) -> str:
     """Text for Markdown, in which ids of what is on the page are links."""
     return _RULE_ID.sub(
-        lambda match: f"[{match[0]}](#{match[0].lower()})" if match[0] in shown else match[0], _escaped(text)
+        lambda match: f"[{match[0]}](#{match[0].lower()})" if match[0] in shown else match[0], escaped(text)
     )

@@ -55,7 +55,7 @@ def log(results: Iterable[Json], rules: Sequence[Json], notifications: Sequence[
         invocation["toolExecutionNotifications"] = list(notifications)
     driver = {
         "name": version.NAME,
-        "version": version.version(),
+        "version": version.installed(),
         "rules": list(rules),
         "properties": {"ruleSet": version.rule_set()},
     }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from migrate.counting import count
 from migrate.rules.declaring import Effect, Severity
+from migrate.rules.findings import Link
 from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -28,7 +29,19 @@ _PLACED = {
 MIB = 1 << 20
 _ROUNDS_TOLD = 8  # one by one, per kind
 _PFNS_TOLD = 8
-_TOOLSTACK = ("libxc", "libxl", "xl", "xapi")
+_READERS = {name: name for name in ("libxc", "libxl", "xl", "libvirt", "xapi")} | {"qemu": "QEMU"}
+"""Who has checks of its own, as a finding's call and as it is written; all other calls are hypercalls."""
+
+
+# Whose entries are called slots: those of one that maps pages are many.
+_TABLES = frozenset({"L2", "L3", "L4", "L2 with Xen's slots"})
+
+
+def link_text(link: Link) -> str:
+    """A table of a chain, and the entry of it that leads on; or what the last of them names."""
+    if link.slot is None:
+        return f"{'RW ' if link.writable else ''}pfn {link.pfn:#x} ({link.type})"
+    return f"{link.type} pfn {link.pfn:#x} {'slot' if link.type in _TABLES else 'entry'} {link.slot}"
 
 
 def verdict_sentence(report: Report) -> str:
@@ -52,8 +65,8 @@ def _acceptance(report: Report) -> str:
 
 
 def _refusal(failure: Failure) -> str:
-    if failure.call in _TOOLSTACK:
-        subject, verb = failure.call, "refuses it"
+    if failure.call in _READERS:
+        subject, verb = _READERS[failure.call], "refuses it" + (f" with {failure.errno}" if failure.errno else "")
     else:
         subject, verb = failure.call, "fails"
         if failure.vcpu is not None:
@@ -62,9 +75,16 @@ def _refusal(failure: Failure) -> str:
             subject = f"{subject} for pfn {failure.pfn:#x}"
     if failure.signal is not None:
         verb = f"dies of {_signal_name(failure.signal)}"
-    elif failure.errno is not None and failure.call not in _TOOLSTACK:
+    elif failure.errno is not None and failure.call not in _READERS:
         verb = f"fails with {failure.errno}"
     return f"{subject} {verb} ({failure.rule}): {failure.message}"
+
+
+def failure_place(failure: Failure) -> str:
+    """Where a restore stops, in a few words."""
+    who = f"vcpu {failure.vcpu} " if failure.vcpu is not None else ""
+    page = f"pfn {failure.pfn:#x} " if failure.pfn is not None else ""
+    return f"{failure.step}: {who}{page}{failure.call} {failure.errno or ''}".rstrip()
 
 
 def _signal_name(number: int) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate.reports.rules.pages import explain_command
-from migrate.reports.verdict.sentences import facts_told, verdict_sentence
+from migrate.reports.verdict.sentences import facts_told, link_text, verdict_sentence
 from migrate.rules.declaring import Severity
 from migrate.safe import safe
 
@@ -101,7 +101,7 @@ def _finding(finding: Finding, console: Console, slug_width: int) -> None:
         _print(console, head)
         hanging(console, Text(" " * _ID_WIDTH), safe(finding.message))
     if finding.chain:
-        hanging(console, Text(" " * _ID_WIDTH), safe(f"by way of {', '.join(finding.chain)}"), "dim")
+        hanging(console, Text(" " * _ID_WIDTH), safe(f"by way of {', '.join(map(link_text, finding.chain))}"), "dim")
     explain = f"explain: {' '.join(explain_command(rule))}"
     hanging(console, Text(" " * _ID_WIDTH), safe(_EXPLAIN_GAP.join(filter(None, (_place(finding), explain)))), "dim")
 

@@ -5,63 +5,58 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from migrate.counting import count
+from migrate.reports.verdict.sentences import link_text
 from migrate.xen.hypercalls import (
     PIN_BATCH,
-    CallMade,
     MapP2m,
     Pin,
     Refusal,
+    SetAddressSize,
     SetContext,
+    SetCpuPolicy,
     SetExtended,
-    SetHvmContext,
+    SetHvmParam,
     SetMsrs,
+    SetTscInfo,
     SetXsave,
     Step,
 )
+from streams.wire.framing import CPUID_LEAF_SIZE, MSR_ENTRY_SIZE
+from streams.wire.hvm_names import param_name
 
 if TYPE_CHECKING:
     from migrate.destination.placement import Placement
     from migrate.rules.findings import Finding
-    from migrate.xen.replay import StepAnswer
-
-_CALLS: dict[type[Any], str] = {
-    SetContext: "setvcpucontext",
-    SetExtended: "set_ext_vcpucontext",
-    SetXsave: "setvcpuextstate",
-    SetMsrs: "set_vcpu_msrs",
-    SetHvmContext: "sethvmcontext",
-    Pin: "mmuext_op",
-    MapP2m: "mmap",
-}
-
-
-def call_of(step: Step) -> str:
-    """Name of the hypercall a step makes; libxc for a check of its own."""
-    if isinstance(step, CallMade):
-        return step.call
-    return "libxc" if isinstance(step, Refusal) else _CALLS[type(step)]
+    from migrate.xen.answers import StepAnswer
 
 
 def describe(step: Step, placement: Placement | None) -> str:
     """A step in the words of a trace, without its answer."""
     match step:
-        case CallMade():
-            return f"{step.call}({step.detail})"
-        case Refusal():
-            return "libxc"
+        case SetAddressSize():
+            return f"{step.call}({step.bits} bit)"
+        case SetCpuPolicy():
+            parts = ((step.cpuid, CPUID_LEAF_SIZE, "leaf", "leaves"), (step.msrs, MSR_ENTRY_SIZE, "MSR", "MSRs"))
+            brought = (count(record.place.length // size, *names) for record, size, *names in parts if record)
+            return f"{step.call}({', '.join(brought)})"
+        case SetTscInfo():
+            return f"{step.call}(mode {step.mode}, {step.khz} kHz)"
+        case SetHvmParam():
+            return f"{step.call}({param_name(step.index)} = {step.value:#x})"
         case SetContext():
             named = [f"cr3 pfn {step.root:#x}"] if step.root is not None else []
             named += [f"cr1 pfn {step.user_root:#x}"] if step.user_root is not None else []
-            return f"setvcpucontext(vcpu {step.vcpu}{''.join(', ' + name for name in named)})"
+            return f"{step.call}(vcpu {step.vcpu}{''.join(', ' + name for name in named)})"
+        case SetExtended() | SetXsave() | SetMsrs():
+            return f"{step.call}(vcpu {step.vcpu}, {len(step.content)} bytes)"
         case Pin():
             mfn = placement.mfn(step.pfn) if placement else -1
             return f"pin L{step.level} pfn {step.pfn:#x}" + (f" mfn {mfn:#x}" if mfn >= 0 else "")
         case MapP2m():
             return f"map {len(step.frames)} p2m pages"
-        case SetHvmContext():
-            return "sethvmcontext"
         case _:
-            return f"{call_of(step)}(vcpu {step.vcpu}, {len(step.content)} bytes)"
+            return step.call
 
 
 def answer(finding: Finding | None) -> str:
@@ -73,31 +68,31 @@ def answer(finding: Finding | None) -> str:
     return f"refused ({finding.rule.id})"
 
 
-def lines(outcomes: Iterable[StepAnswer], placement: Placement | None, *, only_failed: bool) -> Iterator[str]:
+def lines(answers: Iterable[StepAnswer], placement: Placement | None, *, only_failed: bool) -> Iterator[str]:
     """One line per hypercall; a refused one is followed by the chain of tables that led there."""
-    for outcome in outcomes:
-        finding = outcome.finding
+    for one in answers:
+        finding = one.finding
         if only_failed and finding is None:
             continue
-        what = describe(outcome.step, placement)
-        if isinstance(outcome.step, Refusal) and finding is not None:
+        what = describe(one.step, placement)
+        if isinstance(one.step, Refusal) and finding is not None:
             yield f"libxc: {finding.message} ({finding.rule.id})"
             continue
         yield f"{what} → {answer(finding)}"
         if finding is not None:
             if finding.chain:
-                head = "pin" if isinstance(outcome.step, Pin) else call_of(outcome.step)
-                yield f"    {' → '.join((head, *finding.chain))}"
+                head = "pin" if isinstance(one.step, Pin) else one.step.call
+                yield f"    {' → '.join((head, *map(link_text, finding.chain)))}"
             yield f"    {finding.message}"
 
 
 def objects(
-    outcomes: Iterable[StepAnswer], placement: Placement | None, *, only_failed: bool
+    answers: Iterable[StepAnswer], placement: Placement | None, *, only_failed: bool
 ) -> Iterator[dict[str, Any]]:
     """One JSON object per hypercall."""
     pins = 0
-    for number, outcome in enumerate(outcomes):
-        step, finding = outcome.step, outcome.finding
+    for number, one in enumerate(answers):
+        step, finding = one.step, one.finding
         batch = None
         if isinstance(step, Pin):
             batch, pins = pins // PIN_BATCH, pins + 1
@@ -106,7 +101,7 @@ def objects(
         mfn = placement.mfn(step.pfn) if placement and isinstance(step, Pin) else None
         yield {
             "index": number,
-            "call": call_of(step),
+            "call": step.call,
             "what": describe(step, placement),
             "vcpu": getattr(step, "vcpu", None),
             "pfn": getattr(step, "pfn", None),
@@ -117,5 +112,5 @@ def objects(
             "errno": finding.errno if finding else None,
             "rule": finding.rule.id if finding else None,
             "message": finding.message if finding else None,
-            "chain": list(finding.chain) if finding else [],
+            "chain": [link._asdict() for link in finding.chain] if finding else [],
         }

@@ -17,6 +17,7 @@ from migrate.cli.ending import ExitCode
 from migrate.cli.main import main
 from migrate.cli.progress import PATIENCE, ProgressBar
 from migrate.destination.destination import Destination
+from migrate.destination.releases import DISTINCT
 from migrate.judging.report import Report
 from migrate.rules.catalogue import NOT_RULES, RULES
 from migrate.rules.declaring import Effect, Severity
@@ -216,6 +217,54 @@ def test_ignored_rules_are_not_told_but_the_verdict_stays(streams):
 
 
 # -- output -------------------------------------------------------------------------------------------
+
+
+def test_all_releases_are_told_by_those_that_answer_alike(tmp_path):
+    path = tmp_path / "eflags"
+    b = StreamBuilder.pv(4)
+    b.image["version"], b.domain["xen_minor"] = 2, 13
+    RULES["REC-66"].violation(b)
+    path.write_bytes(b.build())
+    result = run("check", path, "--target", "all", "--placement", "low")
+    lines = [line.rstrip() for line in result.output.splitlines()]
+    assert lines == [
+        str(path),
+        "releases       verdict  rule    where",
+        "4.6.0–4.21.0   accept",
+        "4.21.1–4.22.0  refuse   REC-66  context: vcpu 0 setvcpucontext EINVAL",
+        "",
+        "what makes the difference:",
+        "    a 32-bit context with eflags.VM is refused: 4.21.1–4.22.0",
+    ]
+    assert result.exit_code == 1
+
+
+def test_releases_that_all_answer_alike_have_no_difference(tmp_path):
+    path = tmp_path / "sound"
+    b = StreamBuilder.pv(8)
+    b.image["version"], b.domain["xen_minor"] = 2, 13
+    for number in range(8, 16):
+        setattr(b.vcpus[0].basic.user_regs, f"r{number}", 0)
+    path.write_bytes(b.build())
+    result = run("check", path, "--target", "all", "--placement", "low")
+    assert [line.rstrip() for line in result.output.splitlines()[1:]] == [
+        "releases      verdict  rule  where",
+        "4.6.0–4.22.0  accept",
+    ]
+    assert result.exit_code == 0
+
+
+def test_other_forms_tell_each_release_on_its_own(streams):
+    result = run("check", streams / "good", "--target", "all", "--format", "jsonl")
+    targets = [json.loads(line)["destination"]["release"] for line in result.output.splitlines()]
+    assert targets == [release.name for release in DISTINCT]
+
+
+@pytest.mark.parametrize("target", ["4.23", "4.22.1", "5.0"])
+def test_a_target_newer_than_all_is_wrong_usage_that_names_the_newest(streams, target):
+    result = run("check", streams / "good", "--target", target)
+    assert result.exit_code == 2
+    assert "the newest is 4.22.0" in result.output
 
 
 def test_json_is_one_object_for_one_stream(streams):

@@ -251,7 +251,7 @@ def test_it_ends_in_order_when_told_to(tmp_path, mode, number, code):
     report = json.loads((tmp_path / "report").read_text())
     assert report["verdict"] == "unjudged"
     assert report["reason"].endswith(f"the filter was told to end ({number.name})")
-    assert report["findings"] == []
+    assert {one["severity"] for one in report["findings"]} <= {"info"}
     # The signal may come between a write and its being counted.
     assert 0 < json.loads((tmp_path / "stats").read_text())["bytes"] <= len(came)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from migrate.cli.main import main
 from migrate.destination import releases as changes
-from migrate.reports.rules.pages import GUEST_SEES, Since, law_rows, layer_of, releases, rules_object
+from migrate.reports.rules.pages import GUEST_SEES, law_rows, layer_of, releases, rules_object
 from migrate.reports.rules.text import render_rules
 from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
 from migrate.rules.declaring import Effect, Layer
@@ -300,24 +300,46 @@ def test_releases_include_backports(id, short, words):
 @pytest.mark.parametrize(
     ("since", "until", "expected"),
     [
-        (None, changes.version_3, Since(None, "4.13", ())),
-        (changes.colo, changes.version_3, Since("4.7", "4.13", ())),
-        (changes.version_3, None, Since("4.14", None, ())),
+        (None, changes.version_3, "4.6.0–4.13.5"),
+        (changes.colo, changes.version_3, "4.7.0–4.13.5"),
+        (None, changes.msrs_restored, "4.6.0–4.7.4, 4.8.0–4.8.3, 4.9.0–4.9.1"),
+        (changes.r8_to_r15_lost, None, "4.21.0–4.21.1"),
+        (changes.version_3, None, "4.14 and later"),
     ],
 )
 def test_releases_of_a_rule_may_end(since, until, expected):
-    assert releases(replace(RULES["HYP-12"], since=since, until=until)) == expected
+    assert releases(replace(RULES["HYP-12"], since=since, until=until)).words == expected
 
 
-@pytest.mark.parametrize(
-    ("releases", "short", "words"),
-    [
-        (Since(None, "4.13", ()), "to 4.13", "up to 4.13"),
-        (Since("4.7", "4.13", ()), "4.7 to 4.13", "4.7 to 4.13"),
-    ],
-)
-def test_an_end_is_told(releases, short, words):
-    assert (releases.short, releases.words) == (short, words)
+# -- releases ---------------------------------------------------------------------------------------------
+
+
+def test_every_change_has_a_line_with_its_releases():
+    lines = output("--releases").splitlines()
+    assert len([line for line in lines if re.match(r"\d+\.\d+\.\d+ ", line)]) == len(changes.CHANGES)
+    [line] = [line for line in lines if "subleaf 2" in line]
+    assert line.split()[:4] == ["4.17.0", "4.14.5", "4.15.3", "4.16.1"]
+    [line] = [line for line in lines if "r8 to r15" in line]
+    assert line.split()[:3] == ["4.21.0", "4.21.2", "4.22.0"]
+
+
+def test_json_of_the_changes_has_each_with_the_releases_that_have_it():
+    told = document("--releases")
+    assert told["releases"] == [release.name for release in changes.RELEASES]
+    assert [change["name"] for change in told["changes"]] == list(changes.CHANGES)
+    lost = next(change for change in told["changes"] if change["name"] == "r8_to_r15_lost")
+    assert (lost["since"], lost["backports"], lost["until"]) == ("4.21.0", [], ["4.21.2", "4.22.0"])
+    assert lost["releases"] == ["4.21.0", "4.21.1"]
+
+
+def test_page_of_the_changes_is_one_table():
+    rows = [line for line in output("--releases", "--format", "markdown").splitlines() if line.startswith("|")]
+    assert len(rows) == len(changes.CHANGES) + 2
+    assert {row.replace(r"\|", "").count("|") for row in rows} == {5}
+
+
+def test_changes_have_no_layers():
+    assert run("--releases", "--layer", "HYP").exit_code == 2
 
 
 def test_what_the_guest_sees_is_known_for_every_effect():

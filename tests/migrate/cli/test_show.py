@@ -18,7 +18,8 @@ from migrate.cli.main import main
 from migrate.corpus.expectations import Shelf
 from migrate.inspection.reading import inspect
 from migrate.reports.inspection.hexdump import hexdump
-from migrate.reports.inspection.records import DUMPED, render_contents, render_vcpus
+from migrate.reports.inspection.records import DUMPED, render_contents
+from migrate.reports.inspection.vcpus import render_vcpus
 from streams.wire.framing import LibxlRecordType
 
 REAL = sorted(path.name for path in SAMPLES.glob("x417-*.zst"))

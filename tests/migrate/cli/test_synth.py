@@ -9,7 +9,6 @@ from click.testing import CliRunner
 from migrate import check
 from migrate.cli.main import main
 from migrate.judging.check import judge
-from migrate.judging.pv_facts import pv_guest
 from migrate.rules.catalogue import RULES
 from streams.encoder import decode
 
@@ -76,8 +75,8 @@ def test_high_roots_have_source_frames_from_4_gib_on(tmp_path):
     synth(out, "--roots", 3, "--l3-placement", "high")
 
     def frames(judgement):
-        pfns, levels = pv_guest(judgement).pinned()
-        return pv_guest(judgement).source_mfns()[pfns[levels == 3]].tolist()
+        pfns, levels = judgement.pv_guest.pinned()
+        return judgement.pv_guest.source_mfns()[pfns[levels == 3]].tolist()
 
     assert all(mfn << 12 >= 4 << 30 for mfn in judge(out, then=frames))
 

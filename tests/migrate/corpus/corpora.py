@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
+import zlib
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -53,3 +55,30 @@ def lines(file):
 def streams(file, root):
     """The objects in it that are about streams, by path below the corpus."""
     return {os.path.relpath(told["stream"], root): told for told in lines(file) if told["kind"] == "stream"}
+
+
+def deflated(place, head, length):
+    """An archive with one member: a head, and zeros up to a length, of next to nothing in the archive."""
+    step = 1 << 20
+    block = zlib.compressobj(9, zlib.DEFLATED, -15)
+    zeros = block.compress(bytes(step)) + block.flush(zlib.Z_FULL_FLUSH)  # may be repeated: it refers to nothing
+    first = zlib.compressobj(9, zlib.DEFLATED, -15)
+    start = first.compress(head) + first.flush(zlib.Z_FULL_FLUSH)
+    end = zlib.compressobj(9, zlib.DEFLATED, -15)
+    count, rest = divmod(length - len(head), step)
+    tail = end.compress(bytes(rest)) + end.flush()
+    crc = zlib.crc32(head)
+    for _ in range(count):
+        crc = zlib.crc32(bytes(step), crc)
+    crc = zlib.crc32(bytes(rest), crc)
+    data = start + zeros * count + tail
+    with zipfile.ZipFile(place, "w") as out:
+        out.writestr("bomb", b"")
+        info = out.filelist[0]
+        info.compress_type, info.CRC, info.file_size, info.compress_size = 8, crc, length, len(data)
+        out.fp.seek(0)
+        out.fp.truncate()
+        out.fp.write(info.FileHeader(zip64=False) + data)
+        out.start_dir = out.fp.tell()
+        out._didModify = True
+    return f"zip://::{place}"

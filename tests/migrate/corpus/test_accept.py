@@ -175,11 +175,24 @@ def test_a_stream_that_cannot_be_read_is_kept_and_exits_with_3(folder):
     assert (folder / "bad.expect.toml").exists()
 
 
-def test_a_corrupt_file_of_expectations_is_not_overwritten(folder):
+def test_a_corrupt_file_of_expectations_is_not_overwritten_and_exits_with_3(folder):
     expect(folder, "bad", "[[expect]\n")
     result = corpus("accept", folder, "--yes")
-    assert result.exit_code == 2
+    assert result.exit_code == 3
+    assert f"kept      {folder / 'bad'}: cannot be judged: {folder / 'bad.expect.toml'}: not TOML" in result.output
     assert (folder / "bad.expect.toml").read_text() == "[[expect]\n"
+    assert (folder / "good.expect.toml").exists()
+
+
+@pytest.mark.parametrize("expected", [None, ACCEPTED])
+def test_what_is_not_judged_is_kept_and_exits_with_3(tmp_path, expected):
+    (tmp_path / "junk").write_bytes(b"not a stream at all\n" * 9)
+    if expected:
+        expect(tmp_path, "junk", expected)
+    result = corpus("accept", tmp_path, "--yes")
+    assert result.exit_code == 3
+    assert f"kept      {tmp_path / 'junk'}: not judged: " in result.output
+    assert [file.read_text() for file in tmp_path.glob("*.toml")] == ([expected] if expected else [])
 
 
 def test_two_streams_do_not_share_a_file_of_expectations_unasked(folder):

@@ -139,7 +139,8 @@ def test_a_line_of_json_has_the_reports_the_comparison_and_what_came_of_it(outpu
 
 
 def test_the_last_line_says_that_all_have_been_judged(outputs):
-    assert outputs.lines[-1] == {"kind": "end", "schema": 1, "streams": 7, "missing": 1, "shard": None}
+    last = {"kind": "end", "schema": 1, "streams": 7, "missing": 1, "shard": None, "unmatched": [], "gaps": []}
+    assert outputs.lines[-1] == last
 
 
 def test_merged_results_make_the_same_outputs(folder, tmp_path, outputs):
@@ -167,6 +168,35 @@ def test_a_table_that_github_would_not_take_is_cut_short(tmp_path):
     text = Outputs(tmp_path, tmp_path).texts["markdown"]
     assert len(re.findall("^\\| differs ", text, re.M)) == 50
     assert "… and 10 more" in text
+
+
+def test_a_run_that_is_not_complete_is_green_in_no_output(tmp_path):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "good").write_bytes(good())
+    expect(tmp_path / "corpus", "good", ACCEPTED)
+    corpus_run(tmp_path / "corpus", "--jsonl", tmp_path / "results")
+    (line, *_) = (tmp_path / "results").read_text().splitlines(keepends=True)
+    (tmp_path / "results").write_text(line)
+    words = [word for name in ("junit", "sarif", "markdown") for word in (f"--{name}", tmp_path / name)]
+    assert corpus("merge", tmp_path / "results", *words).exit_code == 3
+    why = f"{tmp_path / 'results'}: the run was interrupted"
+    cases = schemas.junit((tmp_path / "junit").read_text())
+    assert [schemas.outcome(case) for case in cases.values()] == ["passed", "error"]
+    (invocation,) = schemas.sarif((tmp_path / "sarif").read_text())["runs"][0]["invocations"]
+    assert not invocation["executionSuccessful"]
+    assert [note["message"]["text"] for note in invocation["toolExecutionNotifications"]] == [f"incomplete: {why}"]
+    assert (tmp_path / "markdown").read_text().startswith("### Corpus: not all could be judged\n")
+
+
+def test_a_new_stream_that_fails_is_red_in_every_output(tmp_path):
+    (tmp_path / "bad").write_bytes(bad())
+    outputs = Outputs(tmp_path, tmp_path, "--fail-on", "error")
+    assert outputs.result.exit_code == 1
+    assert {schemas.outcome(case) for case in outputs.junit.values()} == {"failure"}
+    assert [one["level"] for one in outputs.of("corpus-fails")] == ["error"]
+    assert outputs.texts["markdown"].startswith("### Corpus: 1 not as expected\n")
+    assert outputs.lines[0]["status"] == "fails"
+    assert corpus("merge", tmp_path / "out.jsonl").output == outputs.result.output
 
 
 # -- one rule broken on purpose -----------------------------------------------------------------------

@@ -10,37 +10,18 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
-from corpora import ACCEPTED, REFUSED, bad, corpus, corpus_run, expect, good, lines, started, streams
+from corpora import ACCEPTED, bad, corpus, corpus_run, expect, good, lines, started, streams
 from rich.console import Console
 
 from migrate.building.builder import StreamBuilder
 from migrate.cli.corpus.live import LiveTable
-from migrate.corpus.cache import Cache, validator
 from migrate.corpus.discovery import Shard, discover
-from migrate.corpus.known import load_known
-from migrate.corpus.runner import InProcess, Status, run
+from migrate.corpus.results import Status
+from migrate.corpus.runner import InProcess, run
 
 SMALL_CORPUS = 2000
 # Seconds. Far more than anything here takes.
 PATIENCE = 30
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A corpus with streams of one name in two directories, one of them with a wrong expectation."""
-    root = tmp_path / "corpus"
-    for part in ("a", "b"):
-        (root / part).mkdir(parents=True)
-        (root / part / "same").write_bytes(good() if part == "a" else bad())
-        expect(root / part, "same", ACCEPTED)
-    for number in range(4):
-        (root / f"more{number}").write_bytes(good() if number % 2 else bad())
-        expect(root, f"more{number}", ACCEPTED if number % 2 else REFUSED)
-    return root
-
-
-def known(folder, text):
-    (folder / "known.toml").write_text(text)
 
 
 def within(seconds, question):
@@ -261,133 +242,6 @@ def test_a_run_that_was_cut_off_is_told_and_exits_with_3(folder, tmp_path):
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0"])
 def test_a_shard_that_cannot_be_is_wrong_usage(folder, shard):
     assert corpus_run(folder, "--shard", shard).exit_code == 2
-
-
-# -- the cache ----------------------------------------------------------------------------------------
-
-
-def cached(folder, tmp_path, *args):
-    corpus_run(folder, "--jsonl", tmp_path / "results", *args)
-    return [name for name, told in streams(tmp_path / "results", folder).items() if told["cached"]]
-
-
-def test_a_second_run_takes_all_from_the_cache_and_says_the_same(folder, tmp_path):
-    (folder / "more0").write_bytes(bad() + b"found by no other test")
-    first = corpus_run(folder)
-    assert cached(folder, tmp_path) == ["more0", "more1", "more2", "more3", "a/same", "b/same"]
-    assert corpus_run(folder).output == first.output
-
-
-def test_without_a_cache_nothing_is_taken_from_it(folder, tmp_path):
-    corpus_run(folder)
-    assert cached(folder, tmp_path, "--no-cache") == []
-
-
-def test_a_stream_that_has_changed_is_judged_anew(folder, tmp_path):
-    corpus_run(folder)
-    (folder / "more1").write_bytes(good() + b"changed")
-    assert "more1" not in cached(folder, tmp_path)
-
-
-def test_another_validator_has_another_cache(tmp_path):
-    file = tmp_path / "stream"
-    file.write_bytes(good())
-    case = discover([str(file)]).cases
-    one, other = (Cache(str(tmp_path / "cache"), name) for name in ("one", "other"))
-    asked = [run(case, InProcess(), cache=cache)[0].answer.cached for cache in (one, one, other)]
-    assert asked == [False, True, False]
-
-
-def test_a_cached_answer_is_told_of_the_stream_that_was_asked_about(tmp_path):
-    cache = Cache(str(tmp_path / "cache"), validator())
-    answers = []
-    for name in ("one", "two"):
-        (tmp_path / name).write_bytes(good())
-        answers += [run(discover([str(tmp_path / name)]).cases, InProcess(), cache=cache)[0].answer]
-    assert [answer.cached for answer in answers] == [False, True]
-    assert answers[1].reports[0].stream.name == str(tmp_path / "two")
-
-
-def test_a_cache_entry_that_is_damaged_is_as_good_as_none(tmp_path):
-    (tmp_path / "stream").write_bytes(good())
-    case = discover([str(tmp_path / "stream")]).cases
-    cache = Cache(str(tmp_path / "cache"), "x")
-    (first,) = run(case, InProcess(), cache=cache)
-    (entry,) = (tmp_path / "cache").rglob("*.json")
-    entry.write_text('[{"stream": ')
-    (second,) = run(case, InProcess(), cache=cache)
-    assert not second.answer.cached
-    assert second == first
-
-
-# -- known deviations ---------------------------------------------------------------------------------
-
-WRONG = '[[known]]\nstream = "b/same"\nreason = "the reason"\n'
-
-
-def test_a_known_deviation_is_told_but_fails_nothing(folder):
-    known(folder, WRONG)
-    result = corpus_run(folder)
-    assert result.exit_code == 0
-    assert f"deviates  {folder / 'b' / 'same'}" in result.output
-    assert "known: the reason" in result.output
-
-
-def test_a_known_deviation_that_has_expired_fails_the_run(folder):
-    known(folder, WRONG + "expires = 2020-02-29\n")
-    result = corpus_run(folder)
-    assert result.exit_code == 1
-    assert "was known until 2020-02-29: the reason" in result.output
-
-
-def test_a_known_deviation_holds_on_its_last_day(tmp_path):
-    from datetime import date
-
-    file = tmp_path / "known.toml"
-    file.write_text(WRONG + "expires = 2024-05-06\n")
-    days = (date(2024, 5, 6), date(2024, 5, 7))
-    assert [load_known(str(file), day)[0].expired for day in days] == [False, True]
-
-
-def test_a_list_of_known_deviations_may_lie_elsewhere(folder, tmp_path):
-    (tmp_path / "list").write_text(WRONG)
-    assert corpus_run(folder, "--known", tmp_path / "list").exit_code == 0
-
-
-@pytest.mark.parametrize("limit", ['aspects = ["step"]', 'target = "4.19"', 'placement = "high"'])
-def test_a_known_deviation_covers_nothing_else(folder, limit):
-    known(folder, WRONG + limit + "\n")
-    assert corpus_run(folder).exit_code == 1
-
-
-def test_a_directory_s_known_deviations_hold_for_what_lies_in_it_alone(folder):
-    known(folder / "a", WRONG.replace("b/same", "same"))
-    assert corpus_run(folder).exit_code == 1
-
-
-def test_a_known_deviation_that_is_none_any_more_is_told(folder):
-    known(folder, WRONG + '[[known]]\nstream = "more1"\nreason = "long ago"\n')
-    result = corpus_run(folder)
-    assert result.exit_code == 0
-    assert f"no longer needed: {folder / 'known.toml'}: more1: long ago" in result.output
-
-
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("[[known]]\nstream = 'x'\n", "known 1: reason: missing"),
-        ("[[known]]\nstream = 'x'\nreason = ' '\n", "known 1: reason: empty"),
-        (WRONG + "expires = 'soon'\n", "known 1: expires: expected a date, found 'soon'"),
-        (WRONG + "aspects = ['stpe']\n", "known 1: aspects: expected some of verdict, step, "),
-        (WRONG + "untill = 1\n", "known 1: untill: unknown key"),
-        ("known = 3\n", "known: expected an array, found 3"),
-    ],
-)
-def test_a_mistake_in_a_list_of_known_deviations_exits_with_2(folder, text, complaint):
-    known(folder, text)
-    result = corpus_run(folder)
-    assert result.exit_code == 2
-    assert f"migrate: {folder / 'known.toml'}: {complaint}" in result.output
 
 
 # -- on a terminal ------------------------------------------------------------------------------------

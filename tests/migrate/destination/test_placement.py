@@ -10,7 +10,6 @@ from migrate.destination.placement import Placement, check_name, place
 from migrate.guest.memory import PvGuest
 from migrate.guest.pages import PageStore
 from migrate.judging.check import judge
-from migrate.judging.pv_facts import pv_guest
 from streams.pages import PageType
 
 LIMIT = 0x100000  # the first frame at 4 GiB
@@ -26,7 +25,7 @@ def guest(count: int) -> PvGuest:
 
 def frames(b: StreamBuilder) -> Placement:
     """The source placement of a built guest."""
-    return judge(b.build(), then=lambda judgement: place("source", pv_guest(judgement)))
+    return judge(b.build(), then=lambda judgement: place("source", judgement.pv_guest))
 
 
 def test_high_puts_every_frame_at_or_above_4_gib():

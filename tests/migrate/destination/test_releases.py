@@ -10,9 +10,12 @@ from migrate.destination.releases import (
     NEWEST,
     RELEASES,
     Release,
+    differences,
+    like,
     max_leaves_relaxed,
     resolve,
     shared_info_moves_low,
+    spans,
 )
 from migrate.rules.catalogue import RULES
 from migrate.rules.extended_cr3 import L3_RULES
@@ -177,15 +180,65 @@ def test_a_point_release_yet_to_come_behaves_as_the_last_of_its_branch():
     assert resolve("4.18.99").has(max_leaves_relaxed)
 
 
-@pytest.mark.parametrize(
-    ("text", "hint"), [("4.23", "4.22"), ("4.5", "4.6"), ("4.2", "4.6"), ("newst", "newest"), ("5.20", "4.20")]
-)
+@pytest.mark.parametrize("text", ["4.23", "4.23.0", "4.22.1", "5.0", "xen-4.100.2"])
+def test_a_release_newer_than_all_is_refused_with_the_newest(text):
+    with pytest.raises(ValueError, match=r"newer than any that is known here: the newest is 4\.22\.0"):
+        resolve(text)
+
+
+@pytest.mark.parametrize(("text", "hint"), [("4.5", "4.6"), ("4.2", "4.6"), ("newst", "newest"), ("3.20", "4.20")])
 def test_an_unknown_release_is_refused_with_a_hint(text, hint):
     with pytest.raises(ValueError, match=f"did you mean {hint}"):
         resolve(text)
 
 
-@pytest.mark.parametrize("text", ["", "4", "four", "4.20.3.1", "4.x", "-4.20", "4.20-rc1", "9" * 5000 + ".1", "4.٢٠"])
+@pytest.mark.parametrize(
+    ("chosen", "text"),
+    [
+        ((), ""),
+        (("4.20.0",), "4.20.0"),
+        (("4.14.0", "4.14.1", "4.14.2", "4.15.0"), "4.14.0–4.14.2, 4.15.0"),
+        (("4.13.5", "4.14.0"), "4.13.5–4.14.0"),
+        (("4.6.1", "4.6.3"), "4.6.1–4.6.3"),
+    ],
+)
+def test_many_releases_are_told_in_runs(chosen, text):
+    assert spans({resolve(name) for name in chosen}) == text
+
+
+def test_all_releases_are_one_run():
+    assert spans(RELEASES) == f"{RELEASES[0]}–{NEWEST}"
+
+
+def test_every_release_is_like_one_of_the_distinct_ones():
+    assert sorted(itertools.chain.from_iterable(map(like, DISTINCT))) == list(RELEASES)
+    assert all(not differences(first, other) for first in DISTINCT for other in like(first))
+
+
+def test_two_releases_differ_in_what_one_of_them_has():
+    changed = differences(resolve("4.16.0"), resolve("4.16.1"))
+    assert "leaf_7_2" in [change.name for change in changed]
+    assert "leaf_80000021" not in [change.name for change in changed]
+    assert differences(NEWEST, NEWEST) == ()
+
+
+@pytest.mark.parametrize("release", DISTINCT, ids=str)
+def test_a_release_may_be_supposed_with_one_change_turned_round(release):
+    for change in CHANGES.values():
+        supposed = release.supposing(change)
+        assert differences(release, supposed) == (change,)
+        assert (supposed.name, supposed.branch) == (release.name, release.branch)
+        assert supposed != release
+        assert supposed == release.supposing(change)
+        assert like(supposed) == () or release not in like(supposed)
+
+
+def test_a_change_has_its_main_release_and_its_backports():
+    assert [release.name for release in max_leaves_relaxed.backports] == ["4.18.4", "4.19.1"]
+    assert max_leaves_relaxed.firsts[-1].name == "4.20.0"
+
+
+@pytest.mark.parametrize("text", ["", "4", "four", "4.20.3.1", "4.x", "-4.20", "4.20-rc1", "0" * 5000 + ".1", "4.٢٠"])
 def test_nonsense_is_refused_without_a_traceback_of_another_kind(text):
     with pytest.raises(ValueError, match="unknown Xen release"):
         resolve(text)

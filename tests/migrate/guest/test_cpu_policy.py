@@ -12,7 +12,8 @@ from project import SAMPLES
 
 from migrate.building.builder import StreamBuilder
 from migrate.cli.main import main
-from migrate.guest.cpu_policy import Policy, component_name, lacking, policy_objection, read_policy
+from migrate.destination.releases import resolve
+from migrate.guest.cpu_policy import Policy, component_name, read_policy
 from migrate.guest.cpu_policy_files import NoPolicyError, any_policy, dumped_policy, stream_policy
 from migrate.reports.inspection.policy import policy_object
 from streams.wire.cpu_features import FEATURES, HOME, MSR_BITS, NO_NAME, Word, set_bits
@@ -121,9 +122,9 @@ def test_feature_has_its_bit(name, leaf, subleaf, register, bit):
 
 def test_components_have_their_names():
     assert [component_name(bit) for bit in (0, 1, 2, 5, 6, 7, 9, 18, 62)] == [
-        *("x87", "sse", "avx", "opmask", "zmm", "hi_zmm", "pkru", "tiledata"),
-        "xcr0[62]",
+        *("x87", "sse", "avx", "opmask", "zmm", "hi_zmm", "pkru", "tiledata", "lwp"),
     ]
+    assert component_name(61) == "xcr0[61]"
 
 
 @given(st.integers(0, 2**64 - 1))
@@ -189,6 +190,15 @@ def test_size_of_an_xsave_area_is_that_of_its_last_component():
     assert policy.xsave_size(0x100) is None
 
 
+def test_components_beyond_sse_have_a_place():
+    policy = intel(ld_0=(0x207, 0, 0, 0), ld_2=(256, 576, 0, 0), ld_9=(8, 2688, 0, 0), ld_5=(64, 1088, 0, 0))
+    assert policy.places == {2: (256, 576), 9: (8, 2688)}
+
+
+def test_physical_addresses_have_a_width():
+    assert (intel(l80000008=(0x3028, 0, 0, 0)).physical_bits, intel().physical_bits) == (40, 0)
+
+
 def test_records_are_read_entry_by_entry():
     cpuid = CPUID_LEAF.pack(1, NO_SUBLEAF, 1, 2, 3, 4) + CPUID_LEAF.pack(7, 0, 5, 6, 7, 8)
     policy = read_policy(cpuid + b"odd", POLICY_MSR.pack(0xCE, 0, 1 << 31))
@@ -199,16 +209,6 @@ def test_records_are_read_entry_by_entry():
 def test_arch_capabilities_are_named():
     assert {MSR_BITS[0x10A][bit] for bit in (0, 5, 8, 17, 20)} == {"rdcl_no", "mds_no", "taa_no", "fb_clear", "bhi_no"}
     assert Policy({}, {0x10A: 1 << 63 | 1}).msr_features(0x10A) == ("rdcl_no", "arch_capabilities[63]")
-
-
-def test_objections_are_those_of_xen():
-    assert policy_objection(CPUID_LEAF.pack(0x20, 0, 0, 0, 0, 0), cpuid=True)[1:] == ("ERANGE", 0)
-    assert policy_objection(POLICY_MSR.pack(0xCE, 0, 0) + POLICY_MSR.pack(0x10, 0, 0), cpuid=False)[1:] == (
-        "ERANGE",
-        16,
-    )
-    assert policy_objection(POLICY_MSR.pack(0xCE, 1, 0), cpuid=False)[1] == "EINVAL"
-    assert policy_objection(POLICY_MSR.pack(0x10A, 0, 0), cpuid=False) is None
 
 
 # -- genuine streams --------------------------------------------------------------------------------
@@ -233,45 +233,6 @@ def test_every_genuine_policy_is_made_of_known_bits(sample):
     policy = stream_policy(sample).policy
     assert not [name for name in policy.features if "[" in name]
     assert policy.msrs.keys() == {0xCE, 0x10A}
-
-
-@pytest.mark.parametrize("sample", PVH, ids=lambda path: path.stem)
-def test_a_genuine_policy_lacks_nothing_of_itself(sample):
-    policy = stream_policy(sample).policy
-    assert list(lacking(policy, policy)) == []
-
-
-# -- comparing --------------------------------------------------------------------------------------
-
-
-def told(promised, other):
-    return [(lack.kind, lack.name, lack.refused) for lack in lacking(promised, other)]
-
-
-def test_a_missing_feature_is_silently_taken_away():
-    assert told(intel(l1=(0, 0, 1 << 28, 0)), intel()) == [("feature", "avx", False)]
-    assert told(intel(), intel(l1=(0, 0, 1 << 28, 0))) == []
-
-
-def test_fewer_leaves_are_refused():
-    other = Policy({(0, None): (0xC, *GENUINE_INTEL[1:])}, {})
-    assert told(intel(), other) == [("leaves", "basic to 0xd", True)]
-
-
-def test_another_vendor_is_another_processor():
-    other = Policy({(0, None): (0xD, 0x6874_7541, 0x444D_4163, 0x6974_6E65)}, {})
-    assert other.vendor == "AuthenticAMD"
-    assert told(intel(), other) == [("vendor", "GenuineIntel", False)]
-
-
-def test_xsave_components_count():
-    assert told(intel(ld_0=(7, 0, 0, 0)), intel(ld_0=(3, 0, 0, 0))) == [("xcr0", "avx", False)]
-
-
-def test_msrs_count_where_both_are_known():
-    promised = Policy({}, {0xCE: 1 << 31, 0x10A: 1})
-    assert told(promised, Policy({}, {0xCE: 1 << 31})) == [("msr", "rdcl_no", True)]
-    assert told(promised, Policy({}, None)) == []
 
 
 # -- dumps ------------------------------------------------------------------------------------------
@@ -381,6 +342,19 @@ def test_a_feature_less_exits_1_and_names_it(tmp_path):
     told = document(more, "--against", less)["against"]
     assert told["lacking"] == [{"kind": "feature", "name": "avx", "where": "0x1.ecx", "refused": False}]
     assert told["extra"] == []
+
+
+@pytest.mark.parametrize(("target", "refused"), [("4.17.7", True), ("4.20", False)])
+def test_what_is_refused_is_the_targets_to_say(target, refused, tmp_path):
+    def shorter(b):
+        b.cpuid_policy[0]["a"] = 0xC
+
+    more, less = saved(lambda b: None, tmp_path, "more"), saved(shorter, tmp_path, "less")
+    told = document(more, "--against", less, "--target", target)["against"]
+    assert told["target"] == resolve(target).name
+    assert [(lack["name"], lack["refused"]) for lack in told["lacking"]] == [("basic to 0xd", refused)]
+    shown = run(more, "--against", less, "--target", target).output
+    assert (f"1 of it Xen {resolve(target).short} refuses" in shown) is refused
 
 
 def test_a_feature_more_is_told_and_fine(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inspecting import check_fields, look
 from project import SAMPLES
 
 from migrate.building.builder import StreamBuilder
@@ -17,21 +18,23 @@ from migrate.building.shapes import pv_guest
 from migrate.corpus.expectations import Shelf
 from migrate.inspection.logbook import Header, Layer
 from migrate.inspection.memory.resent import live
-from migrate.inspection.reading import NotInStream, inspect
+from migrate.inspection.names import number_ranges, rflags_names
+from migrate.inspection.reading import NotInStream
 from migrate.inspection.records.contents import LONGEST_RUN, contents
-from migrate.inspection.records.cursor import ELEMENTS_TOLD
-from migrate.inspection.records.fields import fields_of
-from migrate.inspection.records.summary import meaning, needed
-from migrate.inspection.vcpus.names import eflags_names, ranges_told
-from migrate.inspection.vcpus.registers import vcpu_ids, vcpu_states
+from migrate.inspection.records.cursor import ELEMENTS_SHOWN
+from migrate.inspection.records.shown import fields_of, needed, summary
+from migrate.inspection.vcpus.states import vcpu_ids, vcpu_states
 from migrate.judging.report_json import dumps
-from migrate.reports.inspection.records import contents_objects, record_object, rounds_object, vcpu_objects
+from migrate.reports.inspection.records import contents_objects, record_object
+from migrate.reports.inspection.rounds import rounds_object
+from migrate.reports.inspection.vcpus import vcpu_objects
 from migrate.testing import strategies
-from streams.hvm_context import decode_context, encode_context
+from streams.hvm_context import HvmState, decode_context, encode_context
 from streams.pages import PageType
-from streams.wire.framing import PAGE_SIZE, VCPU_HEADER, padded
+from streams.wire.framing import HVM_SAVE_HEADER, PAGE_SIZE, VCPU_HEADER, padded
 from streams.wire.hvm_names import SaveType
-from streams.wire.vcpu import MSR_ENTRY, Msr
+from streams.wire.msrs import Msr
+from streams.wire.vcpu import MSR_ENTRY
 
 REAL = sorted(path.name for path in SAMPLES.glob("x417-*.zst"))
 PV = [name for name in REAL if not name.startswith("x417-pvh")]
@@ -40,10 +43,6 @@ KINDS = {"pv32": StreamBuilder.pv, "pv64": lambda: StreamBuilder.pv(8), "hvm": S
 
 def entry(name):
     return Shelf().entry(SAMPLES / name)
-
-
-def look(source, question, **options):
-    return inspect(source, then=question, **options)
 
 
 def vcpu_state(inspection, vcpu):
@@ -70,7 +69,7 @@ def the(source, name, nth=0, **options):
 
     def question(inspection):
         found = [entry for entry in inspection.log if entry.name == name][nth]
-        return meaning(found, inspection.body(found, needed(found)), inspection.judgement.facts.width)
+        return summary(found, inspection.body(found, needed(found)), inspection.judgement.facts.width)
 
     return look(source, question, **options)
 
@@ -125,7 +124,9 @@ def test_a_record_that_the_input_ends_in_is_in_the_book_and_says_so():
 def test_what_stands_before_a_cut_libxl_record_is_whole():
     b = StreamBuilder.hvm()
     b.wrap("libxl")
-    assert not any(e.cut for e in log_of(b.build()[:-20]))
+    *before, last = log_of(b.build()[:-20])
+    assert not any(entry.cut for entry in before)
+    assert (last.name, last.cut) == ("EMULATOR_CONTEXT", True)
 
 
 def test_a_pipe_shows_what_the_file_does():
@@ -252,13 +253,18 @@ def test_xsave_and_msrs_tell_what_they_hold():
 
 
 def test_an_hvm_context_tells_its_entries():
-    assert the(StreamBuilder.hvm(vcpus=3).build(), "HVM_CONTEXT") == "5 entries: HEADER, CPU x3, END"
+    end = HVM_SAVE_HEADER.pack(SaveType.END, 0, 0)
+    b = StreamBuilder.hvm(vcpus=3)
+    header, *others = decode_context(b.record("HVM_CONTEXT").body).entries
+    entries = (header, *(entry for entry in others if entry.typecode == SaveType.CPU))
+    data = with_type(b, "HVM_CONTEXT", encode_context(HvmState(entries, end)))
+    assert the(data, "HVM_CONTEXT") == "5 entries: HEADER, CPU x3, END"
 
 
 def test_an_xl_header_tells_the_guest():
     b = StreamBuilder.pv(4, vcpus=2)
     b.wrap("xl")
-    b.xl_config = config = b'{"c_info": {"name": "web", "type": "pv"}, "b_info": {"max_vcpus": 2}}'
+    b.xl_config = config = b'{"c_info": {"name": "web", "type": "pv"}, "b_info": {"max_vcpus": 2, "type.pv": {}}}'
     assert the(b.build(), Header.XL) == f"web, pv, 2 vcpus, config of {len(config) + 1} bytes"  # with its NUL
 
 
@@ -277,7 +283,7 @@ def test_no_length_of_any_record_is_beyond_words(kind):
         for length in (0, 1, 7, 8, 15, 24, len(record.body) - 1):
             damaged = KINDS[kind]()
             damaged.record(record.name).body = record.body[: max(length, 0)]
-            assert look(damaged.build(), lambda i: all(line.meaning or line.count > 1 for line in contents(i)))
+            assert look(damaged.build(), lambda i: all(line.summary or line.count > 1 for line in contents(i)))
 
 
 # -- the table of contents ------------------------------------------------------------------------------
@@ -348,32 +354,6 @@ def test_layers_nest():
 # -- all fields -------------------------------------------------------------------------------------------
 
 
-def leaves(fields):
-    for field in fields:
-        if field.fields:
-            yield from leaves(field.fields)
-        elif field.offset is not None and field.value is not None:
-            yield field
-
-
-def check_fields(inspection, found):
-    """Every number stands in the stream where its field says, little-endian, up to where the next one begins."""
-    fields = list(leaves(fields_of(inspection, found, everything=True)))
-    ends = [*(field.offset for field in fields[1:]), found.body + found.length]
-    order = "big" if found.name in (Header.IMAGE, Header.LIBXL) else "little"
-    raws = inspection.read((field.offset, end - field.offset) for field, end in zip(fields, ends, strict=True))
-    for field, raw in zip(fields, raws, strict=True):
-        if isinstance(field.value, int):
-            assert int.from_bytes(raw, order, signed=field.value < 0) == field.value, field
-        elif isinstance(field.value, bytes):
-            assert raw == field.value, field
-        elif isinstance(field.value, tuple):
-            size = len(raw) // len(field.value)
-            numbers = [int.from_bytes(raw[at : at + size], order) for at in range(0, len(raw), size)]
-            assert numbers == list(field.value), field
-    return fields
-
-
 PASSED_OVER = {"PAGE_DATA", Header.XL, "XENOPS", "EMULATOR_XENSTORE_DATA"}  # with text, or ranges
 
 
@@ -404,7 +384,7 @@ def test_the_fields_of_records_that_no_sample_has():
         for name in ("X86_PV_VCPU_MSRS", "CHECKPOINT_DIRTY_PFN_LIST", "0x80000042"):
             check_fields(inspection, named[name])
         _, _, *told = fields_of(inspection, named["X86_PV_VCPU_MSRS"])
-        return [field.told for field in told]
+        return [field.meaning for field in told]
 
     assert look(b.build(), question) == ["TSC_AUX = 0x3", "0x123 = 0x4"]
 
@@ -433,11 +413,11 @@ def test_of_a_cut_record_the_fields_are_shown_that_came():
     basic = next(e for e in entries if e.name == "X86_PV_VCPU_BASIC")
     fields = look(data[: basic.body + 20], lambda i: fields_of(i, i.log[len(i.log) - 1]))
     assert [field.name for field in fields] == ["vcpu_id", "reserved", "fpu_ctxt", "more"]
-    assert fields[-1].told == f"the input ends {basic.length - 20} bytes before the end of the record"
+    assert fields[-1].meaning == f"the input ends {basic.length - 20} bytes before the end of the record"
 
 
 def test_a_list_that_is_long_is_cut_unless_all_of_it_is_wanted():
-    number = ELEMENTS_TOLD + 100
+    number = ELEMENTS_SHOWN + 100
     b = StreamBuilder.hvm()
     b.record("HVM_PARAMS").body = struct.pack("<II", number, 0) + struct.pack("<QQ", 1, 2) * number
 
@@ -446,7 +426,7 @@ def test_a_list_that_is_long_is_cut_unless_all_of_it_is_wanted():
         some, all_of_it = (fields_of(inspection, found, everything=wanted) for wanted in (False, True))
         return len(some), some[-1].left_out, len(all_of_it)
 
-    assert look(b.build(), question) == (2 + ELEMENTS_TOLD + 1, 100, 2 + number)
+    assert look(b.build(), question) == (2 + ELEMENTS_SHOWN + 1, 100, 2 + number)
 
 
 def test_padding_that_is_not_zero_is_a_field():
@@ -508,7 +488,7 @@ def test_registers_of_a_pv_vcpu_are_those_of_its_context():
     assert register(state, "cr0").flags == ("pe", "mp", "ts", "et", "ne", "wp", "am", "pg")
     assert register(state, "cr4").flags == ("pae", "mce", "osfxsr", "osxmmexcpt")
     assert register(state, "gs_base_kernel").value == 0xFFFF888000000000
-    assert register(state, "traps").told.startswith("14; cs 0xe033")
+    assert register(state, "traps").meaning.startswith("14; cs 0xe033")
 
 
 def test_a_32_bit_guest_has_registers_of_32_bits():
@@ -563,9 +543,9 @@ def test_a_context_that_is_too_short_is_noted():
 
 
 def test_names_of_flags_and_ranges():
-    assert eflags_names(0x246) == ("pf", "zf", "if")
-    assert eflags_names(0x1046) == ("pf", "zf", "iopl 1")
-    assert ranges_told([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
+    assert rflags_names(0x246) == ("pf", "zf", "if")
+    assert rflags_names(0x1046) == ("pf", "zf", "iopl 1")
+    assert number_ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
 
 
 # -- whatever the bytes -------------------------------------------------------------------------------------

@@ -476,7 +476,7 @@ def test_the_domain_may_have_fewer_vcpus_than_the_stream():
 def test_an_xl_file_says_how_many_vcpus_there_are():
     b = StreamBuilder.pv(4, vcpus=2)
     b.wrap("xl")
-    b.xl_config = b'{"c_info": {"type": "pv"}, "b_info": {"max_vcpus": 1}}'
+    b.xl_config = b'{"c_info": {"type": "pv"}, "b_info": {"max_vcpus": 1, "type.pv": {}}}'
     assert failure(b)[0] == "REC-52"
     assert check(b.build(), vcpus=2).verdict == "accept"
 

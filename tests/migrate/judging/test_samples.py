@@ -10,10 +10,10 @@ from project import SAMPLES
 from migrate.corpus.agreement import agreement, total
 from migrate.corpus.discovery import discover
 from migrate.corpus.expectations import Shelf
-from migrate.corpus.runner import InProcess, Status, run
+from migrate.corpus.results import Status
+from migrate.corpus.runner import InProcess, run
 from migrate.guest.memory import SENT
 from migrate.judging.check import check, judge
-from migrate.judging.pv_facts import extended_cr3, pv_guest, roots
 from streams.transports import open_transport
 
 REAL = sorted(path.name for path in SAMPLES.glob("x417-*.zst"))
@@ -27,7 +27,7 @@ def entry(name):
 
 
 def reconstructed(name, question):
-    return judge(SAMPLES / name, then=lambda judgement: question(pv_guest(judgement)))
+    return judge(SAMPLES / name, then=lambda judgement: question(judgement.pv_guest))
 
 
 def top_level(said):
@@ -53,7 +53,7 @@ def test_the_bytes_are_those_that_the_expectations_are_about(name):
 @pytest.mark.parametrize("name", PV)
 def test_cr3_is_what_the_guest_printed(name):
     said = entry(name).guest
-    found, mfns = reconstructed(name, lambda guest: (roots(guest), guest.source_mfns()))
+    found, mfns = reconstructed(name, lambda guest: (guest.roots, guest.source_mfns()))
     assert found == {one["vcpu"]: one["pfn"] for one in said["cr3"]}
     with_mfn = [one for one in said["cr3"] if "mfn" in one]
     assert {one["vcpu"]: mfns[one["pfn"]] for one in with_mfn} == {one["vcpu"]: one["mfn"] for one in with_mfn}
@@ -85,7 +85,7 @@ def test_source_mfns_of_all_roots_are_what_the_guest_printed(name):
 
 @pytest.mark.parametrize("name", WIDTH32)
 def test_whether_the_extended_cr3_is_enabled_is_what_the_guest_printed(name):
-    assert reconstructed(name, extended_cr3) is entry(name).guest["extended_cr3"]
+    assert reconstructed(name, lambda guest: guest.extended_cr3) is entry(name).guest["extended_cr3"]
 
 
 @pytest.mark.parametrize("name", PV)

@@ -1,12 +1,13 @@
 """Scrubbing: the guest's memory is gone, and the judgement is the same."""
 
 import io
+import shutil
 
 import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from project import SAMPLES
+from project import SAMPLES, restless
 
 from migrate import check
 from migrate.building.builder import StreamBuilder
@@ -269,3 +270,13 @@ def test_the_command_leaves_no_file_where_it_cannot_scrub(tmp_path, what):
         source.mkdir()
     assert command(source, "-o", tmp_path / "clean").exit_code == 2
     assert not (tmp_path / "clean").exists()
+
+
+def test_a_file_that_is_changed_while_it_is_read_leaves_nothing(tmp_path):
+    stream, out = tmp_path / "guest.zst", tmp_path / "out"
+    shutil.copy(SAMPLES / "x417-pv32.plain.libxc.zst", stream)
+    with restless(stream):
+        result = command(stream, "-o", out)
+    assert result.exit_code == 2
+    assert result.output == f"migrate: {stream}: the file was changed while it was read\n"
+    assert not out.exists()

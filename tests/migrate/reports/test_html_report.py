@@ -192,8 +192,8 @@ def test_the_chain_that_led_to_a_refusal_is_marked_and_unfolded(chained):
 
 def test_refused_hypercalls_stand_out_and_say_why(chained):
     failed = part(chained, "calls").find_class("failed")
-    assert text_of(failed[0]).startswith("4 setvcpucontext(vcpu 0, cr3 pfn 0xd8, cr1 pfn 0x25) -EINVAL HYP-03: ")
-    assert "A real restore ends with call 4" in text_of(part(chained, "calls"))
+    assert text_of(failed[0]).startswith("3 setvcpucontext(vcpu 0, cr3 pfn 0xd8, cr1 pfn 0x25) -EINVAL HYP-03: ")
+    assert "A real restore ends with call 3" in text_of(part(chained, "calls"))
 
 
 def test_the_map_of_machine_frames_shows_where_4_gib_are(refused):

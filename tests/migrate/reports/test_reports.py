@@ -13,7 +13,7 @@ from migrate.judging.report_json import dumps, report_object
 from migrate.reports.verdict.text import console_for, render, render_verdict, verdict_sentence
 from migrate.rules.catalogue import RULES, rule_set_version
 from migrate.rules.declaring import Effect, Severity
-from migrate.rules.findings import Failure, Finding
+from migrate.rules.findings import Failure, Finding, Link
 from migrate.safe import safe, well_formed
 from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.passes import Round
@@ -221,8 +221,8 @@ def test_folded_findings_are_counted():
 
 
 def test_chain_of_tables_is_told():
-    assert "by way of L3 pfn 0x19, L2 pfn 0x1a" in printed(
-        refused(findings=[l3_finding(chain=("L3 pfn 0x19", "L2 pfn 0x1a"))])
+    assert "by way of L3 pfn 0x19 slot 3, pfn 0x1a (L2)" in printed(
+        refused(findings=[l3_finding(chain=(Link("L3", 0x19, 3), Link("L2", 0x1A)))])
     )
 
 
@@ -288,7 +288,7 @@ def test_hostile_text_reaches_a_terminal_escaped():
     report = refused(
         facts(hostile, container=hostile, xen=hostile),
         l3_failure(message=hostile),
-        [l3_finding(hostile, record_type=hostile, chain=(hostile,))],
+        [l3_finding(hostile, record_type=hostile, chain=(Link(hostile, 1),))],
     )
     text = printed(report)
     assert "\x1b" not in text
@@ -324,7 +324,13 @@ def test_json_has_verdict_and_failure():
         "source",
         "refuse",
     )
-    assert report["destination"] == {"release": "4.20.0", "placement": "source", "l3_rule": None, "vcpus": None}
+    assert report["destination"] == {
+        "release": "4.20.0",
+        "placement": "source",
+        "l3_rule": None,
+        "vcpus": None,
+        "host": None,
+    }
     assert report["failure"] == {
         "rule": "HYP-22",
         "step": "context",

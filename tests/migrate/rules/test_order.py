@@ -23,21 +23,28 @@ def test_the_law_knows_every_record_type():
 
 
 def test_every_rule_of_the_law_is_declared_and_refuses():
-    named = {rule for law in LAW.values() for _, rule in law.after}
+    named = {need.rule for law in LAW.values() for need in law.after}
     named |= {law.once for law in LAW.values() if law.once} | {law.stray for law in LAW.values()}
     assert named == {"ORD-01", "ORD-02", "ORD-03", "ORD-04", "ORD-06", "FRM-11", "FRM-12", "FRM-13"}
     assert all(RULES[rule].effect.fatal for rule in named)
 
 
+def test_every_order_that_is_put_up_with_has_a_declared_rule_that_refuses_nothing():
+    named = {need.rule for law in LAW.values() for need in (*law.better_after, *law.better_before)}
+    named |= {law.again.rule for law in LAW.values() if law.again}
+    assert named == {"ORD-09", "ORD-10", "ORD-16", "ORD-22"}
+    assert not any(RULES[rule].effect.fatal for rule in named)
+
+
 def test_a_record_only_waits_for_records_of_its_own_guest():
     for kind, law in LAW.items():
-        for needed, _ in law.after:
-            assert LAW[needed].guests & law.guests, kind
+        for need in law.after:
+            assert LAW[need.record].guests & law.guests, kind
 
 
 def test_no_record_waits_for_itself_even_by_detours():
     def needs(kind: RecordType) -> set[RecordType]:
-        direct = {needed for needed, _ in LAW[kind].after}
+        direct = {need.record for need in LAW[kind].after}
         return direct | {further for needed in direct for further in needs(needed)}
 
     assert all(kind not in needs(kind) for kind in LAW)

@@ -114,10 +114,10 @@ def test_the_command_has_the_vcpus_that_the_expectation_has(pytester, streams):
 
 
 def test_findings_that_are_as_expected_are_not_shown_with_a_failure(pytester, streams):
-    put(streams, "counted", ACCEPTED + "rules = { HYP-22 = 1, L3C-1 = 1 }\n", vcpus=2, roots=2)
+    put(streams, "counted", ACCEPTED + "rules = { HYP-22 = 1, L3C-1 = 1, REC-32 = 1 }\n", vcpus=2, roots=2)
     result = run(pytester)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*rules: expected HYP-22 ×1, L3C-1 ×1, found L3C-1 ×1"])
+    result.stdout.fnmatch_lines(["*rules: expected HYP-22 ×1, L3C-1 ×1, REC-32 ×1, found L3C-1 ×1, REC-32 ×1"])
     result.stdout.no_fnmatch_line("L3C-1*l3-may-land-high*")
 
 
@@ -148,11 +148,19 @@ def test_a_stream_that_is_missing_fails(pytester, streams):
     result.stdout.fnmatch_lines(["*also.gone: expected, but not there", "*/gone: expected, but not there"])
 
 
-def test_expectations_that_cannot_be_used_are_a_usage_error(pytester, streams):
+def test_expectations_that_cannot_be_used_fail_their_stream(pytester, streams):
     put(streams, "good", '[[expect]]\ntarget = "9.99"\n')
+    put(streams, "other", ACCEPTED)
+    result = run(pytester)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*good.expect.toml*9.99*"])
+
+
+def test_a_file_of_expectations_that_is_a_mistake_as_a_whole_is_a_usage_error(pytester, streams):
+    (streams / "expect.toml").write_text("[good\n")
     result = run(pytester)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*good.expect.toml*9.99*"])
+    result.stderr.fnmatch_lines(["*expect.toml: not TOML*"])
 
 
 def test_a_directory_that_is_not_there_is_a_usage_error(pytester):

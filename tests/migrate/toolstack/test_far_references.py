@@ -11,7 +11,6 @@ from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.guest import memory
 from migrate.judging.check import judge
-from migrate.judging.pv_facts import pv_guest
 from migrate.testing import strategies
 from streams.wire.paging import PCD, P
 
@@ -86,7 +85,7 @@ def test_a_guest_larger_than_the_free_room_is_judged():
     b.batch = 4
     with little_room(free=4):
         assert check(b.build(), **QUESTION).verdict == "accept"
-        known = judge(b.build(), then=lambda judgement: len(pv_guest(judgement).types))
+        known = judge(b.build(), then=lambda judgement: len(judgement.pv_guest.types))
     assert known > b.max_pfn
 
 

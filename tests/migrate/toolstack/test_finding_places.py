@@ -7,14 +7,17 @@ import pytest
 
 from migrate import check
 from migrate.building.builder import StreamBuilder
+from migrate.destination.destination import Destination
+from migrate.destination.releases import RELEASES
 from migrate.judging.check import judge
 from migrate.judging.report import Report
+from migrate.reports.verdict.trace import describe
 from migrate.rules.catalogue import RULES
 from migrate.rules.cross import NEEDS_VERIFY
 from migrate.rules.declaring import Effect
 from migrate.rules.findings import Finding
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
-from migrate.toolstack import restore
+from migrate.toolstack import restore, session
 from streams.wire.framing import RecordType
 
 # Told of the guest as a whole, at END, though the rule is of records or of their order.
@@ -34,7 +37,9 @@ OF_RECORDS = [
 def violated(rule: str) -> tuple[StreamBuilder, Report]:
     b = StreamBuilder.pv(4)
     RULES[rule].violation(b)
-    return b, check(b.build(), placement=NEEDS_PLACEMENT.get(rule, "source"), verify=rule in NEEDS_VERIFY)
+    newest = [release for release in RELEASES if RULES[rule].in_force(release)][-1].name
+    placement = NEEDS_PLACEMENT.get(rule, "source")
+    return b, check(b.build(), target=newest, placement=placement, verify=rule in NEEDS_VERIFY)
 
 
 def the(rule: str, report: Report) -> Finding:
@@ -332,37 +337,83 @@ def test_a_record_of_version_3_is_unknown_to_those_who_read_only_version_2(kind)
 # -- hypercalls while records are read ---------------------------------------------------------------
 
 
-def test_policies_and_tsc_are_asked_for_as_their_records_come():
+def calls_of(b):
+    """What Xen answers to the calls made while records are read."""
+    return judge(b.build(), then=lambda j: [answer for _, answer in j.calls(Destination())])
+
+
+def test_the_policy_is_set_in_one_call_and_tsc_as_its_record_comes():
     b = StreamBuilder.pv(4)
-    calls = judge(b.build(), then=lambda j: list(j.restorer.calls))
-    assert [(call.call, call.place.name, call.finding) for call in calls] == [
-        ("set_address_size", "X86_PV_INFO", None),
-        ("set_domain_cpu_policy", "X86_CPUID_POLICY", None),
-        ("set_domain_cpu_policy", "X86_MSR_POLICY", None),
-        ("settscinfo", "X86_TSC_INFO", None),
+    answers = calls_of(b)
+    assert [describe(answer.step, None) for answer in answers] == [
+        "set_address_size(32 bit)",
+        f"set_cpu_policy({len(b.cpuid_policy)} leaves, {len(b.msr_policy)} MSR)",
+        f"settscinfo(mode 0, {b.tsc['khz']} kHz)",
     ]
-    assert [call.detail for call in calls[1:]] == [
-        f"{len(b.cpuid_policy)} entries",
-        f"{len(b.msr_policy)} entries",
-        f"mode 0, {b.tsc['khz']} kHz",
-    ]
+    assert [answer.finding for answer in answers] == [None, None, None]
 
 
 def test_a_call_that_is_refused_has_its_finding():
     b = StreamBuilder.pv(4)
     b.tsc["mode"] = 7
     RULES["REC-106"].violation(b)
-    calls = judge(b.build(), then=lambda j: list(j.restorer.calls))
-    refused = [(call.call, call.finding.rule.id, call.finding.errno) for call in calls if call.finding]
-    assert refused == [("set_domain_cpu_policy", "REC-106", "ERANGE"), ("settscinfo", "REC-102", "EINVAL")]
-    assert {call.finding.call for call in calls if call.finding} == {"set_domain_cpu_policy", "settscinfo"}
+    found = [(answer.step.call, answer.finding) for answer in calls_of(b)]
+    refused = [(call, finding.rule.id, finding.errno) for call, finding in found if finding]
+    assert refused == [("set_cpu_policy", "REC-106", "ERANGE"), ("settscinfo", "REC-102", "EINVAL")]
+    assert all(finding.call == call for call, finding in found if finding)
 
 
-@pytest.mark.parametrize("most", [1, 2])
-def test_of_many_such_calls_the_first_are_kept(most, monkeypatch):
-    monkeypatch.setattr(restore, "CALLS_TOLD", most)
-    calls = judge(StreamBuilder.pv(4).build(), then=lambda j: list(j.restorer.calls))
-    assert [call.place.type for call in calls] == [RecordType.X86_PV_INFO, RecordType.X86_CPUID_POLICY][:most]
+POLICY = RecordType.X86_CPUID_POLICY
+
+
+def unknown_leaf():
+    """The body of a policy record that no release takes."""
+    b = StreamBuilder.pv(4)
+    RULES["REC-106"].violation(b)
+    return bytes(b.record(POLICY).body)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    ("bodies", "refused"),
+    [
+        (["bad", "good"], False),
+        (["good", "bad"], True),
+        (["bad"], True),
+        (["good", "late bad"], False),
+        (["bad", "late good"], True),
+    ],
+)
+def test_the_last_policy_before_the_end_of_the_static_data_counts(version, bodies, refused):
+    good = bytes(StreamBuilder.pv(4).record(POLICY).body)
+    b = StreamBuilder.pv(4)
+    if version == 2:
+        b.image["version"], b.domain["xen_minor"] = 2, 13
+    else:
+        b.records[:] = [record for record in b.records if record.type != POLICY]
+    end = RecordType.X86_PV_P2M_FRAMES if version == 2 else RecordType.STATIC_DATA_END
+    for body in bodies:
+        content = unknown_leaf() if "bad" in body else good
+        if body.startswith("late"):
+            b.insert(POLICY, content, after=RecordType.X86_TSC_INFO)
+        else:
+            b.insert(POLICY, content, before=end)
+    report = check(b.build(), target="4.20", placement="low")
+    assert (report.failure and report.failure.rule) == ("REC-106" if refused else None)
+
+
+def test_what_was_asked_before_is_not_asked_again():
+    b = StreamBuilder.hvm()
+    params = bytes(b.record(RecordType.HVM_PARAMS).body)
+    before = len(calls_of(b))
+    b.insert(RecordType.HVM_PARAMS, params, after=RecordType.HVM_PARAMS)
+    assert len(calls_of(b)) == before
+
+
+def test_a_stream_that_asks_for_too_much_is_not_judged(monkeypatch):
+    monkeypatch.setattr(session, "MOST_CALLS", 2)
+    report = check(StreamBuilder.pv(4).build(), placement="low")
+    assert (report.verdict, report.reason) == ("unjudged", "more than 2 different hypercalls while records are read")
 
 
 @pytest.mark.parametrize(

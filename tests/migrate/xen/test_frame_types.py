@@ -8,8 +8,10 @@ from migrate.building.parts import PTE_RO, PTE_RW, TABLE, entry
 from migrate.destination.destination import Destination
 from migrate.judging.check import judge
 from migrate.judging.judgement import Judgement
+from migrate.reports.verdict.sentences import link_text
 from migrate.rules.catalogue import RULES
-from migrate.rules.findings import Finding
+from migrate.rules.extended_cr3 import L3_RULES
+from migrate.rules.findings import Finding, Link
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.xen import frame_types
 from migrate.xen.frame_types import Cost, FrameType, Hypervisor, Refused
@@ -43,16 +45,16 @@ def answers(trace: Trace) -> list[tuple[str, str | None]]:
             f"vcpu {outcome.step.vcpu}" if isinstance(outcome.step, SetContext) else f"pin {outcome.step.pfn:#x}",
             outcome.finding and outcome.finding.rule.id,
         )
-        for outcome in trace.outcomes
+        for outcome in trace.answers
         if isinstance(outcome.step, SetContext | Pin)
     ]
 
 
-def alone(b: StreamBuilder, ask) -> object:
+def alone(b: StreamBuilder, ask, **more: bool) -> object:
     """Ask a hypervisor that has not been asked anything about the guest yet."""
 
     def then(j: Judgement) -> object:
-        return ask(Hypervisor(j.restorer.kind.guest, j.placement("low"), lambda *_: None))
+        return ask(Hypervisor(j.pv_guest, j.placement("low"), L3_RULES["L3V-2"], **more))
 
     return judge(b.build(), then=then)
 
@@ -113,7 +115,7 @@ PLACES = [
 def test_a_refusal_names_the_frame_the_entry_and_the_way_there(rule, errno, pfn, slot, chain):
     found = broken(rule)
     assert (found.errno, found.pfn, found.slot) == (errno, pfn, slot)
-    assert found.chain == tuple(chain)
+    assert tuple(map(link_text, found.chain)) == tuple(chain)
     assert f"pfn {pfn:#x}" in found.message
     assert found.message.endswith(f" → -{errno}")
 
@@ -143,7 +145,7 @@ def test_a_32_bit_root_is_told_with_the_slot_that_is_refused(slot):
     b = StreamBuilder.pv(4)
     b.table(ROOT)[slot] = entry(L2, P | PWT)
     refused = refusal(b, ROOT, FrameType.L3)
-    assert (refused.rule, refused.pfn, refused.chain) == ("REC-24", ROOT, [("L3", ROOT, slot)])
+    assert (refused.rule, refused.pfn, refused.chain) == ("REC-24", ROOT, [Link("L3", ROOT, slot)])
     assert refused.message.startswith(f"L3 pfn {ROOT:#x}, entry {slot}, has flags ")
 
 
@@ -182,7 +184,7 @@ def test_a_linear_entry_is_refused_where_it_is_writable(flags, why):
         return
     said = f"L2 pfn {second:#x}, entry 5, maps L2 pfn {first:#x} as a linear table, but {why}"
     assert (answer.rule, answer.message, answer.errno) == ("HYP-17", said, "EINVAL")
-    assert answer.chain == [("L2", second, 5)]
+    assert answer.chain == [Link("L2", second, 5)]
 
 
 @pytest.mark.parametrize("mapped", [2, 3, 4])
@@ -226,6 +228,7 @@ def test_linear_tables_form_no_chains(third_maps):
         assert told is not None
         assert told.startswith("HYP-17: ")
         assert told.endswith("such chains may be one table long")
+        assert alone(b, ask, linear_restricted=False) is None
 
 
 @pytest.mark.parametrize(("kind", "levels"), [(FrameType.L2, 2), (FrameType.L3, 3), (FrameType.L4, 4)])
@@ -268,7 +271,7 @@ def test_a_frame_that_is_not_the_guests_is_refused_by_its_kind_in_an_l1_alone(fr
     b.table(page)[7] = frame << 12 | P
     for kind, errno in ((FrameType.L1, in_l1), (FrameType.L2, "EINVAL"), (FrameType.L4, "EINVAL")):
         refused = refusal(b, page, kind)
-        assert (refused.rule, refused.errno, refused.chain) == ("HYP-07", errno, [(str(kind), page, 7)])
+        assert (refused.rule, refused.errno, refused.chain) == ("HYP-07", errno, [Link(str(kind), page, 7)])
         assert refused.message.endswith(f"machine frame {frame:#x}, {what}")
         assert refused.message.startswith(f"pfn {page:#x} was not sent as a page table: its entry 7 ")
 
@@ -278,7 +281,7 @@ def test_what_stands_in_xens_slots_of_a_32_bit_l2_is_ignored_and_told(slot, told
     b = StreamBuilder.pv(4)
     b.table(L2)[slot] = entry(b.new_table(1), TABLE)
     trace = replay(b)
-    assert {outcome.finding for outcome in trace.outcomes} == {None}
+    assert {outcome.finding for outcome in trace.answers} == {None}
     assert [(note.rule.id, note.pfn) for note in trace.notes] == ([("REC-26", L2)] if told else [])
 
 

@@ -84,7 +84,7 @@ def placement_of(name: str, b: StreamBuilder) -> Placement | None:
 def answers(trace: Trace) -> tuple[list[Step], bool]:
     """The engine's steps up to the first refusal, and whether it was libxc that refused."""
     steps: list[Step] = []
-    for outcome in trace.outcomes:
+    for outcome in trace.answers:
         match outcome.step:
             case Refusal():
                 return steps, True

@@ -1,0 +1,129 @@
+"""`migrate config`: the configuration in front of a stream, shown or changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import click
+
+from migrate.cli.check import reason_of
+from migrate.cli.ending import ExitCode, complain, echo
+from migrate.cli.options import source_of
+from migrate.cli.output import STDOUT, stream_output
+
+if TYPE_CHECKING:
+    from migrate.toolstack.config_edit import Front
+    from streams.transports import Transport
+
+_PIECE = 1 << 20
+
+
+def _assignments(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -> list[tuple[str, str]]:
+    pairs = [one.partition("=") for one in asked]
+    for key, equals, _ in pairs:
+        if not key or not equals:
+            raise click.BadParameter(f"{key!r} is not KEY=VALUE")
+    return [(key, value) for key, _, value in pairs]
+
+
+@click.command(
+    epilog="Exit code: 0 shown, or written; 1 written, and the toolstack would refuse the new configuration; 2 wrong "
+    "usage, unreadable input, no configuration, or a key that cannot be set."
+)
+@click.argument("file", metavar="FILE", type=click.Path(allow_dash=True, readable=False))
+@click.option(
+    "--set",
+    "assignments",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=_assignments,
+    help="Set a key of libxl's JSON, such as b_info.max_vcpus=4, or an element or attribute below the domain in "
+    "libvirt's XML, such as os/type=hvm or vcpu@current=2. May be repeated.",
+)
+@click.option("--unset", "keys", metavar="KEY", multiple=True, help="Take a key away. May be repeated.")
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    metavar="OUT",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="The file to write: the changed configuration with its lengths, then the stream as it is, uncompressed.",
+)
+@click.option("--force", is_flag=True, help="Overwrite a file.")
+@click.pass_context
+def config(
+    ctx: click.Context,
+    file: str,
+    assignments: list[tuple[str, str]],
+    keys: tuple[str, ...],
+    out: str | None,
+    force: bool,
+) -> None:
+    """Show the configuration in an image of xl's or libvirt's, or write the image anew with another one.
+
+    What is not set stays as it is, the stream byte for byte.
+
+    \b
+    Example: migrate config guest.xl --set b_info.max_vcpus=4 -o changed.xl
+    """
+    from migrate.toolstack.config_edit import EditError, read_front
+    from streams.transports import TransportError, open_transport
+
+    edits: list[tuple[str, str | None]] = [*assignments, *((key, None) for key in keys)]
+    if bool(edits) != (out is not None):
+        raise click.UsageError("--set and --unset go with -o, and -o with them")
+    try:
+        with open_transport(source_of(file)) as transport:
+            front = read_front(cast(BinaryIO, _Reader(transport)))
+            for key, value in edits:
+                front = front.with_key(key, value)
+            ending = _show(front) if out is None else _write(front, transport, file, out, force=force)
+    except EditError as error:
+        complain(f"{file}: {error}", error)
+        ending = ExitCode.FAILED
+    except BrokenPipeError:
+        raise
+    except (OSError, TransportError) as error:
+        complain(f"{file}: {reason_of(error, file)}", error)
+        ending = ExitCode.FAILED
+    ctx.exit(ending)
+
+
+class _Reader:
+    """A transport that is read like a file."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def read(self, n: int) -> bytes:
+        """The next n bytes, fewer only at the end."""
+        return bytes(self._transport.give(n))
+
+
+def _show(front: Front) -> ExitCode:
+    from migrate.safe import safe
+
+    for line in front.config.partition(b"\0")[0].decode("utf-8", "backslashreplace").rstrip("\n").split("\n"):
+        echo(safe(line))
+    return ExitCode.FINE
+
+
+def _write(front: Front, transport: Transport, file: str, out: str, *, force: bool) -> ExitCode:
+    from migrate.safe import safe
+    from migrate.toolstack.configuration import read
+
+    head = front.build()
+    size = len(head)
+    with stream_output(out, force=force, sources=[file]) as written:
+        written.write(head)
+        while len(piece := transport.give(_PIECE)):
+            written.write(piece)
+            size += len(piece)
+    found = read(front.config, front.source)
+    refused = None if found is None else found.refused
+    if out != STDOUT:
+        echo(safe(f"{out}: {size} bytes, {len(front.config)} of them the configuration"))
+    if refused is None:
+        return ExitCode.FINE
+    complain(f"{refused.by} would refuse it: {refused.message}")
+    return ExitCode.FOUND

@@ -1,0 +1,172 @@
+"""One stream asked about at every release: which of them answer alike, and which change makes the others differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from migrate.destination.destination import Destination
+from migrate.destination.releases import CHANGES, Change, Release, differences, like, spans
+from migrate.judging.check import Source, judge
+from migrate.judging.report import Report
+from migrate.rules.declaring import Effect, Severity
+from migrate.rules.selection import Selection
+from streams.compression import MAX_EXPANSION
+
+if TYPE_CHECKING:
+    from migrate.judging.judgement import Judgement
+
+Ask = Callable[[Destination], Report]
+# What of an answer counts: the verdict, what fails and how, what comes back damaged, and why nothing is known.
+Answer = tuple[object, ...]
+
+
+@dataclass(slots=True)
+class AnswerGroup:
+    """Releases that answer alike.
+
+    Attributes
+    ----------
+    report:
+        the report for the first of them.
+    releases:
+        all of them, ascending.
+    """
+
+    report: Report
+    releases: list[Release] = field(default_factory=list)
+
+    @property
+    def spans(self) -> str:
+        """The releases in runs: 4.14.0–4.14.4, 4.15.0–4.15.2."""
+        return spans(self.releases)
+
+    @property
+    def damage(self) -> tuple[str, ...]:
+        """Rules that tell of a guest that comes back damaged."""
+        return _damage(self.report)
+
+
+def answer_of(report: Report) -> Answer:
+    """What two reports have in common that answer alike."""
+    failure = report.failure
+    failed = failure and (failure.rule, failure.step, failure.call, failure.errno, failure.vcpu, failure.pfn)
+    return report.verdict, failed, _damage(report), report.reason, report.l3_rule
+
+
+def _damage(report: Report) -> tuple[str, ...]:
+    errors = (f for f in report.findings if f.effect is Effect.CORRUPT and f.severity is Severity.ERROR)
+    return tuple(sorted({finding.rule.id for finding in errors}))
+
+
+def groups(reports: Sequence[Report]) -> list[AnswerGroup]:
+    """The groups that the reports for all distinct releases make up, the oldest first."""
+    found: dict[Answer, AnswerGroup] = {}
+    for report in reports:
+        group = found.setdefault(answer_of(report), AnswerGroup(report))
+        group.releases = sorted({*group.releases, *like(report.destination.release)})
+    return list(found.values())
+
+
+def deciding_changes(reports: Sequence[Report], ask: Ask) -> tuple[Change, ...]:
+    """The changes that make releases answer otherwise, in the order of the table.
+
+    Where two neighbouring releases of a branch, or the first ones of two branches, answer otherwise, each change
+    between them is supposed away alone: it decides if the newer one would then answer as the older does. A difference
+    that takes several changes at once is left unexplained.
+
+    Parameters
+    ----------
+    reports:
+        for releases and otherwise the same destination.
+    ask:
+        gives the report for a destination, be it a supposed one.
+    """
+    by_release = {report.destination.release: report for report in reports}
+    decided = {
+        change
+        for older, newer in _neighbours(sorted(by_release))
+        if answer_of(by_release[older]) != answer_of(by_release[newer])
+        for change in _decides(by_release[older], by_release[newer], ask)
+    }
+    return tuple(change for change in CHANGES.values() if change in decided)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One stream at many releases, and otherwise the same destination.
+
+    Attributes
+    ----------
+    reports:
+        one for each destination that was asked about.
+    changes:
+        what makes some of them answer otherwise.
+    """
+
+    reports: list[Report]
+    changes: tuple[Change, ...]
+
+    @property
+    def groups(self) -> list[AnswerGroup]:
+        """The releases that answer alike."""
+        return groups(self.reports)
+
+
+def compare(
+    source: Source,
+    destinations: Sequence[Destination],
+    *,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    verify: bool = False,
+    max_expansion: int = MAX_EXPANSION,
+    offset: int = 0,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Comparison:
+    """Reports of one stream for releases and, if wanted, forms of the 4 GiB rule, from one reading.
+
+    Parameters are those of `migrate.judging.check.survey`; all destinations have the same number of vcpus.
+    """
+    selection = Selection(select, ignore)
+
+    def then(judgement: Judgement) -> Comparison:
+        def ask(destination: Destination) -> Report:
+            return judgement.report(destination, selection)
+
+        reports = [ask(destination) for destination in destinations]
+        forms = {report.l3_rule for report in reports}
+        decided = {c for form in forms for c in deciding_changes([r for r in reports if r.l3_rule == form], ask)}
+        return Comparison(reports, tuple(change for change in CHANGES.values() if change in decided))
+
+    compared: Comparison = judge(
+        source,
+        vcpus=next((destination.vcpus for destination in destinations), None),
+        progress=progress,
+        questions=destinations,
+        verify=verify,
+        max_expansion=max_expansion,
+        offset=offset,
+        then=then,
+    )
+    return compared
+
+
+def _neighbours(releases: Sequence[Release]) -> Iterator[tuple[Release, Release]]:
+    for older, newer in pairwise(releases):
+        if older.branch == newer.branch:
+            yield older, newer
+    yield from pairwise(release for release in releases if release.point == 0)
+
+
+def _decides(older: Report, newer: Report, ask: Ask) -> Iterator[Change]:
+    candidates = differences(older.destination.release, newer.destination.release)
+    if len(candidates) == 1:
+        yield candidates[0]
+        return
+    for change in candidates:
+        supposed = newer.destination.but(release=newer.destination.release.supposing(change))
+        if answer_of(ask(supposed)) == answer_of(older):
+            yield change

@@ -1,0 +1,48 @@
+"""The answers of all releases about one stream, for people: which answer alike, and what makes the difference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from migrate.reports.tables import print_table
+from migrate.reports.verdict.sentences import failure_place
+from migrate.reports.verdict.text import hanging
+from migrate.safe import safe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from migrate.judging.across_releases import AnswerGroup, Comparison
+
+_INDENT = "    "
+
+
+def render_comparison(comparison: Comparison, console: Console) -> None:
+    """Print a row for each group of releases, and under them the changes that set the groups apart."""
+    groups = comparison.groups
+    console.print(Text(safe(groups[0].report.stream.name), "bold"), soft_wrap=True)
+    print_table([_row(group) for group in groups], console)
+    if not comparison.changes:
+        return
+    console.print()
+    console.print("what makes the difference:", soft_wrap=True)
+    for change in comparison.changes:
+        hanging(console, Text(_INDENT), f"{change.what}: {change.spans}")
+
+
+def _row(group: AnswerGroup) -> dict[str, str]:
+    report, failure = group.report, group.report.failure
+    row = {"releases": group.spans, "verdict": report.verdict}
+    if report.l3_rule is not None:
+        from migrate.rules.extended_cr3 import L3_RULES
+
+        row["4 GiB rule"] = f"{report.l3_rule} {L3_RULES[report.l3_rule].name}"
+    if failure:
+        rule, where = failure.rule, failure_place(failure)
+    elif group.damage:
+        rule, where = ", ".join(group.damage), "restores, but damaged"
+    else:
+        rule, where = "", report.reason or ""
+    return row | {"rule": rule, "where": where}

@@ -1,0 +1,139 @@
+"""The domain configuration that travels with a stream, whoever wrote it.
+
+`config_libxl` reads libxl's JSON and xl's own text, `config_libvirt` XML, `config_xapi` xenopsd's record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+# Longer configurations are not read: real ones are some KiB, and a text takes many times its length once it is parsed.
+LONGEST_CONFIG = 1 << 20
+SLACK_KIB = 1024
+"""What libxl lets a domain have beyond its target. Source: `libxl__build_pre`."""
+DEFAULT_MAX_KIB = 32 << 10
+"""Of a configuration that says nothing. Source: `libxl__domain_build_info_setdefault`."""
+TRADITIONAL, QEMU_XEN = "qemu_xen_traditional", "qemu_xen"
+
+
+class GuestKind(StrEnum):
+    """What a configuration calls the guest."""
+
+    PV = "pv"
+    HVM = "hvm"
+    PVH = "pvh"
+
+
+class ConfigSource(StrEnum):
+    """Whose configuration it is."""
+
+    JSON = "libxl"
+    CFG = "xl.cfg"
+    XML = "libvirt"
+    XENOPSD = "xenopsd"
+
+
+class Problem(NamedTuple):
+    """What is wrong with a configuration.
+
+    Attributes
+    ----------
+    message:
+        what and where.
+    by:
+        who refuses it: xl, libxl, libvirt or xapi; None where nobody does.
+    says:
+        the message of whoever refuses, which ends up in the log; None without one.
+    """
+
+    message: str
+    by: str | None = None
+    says: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DomainConfig:
+    """What a configuration says; None for what it does not say.
+
+    Attributes
+    ----------
+    kind:
+        the type the domain is created with.
+    build_kind:
+        the type it is built with, which libxl's JSON keeps apart; elsewhere the same.
+    max_vcpus, online_vcpus:
+        how many there are, and how many of them are in use.
+    target_kib, max_kib:
+        memory.
+    device_model:
+        qemu_xen, qemu_xen_traditional, none …
+    video_kib, vga:
+        memory of the graphics card, and its kind.
+    problems:
+        in the order in which they show.
+    """
+
+    source: ConfigSource
+    kind: GuestKind | None = None
+    build_kind: GuestKind | None = None
+    name: str | None = None
+    max_vcpus: int | None = None
+    online_vcpus: int | None = None
+    target_kib: int | None = None
+    max_kib: int | None = None
+    device_model: str | None = None
+    bios: str | None = None
+    nested: bool | None = None
+    viridian: bool | None = None
+    hap: bool | None = None
+    altp2m: bool | None = None
+    tsc_mode: str | None = None
+    video_kib: int | None = None
+    vga: str | None = None
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def refused(self) -> Problem | None:
+        """The first problem for which the restore is refused before the stream is read."""
+        return next((problem for problem in self.problems if problem.by is not None), None)
+
+    @property
+    def vcpus(self) -> int | None:
+        """How many vcpus the domain is created with, where that is known."""
+        return self.max_vcpus or (1 if self.source is ConfigSource.JSON and self.kind is not None else None)
+
+    @property
+    def limit_kib(self) -> int | None:
+        """Most memory that libxl lets the guest have while it is restored, where that is known."""
+        if self.target_kib is not None:
+            return self.target_kib + SLACK_KIB
+        if self.source is ConfigSource.JSON and self.kind is not None:
+            return (DEFAULT_MAX_KIB if self.max_kib is None else self.max_kib) + SLACK_KIB
+        return None if self.max_kib is None else self.max_kib + SLACK_KIB
+
+
+class Unusable(Exception):
+    """The text is refused as a whole, and why."""
+
+
+def text_of(raw: bytes) -> str:
+    """The text up to its NUL, which is where C ends it."""
+    if len(raw) > LONGEST_CONFIG:
+        raise Unusable(f"it has {len(raw)} bytes; at most {LONGEST_CONFIG} are read")
+    try:
+        return raw.partition(b"\0")[0].decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Unusable(f"byte {error.start} is not UTF-8") from None
+
+
+KINDS = {str(kind): kind for kind in GuestKind}
+
+
+def integer(text: str | None) -> int | None:
+    """A number as C writes it; None for anything else."""
+    try:
+        return None if text is None else int(text, 0)
+    except ValueError:
+        return None

@@ -1,0 +1,49 @@
+"""How many frames a guest needs, against those that libxl lets its domain have.
+
+libxc asks Xen for a frame when a pfn first comes that needs one (`populate_pfns` of `xg_sr_restore.c`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from streams.wire.framing import PAGE_SHIFT
+
+if TYPE_CHECKING:
+    from migrate.toolstack.session import Session
+    from streams.records import Place
+
+_KIB_PER_PAGE = (1 << PAGE_SHIFT) >> 10
+
+
+class FrameCount:
+    """Counts, and reports the record that goes beyond the limit (CON-39).
+
+    Attributes
+    ----------
+    limit:
+        pages that the domain may have.
+    counting:
+        whether the limit is still ahead.
+    """
+
+    def __init__(self, session: Session, limit_kib: int) -> None:
+        self._session = session
+        self._limit_kib = limit_kib
+        self._frames = 0
+        self.limit = limit_kib // _KIB_PER_PAGE
+        self.counting = True
+
+    def add(self, fresh: int, place: Place) -> None:
+        """So many pfns of a record get a frame that had none."""
+        self._frames += fresh
+        if self.counting and self._frames > self.limit:
+            self.counting = False
+            self._session.report(
+                "CON-39",
+                f"{place.name}: the guest needs {self._frames} frames by now, and its configuration lets it have "
+                f"{self.limit} ({self._limit_kib} KiB of memory, libxl's slack included)",
+                place,
+                call="populate_physmap",
+                errno="EBUSY",
+            )

@@ -1,0 +1,81 @@
+"""What one policy lacks of another, and which of it a release refuses: the rest is silently taken from the guest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from migrate.guest.cpu_policy import Policy, component_name
+from migrate.xen.policy_checks import Subject, incompatible, policy_objections
+from streams.wire.cpu_features import MSR_NAMES, PLATFORM_INFO, msr_features, set_bits, word_features
+from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
+
+if TYPE_CHECKING:
+    from migrate.destination.releases import Release
+    from migrate.rules.declaring import GuestKind
+
+_MAXIMA = {"basic": Subject.BASIC, "leaf 7": Subject.FEATURES, "extended": Subject.EXTENDED}
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """Something that one policy promises and another does not.
+
+    `kind` is form, vendor, leaves, feature, xcr0 or msr. `refused`: the release refuses such a policy; what else is
+    lacking it silently takes away.
+    """
+
+    kind: str
+    name: str
+    where: str
+    refused: bool = False
+
+
+def unreadable(promised: Policy, kind: GuestKind, release: Release) -> Iterator[Lack]:
+    """What of a policy a release has no room for, whatever the host offers: it reads no further than the first."""
+    for objection in policy_objections(*_bodies(promised), kind, release, promised):
+        yield Lack("form", objection.position, f"{objection.message}: {objection.errno}", refused=True)
+
+
+def lacking(promised: Policy, other: Policy, kind: GuestKind, release: Release) -> Iterator[Lack]:
+    """What `other` lacks of all that is promised, in the order of the leaves.
+
+    Parameters
+    ----------
+    promised:
+        the policy of a stream.
+    other:
+        one that the destination gave to a guest, or the most that it offers.
+    kind, release:
+        of the guest, and of the destination.
+    """
+    refused = {objection.subject for objection in incompatible(promised, kind, release, other) if objection.certain}
+    if promised.vendor != other.vendor:
+        yield Lack("vendor", promised.vendor, f"the other is {other.vendor or 'nameless'}", Subject.VENDOR in refused)
+    theirs = other.max_leaves
+    for name, last in promised.max_leaves.items():
+        if last > theirs[name]:
+            where = f"the other ends at {theirs[name]:#x}"
+            yield Lack("leaves", f"{name} to {last:#x}", where, _MAXIMA[name] in refused)
+    for word, names in promised.features_by_word():
+        have = set(word_features(word, other.word(word)))
+        yield from (Lack("feature", name, str(word)) for name in names if name not in have)
+    for bit in set_bits(promised.xcr0 & ~other.xcr0):
+        yield Lack("xcr0", component_name(bit), f"xcr0 bit {bit}")
+    if promised.msrs is None or other.msrs is None:
+        return
+    for index in promised.msrs:
+        missing = promised.msrs[index] & ~other.msrs.get(index, 0)
+        where = MSR_NAMES.get(index, hex(index))
+        stops = index == PLATFORM_INFO and Subject.FAULTING in refused
+        yield from (Lack("msr", name, where, stops) for name in msr_features(index, missing))
+
+
+def _bodies(policy: Policy) -> tuple[bytes, bytes]:
+    """The bodies of the two records that carry a policy."""
+    leaves = (
+        CPUID_LEAF.pack(leaf, NO_SUBLEAF if subleaf is None else subleaf, *registers)
+        for (leaf, subleaf), registers in policy.leaves.items()
+    )
+    return b"".join(leaves), b"".join(POLICY_MSR.pack(index, 0, value) for index, value in (policy.msrs or {}).items())
