@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -203,8 +204,10 @@ def test_a_killed_guard_that_stood_down_leaves_the_stream_to_another_process():
     data = sample("x417-pv32.remus.libxc")
     running = Running("--placement", "low", "--guard")
     middle = len(data) - 10_000
-    running.send(data[:middle])
+    sending = threading.Thread(target=running.send, args=(data[:middle],), daemon=True)
+    sending.start()
     running.arrives(middle)
+    sending.join()
     assert running.process.stderr.readline().startswith(b"migrate: the guard stands down")
     os.kill(judge_of(running.process), signal.SIGKILL)
     running.send(data[middle:])
