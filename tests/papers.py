@@ -66,7 +66,7 @@ def run(command: str, directory: Path) -> str:
 
 
 def says(printed: str, real: str) -> bool:
-    """Whether a paper says what is really printed: a line `...` stands for any lines, `…` for the rest of a word or line."""
+    """Whether a paper says what is printed: `...` stands for any lines, `…` for anything in one."""
     pattern = ""
     for line in printed.rstrip().split("\n"):
         if line == "...":
