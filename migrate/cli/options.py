@@ -188,10 +188,10 @@ def l3_rule_option(*, all_too: bool = False) -> Decorator:
 
         if asked is None or (all_too and asked == ALL):
             return asked
-        names = {variant.name: id for id, variant in L3_RULES.items()}
+        names = {form.name: id for id, form in L3_RULES.items()}
         id = names.get(asked.lower().replace("-", " "), asked.upper())
         if id not in L3_RULES:
-            known = ", ".join(f"{id} ({variant.name})" for id, variant in L3_RULES.items())
+            known = ", ".join(f"{id} ({form.name})" for id, form in L3_RULES.items())
             raise click.BadParameter(f"unknown form of the 4 GiB rule {asked!r}; known: {known}")
         return id
 
