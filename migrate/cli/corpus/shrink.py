@@ -98,7 +98,8 @@ def shrink(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if out != STDOUT:
-        asked = ["--target", target, "--placement", placement]
+        asked = ["--target", target] if target else []
+        asked += ["--placement", placement] if placement else []
         asked += ["--vcpus", str(vcpus)] if vcpus else []
         asked += ["--verify"] if verify else []
         _tell(shrunk, out, time.monotonic() - started, asked)
