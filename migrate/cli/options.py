@@ -105,6 +105,23 @@ def hosts_of(files: Sequence[str]) -> list[Host]:
         raise click.UsageError(f"{error.filename}: {error.strerror}") from error
 
 
+class HostsAfterStreams(click.Command):
+    """A command whose `--host`, once it stands after a stream, takes all files up to the next option: a shell's *."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option for each file."""
+        if "--host" in args and self.takes_all(args):
+            at = args.index("--host") + 2
+            while at < len(args) and not args[at].startswith("-"):
+                args = [*args[:at], "--host", *args[at:]]
+                at += 2
+        return super().parse_args(ctx, args)
+
+    def takes_all(self, args: list[str]) -> bool:
+        """Whether no stream can come after the option."""
+        return not args[0].startswith("-")
+
+
 def host_option(*, many: bool = False) -> Decorator:
     """`--host`; with `many` more than one."""
     return click.option(

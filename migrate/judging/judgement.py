@@ -250,7 +250,8 @@ class Judgement:
 
         Has to be asked before the stream flows: state that the next checkpoint replaces is not kept.
         """
-        self._questions = tuple(questions)
+        # Hosts of which the same is known are the same destination.
+        self._questions = tuple(dict.fromkeys(questions))
         self.restorer.on_checkpoint = self._checkpoint
 
     def _checkpoint(self, place: Place) -> None:
