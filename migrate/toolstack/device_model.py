@@ -84,7 +84,7 @@ class DeviceModelChecks:
             start = record.offset + LIBXL_RECORD_HEADER.size + EMULATOR_HEADER.size
             self._take(content, record.length - EMULATOR_HEADER.size, start)
         else:
-            self._xenstore(content, report)
+            self._xenstore(content, record.length <= len(body), report)
 
     def _unexpected(self, name: str, report: Report) -> bool:
         """CON-13: whether the guest is of a kind without a device model; who says so depends on the release."""
@@ -104,20 +104,21 @@ class DeviceModelChecks:
             )
         return False
 
-    def _xenstore(self, data: bytes, report: Report) -> None:
-        if not data:
-            return
-        if data[-1] or data.count(b"\0") % 2:
+    def _xenstore(self, data: bytes, whole: bool, report: Report) -> None:
+        """CON-16: pairs of key and value; of what is too long to be kept only the beginning is looked at."""
+        if whole and data and (data[-1] or data.count(b"\0") % 2):
             report("CON-16", "xenstore data: a key or value does not end with NUL")
             return
         at = 0
         while at < len(data):
-            end = data.index(b"\0", at)
+            end = data.find(b"\0", at)
             if end == at or data[at] == ord("/"):
-                key = data[at : min(end, at + _KEY_SHOWN)]
-                report("CON-16", f"xenstore data: key {key!r}{'…' * (end - at > _KEY_SHOWN)} is empty or absolute")
+                key = data[at:end] if 0 <= end - at <= _KEY_SHOWN else data[at : at + _KEY_SHOWN]
+                report("CON-16", f"xenstore data: key {key!r}{'…' * (end != at + len(key))} is empty or absolute")
                 return
-            at = data.index(b"\0", end + 1) + 1
+            at = data.find(b"\0", end + 1) + 1 if end >= 0 else 0
+            if not at:
+                return
 
     # -- xapi --------------------------------------------------------------------------------------
 
