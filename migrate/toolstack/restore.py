@@ -538,7 +538,7 @@ class Restorer:
             )
         elif content and not content.strip(b"\0"):
             message += ", all of them zeros" if len(content) == length else ", the first of them zeros"
-            end = self.session.course.end_offset
+            end = self.session.course.end_offset  # None where a container ends without an image
             if end is not None and not self._has_state:
                 severity = Severity.WARNING
                 message += (
