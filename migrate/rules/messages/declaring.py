@@ -88,7 +88,7 @@ class Says:
     decides:
         what tells the rules apart.
     look:
-        options of `migrate show` that show the thing in question; may name the placeholders.
+        a command that shows the thing in question, without `migrate`; may name the placeholders.
     words:
         what `doing` may name beside the placeholders.
     """

@@ -56,8 +56,8 @@ class Sighting:
 
     @property
     def look(self) -> str:
-        """Options of `migrate show` that show the thing in question; empty where there is none."""
-        return "" if "?" in (options := self._filled(self.message.look)) else options
+        """A command that shows the thing in question, without `migrate`; empty where there is none."""
+        return "" if "?" in (command := self._filled(self.message.look)) else command
 
     def _filled(self, text: str) -> str:
         words = self.message.words(self.facts) if self.message.words else {}

@@ -156,7 +156,7 @@ _STATIC_DATA = (
         "MSR {msr} (all ones: not about one of these)",
         decides="REC-106 if no host of that release takes it, REC-113 if this host has too old a processor for it: "
         "`migrate check --host` with what `xen-cpuid -p` prints there.",
-        look="--record @0 --all",
+        look="policy STREAM",
     ),
     _libxc(
         "Failed to apply CPUID policy",
@@ -186,14 +186,14 @@ _PAGE_DATA = (
         decides="ORD-03 if no X86_PV_P2M_FRAMES comes before this record, REC-07 if it names a smaller guest: the "
         "table "
         "of `migrate show` has the order, and what each names.",
-        look="--pfn {pfn}",
+        look="show STREAM --pfn {pfn}",
     ),
     _libxc(
         "Unknown type {type} for pfn {pfn:hex} (index {index})",
         "Invalid type {type} for pfn {pfn:hex} (index {index})",
         rules=("REC-04",),
         doing="libxc reads PAGE_DATA; its pfn number {index}, {pfn}, has type {type}",
-        look="--pfn {pfn}",
+        look="show STREAM --pfn {pfn}",
     ),
     _libxc(
         "PAGE_DATA record wrong size: length {length}, expected {header} + {words} + {pages}",
@@ -231,7 +231,7 @@ _PAGE_DATA = (
         "Xen "
         "for more memory",
         decides="CON-39 if the guest then has more pages than its configuration allows, as the lines before tell.",
-        look="--pfn {pfn}",
+        look="show STREAM --pfn {pfn}",
     ),
     _libxc(
         "Bad mfn for L{level}[{slot}] - pte {entry:hex}",
@@ -244,7 +244,7 @@ _PAGE_DATA = (
         "verify pfn {pfn:hex} failed (type {type})",
         rules=("XRC-46",),
         doing="A page that is sent again after VERIFY, pfn {pfn}, is not what was sent before; the restore goes on",
-        look="--pfn {pfn}",
+        look="show STREAM --pfn {pfn}",
     ),
 )
 
@@ -309,7 +309,6 @@ _HARDWARE = (
         doing="At END libxc hands the HVM context to Xen, which refuses it",
         decides='Xen\'s console: a line "HVM restore" names the entry (xl dmesg; release builds have it, too, unless '
         "guest_loglvl is lower than the default).",
-        look="--record HVM_CONTEXT --all",
     ),
     _libxc(
         "Failed to seed grant table",

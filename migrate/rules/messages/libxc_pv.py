@@ -125,19 +125,19 @@ _END = (
         "Start Info pfn {pfn:hex} out of range",
         rules=("XRC-01",),
         doing="At END libxc looks for start_info, pfn {pfn} by vcpu 0's edx",
-        look="--vcpu 0",
+        look="show STREAM --vcpu 0",
     ),
     _libxc(
         "Start Info pfn {pfn:hex} has bad type {type}",
         rules=("XRC-02",),
         doing="At END libxc looks for start_info, pfn {pfn} by vcpu 0's edx; it was sent as type {type}",
-        look="--pfn {pfn}",
+        look="show STREAM --pfn {pfn}",
     ),
     _libxc(
         "Start Info has bad mfn",
         rules=("XRC-03",),
         doing="At END libxc looks for start_info, and the page was never sent",
-        look="--vcpu 0",
+        look="show STREAM --vcpu 0",
     ),
     _libxc(
         "XenStore pfn {pfn:hex} out of range",
@@ -162,7 +162,7 @@ _END = (
         "GDT frame {frame} has bad mfn",
         rules=("XRC-07",),
         doing="At END libxc builds a vcpu and looks for frame {frame} of its GDT",
-        look="--vcpu all",
+        look="show STREAM --vcpu all",
     ),
     _libxc(
         "cr3 (pfn {pfn:hex}) out of range",
@@ -170,13 +170,13 @@ _END = (
         doing="At END libxc builds a vcpu; its cr3 means pfn {pfn}",
         decides="In a 32-bit guest's cr3 the low 12 bits are the highest of the frame: cache bits in there, as bare "
         "hardware has them, make it a page far beyond the guest.",
-        look="--vcpu all",
+        look="show STREAM --vcpu all",
     ),
     _libxc(
         "cr3 (pfn {pfn:hex}) has bad type {type}, expected {expected}",
         rules=("XRC-09",),
         doing="At END libxc builds a vcpu; its root, pfn {pfn}, was sent as type {type} instead of {expected}",
-        look="--pfn {pfn}",
+        look="show STREAM --pfn {pfn}",
     ),
     _libxc("cr3 has bad mfn", rules=("XRC-10",), doing="At END libxc builds a vcpu whose root was never sent"),
     _libxc(
@@ -185,7 +185,7 @@ _END = (
         "cr1 has bad mfn",
         rules=("XRC-12",),
         doing="At END libxc builds a 64-bit vcpu, and looks for the root of its user space",
-        look="--vcpu all",
+        look="show STREAM --vcpu all",
     ),
     _libxc(
         "Failed to set vcpu{vcpu}'s basic info",
@@ -194,7 +194,7 @@ _END = (
         decides="Xen's console, if it is a debug build: a line about a page table, or none. Without one, with "
         "EINVAL, it is a "
         "field of the context: LDT, vm_assist (vcpu 0 only), debug registers or addresses; else the tables under cr3.",
-        look="--vcpu {vcpu}",
+        look="show STREAM --vcpu {vcpu}",
     ),
     _libxc(
         "Failed to set vcpu{vcpu}'s extended info",
@@ -205,7 +205,7 @@ _END = (
         ),
         doing="At END libxc hands the extended context of vcpu {vcpu} to Xen, which refuses it",
         decides="A machine check capability of another vendor's processors (REC-74) is a line on Xen's console.",
-        look="--vcpu {vcpu}",
+        look="show STREAM --vcpu {vcpu}",
     ),
     _libxc(
         "Failed to set vcpu{vcpu}'s xsave info",
@@ -216,14 +216,14 @@ _END = (
         ),
         doing="At END libxc hands the XSAVE state of vcpu {vcpu} to Xen, which refuses it",
         decides="REC-81 if xcr0_accum is 0, REC-82 if the size does not go with it, else REC-83.",
-        look="--vcpu {vcpu}",
+        look="show STREAM --vcpu {vcpu}",
     ),
     _libxc(
         "Failed to set vcpu{vcpu}'s msrs",
         rules=by_errno(("REC-92", "REC-91", "REC-90"), ENXIO=("REC-92",)),
         doing="At END libxc hands the MSRs of vcpu {vcpu} to Xen, which refuses them",
         decides="The number of entries (REC-90), a reserved word (REC-91), or an MSR and its value (REC-92).",
-        look="--vcpu {vcpu}",
+        look="show STREAM --vcpu {vcpu}",
     ),
     _libxc(
         "Failed to pin batch of pagetables",
@@ -233,7 +233,7 @@ _END = (
         decides="Which table and why, only a debug build of Xen tells, on its console. `migrate check` replays the "
         "pins in "
         "the same order.",
-        look="--tables",
+        look="show STREAM --tables",
     ),
     _libxc(
         "pfn ({pfn:hex}) for p2m_frame_list[{index}] out of range",

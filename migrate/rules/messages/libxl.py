@@ -118,7 +118,7 @@ _HELPERS = (
         rules=("REC-20", "ORD-03"),
         doing="libxc asks for the frame of a pfn that the guest does not have, and aborts itself",
         decides="REC-20 if a page-table entry names the pfn, ORD-03 if pages come before X86_PV_P2M_FRAMES.",
-        look="--tables",
+        look="show STREAM --tables",
     ),
     _libxl(
         "save/restore helper {_:gap}died due to fatal signal Segmentation fault",

@@ -62,6 +62,9 @@ def _entry(facts: Facts) -> Rules:
     first, *others = (*_OF_ENTRY.get(kind, ()), "HVM-01") if kind is not None else ("HVM-01",)
     # An instance other than 0 is a reason of its own; what else there is stays possible.
     rules = (first, *unknown, *others, "HVM-15", "REC-111")
+    if facts.get("phase") == "check" and facts.errno == "EINVAL":
+        # What is checked before anything is loaded has ENODATA for its length.
+        rules = tuple(rule for rule in rules if rule != "HVM-01")
     allowed = _BY_ERRNO.get(facts.errno or "")
     return rules if allowed is None else tuple(rule for rule in rules if rule in allowed)
 

@@ -89,7 +89,7 @@ _TABLES = (
         rules=_conflict,
         doing="Xen needs pfn {pfn} as {wanted_words}; it is {saw_words} already",
         decides="What refers to the page, and in which order: `migrate check` prints the chain of tables.",
-        look="--pfn {pfn}",
+        look="show STREAM --pfn {pfn}",
         words=_described,
     ),
     _xen(
