@@ -57,7 +57,7 @@ def _render(failure: Failure, console: Console) -> None:
     if failure.times > 1:
         _fact(console, "times", f"{failure.times}; these are the lines of the last time")
     for sighting in failure.sightings:
-        _line(sighting, console)
+        _line(sighting, console, told=sighting.role is Role.CAUSE or failure.telling is None)
     if text := decides(failure):
         _fact(console, "decides", text)
     if hidden := len(failure.rules) - MOST_RULES if len(failure.rules) > MOST_RULES else 0:
@@ -70,13 +70,14 @@ def _render(failure: Failure, console: Console) -> None:
         _fact(console, "more", " ".join(explain_command(named[0])), "cyan")
 
 
-def _line(sighting: Sighting, console: Console) -> None:
+def _line(sighting: Sighting, console: Console, *, told: bool) -> None:
+    """Print a line of the log, and what was going on if that is to be told."""
     text = safe(sighting.text)
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
     _fact(console, f"line {sighting.line}", text, "dim")
-    if sighting.role is not Role.START:
+    if told:
         errno = f": {sighting.facts.errno}" if sighting.facts.errno else ""
-        _fact(console, "", safe(f"{sighting.voice}: {sighting.doing}{errno}."))
+        _fact(console, "", safe(f"{sighting.doing[:1].upper()}{sighting.doing[1:]}{errno}."))
 
 
 def _fact(console: Console, key: str, value: str, style: str = "") -> None:

@@ -49,6 +49,8 @@ class Role(StrEnum):
 
     START = "start"
     """a restore begins: what came before belongs to another"""
+    FACT = "fact"
+    """says something of the host"""
     CAUSE = "cause"
     """says what was refused"""
     CONSEQUENCE = "consequence"

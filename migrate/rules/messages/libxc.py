@@ -18,6 +18,7 @@ _libxc = partial(message, Voice.LIBXC)
 
 _PV_RECORDS = frozenset({*range(0x02, 0x08), 0x0C})
 _HVM_RECORDS = frozenset({0x09, 0x0A})
+_ALL_ONES = 0xFFFF_FFFF
 _VALUE_CHECKED = frozenset(
     {
         HvmParam.VIRIDIAN,
@@ -57,6 +58,14 @@ def _param(facts: Facts) -> Rules:
     if facts.errno == "EINVAL" and facts.number("param") & 0xFFFF_FFFF in _VALUE_CHECKED:
         return ("HVM-14", "REC-109")
     return ("REC-109",)
+
+
+def _policy(facts: Facts) -> Rules:
+    """By the errno, and what Xen points to: EINVAL is a comparison with the host, mostly."""
+    if facts.errno not in (None, "EINVAL"):
+        return ("REC-106",)
+    compared = facts.number("leaf") != _ALL_ONES
+    return ("REC-113", "REC-106") if compared else ("REC-106", "REC-113")
 
 
 def _other_kind(facts: Facts) -> Rules:
@@ -151,7 +160,7 @@ _STATIC_DATA = (
     ),
     _libxc(
         "Failed to set CPUID policy: leaf {leaf:hex}, subleaf {subleaf:hex}, msr {msr:hex}",
-        rules=by_errno(("REC-106", "REC-113"), EINVAL=("REC-106", "REC-113"), ERANGE=("REC-106",), E2BIG=("REC-106",)),
+        rules=_policy,
         doing="At the end of the static data Xen is given the CPU policy, and refuses leaf {leaf}, subleaf {subleaf}, "
         "MSR {msr} (all ones: not about one of these)",
         decides="REC-106 if no host of that release takes it, REC-113 if this host has too old a processor for it: "

@@ -158,7 +158,12 @@ _HELPERS = (
 
 _COURSE = (
     _libxl("libxl__xc_domain_restore_done: restoring domain", doing="libxc has given up", role=Role.CONSEQUENCE),
-    _libxl("cannot (re-)build domain: -{rc}", doing="the restore is given up", role=Role.CONSEQUENCE),
+    _libxl(
+        "Domain {domain}:cannot (re-)build domain: -{rc}",
+        "cannot (re-)build domain: -{rc}",
+        doing="the restore is given up",
+        role=Role.CONSEQUENCE,
+    ),
     _libxl(
         "save/restore helper {_:gap}exited with error status {status}",
         doing="libxc has given up",

@@ -17,6 +17,8 @@ from migrate.rules.messages.known import Sighting, recognise
 LONGEST_LINE = 4096
 # More lines of one failure say nothing new.
 MOST_LINES = 24
+# Failures of several domains whose lines come mixed; more at a time are taken for over.
+MOST_OPEN = 8
 # More different failures than anybody reads; what comes then is counted.
 MOST_FAILURES = 100
 
@@ -66,6 +68,10 @@ class Failure:
         the destination's Xen, if the log names it.
     times:
         how often it is in the log.
+    domain:
+        the number of the new domain, if a line has it.
+    last:
+        the last line that tells of it.
     """
 
     sightings: list[Sighting] = field(default_factory=list)
@@ -73,13 +79,9 @@ class Failure:
     telling: Sighting | None = None
     release: str | None = None
     times: int = 1
+    domain: str | None = None
+    last: int = 0
     _voices: set[Voice] = field(default_factory=set)
-    _domain: str | None = None
-
-    @property
-    def known(self) -> bool:
-        """Whether any line says that something failed."""
-        return any(sighting.role is not Role.START for sighting in self.sightings)
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -89,10 +91,8 @@ class Failure:
 
     def belongs(self, sighting: Sighting) -> bool:
         """Whether a line can be of this failure."""
-        if sighting.role is Role.START:
-            return not self.known
         domain = sighting.facts.get("domain")
-        if None not in (domain, self._domain) and domain != self._domain:
+        if None not in (domain, self.domain) and domain != self.domain:
             return False
         if sighting.role is Role.CAUSE and sighting.voice in _SINGLE and sighting.voice in self._voices:
             return False
@@ -102,12 +102,13 @@ class Failure:
 
     def add(self, sighting: Sighting) -> None:
         """Take a line that belongs to it."""
+        self.last = sighting.line
         if len(self.sightings) < MOST_LINES:
             self.sightings.append(sighting)
-        self._domain = self._domain or sighting.facts.get("domain")
+        self.domain = self.domain or sighting.facts.get("domain")
         if sighting.role is Role.CAUSE:
             self._voices.add(sighting.voice)
-        if sighting.role is Role.START or (sighting.role is Role.CONSEQUENCE and not sighting.rules):
+        if sighting.role is Role.CONSEQUENCE and not sighting.rules:
             return
         if self.telling is None or (sighting.rules and not self.rules):
             self.telling, self.rules = sighting, sighting.rules
@@ -140,32 +141,59 @@ class Log:
     more: int = 0
 
 
+class _Reading:
+    """Failures as they are found, line by line."""
+
+    def __init__(self) -> None:
+        self.open: list[Failure] = []
+        self.found: dict[tuple[object, ...], Failure] = {}
+        self.more = 0
+        self.release: str | None = None
+
+    def take(self, sighting: Sighting) -> None:
+        """Add a line to the failure that it belongs to, or to a new one."""
+        if sighting.role is Role.START:
+            self.close(0)
+            return
+        failure = self._home(sighting)
+        failure.release = failure.release or self.release
+        failure.add(sighting)
+
+    def _home(self, sighting: Sighting) -> Failure:
+        domain = sighting.facts.get("domain")
+        for failure in reversed(self.open):
+            # Only a domain's number tells that a line is of another failure than the last.
+            if failure.belongs(sighting) and (failure is self.open[-1] or failure.domain == domain is not None):
+                return failure
+        self.close(MOST_OPEN - 1)
+        self.open.append(Failure())
+        return self.open[-1]
+
+    def close(self, left: int) -> None:
+        """Let nothing more be added to all but some failures."""
+        while len(self.open) > left:
+            failure = self.open.pop(0)
+            before = self.found.pop(failure.kind, None)
+            failure.times += before.times if before else 0
+            if before or len(self.found) < MOST_FAILURES:
+                self.found[failure.kind] = failure
+            else:
+                self.more += 1
+
+
 def read(pieces: Iterable[bytes]) -> Log:
     """Read a log, given piece by piece, to its end."""
-    log, found = Log(), dict[tuple[object, ...], Failure]()
-    failure, release = Failure(), None
-
-    def close() -> None:
-        if not failure.known:
-            return
-        before = found.pop(failure.kind, None)
-        failure.times += before.times if before else 0
-        if before or len(found) < MOST_FAILURES:
-            found[failure.kind] = failure
-        else:
-            log.more += 1
-
+    log, reading = Log(), _Reading()
     for number, text in lines(pieces):
         log.lines = number
         sighting = recognise(text, number)
-        if sighting is None:
-            continue
-        log.recognised += sighting.role is not Role.START
-        if not failure.belongs(sighting):
-            close()
-            failure = Failure()
-        release = failure.release = sighting.facts.get("release", release)
-        failure.add(sighting)
-    close()
-    log.failures = list(found.values())
+        if sighting is not None:
+            log.recognised += sighting.role in (Role.CAUSE, Role.CONSEQUENCE)
+            if sighting.role is Role.FACT:
+                reading.release = sighting.facts.get("release")
+            else:
+                reading.take(sighting)
+    reading.close(0)
+    log.failures = sorted(reading.found.values(), key=lambda failure: failure.last)
+    log.more = reading.more
     return log

@@ -27,7 +27,7 @@ XL: tuple[Says, ...] = (
     _xl("Config file not specified and none in save file", rules=("CON-06",), doing="xl looks for the configuration"),
     _xl(
         "file/stream truncated reading {what:text} from",
-        rules=by_word("what", ("CON-01",), {"optional data": ("CON-05",), "header": ("CON-01",)}),
+        rules=by_word("what", ("CON-01", "CON-05"), {"optdata": ("CON-05",), "header": ("CON-01",)}),
         doing="xl reads the {what} of a save file, and it ends",
     ),
     _xl(
@@ -58,10 +58,29 @@ XENOPSD: tuple[Says, ...] = (
         "Not a valid signature: {_:gap}", rules=("CON-30",), doing="xenopsd reads the signature of a suspend image"
     ),
     _xenopsd("Invalid_header_type", rules=("CON-31",), doing="xenopsd reads the header of a block of a suspend image"),
-    _xenopsd("Xenops_record.of_string", rules=("CON-32",), doing="xenopsd reads its own record in a suspend image"),
+    _xenopsd(
+        "Of_sexp_error",
+        "Sexp.Parse_error",
+        rules=("CON-32",),
+        doing="xenopsd reads its own record in a suspend image",
+    ),
+    _xenopsd(
+        "QEMU record length in header too large ({length} bytes)",
+        rules=("CON-45",),
+        doing="xenopsd reads the device model's record of a suspend image: {length} bytes",
+    ),
+    _xenopsd(
+        "qemu save file was truncated",
+        rules=("FRM-03", "CON-42"),
+        doing="xenopsd reads the device model's record of a suspend image, which ends",
+    ),
+    _xenopsd(
+        "error during resume: {_:gap}Suspend_image_failure",
+        rules=("CON-31",),
+        doing="xenopsd reads a block of a suspend image that it knows and has no use for",
+    ),
     _xenopsd(
         "Well formed, but useless stream",
-        "well formed, but useless",
         rules=("CON-33",),
         doing="xenopsd has read a suspend image to its end",
     ),

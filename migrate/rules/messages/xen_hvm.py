@@ -6,12 +6,20 @@ Sources: Xen's `arch/x86/hvm/` (`hvm.c`, `save.c`, `mtrr.c`, `irq.c`, `vlapic.c`
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Any
 
 from migrate.rules.messages.declaring import Facts, Role, Rules, Says, Voice, message
 from streams.wire.hvm_names import LAST_SAVE_TYPE, PICS, SaveType, save_name
 
-_xen = partial(message, Voice.XEN)
+# Who it is about, as releases and places in Xen print it before "restore".
+_WHOM = ("HVM{domain}.{vcpu} ", "HVM{domain} ", "d{domain}v{vcpu}: HVM ", "")
+
+
+def _xen(*says: str, **rest: Any) -> Says:
+    """A message of Xen; one that begins with "restore" has somebody before it."""
+    forms = (whom + form for form in says for whom in (_WHOM if form.startswith("restore") else ("",)))
+    return message(Voice.XEN, *forms, **rest)
+
 
 # No guest has more vcpus than that, in any release.
 _MOST_VCPUS = 128
@@ -87,8 +95,7 @@ def _mismatch(facts: Facts) -> Rules:
 
 _CHAIN = (
     _xen("restore: bad magic number {magic:hex}", rules=("REC-111",), doing="Xen reads the HEADER of the HVM context"),
-    _xen("HVM{domain} restore: unsupported version {version}", rules=("REC-111",), doing="Xen reads the HEADER"),
-    _xen("HVM restore: unsupported version {version}", rules=("REC-111",), doing="Xen reads the HEADER"),
+    _xen("restore: unsupported version {version}", rules=("REC-111",), doing="Xen reads the HEADER of the HVM context"),
     _xen(
         "restore: save did not end with a null entry",
         rules=("REC-111",),
@@ -121,7 +128,7 @@ _CHAIN = (
     ),
     _xen(
         "HVM restore d{domain}: failed to {phase:word} {entry:word}:{instance} rc -{error}",
-        "HVM{domain} restore: failed to load entry {code}/{instance}",
+        "restore: failed to load entry {code}/{instance}",
         rules=_entry,
         doing="Xen refuses entry {entry}, instance {instance}",
         decides="A line before this one, if there is one, has the field. Else: a length that this release does not "
@@ -132,7 +139,11 @@ _CHAIN = (
 )
 
 _VCPUS = (
-    _xen("restore: bad CR4 {value:hex}", rules=("HVM-04", "HVM-05"), doing="Xen loads a vcpu whose cr4 is {value}"),
+    _xen(
+        "restore: bad CR4 {value:hex}",
+        rules=("HVM-04", "HVM-05"),
+        doing="Xen loads a vcpu whose cr4 is {value}",
+    ),
     _xen(
         "restore: bad CR{register} {value:hex}",
         rules=("HVM-04",),
@@ -177,8 +188,8 @@ _VCPUS = (
     ),
     _xen("restore mismatch: MSR length {length} < {least}", rules=("HVM-01",), doing="Xen loads a vcpu's MSRs"),
     _xen(
-        "HVM {_:word} load MSR {msr:hex} with value {value:hex} failed",
-        "HVM {_:word} attempted load of unhandled MSR {msr:hex}",
+        "HVM d{domain}v{vcpu} load MSR {msr:hex} with value {value:hex} failed",
+        "HVM d{domain}v{vcpu} attempted load of unhandled MSR {msr:hex}",
         rules=("HVM-11",),
         doing="Xen loads MSR {msr} of a vcpu",
     ),

@@ -162,7 +162,7 @@ _TABLES = (
 )
 
 _OTHERS = (
-    _xen("Xen version {release:word} (", doing="Xen starts", role=Role.START),
+    _xen("Xen version {release:word} (", doing="Xen starts", role=Role.FACT),
     _xen(
         "PV restore: unsupported MCA capabilities {caps:hex} for {_:word}",
         rules=("REC-74",),
