@@ -183,9 +183,9 @@ def _lines(space: Space, what: str, hit: set[int], limit: int | None) -> Iterato
     marks = [_mark(space, at, hit) for at in range(len(space))]
 
     def kind_of_all(row: range) -> int | None:
-        """What all cells of a row show; None where they differ, or one is marked."""
+        """What all cells of a row show; None where they differ, are few, or one is marked."""
         some = set(kinds[row.start : row.stop])
-        return None if len(some) > 1 or any(marks[row.start : row.stop]) else some.pop()
+        return None if len(some) > 1 or len(row) < STRIP or any(marks[row.start : row.stop]) else some.pop()
 
     for first, end in pairwise(sorted({0, *above, len(space)})):
         if words := above.pop(first, None):

@@ -45,7 +45,7 @@ def zoomed(inspection: Inspection, chain: Sequence[tuple[int, int | None]]) -> Z
         return None
     pfn = chain[-1][0]
     first = max(0, pfn - BEFORE)
-    some = slice(first, first + PAGES)
+    some = slice(first, min(first + PAGES, max(guest.max_pfn, pfn) + 1))
     kinds = [
         kind if state & SENT else NEVER_SENT
         for kind, state in zip(guest.types[some].tolist(), guest.state[some].tolist(), strict=True)

@@ -12,7 +12,7 @@ from migrate.inspection.reading import inspect
 from migrate.reports.html.document import write
 from migrate.reports.html.section import section
 
-REFERENCES = ("aria-labelledby", "data-table", "data-unfold", "for")
+REFERENCES = ("aria-labelledby", "aria-describedby", "data-table", "data-unfold", "for")
 NAMED = ("section", "nav", "form")
 
 
@@ -77,10 +77,12 @@ def assert_sound(text):
     for table in root.iter("table"):
         assert table.find("caption") is not None
         assert [one for one in table.iter("th") if one.get("scope") is None] == []
+    # A drawing is told in words, or what it draws stands beside it.
     for drawing in root.iter("svg"):
-        assert drawing.get("role") == "img"
-        assert drawing.find("title").text
-        assert drawing.find("desc").text
+        assert drawing.get("aria-hidden") == "true"
+    for drawing in root.xpath("//*[@role='img']"):
+        for attribute in ("aria-labelledby", "aria-describedby"):
+            assert root.get_element_by_id(drawing.get(attribute)).text_content()
     for box in root.find_class("scroll"):
         assert (box.get("role"), box.get("tabindex")) == ("region", "0")
         assert label(box)
