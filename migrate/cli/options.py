@@ -207,10 +207,10 @@ def l3_rule_option(*, all_too: bool = False) -> Decorator:
 placement_option = click.option(
     "--placement",
     metavar="source|high|low|identity|file:MAP",
-    show_default="source, or as on the --host",
+    show_default="high, or as on the --host",
     shell_complete=suggestions.placements,
-    help="Where the guest's frames would lie: as on the source, above or below 4 GiB, mfn = pfn, or by a map, a text "
-    "file of lines 'pfn mfn'.",
+    help="Where the guest's frames would lie: as on the source; above 4 GiB, where a host that has more memory than "
+    "that places them, or below; mfn = pfn; or by a map, a text file of lines 'pfn mfn'.",
 )
 
 vcpus_option = click.option(

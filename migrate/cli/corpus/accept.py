@@ -9,6 +9,7 @@ from migrate.cli.corpus.run import cache_option, discovered, expansion_option, j
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.signals import orderly_signals
 from migrate.counting import count
+from migrate.destination.destination import DEFAULT_PLACEMENT
 from migrate.destination.placement import NAMES as PLACEMENTS
 
 
@@ -43,8 +44,8 @@ def _targets(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...])
     "placements",
     multiple=True,
     type=click.Choice(PLACEMENTS),
-    default=("source",),
-    help="For new streams: where the frames would lie; may be repeated. By default source.",
+    default=(DEFAULT_PLACEMENT,),
+    help=f"For new streams: where the frames would lie; may be repeated. By default {DEFAULT_PLACEMENT}.",
 )
 @jobs_option
 @known_option

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from migrate.destination.destination import DEFAULT_PLACEMENT
 from migrate.destination.releases import NEWEST, RELEASES, Change, Release, spans
 from migrate.judging.report import SCHEMA
 from migrate.reports.markdown import escaped, table
@@ -14,7 +15,7 @@ from migrate.rules import version
 from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
 from migrate.rules.cross import NEEDS_VERIFY
 from migrate.rules.declaring import Effect, Layer, Rule
-from migrate.rules.hypervisor import NEEDS_PLACEMENT
+from migrate.rules.hypervisor import NEEDS_PLACEMENT, VIOLATION_PLACEMENT
 from migrate.rules.order import INFERS_STATIC_DATA_END, LAW, Guests
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ class Conditions(NamedTuple):
     """Under what a rule's violation shows: arguments of `migrate.check`, with its defaults."""
 
     target: str = "newest"
-    placement: str = "source"
+    placement: str = DEFAULT_PLACEMENT
     verify: bool = False
 
 
@@ -181,7 +182,7 @@ def conditions(rule: Rule) -> Conditions:
     default = Conditions()
     return Conditions(
         default.target if newest == NEWEST else newest.short,
-        NEEDS_PLACEMENT.get(rule.id, default.placement),
+        NEEDS_PLACEMENT.get(rule.id, default.placement if rule.layer is Layer.HVM else VIOLATION_PLACEMENT),
         rule.id in NEEDS_VERIFY,
     )
 
