@@ -198,7 +198,9 @@ def _lines(space: Space, what: str, hit: set[int], limit: int | None) -> Iterato
                 yield Line(label=f"{space.starts[cells.start]:#x}", look=look_of(kind), text=_title(space, cells, what))
                 continue
             for row in alike:
-                yield Line(tuple(_strip(space, row[at : at + STRIP], what, kinds, marks) for at in range(0, len(row), STRIP)))
+                yield Line(
+                    tuple(_strip(space, row[at : at + STRIP], what, kinds, marks) for at in range(0, len(row), STRIP))
+                )
     for words in above.values():
         yield Line(text=words, limit=True)
 
@@ -214,6 +216,7 @@ def _strip(space: Space, strip: range, what: str, kinds: list[int], marks: list[
 
 
 def look_of(kind: int) -> Look:
+    """How a cell is drawn that shows a kind of page; -1 for none."""
     return NOTHING if kind < 0 else _LOOKS.get(kind, _UNKNOWN)
 
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from migrate.reports.html.forest_tree import Tree
     from migrate.reports.html.memory_picture import Memory
     from migrate.rules.declaring import Rule
-    from migrate.rules.findings import Finding
 
 MOST_CHECKPOINTS = 300
 

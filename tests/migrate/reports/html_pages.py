@@ -50,12 +50,17 @@ def skeleton(text):
     ]
 
 
-def assert_sound(text):
-    """What holds of every report: it stands alone, its links lead somewhere, and it is accessible."""
+def assert_sound(text, beside=frozenset()):
+    """What holds of every report: it stands alone, its links lead somewhere, and it is accessible.
+
+    `beside` has the names of the pages that it may lead to.
+    """
     root = parsed(text)
     ids = [one.get("id") for one in root.iter() if one.get("id") is not None]
     assert len(ids) == len(set(ids)), sorted(id for id in ids if ids.count(id) > 1)[:4]
-    assert not [link for link in root.xpath("//@href") if not link.startswith("#") or link[1:] not in ids]
+    inside = {link for link in root.xpath("//@href") if link.startswith("#")}
+    assert {link[1:] for link in inside} <= set(ids)
+    assert set(root.xpath("//@href")) - inside <= set(beside)
     assert not root.xpath("//@src | //@srcset | //@style | //@action | //link | //iframe | //object | //embed | //img")
     assert not [name for name in root.xpath("//@*/..") for key in name.attrib if key.startswith("on")]
     for attribute in REFERENCES:
