@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from migrate.judging.report import CheckpointVerdict, Report
+from migrate.judging.report import CheckpointVerdict, Report, damages
 from migrate.rules.declaring import GuestKind, Verdict
 from migrate.rules.findings import Collector, Failure, Finding
 from migrate.rules.selection import Selection
@@ -213,7 +213,8 @@ class Judgement:
             verdict=verdict,
             failure=None if verdict != Verdict.REFUSE or fatal is None else _failure(fatal),
             findings=[finding for finding in findings if selection.wants(finding.rule)],
-            reason=reason,
+            unjudged_because=reason,
+            damaged=verdict == Verdict.ACCEPT and any(map(damages, findings)),
             checkpoints=self._at_checkpoints.get(destination, []),
         )
 

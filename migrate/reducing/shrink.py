@@ -166,7 +166,7 @@ def shrink(
 
     report = judge(data)
     if rule is None and report.failure is None:
-        raise NothingToShowError(report.reason or "the restore does not fail: say which finding is to stay")
+        raise NothingToShowError(report.unjudged_because or "the restore does not fail: say which finding is to stay")
     rule = rule or (report.failure.rule if report.failure else "")
     wanted = Wanted.of(report, rule, clean=clean)
     items = taken_apart(data)

@@ -7,12 +7,12 @@ import subprocess
 import sys
 
 import pytest
+from asking import check
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from project import SAMPLES, restless
 
-from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.building.shapes import hvm_guest, pv_guest
 from migrate.cli.explain import violating_stream
