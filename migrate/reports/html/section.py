@@ -20,7 +20,6 @@ from migrate.reports.html.states import WORDS, State, state_of
 from migrate.reports.html.templating import render_part
 from migrate.reports.html.vcpu_tables import vcpus
 from migrate.reports.html.zoomed import zoomed
-from migrate.reports.rules.pages import sections
 from migrate.reports.verdict.sentences import facts_told, tally, verdict_sentence
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ def section(inspection: Inspection, name: str, number: int) -> Section:
         "state": state,
         "words": WORDS[state],
         "sentence": sentence,
-        "repair": sections(decides.rule).get("Repair", "") if decides else "",
+        "repair": decides.rule.sections.get("Repair", "") if decides else "",
         "tally": numbers,
         "facts": [fact for fact in facts_told(report) if fact[0] != "checkpoints"],
         "parts": dict(parts),
