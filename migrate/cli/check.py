@@ -10,7 +10,7 @@ import click
 from migrate.cli import suggestions
 from migrate.cli.check_outputs import FORMATS, output_for
 from migrate.cli.ending import ExitCode, complain, internal_error
-from migrate.cli.options import STDIN, Question, destination_options, offset_option, source_of
+from migrate.cli.options import STDIN, HostsAfterStreams, Question, destination_options, offset_option, source_of
 from streams.compression import MAX_EXPANSION
 
 if TYPE_CHECKING:
@@ -18,19 +18,6 @@ if TYPE_CHECKING:
 
 # With several streams the worst counts; later is worse.
 BADNESS = (ExitCode.FINE, ExitCode.UNJUDGED, ExitCode.FOUND, ExitCode.FAILED)
-
-
-class HostsAfterStreams(click.Command):
-    """A command whose `--host`, once it stands after a stream, takes all files up to the next option: a shell's *."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat the option for each file."""
-        if "--host" in args and not args[0].startswith("-"):
-            at = args.index("--host") + 2
-            while at < len(args) and not args[at].startswith("-"):
-                args = [*args[:at], "--host", *args[at:]]
-                at += 2
-        return super().parse_args(ctx, args)
 
 
 def _rules(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -> tuple[str, ...]:

@@ -108,7 +108,7 @@ class TableOutput(Output):
         row = {"stream": report.stream.name, "target": report.target, "verdict": report.verdict}
         if report.l3_rule is not None:
             row["4 GiB rule"] = f"{report.l3_rule} {L3_RULES[report.l3_rule].name}"
-        where = failure_place(failure) if failure else report.reason or ""
+        where = failure_place(failure) if failure else report.unjudged_because or ""
         self.rows.append(row | {"rule": failure.rule if failure else "", "where": where})
 
     def close(self) -> None:

@@ -69,9 +69,9 @@ def _address(ctx: click.Context, param: click.Parameter, asked: str | None) -> A
 
 @click.command(
     epilog="Exit code: as of check (0, 1, 2, 3), with --guard 1 where the stream was stopped and 3 where the guard "
-    "stood down; 4 the judge was lost: it failed, or the process it runs in was killed (the stream went on unjudged, "
-    "or with --guard was stopped); 141 the receiver closed the pipe; 128 and the signal's number where TERM, INT, HUP, "
-    "QUIT, ALRM or USR2 told it to end: then the receiver sees the end, and of a guarded stream no END."
+    "stood down; 4 the judge was lost: it failed, was killed, or took a minute for one step (the stream went on "
+    "unjudged, or with --guard was stopped); 141 the receiver closed the pipe; 128 and the signal's number where TERM, "
+    "INT, HUP, QUIT, ALRM or USR2 told it to end: then the receiver sees the end, and of a guarded stream no END."
 )
 @click.option(
     "--guard", is_flag=True, help="Hold the END record back until the replay has passed; stop a doomed stream."
@@ -251,6 +251,7 @@ def _judge(
     except BaseException as error:
         messages.say(f"the judge cannot begin: {type(error).__name__}", error)
         raise
+    stage.ready()
     line = StatusLine(running.status, options.name, options.size or bytes_to_come(transport.source))
     ending = Ending(running.interrupt, lambda: show(line, messages))
     try:

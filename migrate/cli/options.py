@@ -105,6 +105,23 @@ def hosts_of(files: Sequence[str]) -> list[Host]:
         raise click.UsageError(f"{error.filename}: {error.strerror}") from error
 
 
+class HostsAfterStreams(click.Command):
+    """A command whose `--host`, once it stands after a stream, takes all files up to the next option: a shell's *."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option for each file."""
+        if "--host" in args and self.takes_all(args):
+            at = args.index("--host") + 2
+            while at < len(args) and not args[at].startswith("-"):
+                args = [*args[:at], "--host", *args[at:]]
+                at += 2
+        return super().parse_args(ctx, args)
+
+    def takes_all(self, args: list[str]) -> bool:
+        """Whether no stream can come after the option."""
+        return not args[0].startswith("-")
+
+
 def host_option(*, many: bool = False) -> Decorator:
     """`--host`; with `many` more than one."""
     return click.option(
@@ -188,10 +205,10 @@ def l3_rule_option(*, all_too: bool = False) -> Decorator:
 
         if asked is None or (all_too and asked == ALL):
             return asked
-        names = {variant.name: id for id, variant in L3_RULES.items()}
+        names = {form.name: id for id, form in L3_RULES.items()}
         id = names.get(asked.lower().replace("-", " "), asked.upper())
         if id not in L3_RULES:
-            known = ", ".join(f"{id} ({variant.name})" for id, variant in L3_RULES.items())
+            known = ", ".join(f"{id} ({form.name})" for id, form in L3_RULES.items())
             raise click.BadParameter(f"unknown form of the 4 GiB rule {asked!r}; known: {known}")
         return id
 
@@ -207,10 +224,10 @@ def l3_rule_option(*, all_too: bool = False) -> Decorator:
 placement_option = click.option(
     "--placement",
     metavar="source|high|low|identity|file:MAP",
-    show_default="source, or as on the --host",
+    show_default="high, or as on the --host",
     shell_complete=suggestions.placements,
-    help="Where the guest's frames would lie: as on the source, above or below 4 GiB, mfn = pfn, or by a map, a text "
-    "file of lines 'pfn mfn'.",
+    help="Where the guest's frames would lie: as on the source; above 4 GiB, where a host that has more memory than "
+    "that places them, or below; mfn = pfn; or by a map, a text file of lines 'pfn mfn'.",
 )
 
 vcpus_option = click.option(

@@ -157,7 +157,7 @@ def _nothing(inspection: Inspection, as_json: bool) -> ExitCode:
         from migrate.reports.verdict.text import console_for, render_head
 
         render_head(report, console_for())
-    why = damaged.message if damaged is not None else report.reason or "no record"
+    why = damaged.message if damaged is not None else report.unjudged_because or "no record"
     complain(f"{report.stream.name}: nothing to show: {why}")
     return ExitCode.UNJUDGED
 

@@ -10,7 +10,8 @@ from migrate.destination.releases import NEWEST, Release, resolve
 if TYPE_CHECKING:
     from migrate.destination.host import Host
 
-DEFAULT_PLACEMENT = "source"
+# Xen hands out memory from the top: a host with more than 4 GiB gives a guest frames above them.
+DEFAULT_PLACEMENT = "high"
 
 
 class Destination:

@@ -147,6 +147,11 @@ class Host:
     policies: Mapping[PolicyName, Policy | None] = field(default_factory=dict, hash=False, repr=False)
     path: str | None = field(default=None, compare=False, repr=False)  # the file that says so
 
+    @property
+    def label(self) -> str:
+        """What it is called: by its file, else by its own name."""
+        return self.path or self.name or "-"
+
     # -- the release ----------------------------------------------------------------------------------
 
     @property

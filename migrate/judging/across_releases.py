@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from migrate.destination.destination import Destination
 from migrate.destination.releases import CHANGES, Change, Release, differences, like, spans
 from migrate.judging.check import Source, judge
-from migrate.judging.report import Report
-from migrate.rules.declaring import Effect, Severity
+from migrate.judging.report import Report, damages
 from migrate.rules.selection import Selection
 from streams.compression import MAX_EXPANSION
 
@@ -46,19 +45,19 @@ class AnswerGroup:
     @property
     def damage(self) -> tuple[str, ...]:
         """Rules that tell of a guest that comes back damaged."""
-        return _damage(self.report)
+        return damage_of(self.report)
 
 
 def answer_of(report: Report) -> Answer:
     """What two reports have in common that answer alike."""
     failure = report.failure
     failed = failure and (failure.rule, failure.step, failure.call, failure.errno, failure.vcpu, failure.pfn)
-    return report.verdict, failed, _damage(report), report.reason, report.l3_rule
+    return report.verdict, failed, damage_of(report), report.unjudged_because, report.l3_rule
 
 
-def _damage(report: Report) -> tuple[str, ...]:
-    errors = (f for f in report.findings if f.effect is Effect.CORRUPT and f.severity is Severity.ERROR)
-    return tuple(sorted({finding.rule.id for finding in errors}))
+def damage_of(report: Report) -> tuple[str, ...]:
+    """Rules by which a guest comes back damaged."""
+    return tuple(sorted({finding.rule.id for finding in report.findings if damages(finding)})) if report.damaged else ()
 
 
 def groups(reports: Sequence[Report]) -> list[AnswerGroup]:

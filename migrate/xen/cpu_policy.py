@@ -9,7 +9,7 @@ Sources: `x86_cpuid_policy_clear_out_of_range_leaves` (`xen/lib/x86/cpuid.c`), `
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.destination import releases
@@ -17,6 +17,8 @@ from migrate.guest.cpu_policy import (
     BASIC,
     EXTENDED,
     FEATURE_LEAF,
+    OF_THE_HOST,
+    PROMISED_ANYWHERE,
     SIZES_LEAF,
     XSTATE_LEAF,
     Policy,
@@ -96,10 +98,6 @@ _HVM_ALONE = """
     ibrs amd_stibp amd_ssbd amd_psfd virt_ssbd ipred_ctrl rrsba_ctrl bhi_ctrl"""
 _HAP_ALONE = "pcid pku pks"
 _NESTED_ALONE = "vmx svm"
-# Kept whatever the host has: they describe the topology and Xen's own APIC.
-_KEPT = "htt x2apic cmp_legacy"
-# Taken from the host whatever the policy says.
-_HOSTS = "fdp_excptn_only zero_fcs_fds"
 
 _SINCE: dict[str, Change] = {
     "umip": releases.umip,
@@ -177,9 +175,9 @@ def effective(
     stream = within_its_maxima(promised or Policy({}))
     have: dict[Word, int] = {word: _bits(stream, word, release) for word in FEATURES}
     if host_max is not None:
-        have = {word: bits & (host_max.word(word) | _mask(_KEPT, word)) for word, bits in have.items()}
+        have = {word: bits & (host_max.word(word) | _mask(PROMISED_ANYWHERE, word)) for word, bits in have.items()}
     for word, bits in have.items():
-        have[word] = (bits | _mask(_HOSTS, word)) if host_max is None else _of_the_host(bits, word, host_max)
+        have[word] = (bits | _mask(OF_THE_HOST, word)) if host_max is None else _of_the_host(bits, word, host_max)
     for feature in _not_for(kind, release, width, hap, nested):
         _clear(have, feature)
     last_leaf = stream.leaf(BASIC)[0] if (BASIC, None) in stream.leaves else LAST_BASIC
@@ -296,13 +294,13 @@ def _not_for(kind: GuestKind, release: Release, width: int, hap: bool, nested: b
 
 
 def _of_the_host(bits: int, word: Word, host_max: Policy) -> int:
-    mask = _mask(_HOSTS, word)
+    mask = _mask(OF_THE_HOST, word)
     return bits & ~mask | host_max.word(word) & mask
 
 
-def _mask(features: str, word: Word) -> int:
+def _mask(features: Iterable[str], word: Word) -> int:
     """The bits of some features in one register."""
-    homes = (HOME[feature] for feature in features.split())
+    homes = (HOME[feature] for feature in features)
     return sum(1 << bit for home, bit in homes if home == word)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from migrate.reports.rules.failures import MOST_RULES, candidates, confirm_commands, decides, known_messages
-from migrate.reports.rules.pages import explain_command, sections
+from migrate.reports.rules.pages import explain_command
 from migrate.reports.verdict.text import hanging
 from migrate.rules.catalogue import RULES
 from migrate.rules.messages.declaring import Role
@@ -62,7 +62,7 @@ def _render(failure: Failure, console: Console) -> None:
         _fact(console, "decides", text)
     if hidden := len(failure.rules) - MOST_RULES if len(failure.rules) > MOST_RULES else 0:
         _fact(console, "also", f"{hidden} rules that are less likely; --format json has them")
-    if len(named) == 1 and (repair := sections(named[0]).get("Repair")):
+    if len(named) == 1 and (repair := named[0].sections.get("Repair")):
         _fact(console, "repair", repair)
     for key, command in zip(("confirm", ""), confirm_commands(failure), strict=False):
         _fact(console, key, " ".join(command), "cyan")

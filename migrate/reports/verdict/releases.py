@@ -44,5 +44,5 @@ def _row(group: AnswerGroup) -> dict[str, str]:
     elif group.damage:
         rule, where = ", ".join(group.damage), "restores, but damaged"
     else:
-        rule, where = "", report.reason or ""
+        rule, where = "", report.unjudged_because or ""
     return row | {"rule": rule, "where": where}

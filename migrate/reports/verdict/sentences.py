@@ -53,7 +53,7 @@ def verdict_sentence(report: Report) -> str:
         case "refuse":
             return _refusal(report.failure) if report.failure else "the restore would fail"
         case _:
-            return f"not judged: {report.reason or 'no reason given'}"
+            return f"not judged: {report.unjudged_because or 'no reason given'}"
 
 
 def _acceptance(report: Report) -> str:
