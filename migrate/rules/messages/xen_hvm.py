@@ -230,7 +230,7 @@ _DEVICES = (
     _xen(
         "R update_reference_tsc+{_}",
         "update_reference_tsc+{_}",
-        "viridian_synic_{_:gap}+{_}",
+        "viridian_synic_deliver_timer_msg+{_}",
         rules=("HVM-21",),
         doing="Xen writes to a Viridian page of the guest, and the host goes down",
     ),
