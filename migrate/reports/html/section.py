@@ -20,7 +20,6 @@ from migrate.reports.html.states import WORDS, State, state_of
 from migrate.reports.html.templating import render_part
 from migrate.reports.html.vcpu_tables import vcpus
 from migrate.reports.html.zoomed import zoomed
-from migrate.reports.rules.pages import sections
 from migrate.reports.verdict.sentences import facts_told, tally, verdict_sentence
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def section(inspection: Inspection, name: str, number: int) -> Section:
     report, log = inspection.report, inspection.log
     state = state_of(report)
     told = folds(report)
-    decides = told[0].first if told and state in (State.REFUSED, State.DAMAGED) else None
+    decides = report.decisive or report.damage
     # The word that goes with it says so already.
     sentence = verdict_sentence(report).removeprefix("not judged: ")
     anchors = Anchors(f"s{number}")
@@ -114,7 +113,7 @@ def section(inspection: Inspection, name: str, number: int) -> Section:
         "state": state,
         "words": WORDS[state],
         "sentence": sentence,
-        "repair": sections(decides.rule).get("Repair", "") if decides else "",
+        "repair": decides.rule.repair if decides else "",
         "tally": numbers,
         "facts": [fact for fact in facts_told(report) if fact[0] != "checkpoints"],
         "parts": dict(parts),

@@ -27,7 +27,6 @@ from migrate.reports.html.finding_entries import MOST_FINDINGS, entries
 from migrate.reports.html.passes import MOST_BARS
 from migrate.reports.html.section import lost_section, section
 from migrate.reports.html.templating import LONGEST_VALUE
-from migrate.reports.rules.pages import sections
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity
 from migrate.rules.findings import Finding
@@ -167,7 +166,7 @@ def test_the_box_at_the_top_has_the_verdict_and_counts_and_the_cause_and_the_rep
     # Seven of the eight live L3 tables are refused; L3C-1 counts them, too, and REC-32 is told of each 32-bit guest.
     assert head == "✗ Refused 7 errors, 8 warnings, 1 info"
     assert cause.startswith("vcpu 1's setvcpucontext fails with ERANGE (HYP-22)")
-    assert repair == f"Repair: {sections(RULES['HYP-22'])['Repair']}"
+    assert repair == f"Repair: {RULES['HYP-22'].repair}."
 
 
 def test_a_guest_that_would_come_back_has_no_refusal_on_its_page():
@@ -188,7 +187,7 @@ def test_a_guest_that_would_come_back_otherwise_than_it_was_saved_is_damaged(id)
     assert state == "damaged"
     assert head.startswith("! Restores, but damaged 1 error")
     assert id in cause
-    assert repair == f"Repair: {sections(RULES[id])['Repair'].replace('`', '')}"
+    assert repair == f"Repair: {RULES[id].repair.replace('`', '')}."
 
 
 def test_the_name_of_the_file_is_large_and_its_folder_small():
@@ -214,8 +213,7 @@ def test_an_entry_links_to_its_rule_and_to_all_that_it_is_about(refused):
         "#s1-record-7fe128": "record 12 X86_PV_VCPU_BASIC",
         "#s1-table-19": "table pfn 0x19",
         "#s1-vcpu-1": "vcpu 1",
-        "#s1-table-13": "table pfn 0x13",
-        **{f"#s1-table-{pfn}": f"pfn 0x{pfn}" for pfn in ("14", "15", "18", "1a", "115")},
+        **{f"#s1-table-{pfn}": f"pfn 0x{pfn}" for pfn in ("13", "14", "15", "18", "1a", "115")},
     }
     row = text_of(refused.get_element_by_id("s1-record-7fe128"))
     assert row.startswith("libxc 12 X86_PV_VCPU_BASIC 0x7fe128 2,808 vcpu 1: ")
