@@ -65,9 +65,9 @@ class QuietOutput(Output):
     def show(self, report: Report, ending: ExitCode) -> None:
         """Print the verdict line."""
         if ending != ExitCode.FINE:
-            from migrate.reports.verdict.text import console_for, render_verdict
+            from migrate.reports.verdict.text import console_for, render_verdict_line
 
-            render_verdict(report, console_for())
+            render_verdict_line(report, console_for())
 
 
 class ReleasesOutput(Output):
