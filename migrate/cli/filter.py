@@ -261,12 +261,15 @@ def _judge(
         ending.through()
         messages.patience = PATIENCE
         # Before all that takes time: the receiver need not wait for the report.
+        closed = True
         try:
             stage.hang_up()
         except OSError as error:  # what a network file system has to say of earlier writes
             messages.say(f"closing the output: {error.strerror or error}", error)
-            code = ExitCode.FAILED if code is None else code
+            closed = False
         code = _tell(running.outcome(why), code, options, written, messages, ending)
+        if not closed and code in (ExitCode.FINE, ExitCode.FOUND, ExitCode.UNJUDGED):
+            code = ExitCode.FAILED
         messages.close()
         with ending.waiting():
             stage.settle()
