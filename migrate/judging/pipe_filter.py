@@ -377,7 +377,10 @@ class Filter:
         if (held or not self._over) and not judgement.facts.checkpoints and report.verdict == Verdict.ACCEPT:
             why = self._stopped or broken_off
             report = replace(
-                report, verdict=Verdict.UNJUDGED, reason=f"it was broken off after {position - held} bytes: {why}"
+                report,
+                verdict=Verdict.UNJUDGED,
+                damaged=False,
+                unjudged_because=f"it was broken off after {position - held} bytes: {why}",
             )
         return report
 
@@ -392,7 +395,7 @@ class Filter:
             verdict=Verdict.UNJUDGED,
             failure=None,
             findings=[f for f in found if f.in_force(self._destination) and self._selection.wants(f.rule)],
-            reason=why,
+            unjudged_because=why,
         )
 
     def _stats(self) -> Stats:

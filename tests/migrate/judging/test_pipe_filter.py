@@ -7,6 +7,7 @@ import time
 from itertools import chain, repeat
 
 import pytest
+from asking import WHERE_IT_WAS, check
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from project import SAMPLES
@@ -14,7 +15,6 @@ from project import SAMPLES
 from migrate.building.builder import StreamBuilder
 from migrate.cli.explain import violating_stream
 from migrate.destination.destination import Destination
-from migrate.judging.check import check
 from migrate.judging.judgement import Judgement
 from migrate.judging.pipe_filter import Filter, Mode
 from migrate.reports.rules.pages import conditions
@@ -50,6 +50,7 @@ class Channel:
         self._file_input = source == "file"
         self._receiver = [self.receive] if sink in ("pipe", "socket") else []  # of a file, once it is written
         options = {"mode": Mode.OBSERVE, **options}
+        options.setdefault("placement", WHERE_IT_WAS)
         asked = {name: options.pop(name) for name in ("placement", "vcpus") if name in options}
         options["destination"] = Destination(options.pop("target", "newest"), **asked)
         options.setdefault("selection", Selection())

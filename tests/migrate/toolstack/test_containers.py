@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from asking import check
 from click.testing import CliRunner
 
-from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.cli.main import main
 from migrate.rules.catalogue import RULES
