@@ -292,7 +292,7 @@ def test_unfolded_each_finding_says_all():
 
 
 def test_finding_wraps_under_its_place():
-    lines = entry(printed(accepted(findings=l3_findings(*range(0x10, 0x1C))), width=60))
+    lines = entry(printed(accepted(findings=l3_findings(*range(0x10, 0x18))), width=60))
     assert lines[1].startswith(" " * 17 + "0x")
     assert lines[2].startswith(" " * 8 + "L3 pfn")
 
@@ -407,7 +407,7 @@ def test_hostile_text_reaches_a_terminal_escaped():
     text = printed(report)
     assert "\x1b" not in text
     assert "\x07" not in text
-    assert text.count("[bold red]x[/] :smile:") == 5
+    assert text.count("[bold red]x[/] :smile:") == 6
 
 
 # -- JSON ---------------------------------------------------------------------------------------------
