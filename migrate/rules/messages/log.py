@@ -19,7 +19,7 @@ LONGEST_LINE = 4096
 MOST_LINES = 24
 # Failures of several domains whose lines come mixed; more at a time are taken for over.
 MOST_OPEN = 8
-# More different failures than anybody reads; what comes then is counted.
+# More different failures than anybody reads; of older ones it is counted how many they were.
 MOST_FAILURES = 100
 
 _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
@@ -132,7 +132,7 @@ class Log:
     failures:
         the different failures, in the order of their last occurrence.
     more:
-        how many failures were left out after `MOST_FAILURES`.
+        how many failures were left out, older than the last `MOST_FAILURES` that differ.
     """
 
     lines: int = 0
@@ -175,10 +175,9 @@ class _Reading:
             failure = self.open.pop(0)
             before = self.found.pop(failure.kind, None)
             failure.times += before.times if before else 0
-            if before or len(self.found) < MOST_FAILURES:
-                self.found[failure.kind] = failure
-            else:
-                self.more += 1
+            self.found[failure.kind] = failure
+            if len(self.found) > MOST_FAILURES:
+                self.more += self.found.pop(next(iter(self.found))).times
 
 
 def read(pieces: Iterable[bytes]) -> Log:

@@ -181,8 +181,11 @@ def test_memory_does_not_grow_with_the_log():
     assert with_failures < 4 << 20
 
 
-def test_what_is_kept_of_failures_is_bounded():
-    texts = [f"libxl: error: Unrecognised record 0x{n:08x}\n{PIN}\n(XEN) Bad L1 flags 18" for n in range(5)]
-    log = read(["\n".join(texts * 50).encode()])
+def test_what_is_kept_of_failures_is_bounded_and_the_last_are_kept():
+    # Lines of one domain can be of one failure, of any number of them.
+    texts = [f"xc: error: {one['error']}\n(XEN) d1: Over-allocation for d{n}: 1 > 0" for n, one in enumerate(RESTORES)]
+    log = read(["\n".join(texts).encode()])
     assert len(log.failures) <= MOST_FAILURES
-    assert all(len(failure.sightings) <= MOST_LINES for failure in log.failures)
+    assert log.failures[-1].last == 2 * len(RESTORES)
+    (one,) = failures(CONTEXT, *["(XEN) HVM restore d6: failed to check PIC:0 rc -22"] * (2 * MOST_LINES))
+    assert len(one.sightings) == MOST_LINES
