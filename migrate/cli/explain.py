@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli import suggestions
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _asked(ctx: click.Context, param: click.Parameter, asked: str | None) -> str
     return found[0]
 
 
-@click.command(
+@command(
     epilog="Exit code: 0; 2 where no rule is called so, or the stream cannot be written; 3 where no message is known."
 )
 @click.argument("rule", metavar="RULE|MESSAGE", required=False, callback=_asked, shell_complete=suggestions.one_rule)

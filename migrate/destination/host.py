@@ -60,7 +60,7 @@ class PolicyName(StrEnum):
     HVM_DEFAULT = "HVM Default"
 
 
-MAX: dict[Kind, PolicyName] = {"pv": PolicyName.PV_MAX, "hvm": PolicyName.HVM_MAX}
+MAX: Mapping[str, PolicyName] = {"pv": PolicyName.PV_MAX, "hvm": PolicyName.HVM_MAX}
 DEFAULT: dict[Kind, PolicyName] = {"pv": PolicyName.PV_DEFAULT, "hvm": PolicyName.HVM_DEFAULT}
 
 

@@ -100,7 +100,8 @@ class Answering:
         self.host = destination.host
         # The most that the host can give a guest of the kind.
         self.host_max: Policy | None = None if self.host is None else self.host.max_policy(kind.value).value
-        self._params = Params(self.release)
+        self.intel = None if self.host is None else self.host.intel.value
+        self._params = Params(self.release, intel=self.intel)
 
     def answered(
         self, step: Step, objections: Iterable[Objection], place: Place | None, within: Stage = Stage.CONTEXT
@@ -207,7 +208,15 @@ class Answering:
         hap = self.host is None or self.host.hap.value is not False
         domain = HvmDomain(
             self.release,
-            processor(policy, GuestKind.HVM, self.release, hap=hap, nested=True, host_max=self.host_max),
+            processor(
+                policy,
+                GuestKind.HVM,
+                self.release,
+                hap=hap,
+                nested=True,
+                host_max=self.host_max,
+                intel=self.intel,
+            ),
             host=self.host_max,
             vcpus=self.vcpus,
             emulated=step.guest.emulated,
