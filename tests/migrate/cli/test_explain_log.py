@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from migrate.building.builder import StreamBuilder
 from migrate.cli.main import main
 from migrate.rules.catalogue import RULES
+from migrate.rules.messages.known import MESSAGES
 
 COMMAND = [sys.executable, "-m", "migrate"]
 CONTEXT = "xc: error: Unable to restore HVM context (22 = Invalid argument): Internal error"
@@ -194,6 +196,15 @@ def test_wrong_usage_exits_2_without_a_traceback(args, said):
     assert result.exit_code == 2
     assert said in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("look", sorted({message.look for message in MESSAGES if message.look}))
+def test_the_commands_that_show_something_are_commands(look):
+    name, *words = look.format(pfn="0x7", vcpu="1").split()
+    command = main.get_command(click.Context(main), name)
+    assert command.make_context(
+        name, [os.devnull if word == "STREAM" else word for word in words], resilient_parsing=False
+    )
 
 
 # -- any log ------------------------------------------------------------------------------------------
