@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli import suggestions
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def _rule(ctx: click.Context, param: click.Parameter, asked: str) -> str:
     return found[0]
 
 
-@click.command(epilog="Exit code: 0; 2 where no rule is called so, or the stream cannot be written.")
+@command(epilog="Exit code: 0; 2 where no rule is called so, or the stream cannot be written.")
 @click.argument("rule", metavar="RULE", callback=_rule, shell_complete=suggestions.one_rule)
 @click.option(
     "--write",

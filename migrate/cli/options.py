@@ -28,6 +28,40 @@ def source_of(name: str) -> str | int:
     return 0 if name == STDIN else name
 
 
+def streams_of(paths: Sequence[str]) -> tuple[str, ...]:
+    """The streams that are meant: for a directory all in it and below, each once. Raises UsageError for one without."""
+    import os
+
+    found: list[str] = []
+    for path in paths:
+        if not os.path.isdir(path):
+            found.append(path)
+            continue
+        from migrate.corpus.discovery import discover
+
+        inside = [case.path for case in discover([path]).cases]
+        if not inside:
+            raise click.UsageError(f"there is no stream in {path}")
+        found += inside
+    return tuple(dict.fromkeys(found))
+
+
+FORMATS = ("text", "json", "jsonl")
+"""What every command that answers about one stream can print."""
+
+
+def format_option(*more: str, default: str = "text", help: str = "") -> Decorator:
+    """`--format`, which reaches the command as `form`."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice([*FORMATS, *more]),
+        default=default,
+        show_default=True,
+        help=help or "json: one document. jsonl: an object per line.",
+    )
+
+
 def one_rule(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
     """Callback of an option that names one rule: the id that an id or a slug means."""
     if asked is None:
@@ -141,6 +175,7 @@ def destination_options(*, all_too: bool = False, many_hosts: bool = False) -> D
             host: tuple[str, ...],
             **kwargs: Any,
         ) -> Any:
+            target, placement = _unless_the_host_says(target, placement)
             if len(host) > 1 and not many_hosts:
                 raise click.UsageError("--host is given more than once")
             try:
@@ -162,6 +197,20 @@ def destination_options(*, all_too: bool = False, many_hosts: bool = False) -> D
         return decorated
 
     return decorate
+
+
+def _unless_the_host_says(target: str | None, placement: str | None) -> tuple[str | None, str | None]:
+    """Release and placement, where they are not configured only and --host was given: then the host decides."""
+    from click.core import ParameterSource
+
+    ctx = click.get_current_context()
+    if ctx.get_parameter_source("host") is not ParameterSource.COMMANDLINE:
+        return target, placement
+    said = ParameterSource.COMMANDLINE
+    return (
+        target if ctx.get_parameter_source("target") is said else None,
+        placement if ctx.get_parameter_source("placement") is said else None,
+    )
 
 
 def _destinations(

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
-from migrate.cli.options import source_of, target_option
+from migrate.cli.options import format_option, source_of, target_option
 
 if TYPE_CHECKING:
     from migrate.guest.cpu_policy_files import Found
 
 
-@click.command(
+@command(
     epilog="Exit code: 0; 1 the other lacks something that was promised; 2 wrong usage, or a file that cannot be "
     "read; 3 there is no CPU policy in it."
 )
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     "json, or {leaf: {subleaf: [eax, ebx, ecx, edx]}}.",
 )
 @target_option()
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@format_option(help="json: an object. jsonl: the same on one line.")
 @click.pass_context
 def policy(ctx: click.Context, stream: str, against: str | None, target: str | None, form: str) -> None:
     """Show the CPU policy that a stream carries.
@@ -52,14 +53,14 @@ def policy(ctx: click.Context, stream: str, against: str | None, target: str | N
         missing = [*unreadable(promised.policy, kind, release)]
         missing += lacking(promised.policy, other.policy, kind, release)
         extra = list(lacking(other.policy, promised.policy, kind, release))
-    if form == "json":
+    if form != "text":
         from migrate.judging.report_json import dumps
         from migrate.reports.inspection.policy import comparison_object, policy_object
 
         told = policy_object(promised.policy, stream, promised.xen)
         if against is not None:
             told["against"] = comparison_object(against, release, missing, extra)
-        echo(dumps(told, indent=2))
+        echo(dumps(told, indent=2 if form == "json" else None))
     else:
         from migrate.reports.inspection.policy import render_comparison, render_policy
         from migrate.reports.verdict.text import console_for

@@ -259,6 +259,18 @@ def plain_lines(report: Report, least: Severity) -> Iterator[str]:
     yield verdict_sentence(report)
 
 
+def concise_lines(report: Report) -> Iterator[str]:
+    """A line per finding, for editors and grep: FILE:OFFSET: RULE message; what has no verdict has a line, too."""
+    name = report.stream.name
+    for entry in folds(report):
+        for finding in entry.findings:
+            at = "" if finding.offset is None else f":{finding.offset:#x}"
+            more = f" (and {finding.count - 1} more like it)" if finding.count > 1 else ""
+            yield f"{name}{at}: {finding.rule.id} {finding.message}{more}"
+    if report.outcome is Outcome.UNJUDGED:
+        yield f"{name}: {verdict_sentence(report)}"
+
+
 def cause_line(cause: Cause) -> str:
     """What is said, and where: of one place with the byte, of many with how many they are."""
     if cause.count == 1:
