@@ -9,10 +9,11 @@ import click
 
 from migrate.cli import suggestions
 from migrate.cli.check_outputs import MORE_FORMATS, Wanted, output_for
-from migrate.cli.command import Command, command
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, internal_error
 from migrate.cli.options import (
     STDIN,
+    HostsAfterStreams,
     Question,
     destination_options,
     format_option,
@@ -27,19 +28,6 @@ if TYPE_CHECKING:
 
 # With several streams the worst counts; later is worse.
 BADNESS = (ExitCode.FINE, ExitCode.UNJUDGED, ExitCode.FOUND, ExitCode.FAILED)
-
-
-class HostsAfterStreams(Command):
-    """A command whose `--host`, once it stands after a stream, takes all files up to the next option: a shell's *."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat the option for each file."""
-        if "--host" in args and not args[0].startswith("-"):
-            at = args.index("--host") + 2
-            while at < len(args) and not args[at].startswith("-"):
-                args = [*args[:at], "--host", *args[at:]]
-                at += 2
-        return super().parse_args(ctx, args)
 
 
 def _rules(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -> tuple[str, ...]:

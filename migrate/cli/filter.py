@@ -70,9 +70,9 @@ def _address(ctx: click.Context, param: click.Parameter, asked: str | None) -> A
 
 @command(
     epilog="Exit code: as of check (0, 1, 2, 3), with --guard 1 where the stream was stopped and 3 where the guard "
-    "stood down; 4 the judge was lost: it failed, or the process it runs in was killed (the stream went on unjudged, "
-    "or with --guard was stopped); 141 the receiver closed the pipe; 128 and the signal's number where TERM, INT, HUP, "
-    "QUIT, ALRM or USR2 told it to end: then the receiver sees the end, and of a guarded stream no END."
+    "stood down; 4 the judge was lost: it failed, was killed, or took a minute for one step (the stream went on "
+    "unjudged, or with --guard was stopped); 141 the receiver closed the pipe; 128 and the signal's number where TERM, "
+    "INT, HUP, QUIT, ALRM or USR2 told it to end: then the receiver sees the end, and of a guarded stream no END."
 )
 @click.option(
     "--guard", is_flag=True, help="Hold the END record back until the replay has passed; stop a doomed stream."
@@ -252,6 +252,7 @@ def _judge(
     except BaseException as error:
         messages.say(f"the judge cannot begin: {type(error).__name__}", error)
         raise
+    stage.ready()
     line = StatusLine(running.status, options.name, options.size or bytes_to_come(transport.source))
     ending = Ending(running.interrupt, lambda: show(line, messages))
     try:
@@ -260,12 +261,15 @@ def _judge(
         ending.through()
         messages.patience = PATIENCE
         # Before all that takes time: the receiver need not wait for the report.
+        closed = True
         try:
             stage.hang_up()
         except OSError as error:  # what a network file system has to say of earlier writes
             messages.say(f"closing the output: {error.strerror or error}", error)
-            code = ExitCode.FAILED if code is None else code
+            closed = False
         code = _tell(running.outcome(why), code, options, written, messages, ending)
+        if not closed and code in (ExitCode.FINE, ExitCode.FOUND, ExitCode.UNJUDGED):
+            code = ExitCode.FAILED
         messages.close()
         with ending.waiting():
             stage.settle()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from migrate.cli import suggestions
+from migrate.cli.command import Command
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
@@ -139,6 +140,23 @@ def hosts_of(files: Sequence[str]) -> list[Host]:
         raise click.UsageError(f"{error.filename}: {error.strerror}") from error
 
 
+class HostsAfterStreams(Command):
+    """A command whose `--host`, once it stands after a stream, takes all files up to the next option: a shell's *."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option for each file."""
+        if "--host" in args and self.takes_all(args):
+            at = args.index("--host") + 2
+            while at < len(args) and not args[at].startswith("-"):
+                args = [*args[:at], "--host", *args[at:]]
+                at += 2
+        return super().parse_args(ctx, args)
+
+    def takes_all(self, args: list[str]) -> bool:
+        """Whether no stream can come after the option."""
+        return not args[0].startswith("-")
+
+
 def host_option(*, many: bool = False) -> Decorator:
     """`--host`; with `many` more than one."""
     return click.option(
@@ -237,10 +255,10 @@ def l3_rule_option(*, all_too: bool = False) -> Decorator:
 
         if asked is None or (all_too and asked == ALL):
             return asked
-        names = {variant.name: id for id, variant in L3_RULES.items()}
+        names = {form.name: id for id, form in L3_RULES.items()}
         id = names.get(asked.lower().replace("-", " "), asked.upper())
         if id not in L3_RULES:
-            known = ", ".join(f"{id} ({variant.name})" for id, variant in L3_RULES.items())
+            known = ", ".join(f"{id} ({form.name})" for id, form in L3_RULES.items())
             raise click.BadParameter(f"unknown form of the 4 GiB rule {asked!r}; known: {known}")
         return id
 

@@ -111,6 +111,8 @@ def _trace(
     else:
         for line in report.lines(answers, where, only_failed=only_failed):
             echo(safe(line))
+    if again := judgement.session.calls_again:
+        complain(f"{again} more calls, made while records are read, are not shown: Xen answers each as the one before")
     return ExitCode.FOUND if stopped or any(answer.finding for answer in answers) else ExitCode.FINE
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from migrate.destination.destination import Destination
+from migrate.destination.host import Host
 from migrate.destination.releases import CHANGES, Change
 from migrate.judging.report import SCHEMA, CheckpointVerdict, Report
 from migrate.rules import version
@@ -95,12 +96,21 @@ def _destination_object(destination: Destination) -> dict[str, Any]:
         "placement": well_formed(destination.placement),
         "l3_rule": destination.l3_rule,
         "vcpus": destination.vcpus,
-        "host": None if destination.host is None else well_formed(destination.host.name or "-"),
+        "host": None if destination.host is None else well_formed(destination.host.label),
     }
 
 
 def _destination_from(told: dict[str, Any]) -> Destination:
-    return Destination(told["release"], told["placement"], l3_rule=told["l3_rule"], vcpus=told["vcpus"])
+    host = told["host"]
+    if not isinstance(host, str | None):
+        raise TypeError("a host is told by its name")
+    return Destination(
+        told["release"],
+        told["placement"],
+        l3_rule=told["l3_rule"],
+        vcpus=told["vcpus"],
+        host=None if host is None else Host(path=host),
+    )
 
 
 def _change(change: Change) -> dict[str, Any]:
@@ -119,7 +129,8 @@ _PLAIN = (
 def report_from(text: str) -> Report:
     """The report that `migrate check --format json` wrote as this object.
 
-    What the object does not hold is left as it is by default: `placement` of a finding.
+    What the object does not hold is left as it is by default: `placement` of a finding. Of a host no more than what
+    it is called is known.
 
     Raises
     ------

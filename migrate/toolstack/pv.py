@@ -314,7 +314,7 @@ class PvRestore:
             ("crashes the guest, unless Xen was built with shadow paging", releases.shadow_paging_off, None),
         ):
             message = f"{what}: a host that guards against L1TF {does}"
-            self.report("REC-29", message, record.place, pfn=pfn, slot=slot, since=since, until=until)
+            self.report("REC-29", message, record.place, pfn=pfn, slot=slot, since=since, until=until, on_host="l1tf")
 
     def _count_frames(self, pfns: NDArray[np.int64], place: Place) -> None:
         """CON-39: these pfns are given a frame unless they have one."""

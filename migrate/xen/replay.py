@@ -16,7 +16,7 @@ from migrate.rules.findings import Finding
 from migrate.xen.answers import Answering, StepAnswer, Trace
 from migrate.xen.cpu_policy import processor
 from migrate.xen.entries import bad_descriptors
-from migrate.xen.frame_types import FrameType, Hypervisor, Refused
+from migrate.xen.frame_types import ALLOWED, FrameType, Hypervisor, Refused
 from migrate.xen.hypercalls import (
     MapP2m,
     Pin,
@@ -83,12 +83,15 @@ class PvReplay(Answering):
         self._domain_vcpus = vcpus
         self._cleared = False
         self._mappers: dict[int, str] = {}  # which entry maps a frame writable, where that was asked
-        self.cpu = processor(self.policy, self.kind, self.release, width=guest.width, host_max=before.host_max)
+        self.cpu = processor(
+            self.policy, self.kind, self.release, width=guest.width, host_max=before.host_max, intel=before.intel
+        )
         self.xen = Hypervisor(
             guest,
             placement,
             L3_RULES[self.destination.l3_rule_in_force],
             linear_restricted=self.release.has(releases.linear_pt_restricted),
+            linear_allowed=ALLOWED if self.host is None else self.host.linear_page_tables,
         )
 
     def run(self, steps: Sequence[Step], tally: SoundnessTally | None = None) -> PvTrace:

@@ -205,7 +205,7 @@ class Shown:
 def explanation_object(rule: Rule, shown: Shown | None) -> dict[str, Any]:
     """The JSON object of `migrate explain`; `shown` is null for a rule that no stream can break."""
     return {
-        **_head(),
+        **document_head(),
         "rule": rule_object(rule),
         "sections": {heading.lower(): text for heading, text in rule.sections.items()},
         "guest_sees": GUEST_SEES[rule.effect],
@@ -221,10 +221,11 @@ def explanation_object(rule: Rule, shown: Shown | None) -> dict[str, Any]:
 
 def not_rule_object(id: str) -> dict[str, Any]:
     """The JSON object of `migrate explain` for an id that deliberately is no rule."""
-    return {**_head(), "rule": None, "not_a_rule": {"id": id, "reason": NOT_RULES[id]}}
+    return {**document_head(), "rule": None, "not_a_rule": {"id": id, "reason": NOT_RULES[id]}}
 
 
-def _head() -> dict[str, Any]:
+def document_head() -> dict[str, Any]:
+    """What every JSON document about rules begins with."""
     return {
         "schema": SCHEMA,
         "tool": {"name": version.NAME, "version": version.installed()},
@@ -238,7 +239,7 @@ def _head() -> dict[str, Any]:
 def rules_object(layer: Layer | None = None) -> dict[str, Any]:
     """The JSON document of `migrate rules`."""
     return {
-        **_head(),
+        **document_head(),
         "rules": [rule_object(RULES[id]) for id in in_order(RULES, layer)],
         "not_rules": [{"id": id, "reason": NOT_RULES[id]} for id in in_order(NOT_RULES, layer)],
     }

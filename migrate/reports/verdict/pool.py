@@ -20,7 +20,7 @@ TAKES, DAMAGED, REFUSES, OPEN = "takes it", "takes it, damaged", "refuses", "ope
 def host_name(report: Report) -> str:
     """What a host is called: by its file, else by its own name."""
     host = report.destination.host
-    return "-" if host is None else host.path or host.name or "-"
+    return "-" if host is None else host.label
 
 
 def answer_of(report: Report) -> str:

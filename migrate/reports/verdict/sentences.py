@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from migrate.counting import count
+from migrate.counting import count, memory_size
 from migrate.judging.report import Outcome
 from migrate.reports.folding import folds
 from migrate.rules.catalogue import RULES
@@ -31,7 +31,6 @@ _PLACED = {
     "low": "frames below 4 GiB",
     "identity": "frames where mfn = pfn",
 }
-MIB = 1 << 20
 _ROUNDS_TOLD = 8  # one by one, per kind
 _PFNS_TOLD = 8
 PLACES_TOLD = 12
@@ -233,7 +232,7 @@ def _container(stream: StreamFacts) -> str:
 
 
 def _guest(stream: StreamFacts) -> str:
-    known = [stream.guest or "unknown"]
+    known = ["pvh" if stream.pvh else stream.guest or "unknown"]
     if stream.width is not None:
         known.append(f"{stream.width * 8}-bit")
     if stream.levels is not None:
@@ -241,12 +240,10 @@ def _guest(stream: StreamFacts) -> str:
     if stream.vcpus is not None:
         known.append(count(stream.vcpus, "vcpu"))
     if stream.max_pfn is not None:
-        known.append(f"{_mebibytes(stream.max_pfn)} MiB (max pfn {stream.max_pfn:#x})")
+        known.append(f"{memory_size((stream.max_pfn + 1) * PAGE_SIZE)} (max pfn {stream.max_pfn:#x})")
+    if stream.pages is not None:
+        known.append(f"{memory_size(stream.pages * PAGE_SIZE)} in {count(stream.pages, 'page')}")
     return ", ".join(known)
-
-
-def _mebibytes(max_pfn: int) -> str:
-    return f"{(max_pfn + 1) * PAGE_SIZE / MIB:.1f}".removesuffix(".0")
 
 
 def plain_lines(report: Report, least: Severity) -> Iterator[str]:
