@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -16,6 +15,7 @@ from migrate.destination.answers import Answer, left_open
 from migrate.destination.host_memory import Node
 from migrate.destination.releases import Change, Release
 from migrate.guest.cpu_policy import Policy
+from streams.values import dataclass, field
 from streams.wire.cpu_features import ARCH_CAPABILITIES, HOME, Word
 
 Kind = Literal["pv", "hvm"]

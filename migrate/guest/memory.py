@@ -5,13 +5,13 @@ Arrays are indexed by pfn and grow with the highest pfn that the stream really n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.pages import LEVEL_MASK, PIN_BIT
+from streams.values import dataclass, field
 from streams.wire.framing import P2M_HEADER, PAGE_SIZE
 from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3, cr3_to_pfn
 from streams.wire.views import view

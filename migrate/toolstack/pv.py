@@ -7,7 +7,6 @@ Sources: `xg_sr_restore_x86_pv.c`, `xg_sr_common_x86_pv.c`, `handle_page_data` a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from migrate.xen.hypercalls import SetAddressSize, Step
 from migrate.xen.plainly_sound import SoundnessTally
 from streams.pages import FRAMELESS_TYPES, LEVEL_MASK, TYPES, PfnWords
 from streams.records import PageData, Place, Record
+from streams.values import replace
 from streams.wire.framing import (
     MSR_ENTRY_SIZE,
     P2M_ENTRY_SIZE,

@@ -6,7 +6,6 @@ Nothing here imports numpy or construct: a filter in front of an HVM guest stays
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from migrate.destination import releases
@@ -21,6 +20,7 @@ from migrate.xen.hvm_params import Params
 from migrate.xen.hypercalls import Refusal, SetAddressSize, SetCpuPolicy, SetHvmContext, SetHvmParam, SetTscInfo, Step
 from migrate.xen.objection import Objection
 from migrate.xen.policy_checks import policy_objections
+from streams.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination

@@ -13,7 +13,6 @@ pae_xen_mappings_check, do_mmuext_op), `xen/arch/x86/domain.c` (arch_set_info_gu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -38,6 +37,7 @@ from migrate.xen.entries import (
 )
 from migrate.xen.untyped_pages import UntypedPages
 from streams.pages import LEVEL_MASK
+from streams.values import dataclass
 from streams.wire.paging import (
     ENTRIES,
     FRAME_MASK,

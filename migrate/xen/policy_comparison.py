@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from migrate.guest.cpu_policy import PROMISED_ANYWHERE, Policy, component_name
 from migrate.xen.policy_checks import Subject, incompatible, policy_objections
+from streams.values import dataclass
 from streams.wire.cpu_features import MSR_NAMES, PLATFORM_INFO, msr_features, set_bits, word_features
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +28,7 @@ from migrate.xen.hypercalls import (
 )
 from migrate.xen.pv_vcpu import context_objections, extended_objections, msrs_objections, xsave_objections
 from streams.pages import LEVEL_MASK, PIN_BIT
+from streams.values import dataclass
 from streams.wire.framing import PAGE_SHIFT
 from streams.wire.paging import ENTRIES, FRAME_MASK, PAE_L3_LIMIT, RW, P
 from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3
