@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -151,6 +151,11 @@ class Host:
     def label(self) -> str:
         """What it is called: by its file, else by its own name."""
         return self.path or self.name or "-"
+
+    @property
+    def for_xen(self) -> Host:
+        """The same as far as Xen's answers hang on it: without what it is called, and how it fares just now."""
+        return replace(self, name=None, path=None, nr_cpus=None, free_memory=None)
 
     # -- the release ----------------------------------------------------------------------------------
 

@@ -74,6 +74,7 @@ class PageStore:
     """
 
     KEPT_PAGES = 2304
+    REREAD_PAGES = 256
 
     def __init__(self, transport: Transport | None, *, rereads: bool) -> None:
         self._transport = transport
@@ -85,6 +86,7 @@ class PageStore:
         # Compressed input can be decoded once more for the rare page that nobody saw coming.
         self._overflowed = transport is not None and transport.reread([]) is not None
         self._places: dict[int, int | None] = {}
+        self._reread: dict[int, bytes] = {}  # by offset: each of several hosts asks for the same few pages
 
     # -- while the stream flows --------------------------------------------------------------------
 
@@ -185,9 +187,12 @@ class PageStore:
         if missing and self._transport is not None:
             self.locate(missing)
             places = {pfn: at for pfn in missing if (at := self._places.get(pfn)) is not None}
-            if places:
-                pieces = self._transport.reread([(offset, PAGE_SIZE) for offset in places.values()]) or []
-                found.update(zip(places, pieces, strict=False))
+            new = [offset for offset in dict.fromkeys(places.values()) if offset not in self._reread]
+            pieces = self._transport.reread([(offset, PAGE_SIZE) for offset in new]) if new else None
+            contents = self._reread | dict(zip(new, pieces or [], strict=False))
+            if len(contents) <= self.REREAD_PAGES:
+                self._reread = contents
+            found.update({pfn: contents[offset] for pfn, offset in places.items() if offset in contents})
         return found
 
     def locate(self, pfns: Iterable[int]) -> None:

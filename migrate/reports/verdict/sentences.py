@@ -165,9 +165,21 @@ def facts_told(report: Report) -> list[tuple[str, str]]:
         lines.append(("extended cr3", "yes" if stream.extended_cr3 else "no"))
     if stream.device_model is not None:
         lines.append(("device model", stream.device_model))
-    lines.append(("placement", f"{report.placement}: {placed(report.placement)}"))
-    lines.append(("target", f"Xen {release(report)}"))
+    host = report.destination.host
+    if host is not None:
+        lines.append(("host", host.label))
+    lines.append(("placement", f"{report.placement}: {placed(report.placement)}{_of_host(report, 'placement')}"))
+    lines.append(("target", f"Xen {release(report)}{_of_host(report, 'release')}"))
     return lines
+
+
+def _of_host(report: Report, what: str) -> str:
+    """The fact of a known host that decides on its release or placement, and whether another one was asked for."""
+    host = report.destination.host
+    answer = None if host is None else host.release if what == "release" else host.places_high()
+    if answer is None or answer.open:
+        return ""
+    return f" ({'not as on the host: ' if what in report.destination.overridden else ''}{answer.because})"
 
 
 def _root(root: dict[str, int | None]) -> str:
