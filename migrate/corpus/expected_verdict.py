@@ -114,7 +114,7 @@ def observe(report: Report) -> Observation:
         outcome = ExpectedVerdict(
             report.verdict, failure.step, failure.call, failure.vcpu, failure.errno, failure.signal
         )
-    message = failure.message if failure else report.reason
+    message = failure.message if failure else report.unjudged_because
     host = report.destination.host
     return Observation(
         target=report.target,

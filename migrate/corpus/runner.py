@@ -23,6 +23,7 @@ from migrate.corpus.fetching import descriptor
 from migrate.corpus.filesystems import FetchError
 from migrate.corpus.hosts import Asked
 from migrate.corpus.results import Answer, Result, compared
+from migrate.destination.destination import DEFAULT_PLACEMENT
 from streams.compression import MAX_EXPANSION
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # What a stream is asked of which nothing is expected yet.
-UNEXPECTED = (Asked("newest", "source"),)
+UNEXPECTED = (Asked("newest", DEFAULT_PLACEMENT),)
 # Seconds between two looks at the clock.
 TICK = 0.25
 # Streams are handed out together while they have not more bytes than this, and are not more than that.

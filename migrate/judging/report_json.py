@@ -43,6 +43,7 @@ def report_object(report: Report) -> dict[str, Any]:
         "placement": well_formed(report.placement),
         "destination": _destination_object(report.destination),
         "verdict": report.verdict,
+        "damaged": report.damaged,
         "checkpoints": [
             {
                 "checkpoint": one.checkpoint,
@@ -52,7 +53,7 @@ def report_object(report: Report) -> dict[str, Any]:
             }
             for one in report.checkpoints
         ],
-        "reason": None if report.reason is None else well_formed(report.reason),
+        "reason": None if report.unjudged_because is None else well_formed(report.unjudged_because),
         "failure": _failure_object(report.failure),
         "findings": [_finding_object(finding) for finding in report.findings],
     }
@@ -146,7 +147,8 @@ def report_from(text: str) -> Report:
             verdict=Verdict(told["verdict"]),
             failure=_failure_from(told["failure"], findings),
             findings=findings,
-            reason=told["reason"],
+            unjudged_because=told["reason"],
+            damaged=told.get("damaged", False),
             checkpoints=[
                 CheckpointVerdict(
                     one["checkpoint"], one["offset"], Verdict(one["verdict"]), _failure_from(one["failure"], ())

@@ -538,10 +538,11 @@ class Restorer:
             )
         elif content and not content.strip(b"\0"):
             message += ", all of them zeros" if len(content) == length else ", the first of them zeros"
-            if not self._has_state:
+            end = self.session.course.end_offset  # None where a container ends without an image
+            if end is not None and not self._has_state:
                 severity = Severity.WARNING
                 message += (
-                    f"; so is the END at {self.session.course.end_offset:#x}, which no state of the guest stands "
+                    f"; so is the END at {end:#x}, which no state of the guest stands "
                     "before: from there on the file was never written (a full disk, or a hole in a sparse file)"
                 )
         rule = "CON-22" if self.facts.container in ("libxl", "xl", "libvirt") else "FRM-09"

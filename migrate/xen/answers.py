@@ -70,11 +70,9 @@ def _finding(step: Step, objection: Objection, place: Place | None, within: Stag
         # What hangs on the host is a risk, or what the rule of just that says.
         host = rule.severity if rule.effect is Effect.HOST else Severity.WARNING
         severity = Severity.ERROR if objection.refuses else host if errno else rule.severity
-    outlook = f": {step.call} → -{errno}" if errno else ""
-    if errno and not objection.certain:
-        outlook = ": whether Xen takes it depends on the host"
+    consequence = ": whether Xen takes it depends on the host" if errno and not objection.certain else ""
     return rule.finding(
-        objection.message + outlook,
+        objection.message + consequence,
         place,
         effect=objection.outcome,
         severity=severity,
@@ -145,7 +143,7 @@ class Answering:
         if takes is None or takes.value is not False:
             return None
         rule = RULES["HYP-30" if self.kind == GuestKind.PV else "HYP-31"]
-        message = f"no {self.kind.value.upper()} guest can be created there ({takes.because}): {CREATE} → -EINVAL"
+        message = f"no {self.kind.value.upper()} guest can be created there ({takes.because})"
         return rule.finding(message, errno="EINVAL", step=Stage.CREATE, call=CREATE)
 
     def _set_address_size(self, step: SetAddressSize) -> StepAnswer:
@@ -192,8 +190,8 @@ class Answering:
             objection = Objection("REC-106", told.errno, f"{told.message} ({told.position})", offset=at)
         else:
             needs = "; ".join(objection.message for objection in found)
-            outlook = f"{needs}: {step.call} fails with {told.errno} otherwise"
-            objection = Objection("REC-113", None, outlook, offset=at)
+            consequence = f"{needs}: {step.call} fails with {told.errno} otherwise"
+            objection = Objection("REC-113", None, consequence, offset=at)
         return self.answered(step, [objection], record.place, Stage.RECORD)
 
     def _features_lost(self, step: SetCpuPolicy) -> StepAnswer:

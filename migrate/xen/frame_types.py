@@ -136,7 +136,7 @@ class Hypervisor:
     guest, placement:
         the frames, what they hold and where they lie.
     l3_rule:
-        the variant of the 4 GiB rule in force.
+        the form of the 4 GiB rule in force.
     linear_restricted:
         whether linear page tables are limited to one step; else chains may have any length.
     linear_allowed:

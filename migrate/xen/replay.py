@@ -219,7 +219,7 @@ class PvReplay(Answering):
             if step.user_mfn is not None:
                 self._user_mfn(step, root)
         except Refused as refused:
-            refusal = self._refusal(refused, f"vcpu {step.vcpu} context", Stage.CONTEXT, step)
+            refusal = self._refusal(refused, Stage.CONTEXT, step)
             answer = StepAnswer(step, refusal, answer.findings) if not answer.finding else answer
         if step.vcpu == 0:
             self.xen.vcpu0_initialised = True
@@ -237,8 +237,7 @@ class PvReplay(Answering):
         try:
             self.xen.pin(step.pfn, step.level)
         except Refused as refused:
-            what = "pin" if refused.pfn == step.pfn else f"pin L{step.level} pfn {step.pfn:#x}"
-            return StepAnswer(step, self._refusal(refused, what, Stage.PIN, step))
+            return StepAnswer(step, self._refusal(refused, Stage.PIN, step))
         return StepAnswer(step)
 
     def _map_p2m(self, step: MapP2m) -> StepAnswer:
@@ -280,13 +279,13 @@ class PvReplay(Answering):
         above = None if self.host is None else self.host.memory_above_4g
         return f" ({above.because})" if above and above.value and self.destination.placement == "high" else ""
 
-    def _refusal(self, refused: Refused, what: str, within: Stage, step: SetContext | Pin) -> Finding:
+    def _refusal(self, refused: Refused, within: Stage, step: SetContext | Pin) -> Finding:
         chain = (*reversed(refused.chain), *([refused.target] if refused.target else []))
         mapped_by = self._mapped_by(refused.pfn) if refused.rule == "HYP-03" and refused.pfn is not None else ""
         context = step if isinstance(step, SetContext) else None
         high = refused.rule == "HYP-22" and refused.pfn is not None
         return RULES[refused.rule].finding(
-            f"{what}: {refused.message}{mapped_by}{self._placed_so if high else ''}: {step.call} → -{refused.errno}",
+            f"{refused.message}{mapped_by}{self._placed_so if high else ''}",
             context.place if context else None,
             effect=Effect.HYPERCALL,
             severity=Severity.ERROR,

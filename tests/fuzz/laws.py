@@ -247,6 +247,9 @@ def passes(data: bytes) -> None:
         holds(sorted(_facts(guarding.report)) == sorted(_facts(checked)), "the guard finds something else than check")
         return
     failure = guarding.report.failure
+    if failure is None and checked.failure is None:
+        holds(any(found.effect.harms_host for found in checked.findings), "the guard stopped a stream for nothing")
+        return
     holds(failure is not None, "the guard stopped a stream for nothing")
     if checked.verdict == "unjudged":  # for something that came after what stopped it
         rules = {finding.rule.id for finding in checked.findings if finding.fatal}

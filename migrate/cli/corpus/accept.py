@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from migrate.cli import suggestions
+from migrate.cli.command import command
 from migrate.cli.corpus.run import (
     cache_option,
     discovered,
@@ -17,6 +18,7 @@ from migrate.cli.corpus.run import (
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.signals import orderly_signals
 from migrate.counting import count
+from migrate.destination.destination import DEFAULT_PLACEMENT
 from migrate.destination.placement import NAMES as PLACEMENTS
 
 
@@ -29,7 +31,7 @@ def _targets(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...])
         raise click.BadParameter(str(error)) from None
 
 
-@click.command(
+@command(
     epilog="Exit code: 0 written, or nothing to write; 1 there is something to write, and it was not; 2 wrong usage, "
     "or a file that cannot be used; 3 written, but a stream could not be judged."
 )
@@ -50,7 +52,8 @@ def _targets(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...])
     "placements",
     multiple=True,
     type=click.Choice(PLACEMENTS),
-    help="For new streams: where the frames would lie; may be repeated. By default source, or as on the host.",
+    help="For new streams: where the frames would lie; may be repeated. By default "
+    f"{DEFAULT_PLACEMENT}, or as on the host.",
 )
 @click.option(
     "--host",

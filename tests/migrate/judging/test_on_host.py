@@ -106,14 +106,14 @@ def test_a_frame_above_4_gib_is_there_because_the_host_has_so_much():
 def test_release_and_placement_are_told_with_the_fact_that_decided():
     told = dict(facts_told(on(AMD, PV64)))
     assert told["target"] == "Xen 4.17.7 (xen_version 4.17.7)"
-    assert told["placement"].startswith("high: frames placed above 4 GiB (total_memory 6143 MiB is more than fits")
+    assert told["placement"].startswith("high: frames above 4 GiB (total_memory 6143 MiB is more than fits")
 
 
 def test_what_is_asked_for_in_its_place_is_told():
     report = on(AMD, PV64, release="4.20", placement="low")
     told = dict(facts_told(report))
     assert told["target"] == "Xen 4.20.0 (not as on the host: xen_version 4.17.7)"
-    assert told["placement"].startswith("low: frames placed below 4 GiB (not as on the host: total_memory")
+    assert told["placement"].startswith("low: frames below 4 GiB (not as on the host: total_memory")
     assert report.to_dict()["destination"]["overridden"] == ["release", "placement"]
 
 
