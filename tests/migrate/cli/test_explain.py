@@ -58,7 +58,7 @@ def test_every_rule_explains_itself(rule):
     assert text.splitlines()[0] == f"{rule.id}  {rule.slug}"
     assert text.splitlines()[1] == rule.title
     assert fact(text, "severity") == rule.severity.value
-    assert fact(text, "effect") == rule.effect.value
+    assert fact(text, "effect") == rule.effect.meaning
     assert fact(text, "enforced by") == rule.enforced_by
     assert fact(text, "releases") == releases(rule).words
     assert fact(text, "the guest") == GUEST_SEES[rule.effect]
