@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +21,7 @@ from migrate.cli.piping.results import Result, refuse_doubles
 from migrate.cli.piping.signals import Ending, Terminated
 from migrate.cli.piping.understudy import Stage, accompanied, volunteer
 from migrate.cli.piping.watching import StatusLine, Watch, bytes_to_come, show
+from streams.values import dataclass
 
 if TYPE_CHECKING:
     from migrate.cli.piping.hop import Address

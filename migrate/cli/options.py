@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +11,7 @@ import click
 
 from migrate.cli import suggestions
 from migrate.cli.command import Command
+from streams.values import replace
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
@@ -235,14 +235,14 @@ def _destinations(
     target: str | None, placement: str | None, vcpus: int | None, l3_rule: str | None, hosts: Sequence[Host]
 ) -> list[Destination]:
     from migrate.destination.destination import Destination
-    from migrate.destination.releases import DISTINCT
+    from migrate.destination.releases import distinct
     from migrate.rules.extended_cr3 import L3_RULES
 
     known: Sequence[Host | None] = hosts or [None]
     return [
         Destination(release, placement, l3_rule=rule, vcpus=vcpus, host=host)
         for host in known
-        for release in (DISTINCT if target == ALL else [target])
+        for release in (distinct() if target == ALL else [target])
         for rule in (L3_RULES if l3_rule == ALL else [l3_rule])
     ]
 

@@ -8,7 +8,6 @@ of the last leaves are cut to the smallest; masking features alone does not help
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from operator import and_, or_
 
@@ -26,6 +25,7 @@ from migrate.guest.cpu_policy import (
     Registers,
     component_name,
 )
+from streams.values import dataclass
 from streams.wire.cpu_features import (
     ARCH_CAPABILITIES,
     FEATURES,

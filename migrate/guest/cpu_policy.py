@@ -8,8 +8,8 @@ destination has only the destination can tell, or a policy that was made there.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
+from streams.values import dataclass, field
 from streams.wire.cpu_features import (
     FEATURES,
     HOME,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -10,6 +9,7 @@ from migrate.destination.destination import Destination
 from migrate.rules.declaring import Severity, Verdict
 from migrate.rules.findings import Failure, Finding
 from migrate.toolstack.facts import StreamFacts
+from streams.values import dataclass, field
 
 SCHEMA = 2
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from migrate.rules.order import Guests
+from streams.values import dataclass, field
 from streams.wire.framing import RecordType
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +12,7 @@ from migrate.cli.ending import ExitCode, complain
 from migrate.cli.output import refuse_doubles, write_document
 from migrate.cli.signals import EndedBySignal, orderly_signals
 from streams.compression import MAX_EXPANSION
+from streams.values import replace
 
 if TYPE_CHECKING:
     from migrate.corpus.cache import Cache
