@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from migrate.inspection.memory.forest import failing_chain, forest
 from migrate.inspection.reading import NotInStream
-from migrate.reports.folding import cause_of, folds, place
+from migrate.reports.folding import folds
 from migrate.reports.html.anchors import Anchors
 from migrate.reports.html.calls import calls
 from migrate.reports.html.finding_entries import entries
@@ -50,8 +50,8 @@ class Section:
         its id, which begins all ids in it.
     sentence:
         why it is refused, damaged or not judged; empty where all is well.
-    rule, cause, where:
-        what its state hangs on, what that has in common with other streams of the same fate, and where it lies.
+    rule:
+        the one that it is refused or damaged by.
     parts:
         id and heading of the parts, for a table of contents.
     rules:
@@ -63,8 +63,6 @@ class Section:
     state: State
     sentence: str
     rule: Rule | None
-    cause: str
-    where: str
     guest: str
     tally: str
     parts: list[tuple[str, str]]
@@ -154,8 +152,6 @@ def section(inspection: Inspection, name: str, number: int) -> Section:
         state,
         f"{sentence} ({decides.rule.id})" if decides else sentence,
         decides.rule if decides else None,
-        f"{decides.rule.id} {cause_of(decides)}" if decides else sentence,
-        place(decides) if decides else "",
         dict(facts_told(report)).get("guest", ""),
         numbers,
         [(anchors.id(key), heading) for key, heading in parts],
@@ -170,7 +166,7 @@ def lost_section(name: str, reason: str, number: int) -> Section:
     html = render_part(
         "lost.html.j2", prefix=prefix, folder_and_file=split(name), words=WORDS[State.LOST], reason=reason
     )
-    return Section(prefix, name, State.LOST, reason, None, reason, "", "", "", [], frozenset(), html)
+    return Section(prefix, name, State.LOST, reason, None, "", "", [], frozenset(), html)
 
 
 def _trees(inspection: Inspection, anchors: Anchors) -> tuple[Tree | None, str]:
