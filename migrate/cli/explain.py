@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli import suggestions
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _asked(ctx: click.Context, param: click.Parameter, asked: str | None) -> str
     return found[0]
 
 
-@click.command(
+@command(
     epilog="Exit code: 0; 2 where no rule is called so, or the stream cannot be written; 3 where no message is known."
 )
 @click.argument("rule", metavar="RULE|MESSAGE", required=False, callback=_asked, shell_complete=suggestions.one_rule)
@@ -139,10 +140,10 @@ def _tell(log: Log, name: str | None, form: str) -> ExitCode:
         render_message(log, console_for()) if name is None else render_log(log, name, console_for())
     if log.failures:
         return ExitCode.FINE
-    where = f"{log.lines} lines of {name}" if name else "no rule is called so, and"
-    complain(
-        f"{where}: none is a message of a failed restore that is known" if name else f"{where} it is no known message"
-    )
+    if name is None:
+        complain("no rule is called so, and it is no message of a failed restore that is known")
+    else:
+        complain(f"{name}: {log.lines} lines, and none is a message of a failed restore that is known")
     if form == "text":
         from migrate.reports.rules.failures_text import render_known
         from migrate.reports.verdict.text import console_for

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from migrate.cli import suggestions
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode
-from migrate.cli.options import Question, destination_options, size_in_bytes
+from migrate.cli.options import Question, destination_options, format_option, size_in_bytes
 from migrate.cli.piping.ends import STDIN, STDOUT, Ends, need_open, need_standard_ends
 from migrate.cli.piping.messages import Messages, Silent
 from migrate.cli.piping.results import Result, refuse_doubles
@@ -68,7 +69,7 @@ def _address(ctx: click.Context, param: click.Parameter, asked: str | None) -> A
         raise click.BadParameter(str(error)) from None
 
 
-@click.command(
+@command(
     epilog="Exit code: as of check (0, 1, 2, 3), with --guard 1 where the stream was stopped and 3 where the guard "
     "stood down; 4 the judge was lost: it failed, was killed, or took a minute for one step (the stream went on "
     "unjudged, or with --guard was stopped); 141 the receiver closed the pipe; 128 and the signal's number where TERM, "
@@ -105,7 +106,7 @@ def _address(ctx: click.Context, param: click.Parameter, asked: str | None) -> A
     help="Write the report here; - is standard error, for the stream has standard output.",
 )
 @click.option("--report-fd", metavar="N", type=click.IntRange(min=2), help="Write the report to this descriptor.")
-@click.option("--format", "form", type=click.Choice(["json", "jsonl"]), default="json", show_default=True)
+@format_option(default="json", help="How the report is written. json: one document. jsonl: the same on one line.")
 @click.option(
     "--stats",
     metavar="FILE",
@@ -261,12 +262,15 @@ def _judge(
         ending.through()
         messages.patience = PATIENCE
         # Before all that takes time: the receiver need not wait for the report.
+        closed = True
         try:
             stage.hang_up()
         except OSError as error:  # what a network file system has to say of earlier writes
             messages.say(f"closing the output: {error.strerror or error}", error)
-            code = ExitCode.FAILED if code is None else code
+            closed = False
         code = _tell(running.outcome(why), code, options, written, messages, ending)
+        if not closed and code in (ExitCode.FINE, ExitCode.FOUND, ExitCode.UNJUDGED):
+            code = ExitCode.FAILED
         messages.close()
         with ending.waiting():
             stage.settle()
@@ -303,10 +307,7 @@ def _tell(
     """Say and write what has been found; the exit code, where there is none yet."""
     texts = {}
     if "report" in written or "report_fd" in written:
-        from migrate.judging.report_json import dumps
-
-        found = outcome.report.to_dict() | {"stopped": outcome.stopped, "stood_down": outcome.stood_down}
-        texts["report"] = texts["report_fd"] = dumps(found, indent=2 if options.form == "json" else None)
+        texts["report"] = texts["report_fd"] = _report_text(outcome, options.form)
     elif not options.quiet:
         from migrate.reports.verdict.sentences import plain_lines
         from migrate.rules.declaring import Severity
@@ -327,6 +328,23 @@ def _tell(
     if code is None:
         code = _ending(outcome, options.fail_on or "error")
     return code if whole or code != ExitCode.FINE else ExitCode.FAILED
+
+
+def _report_text(outcome: FilterResult, form: str) -> str:
+    """The report in one of the formats, without the end of its last line."""
+    if form == "text":
+        from io import StringIO
+
+        from migrate.reports.verdict.text import console_for, render
+
+        file = StringIO()
+        render(outcome.report, console_for(file))
+        stopped = {"stopped": outcome.stopped, "stood down": outcome.stood_down}
+        return (file.getvalue() + "\n".join(f"{what}: {why}" for what, why in stopped.items() if why)).rstrip()
+    from migrate.judging.report_json import dumps
+
+    found = outcome.report.to_dict() | {"stopped": outcome.stopped, "stood_down": outcome.stood_down}
+    return dumps(found, indent=2 if form == "json" else None)
 
 
 def _ending(outcome: FilterResult, fail_on: str) -> int:

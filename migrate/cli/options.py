@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from migrate.cli import suggestions
+from migrate.cli.command import Command
 from streams.values import replace
 
 if TYPE_CHECKING:
@@ -26,6 +27,40 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 def source_of(name: str) -> str | int:
     """What to read for a stream that was named so: the file, or standard input's descriptor."""
     return 0 if name == STDIN else name
+
+
+def streams_of(paths: Sequence[str]) -> tuple[str, ...]:
+    """The streams that are meant: for a directory all in it and below, each once. Raises UsageError for one without."""
+    import os
+
+    found: list[str] = []
+    for path in paths:
+        if not os.path.isdir(path):
+            found.append(path)
+            continue
+        from migrate.corpus.discovery import discover
+
+        inside = [case.path for case in discover([path]).cases]
+        if not inside:
+            raise click.UsageError(f"there is no stream in {path}")
+        found += inside
+    return tuple(dict.fromkeys(found))
+
+
+FORMATS = ("text", "json", "jsonl")
+"""What every command that answers about one stream can print."""
+
+
+def format_option(*more: str, default: str = "text", help: str = "") -> Decorator:
+    """`--format`, which reaches the command as `form`."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice([*FORMATS, *more]),
+        default=default,
+        show_default=True,
+        help=help or "json: one document. jsonl: an object per line.",
+    )
 
 
 def one_rule(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
@@ -105,7 +140,7 @@ def hosts_of(files: Sequence[str]) -> list[Host]:
         raise click.UsageError(f"{error.filename}: {error.strerror}") from error
 
 
-class HostsAfterStreams(click.Command):
+class HostsAfterStreams(Command):
     """A command whose `--host`, once it stands after a stream, takes all files up to the next option: a shell's *."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -158,6 +193,7 @@ def destination_options(*, all_too: bool = False, many_hosts: bool = False) -> D
             host: tuple[str, ...],
             **kwargs: Any,
         ) -> Any:
+            target, placement = _unless_the_host_says(target, placement)
             if len(host) > 1 and not many_hosts:
                 raise click.UsageError("--host is given more than once")
             try:
@@ -179,6 +215,20 @@ def destination_options(*, all_too: bool = False, many_hosts: bool = False) -> D
         return decorated
 
     return decorate
+
+
+def _unless_the_host_says(target: str | None, placement: str | None) -> tuple[str | None, str | None]:
+    """Release and placement, where they are not configured only and --host was given: then the host decides."""
+    from click.core import ParameterSource
+
+    ctx = click.get_current_context()
+    if ctx.get_parameter_source("host") is not ParameterSource.COMMANDLINE:
+        return target, placement
+    said = ParameterSource.COMMANDLINE
+    return (
+        target if ctx.get_parameter_source("target") is said else None,
+        placement if ctx.get_parameter_source("placement") is said else None,
+    )
 
 
 def _destinations(

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
-from migrate.cli.options import HostsAfterStreams, host_option, hosts_of, source_of, target_option
+from migrate.cli.options import HostsAfterStreams, format_option, host_option, hosts_of, source_of, target_option
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -38,7 +39,7 @@ class _Command(HostsAfterStreams):
         return "--level" in args or super().takes_all(args)
 
 
-@click.command(
+@command(
     cls=_Command,
     epilog="Exit code: 0; 1 the other, or the common policy, lacks something that was promised; 2 wrong usage, or a "
     "file that cannot be read; 3 there is no CPU policy in it, or none that all hosts could keep.",
@@ -68,7 +69,7 @@ class _Command(HostsAfterStreams):
     type=click.Path(),
     help="With --level: what was this guest promised beyond the common policy?",
 )
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@format_option(help="json: an object. jsonl: the same on one line.")
 @click.pass_context
 def policy(
     ctx: click.Context,
@@ -124,14 +125,14 @@ def _show(promised: Found, name: str, other: _Other | None, form: str) -> ExitCo
         missing = [*unreadable(promised.policy, kind, other.release)]
         missing += lacking(promised.policy, other.policy, kind, other.release)
         extra = list(lacking(other.policy, promised.policy, kind, other.release))
-    if form == "json":
+    if form != "text":
         from migrate.judging.report_json import dumps
         from migrate.reports.inspection.policy import comparison_object, policy_object
 
         told = policy_object(promised.policy, name, promised.xen)
         if other is not None:
             told["against"] = comparison_object(other.name, other.release, missing, extra)
-        echo(dumps(told, indent=2))
+        echo(dumps(told, indent=2 if form == "json" else None))
     else:
         from migrate.reports.inspection.policy import render_comparison, render_policy
         from migrate.reports.verdict.text import console_for
@@ -166,12 +167,12 @@ def _level(ctx: click.Context, files: Sequence[str], kind: Kind | None, guest: s
         offered = ((one.release.value or NEWEST, one.max_policy(of_guest.value).value) for one in hosts.values())
         most = [(release, policy) for release, policy in offered if policy is not None]
         lacks = list(beyond(found.policy, levelled[0].policy, of_guest, most))
-    if form == "json":
+    if form != "text":
         from migrate.judging.report_json import dumps
         from migrate.reports.inspection.levelling import levelling_object
 
         objects = [levelling_object(one, files, guest, lacks) for one in levelled]
-        echo(dumps(objects if objects[1:] else objects[0], indent=2))
+        echo(dumps(objects if objects[1:] else objects[0], indent=2 if form == "json" else None))
     else:
         from migrate.reports.inspection.levelling import render_levelling
         from migrate.reports.verdict.text import console_for

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli.check import BADNESS, ending_of, reason_of
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo, internal_error
-from migrate.cli.options import STDIN, Question, destination_options, offset_option, source_of
+from migrate.cli.options import STDIN, Question, destination_options, offset_option, source_of, streams_of
 from migrate.cli.output import STDOUT
 from migrate.cli.report_files import ReportFiles, report_files
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from migrate.reports.html.section import Section
 
 
-@click.command(
+@command(
     epilog="Exit code: that of 'migrate check' for the same streams, with the report written: 0 none is refused; 1 one "
     "is, or has errors; 2 one cannot be read; 3 not judged; the worst counts. With --exit-zero 0 in place of 1 and 3. "
     "Where no stream can be read, for wrong usage, and where it cannot be written there is no report: 2."
@@ -53,6 +54,8 @@ def report(
 ) -> None:
     """Write a report about streams as an HTML document that needs nothing else.
 
+    STREAM is a file, or a directory with all streams in it and below.
+
     It has the verdict and the findings of each, maps of the guest's memory, its page tables with what led to a
     failure, the hypercalls of the restore, the vcpus' registers, all records, and what the rules say.
 
@@ -61,6 +64,7 @@ def report(
     """
     if streams.count(STDIN) > 1:
         raise click.UsageError("standard input can be read only once")
+    streams = streams_of(streams)
 
     from migrate.cli import progress
     from migrate.inspection.reading import inspect

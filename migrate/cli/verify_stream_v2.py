@@ -10,12 +10,13 @@ from typing import TypeVar
 
 import click
 
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 
 T = TypeVar("T")
 
 
-@click.command(
+@command(
     "verify-stream-v2",
     epilog="""Exit code: 0 the stream is good; 1 it is not; 2 wrong usage, or it could not be read.
 

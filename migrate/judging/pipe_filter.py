@@ -201,8 +201,7 @@ class Filter:
             request = judge(answer)
         except BaseException as error:
             self._fail(error)
-        finally:
-            state[STEPS] += 1
+        state[STEPS] += state[STEPS] % 2  # not where even that failed: without any memory the interpreter itself hangs
         self._judging = False
         if self._interruption is not None:
             raise self._interruption

@@ -56,12 +56,13 @@ class Cause:
         """How many there are, those that the findings only count among them."""
         return sum(finding.count for finding in self.findings)
 
-    @property
-    def places(self) -> str:
-        """Where it was found: "pfn 0x13, 0x14; vcpu 1"."""
-        named = dict.fromkeys(_named_place(finding) for finding in self.findings)
-        runs = groupby(named, key=lambda place: place[0])
-        return "; ".join(f"{what} {', '.join(where for _, where in run)}".strip() for what, run in runs)
+    def places(self, most: int | None = None) -> str:
+        """Where it was found: "pfn 0x13, 0x14; vcpu 1"; with "…" where there are more than are told."""
+        named = list(dict.fromkeys(_named_place(finding) for finding in self.findings))
+        runs = groupby(named[:most], key=lambda place: place[0])
+        told = "; ".join(f"{what} {', '.join(where for _, where in run)}".strip() for what, run in runs)
+        more = len(named) > len(named[:most]) or any(finding.count > 1 for finding in self.findings)
+        return told + (", …" if more else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,11 @@ def cause_of(finding: Finding) -> str:
 def place(finding: Finding) -> str:
     """Where one thing was found, in a few words; when in the restore, where it lies at no one place."""
     return " ".join(filter(None, _named_place(finding)))
+
+
+def is_placed(finding: Finding) -> bool:
+    """Whether it lies at some place of the stream."""
+    return any(part is not None for part in (finding.pfn, finding.vcpu, finding.record, finding.offset))
 
 
 def _named_place(finding: Finding) -> tuple[str, str]:

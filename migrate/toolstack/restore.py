@@ -19,7 +19,7 @@ from migrate.toolstack.passes import RoundCounter
 from migrate.toolstack.session import Session
 from migrate.xen.hypercalls import SetCpuPolicy, SetTscInfo
 from streams.decoder import MOST_WORDS
-from streams.other_files import find_stream
+from streams.other_files import describe_suffix
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
 from streams.records import (
     Breach,
@@ -533,22 +533,17 @@ class Restorer:
 
     def trailing(self, offset: int, length: int, content: bytes = b"") -> None:
         """Bytes after the end, and what they begin with where somebody has looked."""
-        message = f"{length} bytes follow the end of the stream"
-        severity = None
-        if (another := find_stream(content)) is not None:
-            at = offset + another.offset
+        message, severity = (
+            f"{length} bytes follow the end of the stream{describe_suffix(content, length, offset)}",
+            None,
+        )
+        end = self.session.course.end_offset  # None where a container ends without an image
+        if content and not content.strip(b"\0") and end is not None and not self._has_state:
+            severity = Severity.WARNING
             message += (
-                f"; another stream ({another.container}) begins at byte {at} ({at:#x}), which --offset {at} reads"
+                f"; so is the END at {end:#x}, which no state of the guest stands before: from there on the file was "
+                "never written (a full disk, or a hole in a sparse file)"
             )
-        elif content and not content.strip(b"\0"):
-            message += ", all of them zeros" if len(content) == length else ", the first of them zeros"
-            end = self.session.course.end_offset  # None where a container ends without an image
-            if end is not None and not self._has_state:
-                severity = Severity.WARNING
-                message += (
-                    f"; so is the END at {end:#x}, which no state of the guest stands "
-                    "before: from there on the file was never written (a full disk, or a hole in a sparse file)"
-                )
         rule = "CON-22" if self.facts.container in ("libxl", "xl", "libvirt") else "FRM-09"
         self.report(rule, message, offset=offset, severity=severity)
 

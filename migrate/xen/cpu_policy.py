@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.destination import releases
+from migrate.destination.host import MAX
 from migrate.guest.cpu_policy import (
     BASIC,
     EXTENDED,
@@ -216,14 +217,32 @@ class Processor(NamedTuple):
         what it can have at most (`effective`).
     intel:
         whether the host is Intel's; None where that is not known.
-    dbext:
-        whether the host has AMD's data breakpoint extension; None where that is not known.
+    offered:
+        what its host offers guests of its kind at most; None where that is not known.
+    offer:
+        what that is called.
     """
 
     promised: Policy
     most: Policy
     intel: bool | None = None
-    dbext: bool | None = None
+    offered: Policy | None = None
+    offer: str = ""
+
+    @property
+    def dbext(self) -> bool | None:
+        """Whether the host has AMD's data breakpoint extension; None where that is not known."""
+        return None if self.offered is None else self.offered.has("dbext")
+
+    def not_offered(self, *features: str) -> str:
+        """The fact of the host, in brackets, that leaves a guest without these features; "" where it is none."""
+        lacks = self.offered is not None and not any(map(self.offered.has, features))
+        return f" (the {self.offer} policy has no {' or '.join(features)})" if lacks else ""
+
+    def components_not_offered(self, components: int) -> str:
+        """In the same way for components of xcr0, as a mask."""
+        lacks = self.offered is not None and components & ~self.offered.xcr0
+        return f" (the {self.offer} policy has {self.offered.xcr0:#x})" if self.offered and lacks else ""
 
     def has(self, feature: str) -> bool | None:
         """Whether the guest has a feature: yes, as far as the stream can say; no, for certain; None: the host's to say.
@@ -259,11 +278,13 @@ def processor(
     hap: bool = True,
     nested: bool = False,
     host_max: Policy | None = None,
+    intel: bool | None = None,
 ) -> Processor:
-    """The processor of a guest at its destination; for the parameters see `effective`."""
+    """The processor of a guest at its destination; for the parameters see `effective` and `Processor`."""
     most = effective(promised, kind, release, width=width, hap=hap, nested=nested, host_max=host_max)
-    intel = None if host_max is None else host_max.vendor == INTEL
-    return Processor(promised or Policy({}), most, intel, None if host_max is None else host_max.has("dbext"))
+    if host_max is not None:
+        intel = host_max.vendor == INTEL
+    return Processor(promised or Policy({}), most, intel, host_max, MAX[kind])
 
 
 def _bits(stream: Policy, word: Word, release: Release) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from migrate.cli import suggestions
+from migrate.cli.command import command
 from migrate.cli.corpus.run import (
     cache_option,
     discovered,
@@ -30,7 +31,7 @@ def _targets(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...])
         raise click.BadParameter(str(error)) from None
 
 
-@click.command(
+@command(
     epilog="Exit code: 0 written, or nothing to write; 1 there is something to write, and it was not; 2 wrong usage, "
     "or a file that cannot be used; 3 written, but a stream could not be judged."
 )

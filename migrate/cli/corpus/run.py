@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain
 from migrate.cli.output import refuse_doubles, write_document
 from migrate.cli.signals import EndedBySignal, orderly_signals
@@ -106,7 +107,7 @@ def expansion_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-@click.command(epilog=EXIT_CODES)
+@command(epilog=EXIT_CODES)
 @click.argument("paths", metavar="PATH|URL...", nargs=-1, required=True, type=click.Path())
 @jobs_option
 @click.option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli import suggestions
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import STDIN, one_rule, placement_option, source_of, target_option, vcpus_option
 from migrate.cli.output import STDOUT, stream_output
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from migrate.reducing.shrink import Shrunk
 
 
-@click.command(
+@command(
     epilog="Exit code: 0; 2 for wrong usage, a stream that cannot be read or does not show the finding, or a file "
     "that cannot be written."
 )

@@ -212,7 +212,7 @@ class _Understudy:
         poll = select.poll()
         poll.register(words, select.POLLIN)
         step, looks = 0, 0
-        while not poll.poll(PATIENCE / LOOKS * 1000):
+        while not _there(poll, PATIENCE / LOOKS):
             before, step = step, self._conduit.state[STEPS]
             looks = looks + 1 if step == before and step % 2 else 0
             if looks == LOOKS:
@@ -261,6 +261,14 @@ class _Understudy:
                 self._ends.hang_up()
         self._ends.settle()
         return ExitCode.JUDGE_LOST
+
+
+def _there(poll: select.poll, seconds: float) -> bool:
+    """Whether there is something to read, or no way to wait for it but to read."""
+    try:
+        return bool(poll.poll(seconds * 1000))
+    except OSError:
+        return True
 
 
 def _how(status: int) -> str:

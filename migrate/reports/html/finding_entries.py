@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.reports.folding import place
-from migrate.reports.verdict.sentences import link_text
+from migrate.reports.verdict.sentences import answer, link_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,9 +28,13 @@ class Where(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A cause: its first finding in full, what that is about, and the places of the others; `more` are only counted."""
+    """A cause: its first finding in full, what that is about, and the places of the others; `more` are only counted.
+
+    `answer` is who refuses it and how, where that is not at the top of the page already.
+    """
 
     finding: Finding
+    answer: str
     about: list[Where]
     chain: list[tuple[str, str | None]]
     others: list[Where]
@@ -53,18 +57,20 @@ def entries(folds: Sequence[Fold], anchors: Anchors) -> tuple[list[Entry], int]:
             if room <= 0:
                 left_out += cause.count
                 continue
-            causes.append(_told(cause, room, anchors))
+            decisive = fold.decisive and cause is fold.causes[0]
+            causes.append(_told(cause, room, anchors, answered=decisive))
             room -= 1 + len(causes[-1].others)
         if causes:
             made.append(Entry(fold, causes))
     return made, left_out
 
 
-def _told(cause: Cause, room: int, anchors: Anchors) -> Told:
+def _told(cause: Cause, room: int, anchors: Anchors, *, answered: bool) -> Told:
     first, *others = cause.findings
     others = others[: room - 1]
     return Told(
         first,
+        answer(first) if first.fatal and not answered else "",
         list(_about(first, anchors)),
         [(link_text(link), anchors.table(link.pfn)) for link in first.chain],
         [_where(finding, anchors) for finding in others],

@@ -38,8 +38,6 @@ class Group:
     def reason(self) -> str:
         """What is told of all."""
         first = self.rows[0].section
-        if first.state is State.RESTORES:
-            return ""
         if self.by_rule and first.rule is not None:
             return f"{first.rule.id} {first.rule.slug}: {first.rule.title}"
         return first.sentence

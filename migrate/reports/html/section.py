@@ -20,7 +20,14 @@ from migrate.reports.html.states import WORDS, State, state_of
 from migrate.reports.html.templating import render_part
 from migrate.reports.html.vcpu_tables import vcpus
 from migrate.reports.html.zoomed import zoomed
-from migrate.reports.verdict.sentences import facts_told, tally, verdict_sentence
+from migrate.reports.verdict.sentences import (
+    assumption,
+    cause_sentence,
+    circumstances,
+    facts_told,
+    repair_sentence,
+    tally,
+)
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -42,7 +49,7 @@ class Section:
     prefix:
         its id, which begins all ids in it.
     sentence:
-        why it is refused, damaged or neither.
+        why it is refused, damaged or not judged; empty where all is well.
     rule, cause, where:
         what its state hangs on, what that has in common with other streams of the same fate, and where it lies.
     parts:
@@ -85,9 +92,8 @@ def section(inspection: Inspection, name: str, number: int) -> Section:
     report, log = inspection.report, inspection.log
     state = state_of(report)
     told = folds(report)
-    decides = told[0].first if told and state in (State.REFUSED, State.DAMAGED) else None
-    # The word that goes with it says so already.
-    sentence = verdict_sentence(report).removeprefix("not judged: ")
+    decides = report.decisive or report.damage
+    sentence = cause_sentence(report) or ""
     anchors = Anchors(f"s{number}")
     chain = failing_chain(inspection)
     rows = records(inspection, anchors)
@@ -113,7 +119,10 @@ def section(inspection: Inspection, name: str, number: int) -> Section:
         "state": state,
         "words": WORDS[state],
         "sentence": sentence,
-        "repair": decides.rule.sections.get("Repair", "") if decides else "",
+        "decides": decides,
+        "circumstances": circumstances(report),
+        "assumption": assumption(report) or "",
+        "repair": repair_sentence(report) or "",
         "tally": numbers,
         "facts": [fact for fact in facts_told(report) if fact[0] != "checkpoints"],
         "parts": dict(parts),
@@ -143,9 +152,9 @@ def section(inspection: Inspection, name: str, number: int) -> Section:
         anchors.prefix,
         name,
         state,
-        sentence,
+        f"{sentence} ({decides.rule.id})" if decides else sentence,
         decides.rule if decides else None,
-        f"{decides.rule.id} {cause_of(decides)}" if decides else report.reason or "",
+        f"{decides.rule.id} {cause_of(decides)}" if decides else sentence,
         place(decides) if decides else "",
         dict(facts_told(report)).get("guest", ""),
         numbers,

@@ -8,14 +8,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.counting import count
-from migrate.rules.declaring import Severity, Verdict
 
 if TYPE_CHECKING:
     from migrate.judging.report import Report
 
 
 class State(StrEnum):
-    """What became of a stream, the worst first."""
+    """What became of a stream, the worst first: an outcome, or that it could not be read."""
 
     REFUSED = "refused"
     LOST = "lost"
@@ -43,14 +42,8 @@ WORDS = {
 
 
 def state_of(report: Report) -> State:
-    """What became of a stream that could be read: a guest may come back in another state than it was saved in."""
-    match report.verdict:
-        case Verdict.REFUSE:
-            return State.REFUSED
-        case Verdict.ACCEPT:
-            return State.DAMAGED if report.worst() is Severity.ERROR else State.RESTORES
-        case _:
-            return State.UNJUDGED
+    """What became of a stream that could be read."""
+    return State[report.outcome.name]
 
 
 def headline(states: Iterable[State]) -> str:

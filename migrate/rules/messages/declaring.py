@@ -24,6 +24,7 @@ _KINDS = {
     "text": r"[^()'\"]{1,80}?",
     "gap": r".{0,120}?",
 }
+WORD = re.compile(r"[^\W\d]\w+")
 _PLACEHOLDER = re.compile(r"\{(\w+)(?::(\w+))?\}")
 # libxc prints "(22 = Invalid argument)" behind what failed in a call, Xen "rc -22" or "err=-22".
 _ERRNO = re.compile(r"\((\d{1,4}) = [^)]{0,80}|\b(?:rc|err)[ =]-(\d{1,4})\b|\b(?:Failure|Error) -(\d{1,4})\b")
@@ -55,6 +56,8 @@ class Role(StrEnum):
     """says what was refused"""
     CONSEQUENCE = "consequence"
     """follows from a cause that other lines name"""
+    HINT = "hint"
+    """decides between rules beside a cause; without one it is nothing unusual"""
 
 
 class Facts(dict[str, str]):
@@ -137,9 +140,22 @@ def _pieces(form: str) -> tuple[list[str], list[tuple[str, str]]]:
     return [*fixed, form[at:]], places
 
 
-def anchor(form: str) -> str:
-    """Words that no line of this form is without."""
-    return max(_pieces(form)[0], key=len).strip()
+def key_word(form: str) -> str:
+    """The longest word that every line of a form has as a whole word.
+
+    One at an edge may be part of a longer one in the line; at the edges of the form it is taken where there is no
+    other.
+    """
+    fixed = _pieces(form)[0]
+    inner, outer = [""], [""]
+    for number, text in enumerate(fixed):
+        for match in WORD.finditer(text):
+            left, right = match.start() == 0, match.end() == len(text)
+            if not (left or right):
+                inner.append(match[0])
+            elif not (left and number) and not (right and number < len(fixed) - 1):
+                outer.append(match[0])
+    return max(inner, key=len) or max(outer, key=len)
 
 
 def expression(form: str) -> re.Pattern[str]:

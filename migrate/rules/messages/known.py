@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from operator import itemgetter
 
-from migrate.rules.messages.declaring import Facts, Role, Rules, Says, Voice, anchor, expression
+from migrate.rules.messages.declaring import WORD, Facts, Role, Rules, Says, Voice, expression, key_word
 from migrate.rules.messages.libxc import LIBXC
 from migrate.rules.messages.libxc_pv import LIBXC_PV
 from migrate.rules.messages.libxl import LIBXL
@@ -16,7 +18,11 @@ from migrate.rules.messages.xen_pv import XEN_PV
 MESSAGES: tuple[Says, ...] = (*LIBXL, *LIBXC, *LIBXC_PV, *XL, *QEMU, *XEN_PV, *XEN_HVM, *LIBVIRT, *XENOPSD)
 """Every message, in the order in which they are tried."""
 
-_FORMS = [(anchor(form), expression(form), known) for known in MESSAGES for form in known.says]
+# The forms by a word of theirs: of most lines no word is one of these, and nothing is left to do.
+_FORMS: dict[str, list[tuple[int, re.Pattern[str], Says]]] = {}
+for _order, (_message, _form) in enumerate((known, form) for known in MESSAGES for form in known.says):
+    _FORMS.setdefault(key_word(_form), []).append((_order, expression(_form), _message))
+_WORDS = frozenset(_FORMS)
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,9 @@ class _Known(dict[str, str]):
 
 def recognise(text: str, line: int = 1) -> Sighting | None:
     """The message that a line is, None where it is none that is known."""
-    for words, pattern, known in _FORMS:
-        if words in text and (match := pattern.search(text)):
+    words = _WORDS.intersection(WORD.findall(text))
+    for _, pattern, known in sorted((form for word in words for form in _FORMS[word]), key=itemgetter(0)):
+        if match := pattern.search(text):
             facts = known.facts(match)
             return Sighting(line, text, known, facts, known.candidates(facts))
     return None

@@ -327,7 +327,19 @@ _HARDWARE = (
 )
 
 _COURSE = (
-    _libxc("Restore failed", doing="libxc gives up; the line before has the reason", role=Role.CONSEQUENCE),
+    _libxc(
+        "Restore failed ({number} = {_:text})",
+        doing="libxc gives up; the line before has the reason",
+        role=Role.CONSEQUENCE,
+    ),
+    _libxc(
+        "Unable to write record to stream",
+        "Failed to write page data to stream",
+        "Save failed ({number} = {_:text})",
+        "migration target: Domain creation failed",
+        doing="the sender cannot go on: the reason is in what the receiving side writes",
+        role=Role.CONSEQUENCE,
+    ),
     _libxc(
         "Found {kind:text} domain from Xen {saver:word}",
         "Found {kind:text} domain, converted from legacy stream format",

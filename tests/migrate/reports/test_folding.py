@@ -23,7 +23,7 @@ def test_what_differs_in_numbers_alone_has_one_cause():
     (entry,) = folded([high_table(0x19, vcpu=1), high_table(0x13), high_table(0x115)])
     (cause,) = entry.causes
     assert cause.message == "L3 pfn 0x19 (mfn 0x100019) lies above 4 GiB"
-    assert cause.places == "pfn 0x19 (vcpu 1), 0x13, 0x115"
+    assert cause.places() == "pfn 0x19 (vcpu 1), 0x13, 0x115"
     assert entry.count == 3
 
 

@@ -27,7 +27,6 @@ from migrate.reports.html.finding_entries import MOST_FINDINGS, entries
 from migrate.reports.html.passes import MOST_BARS
 from migrate.reports.html.section import lost_section, section
 from migrate.reports.html.templating import LONGEST_VALUE
-from migrate.reports.rules.pages import sections
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity
 from migrate.rules.findings import Finding
@@ -162,33 +161,44 @@ def box(root):
 
 
 def test_the_box_at_the_top_has_the_verdict_and_counts_and_the_cause_and_the_repair(refused):
-    state, (head, cause, repair) = box(refused)
+    state, (head, where, cause, repair) = box(refused)
     assert state == "refused"
     # Seven of the eight live L3 tables are refused; L3C-1 counts them, too, and REC-32 is told of each 32-bit guest.
     assert head == "✗ Refused 7 errors, 8 warnings, 1 info"
-    assert cause.startswith("vcpu 1's setvcpucontext fails with ERANGE (HYP-22)")
-    assert repair == f"Repair: {sections(RULES['HYP-22'])['Repair']}"
+    assert where == "on Xen 4.20.0 with frames above 4 GiB"
+    assert cause == (
+        "Because L3 pfn 0x19 (mfn 0x100019) lies above 4 GiB, and the guest has not enabled pae_extended_cr3: "
+        "vcpu 1's setvcpucontext fails with ERANGE (HYP-22)"
+    )
+    assert repair == f"Repair {RULES['HYP-22'].repair}"
+
+
+def test_a_placement_that_nobody_asked_for_is_called_an_assumption():
+    _, (_, where, *_) = box(parsed(page(PV32, target="4.20")))
+    assert where == ("on Xen 4.20.0 with frames above 4 GiB (assumed: --placement low or --host FILE changes that)")
 
 
 def test_a_guest_that_would_come_back_has_no_refusal_on_its_page():
     root = parsed(page(PV64, target="4.20", placement="source"))
-    assert box(root) == (
-        "restores",
-        ["✓ Restores 1 info", "Xen 4.20.0 would restore this guest (frames placed as on the source)."],
-    )
+    assert box(root) == ("restores", ["✓ Restores 1 info", "on Xen 4.20.0 with frames where they lay on the source"])
     assert root.find_class("refused") == []
     assert root.find_class("failed") == []
 
 
-@pytest.mark.parametrize("id", ["REC-21", "HVM-03"])
+@pytest.mark.parametrize("id", ["REC-21", "XRC-42"])
 def test_a_guest_that_would_come_back_otherwise_than_it_was_saved_is_damaged(id):
-    b = StreamBuilder.pv(4)
-    RULES[id].violation(b)
-    state, (head, cause, repair) = box(parsed(page(b.build(), placement="low")))
+    state, (head, _, cause, *repair) = box(parsed(page(broken(id).build(), placement="low")))
     assert state == "damaged"
     assert head.startswith("! Restores, but damaged 1 error")
-    assert id in cause
-    assert repair == f"Repair: {sections(RULES[id])['Repair'].replace('`', '')}"
+    assert cause.startswith("Because ")
+    assert cause.endswith(f" ({id})")
+    assert repair == [f"Repair {RULES[id].repair.replace('`', '')}"]
+
+
+def test_where_nothing_can_be_done_there_is_no_repair():
+    state, lines = box(parsed(page(broken("CON-33").build())))
+    assert RULES["CON-33"].repair.startswith("none")
+    assert (state, [line.split()[0] for line in lines]) == ("refused", ["✗", "on", "Because"])
 
 
 def test_the_name_of_the_file_is_large_and_its_folder_small():
@@ -214,8 +224,7 @@ def test_an_entry_links_to_its_rule_and_to_all_that_it_is_about(refused):
         "#s1-record-7fe128": "record 12 X86_PV_VCPU_BASIC",
         "#s1-table-19": "table pfn 0x19",
         "#s1-vcpu-1": "vcpu 1",
-        "#s1-table-13": "table pfn 0x13",
-        **{f"#s1-table-{pfn}": f"pfn 0x{pfn}" for pfn in ("14", "15", "18", "1a", "115")},
+        **{f"#s1-table-{pfn}": f"pfn 0x{pfn}" for pfn in ("13", "14", "15", "18", "1a", "115")},
     }
     row = text_of(refused.get_element_by_id("s1-record-7fe128"))
     assert row.startswith("libxc 12 X86_PV_VCPU_BASIC 0x7fe128 2,808 vcpu 1: ")
@@ -457,7 +466,7 @@ def test_several_streams_are_grouped_by_what_became_of_them_and_why_the_worst_fi
     headline, groups = overview(text)
     assert headline == "3 refused, 1 not readable, 1 damaged, 1 restores"
     assert [names for _, names in groups] == [["bad", "bad2"], ["end"], ["gone"], ["odd"], ["good"]]
-    assert groups[0][0].startswith("✗ 2 refused: libxc refuses it (ORD-24)")
+    assert groups[0][0].startswith("✗ 2 refused: the stream has no X86_PV_VCPU_BASIC of vcpu 0")
     assert groups[2][0] == "? 1 not readable: No such file or directory"
     assert groups[3][0].startswith("! 1 damaged: ")
     assert groups[4][0] == "✓ 1 restores"
@@ -648,7 +657,7 @@ def test_with_exit_zero_only_what_cannot_be_read_is_a_failure(streams, names, en
 def test_a_stream_that_cannot_be_read_has_a_section_that_says_so(streams):
     result = run(streams / "gone", streams / "good", "-o", streams / "out.html")
     assert "No such file or directory" in result.stderr
-    assert "Not readable No such file or directory" in text_of(parsed((streams / "out.html").read_text()))
+    assert "? Not readable Because No such file or directory" in text_of(parsed((streams / "out.html").read_text()))
 
 
 def test_where_no_stream_can_be_read_no_report_is_written(streams):
@@ -693,7 +702,7 @@ def test_the_options_are_those_of_the_question(streams):
         .invoke(main, ["check", str(PV32), "--target", "4.20", "--placement", "high", "--l3-rule", "L3V-1"])
         .exit_code
     )
-    assert "placement high: frames placed above 4 GiB" in text_of(parsed((streams / "out.html").read_text()))
+    assert "on Xen 4.20.0 with frames above 4 GiB Because" in text_of(parsed((streams / "out.html").read_text()))
 
 
 def folder_of(streams, *names, to="out/", args=()):
