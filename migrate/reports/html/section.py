@@ -20,6 +20,8 @@ from migrate.reports.html.states import WORDS, State, state_of
 from migrate.reports.html.templating import render_part
 from migrate.reports.html.vcpu_tables import vcpus
 from migrate.reports.html.zoomed import zoomed
+from migrate.reports.verdict.pool import rows as rows_of_hosts
+from migrate.reports.verdict.pool import summary
 from migrate.reports.verdict.sentences import (
     assumption,
     cause_sentence,
@@ -30,9 +32,12 @@ from migrate.reports.verdict.sentences import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from markupsafe import Markup
 
     from migrate.inspection.reading import Inspection
+    from migrate.judging.report import Report
     from migrate.reports.html.forest_tree import Tree
     from migrate.reports.html.memory_picture import Memory
     from migrate.rules.declaring import Rule
@@ -85,8 +90,8 @@ class Section:
         return WORDS[self.state].sign
 
 
-def section(inspection: Inspection, name: str, number: int) -> Section:
-    """The part for one stream, `number` counting the streams from 1."""
+def section(inspection: Inspection, name: str, number: int, hosts: Sequence[Report] = ()) -> Section:
+    """The part for one stream, `number` counting the streams from 1; `hosts` are the reports for several hosts."""
     report, log = inspection.report, inspection.log
     state = state_of(report)
     told = folds(report)
@@ -102,7 +107,8 @@ def section(inspection: Inspection, name: str, number: int) -> Section:
     numbers = tally(report.findings)
     live = passes(inspection)
     shown, left_out = entries(told, anchors)
-    parts = [("findings", "Findings")]
+    parts = [("hosts", "Hosts")] if hosts else []
+    parts += [("findings", "Findings")]
     parts += [("checkpoints", "Checkpoints")] if report.checkpoints else []
     parts += [("memory", "Memory")] if pictures is not None else []
     parts += [("tables", "Page tables")] if trees is not None else []
@@ -124,6 +130,8 @@ def section(inspection: Inspection, name: str, number: int) -> Section:
         "tally": numbers,
         "facts": [fact for fact in facts_told(report) if fact[0] != "checkpoints"],
         "parts": dict(parts),
+        "hosts": rows_of_hosts(hosts),
+        "hosts_told": "; ".join(summary(hosts)),
         "findings": shown,
         "findings_left_out": left_out,
         "memory": pictures,
