@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import click
 
 from migrate.cli.check import reason_of
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import source_of
 from migrate.cli.output import STDOUT, stream_output
@@ -26,7 +27,7 @@ def _assignments(ctx: click.Context, param: click.Parameter, asked: tuple[str, .
     return [(key, value) for key, _, value in pairs]
 
 
-@click.command(
+@command(
     epilog="Exit code: 0 shown, or written; 1 written, and the toolstack would refuse the new configuration; 2 wrong "
     "usage, unreadable input, no configuration, or a key that cannot be set."
 )

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
+from migrate.cli.command import command
 from migrate.cli.ending import DEBUG, ExitCode, echo
 from migrate.cli.main import PROGRAM
 
@@ -108,7 +109,7 @@ def _text(text: str) -> str:
     return rf"\&{escaped}" if escaped.startswith(".") else escaped
 
 
-@click.command()
+@command()
 def manual() -> None:
     """Show the manual page; where standard output is no terminal, write it as man(1) reads it.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from migrate.cli import suggestions
+from migrate.cli.command import Command
+from streams.values import replace
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
@@ -26,6 +27,40 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 def source_of(name: str) -> str | int:
     """What to read for a stream that was named so: the file, or standard input's descriptor."""
     return 0 if name == STDIN else name
+
+
+def streams_of(paths: Sequence[str]) -> tuple[str, ...]:
+    """The streams that are meant: for a directory all in it and below, each once. Raises UsageError for one without."""
+    import os
+
+    found: list[str] = []
+    for path in paths:
+        if not os.path.isdir(path):
+            found.append(path)
+            continue
+        from migrate.corpus.discovery import discover
+
+        inside = [case.path for case in discover([path]).cases]
+        if not inside:
+            raise click.UsageError(f"there is no stream in {path}")
+        found += inside
+    return tuple(dict.fromkeys(found))
+
+
+FORMATS = ("text", "json", "jsonl")
+"""What every command that answers about one stream can print."""
+
+
+def format_option(*more: str, default: str = "text", help: str = "") -> Decorator:
+    """`--format`, which reaches the command as `form`."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice([*FORMATS, *more]),
+        default=default,
+        show_default=True,
+        help=help or "json: one document. jsonl: an object per line.",
+    )
 
 
 def one_rule(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
@@ -105,6 +140,23 @@ def hosts_of(files: Sequence[str]) -> list[Host]:
         raise click.UsageError(f"{error.filename}: {error.strerror}") from error
 
 
+class HostsAfterStreams(Command):
+    """A command whose `--host`, once it stands after a stream, takes all files up to the next option: a shell's *."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option for each file."""
+        if "--host" in args and self.takes_all(args):
+            at = args.index("--host") + 2
+            while at < len(args) and not args[at].startswith("-"):
+                args = [*args[:at], "--host", *args[at:]]
+                at += 2
+        return super().parse_args(ctx, args)
+
+    def takes_all(self, args: list[str]) -> bool:
+        """Whether no stream can come after the option."""
+        return not args[0].startswith("-")
+
+
 def host_option(*, many: bool = False) -> Decorator:
     """`--host`; with `many` more than one."""
     return click.option(
@@ -141,6 +193,7 @@ def destination_options(*, all_too: bool = False, many_hosts: bool = False) -> D
             host: tuple[str, ...],
             **kwargs: Any,
         ) -> Any:
+            target, placement = _unless_the_host_says(target, placement)
             if len(host) > 1 and not many_hosts:
                 raise click.UsageError("--host is given more than once")
             try:
@@ -164,18 +217,32 @@ def destination_options(*, all_too: bool = False, many_hosts: bool = False) -> D
     return decorate
 
 
+def _unless_the_host_says(target: str | None, placement: str | None) -> tuple[str | None, str | None]:
+    """Release and placement, where they are not configured only and --host was given: then the host decides."""
+    from click.core import ParameterSource
+
+    ctx = click.get_current_context()
+    if ctx.get_parameter_source("host") is not ParameterSource.COMMANDLINE:
+        return target, placement
+    said = ParameterSource.COMMANDLINE
+    return (
+        target if ctx.get_parameter_source("target") is said else None,
+        placement if ctx.get_parameter_source("placement") is said else None,
+    )
+
+
 def _destinations(
     target: str | None, placement: str | None, vcpus: int | None, l3_rule: str | None, hosts: Sequence[Host]
 ) -> list[Destination]:
     from migrate.destination.destination import Destination
-    from migrate.destination.releases import DISTINCT
+    from migrate.destination.releases import distinct
     from migrate.rules.extended_cr3 import L3_RULES
 
     known: Sequence[Host | None] = hosts or [None]
     return [
         Destination(release, placement, l3_rule=rule, vcpus=vcpus, host=host)
         for host in known
-        for release in (DISTINCT if target == ALL else [target])
+        for release in (distinct() if target == ALL else [target])
         for rule in (L3_RULES if l3_rule == ALL else [l3_rule])
     ]
 
@@ -188,10 +255,10 @@ def l3_rule_option(*, all_too: bool = False) -> Decorator:
 
         if asked is None or (all_too and asked == ALL):
             return asked
-        names = {variant.name: id for id, variant in L3_RULES.items()}
+        names = {form.name: id for id, form in L3_RULES.items()}
         id = names.get(asked.lower().replace("-", " "), asked.upper())
         if id not in L3_RULES:
-            known = ", ".join(f"{id} ({variant.name})" for id, variant in L3_RULES.items())
+            known = ", ".join(f"{id} ({form.name})" for id, form in L3_RULES.items())
             raise click.BadParameter(f"unknown form of the 4 GiB rule {asked!r}; known: {known}")
         return id
 
@@ -207,10 +274,10 @@ def l3_rule_option(*, all_too: bool = False) -> Decorator:
 placement_option = click.option(
     "--placement",
     metavar="source|high|low|identity|file:MAP",
-    show_default="source, or as on the --host",
+    show_default="high, or as on the --host",
     shell_complete=suggestions.placements,
-    help="Where the guest's frames would lie: as on the source, above or below 4 GiB, mfn = pfn, or by a map, a text "
-    "file of lines 'pfn mfn'.",
+    help="Where the guest's frames would lie: as on the source; above 4 GiB, where a host that has more memory than "
+    "that places them, or below; mfn = pfn; or by a map, a text file of lines 'pfn mfn'.",
 )
 
 vcpus_option = click.option(

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from migrate.cli import suggestions
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import one_rule, size_in_bytes
 from migrate.cli.output import STDOUT, stream_output
@@ -41,7 +42,7 @@ def _release(ctx: click.Context, param: click.Parameter, asked: str | None) -> R
         raise click.BadParameter(str(error)) from None
 
 
-@click.command(epilog="Exit code: 0; 2 for wrong usage, or where the stream cannot be written.")
+@command(epilog="Exit code: 0; 2 for wrong usage, or where the stream cannot be written.")
 @click.argument("out", metavar="OUT", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--kind", type=click.Choice(["pv", *HVM_KINDS]), default="pv", show_default=True)
 @click.option(

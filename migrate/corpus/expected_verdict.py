@@ -72,6 +72,8 @@ class Observation:
 
     Attributes
     ----------
+    host:
+        what the host is called, where it is known.
     message:
         the failure's message, or why there is no verdict.
     rules:
@@ -87,6 +89,7 @@ class Observation:
     message: str | None
     rules: dict[str, int]
     worst: Severity | None = None
+    host: str | None = None
 
     def reaches(self, threshold: Severity) -> bool:
         """Whether the stream is refused, or has a finding of at least that severity."""
@@ -111,7 +114,8 @@ def observe(report: Report) -> Observation:
         outcome = ExpectedVerdict(
             report.verdict, failure.step, failure.call, failure.vcpu, failure.errno, failure.signal
         )
-    message = failure.message if failure else report.reason
+    message = failure.message if failure else report.unjudged_because
+    host = report.destination.host
     return Observation(
         target=report.target,
         placement=report.placement,
@@ -120,6 +124,7 @@ def observe(report: Report) -> Observation:
         message=well_formed(message) if message else None,
         rules=serious(report),
         worst=report.worst(),
+        host=None if host is None else host.label,
     )
 
 

@@ -114,7 +114,7 @@ class Result:
             return Status.UNJUDGED if unjudged else Status.NEW
         if not self.differing:
             return Status.FINE
-        if self.case.entry.host_dependent:
+        if self.case.entry.host_dependent and all(one.expectation.host is None for one in self.differing):
             return Status.UNJUDGED if unjudged else Status.HOST
         if not self.unknown:
             return Status.DEVIATES

@@ -10,7 +10,8 @@ from migrate.destination.releases import NEWEST, Release, resolve
 if TYPE_CHECKING:
     from migrate.destination.host import Host
 
-DEFAULT_PLACEMENT = "source"
+# Xen hands out memory from the top: a host with more than 4 GiB gives a guest frames above them.
+DEFAULT_PLACEMENT = "high"
 
 
 class Destination:
@@ -35,10 +36,11 @@ class Destination:
         for an unknown release, placement or form of the rule, or a number of vcpus that no domain has.
     """
 
-    __slots__ = ("host", "l3_rule", "placement", "release", "vcpus")
+    __slots__ = ("host", "l3_rule", "placement", "placement_assumed", "release", "vcpus")
 
     release: Release
     placement: str
+    placement_assumed: bool  # nobody said so, and nothing is known of the host; counts in no comparison
     l3_rule: str | None
     vcpus: int | None
     host: Host | None
@@ -56,11 +58,11 @@ class Destination:
             raise ValueError(f"a domain with {vcpus} vcpus? It has at least one")
         if release is None:
             release = _release_of(host)
-        if placement is None:
-            placement = _placement_of(host)
+        known = _placement_of(host) if placement is None else placement
         fields = {
             "release": release if isinstance(release, Release) else resolve(release),
-            "placement": check_name(placement),
+            "placement": check_name(DEFAULT_PLACEMENT if known is None else known),
+            "placement_assumed": known is None,
             "l3_rule": l3_rule,
             "vcpus": vcpus,
             "host": host,
@@ -87,7 +89,7 @@ class Destination:
 
     def but(self, *, placement: str | None = None, release: Release | None = None) -> Destination:
         """The same with another placement or release."""
-        where = self.placement if placement is None else placement
+        where = placement or (None if self.placement_assumed else self.placement)
         return Destination(release or self.release, where, l3_rule=self.l3_rule, vcpus=self.vcpus, host=self.host)
 
     @property
@@ -102,7 +104,7 @@ def _release_of(host: Host | None) -> Release:
     return NEWEST if known is None else resolve(known.name)
 
 
-def _placement_of(host: Host | None) -> str:
-    """Where a host's frames land; the default where that is not known."""
+def _placement_of(host: Host | None) -> str | None:
+    """Where a host's frames land; None where that is not known."""
     high = host.places_high().value if host is not None else None
-    return DEFAULT_PLACEMENT if high is None else "high" if high else "low"
+    return None if high is None else "high" if high else "low"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -16,6 +15,7 @@ from migrate.destination.answers import Answer, left_open
 from migrate.destination.host_memory import Node
 from migrate.destination.releases import Change, Release
 from migrate.guest.cpu_policy import Policy
+from streams.values import dataclass, field
 from streams.wire.cpu_features import ARCH_CAPABILITIES, HOME, Word
 
 Kind = Literal["pv", "hvm"]
@@ -60,7 +60,7 @@ class PolicyName(StrEnum):
     HVM_DEFAULT = "HVM Default"
 
 
-MAX: dict[Kind, PolicyName] = {"pv": PolicyName.PV_MAX, "hvm": PolicyName.HVM_MAX}
+MAX: Mapping[str, PolicyName] = {"pv": PolicyName.PV_MAX, "hvm": PolicyName.HVM_MAX}
 DEFAULT: dict[Kind, PolicyName] = {"pv": PolicyName.PV_DEFAULT, "hvm": PolicyName.HVM_DEFAULT}
 
 
@@ -146,6 +146,11 @@ class Host:
     most_msrs: int | None = None
     policies: Mapping[PolicyName, Policy | None] = field(default_factory=dict, hash=False, repr=False)
     path: str | None = field(default=None, compare=False, repr=False)  # the file that says so
+
+    @property
+    def label(self) -> str:
+        """What it is called: by its file, else by its own name."""
+        return self.path or self.name or "-"
 
     # -- the release ----------------------------------------------------------------------------------
 

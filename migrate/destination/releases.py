@@ -6,12 +6,12 @@ change from which on it holds. Read at every release tag of Xen from 4.6.0 to 4.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
+
+from streams.values import dataclass
 
 LONG_RECORD = 128 << 20
 SHORT_RECORD = 8 << 20
@@ -308,17 +308,24 @@ RELEASES: tuple[Release, ...] = tuple(
 
 NEWEST: Release = RELEASES[-1]
 
-_ALIKE: dict[tuple[bool, ...], list[Release]] = {}
-for _release in RELEASES:
-    _ALIKE.setdefault(tuple(map(_release.has, CHANGES.values())), []).append(_release)
 
-DISTINCT: tuple[Release, ...] = tuple(sorted(alike[0] for alike in _ALIKE.values()))
-"""Of releases that the table does not tell apart, the first; ascending."""
+@cache
+def _alike() -> dict[tuple[bool, ...], list[Release]]:
+    """Releases by what they have; most commands ask about one alone."""
+    alike: dict[tuple[bool, ...], list[Release]] = {}
+    for release in RELEASES:
+        alike.setdefault(tuple(map(release.has, CHANGES.values())), []).append(release)
+    return alike
+
+
+def distinct() -> tuple[Release, ...]:
+    """Of releases that the table does not tell apart, the first; ascending."""
+    return tuple(sorted(alike[0] for alike in _alike().values()))
 
 
 def like(release: Release) -> tuple[Release, ...]:
     """The known releases that behave as this one does, as far as the table tells; ascending."""
-    return tuple(_ALIKE.get(tuple(map(release.has, CHANGES.values())), ()))
+    return tuple(_alike().get(tuple(map(release.has, CHANGES.values())), ()))
 
 
 def spans(chosen: Collection[Release]) -> str:
@@ -356,9 +363,9 @@ def resolve(text: str = "newest") -> Release:
         return NEWEST
     match = _RELEASE_TEXT.fullmatch(wanted)
     if match is None:
-        raise ValueError(
-            _unknown(wanted, difflib.get_close_matches(wanted.lower(), ["newest", *_BRANCH_NAMES], 1, 0.5))
-        )
+        from difflib import get_close_matches
+
+        raise ValueError(_unknown(wanted, get_close_matches(wanted.lower(), ["newest", *_BRANCH_NAMES], 1, 0.5)))
     release = Release(*(int(part or 0) for part in match.groups()))
     if release > NEWEST:
         raise ValueError(f"Xen {release.short} is newer than any that is known here: the newest is {NEWEST}")

@@ -155,9 +155,7 @@ class Inspection:
 
     def pages(self, pfns: Iterable[int]) -> dict[int, bytes | None]:
         """Newest contents of pages, pfns in the entries of page tables; None for one that came without any."""
-        wanted = list(pfns)
-        self._store.locate(wanted)
-        return self._store.find(wanted)
+        return self._store.find(pfns)
 
 
 def inspect(

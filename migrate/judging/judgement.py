@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from migrate.judging.report import CheckpointVerdict, Report
+from migrate.judging.report import CheckpointVerdict, Report, damages
 from migrate.rules.declaring import GuestKind, Verdict
 from migrate.rules.findings import Collector, Failure, Finding
 from migrate.rules.selection import Selection
@@ -194,10 +194,10 @@ class Judgement:
         """The report for one destination."""
         met = list(self._while_reading(destination))
         course = self.session.course
-        findings = [finding for _, finding in met if course.in_time(finding)]
+        findings = _folded(finding for _, finding in met if course.in_time(finding))
         trace = self.replay(destination, exact=False)
         if trace is not None:
-            findings += _folded(trace)
+            findings += _told_once(trace)
         if (guest := self.pv_guest) is not None and trace is not None:
             from migrate.judging.other_placements import other_placements
 
@@ -213,7 +213,8 @@ class Judgement:
             verdict=verdict,
             failure=None if verdict != Verdict.REFUSE or fatal is None else _failure(fatal),
             findings=[finding for finding in findings if selection.wants(finding.rule)],
-            reason=reason,
+            unjudged_because=reason,
+            damaged=verdict == Verdict.ACCEPT and any(map(damages, findings)),
             checkpoints=self._at_checkpoints.get(destination, []),
         )
 
@@ -249,7 +250,8 @@ class Judgement:
 
         Has to be asked before the stream flows: state that the next checkpoint replaces is not kept.
         """
-        self._questions = tuple(questions)
+        # Hosts of which the same is known are the same destination.
+        self._questions = tuple(dict.fromkeys(questions))
         self.restorer.on_checkpoint = self._checkpoint
 
     def _checkpoint(self, place: Place) -> None:
@@ -280,16 +282,20 @@ class Judgement:
         self.steps = []
 
 
-def _folded(trace: Trace) -> list[Finding]:
-    """A table that is refused where it is first reached is refused again by later calls: told once."""
+def _folded(findings: Iterable[Finding]) -> list[Finding]:
+    """Floods of findings, of records and of calls alike, told in part and counted."""
     collector = Collector()
-    seen: set[object] = set()
-    for finding in trace.findings:
-        what = (finding.rule.id, finding.pfn, finding.slot) if finding.pfn is not None else finding
-        if what not in seen:
-            seen.add(what)
-            collector.add(finding)
+    for finding in findings:
+        collector.add(finding)
     return collector.findings
+
+
+def _told_once(trace: Trace) -> list[Finding]:
+    """A table that is refused where it is first reached is refused again by later calls: told once."""
+    seen: dict[object, Finding] = {}
+    for finding in trace.findings:
+        seen.setdefault((finding.rule.id, finding.pfn, finding.slot) if finding.pfn is not None else finding, finding)
+    return _folded(seen.values())
 
 
 def _failure(finding: Finding) -> Failure:

@@ -8,10 +8,12 @@ the rule by its id.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any
+
+from streams.values import dataclass
 
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 # Signals that kill the toolstack's process.
 SIGABRT = 6
 SIGSEGV = 11
+
+_HEADING = re.compile(r"^(What|Why|Repair|Source): ", re.MULTILINE)
+_SENTENCE = re.compile(r"(?<=[a-z)`])[.;] ")
 
 Violation = Callable[["StreamBuilder"], None]
 
@@ -131,6 +136,24 @@ class Rule:
     def text(self) -> str:
         """The explanation, below the title."""
         return inspect.cleandoc(self.doc).partition("\n")[2].strip()
+
+    @property
+    def sections(self) -> dict[str, str]:
+        """The parts of the explanation: What, Why, Repair, Source.
+
+        Lines are joined; an empty line starts a new paragraph, and is left between two.
+        """
+        _, *parts = _HEADING.split(self.text)
+        return {
+            heading: "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+            for heading, text in zip(parts[::2], parts[1::2], strict=True)
+        }
+
+    @property
+    def repair(self) -> str:
+        """What to do about a breach, in a sentence without its full stop; "" where nothing is said of that."""
+        text = self.sections.get("Repair", "").partition("\n\n")[0]
+        return _SENTENCE.split(text, maxsplit=1)[0].rstrip(".")
 
     @property
     def layer(self) -> Layer:

@@ -26,6 +26,9 @@ NOT_RULES: dict[str, str] = {
 NEEDS_PLACEMENT: dict[str, str] = {"HYP-27": "high"}
 """Rules whose violation shows only under a placement other than the source's: id -> placement."""
 
+VIOLATION_PLACEMENT = "source"
+"""All others' violations are judged so: of a 32-bit guest high frames alone are more than newer releases take."""
+
 
 @rule("HYP-01", "type-conflict", Effect.HYPERCALL, "xen: _get_page_type", errno="EINVAL")
 def type_conflict(b: StreamBuilder) -> None:

@@ -54,9 +54,9 @@ class StreamFile(pytest.File):
         from migrate.corpus.runner import UNEXPECTED
 
         expected = self.case.entry.expect if self.case.entry else ()
-        questions = [(one.target, one.placement) for one in expected] or UNEXPECTED
-        for index, (target, placement) in enumerate(questions):
-            item: StreamItem = StreamItem.from_parent(self, name=f"{target}-{placement}")
+        questions = [one.asked for one in expected] or UNEXPECTED
+        for index, asked in enumerate(questions):
+            item: StreamItem = StreamItem.from_parent(self, name=asked.where.replace(", ", "-"))
             item.index = index
             yield item
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from typing import Any
 
 from migrate.toolstack.config import (
@@ -22,6 +21,7 @@ from migrate.toolstack.config import (
     integer,
     text_of,
 )
+from streams.values import replace
 
 _UNSPECIFIED, _NO_BUILD_KIND = "domain type unspecified", "invalid domain type"
 _DEVICE_MODELS = frozenset({"unknown", TRADITIONAL, QEMU_XEN, "none"})

@@ -83,8 +83,11 @@ class DeviceModelChecks:
         if record.type == LibxlRecordType.EMULATOR_CONTEXT:
             start = record.offset + LIBXL_RECORD_HEADER.size + EMULATOR_HEADER.size
             self._take(content, record.length - EMULATOR_HEADER.size, start)
-        else:
-            self._xenstore(content, record.length <= len(body), report)
+        elif (objection := _xenstore_objection(content, whole=len(body) >= record.length)) is not None:
+            report("CON-16", f"xenstore data: {objection}")
+        elif len(body) < record.length:
+            name = libxl_record_name(record.type)
+            self._session.give_up(f"{name} of {record.length} bytes: no more than {BODY_LIMIT >> 20} MiB are read")
 
     def _unexpected(self, name: str, report: Report) -> bool:
         """CON-13: whether the guest is of a kind without a device model; who says so depends on the release."""
@@ -103,22 +106,6 @@ class DeviceModelChecks:
                 until=releases.emulator_needs_hvm,
             )
         return False
-
-    def _xenstore(self, data: bytes, whole: bool, report: Report) -> None:
-        """CON-16: pairs of key and value; of what is too long to be kept only the beginning is looked at."""
-        if whole and data and (data[-1] or data.count(b"\0") % 2):
-            report("CON-16", "xenstore data: a key or value does not end with NUL")
-            return
-        at = 0
-        while at < len(data):
-            end = data.find(b"\0", at)
-            if end == at or data[at] == ord("/"):
-                key = data[at:end] if 0 <= end - at <= _KEY_SHOWN else data[at : at + _KEY_SHOWN]
-                report("CON-16", f"xenstore data: key {key!r}{'…' * (end != at + len(key))} is empty or absolute")
-                return
-            at = data.find(b"\0", end + 1) + 1 if end >= 0 else 0
-            if not at:
-                return
 
     # -- xapi --------------------------------------------------------------------------------------
 
@@ -173,3 +160,21 @@ class DeviceModelChecks:
             step=Stage.DEVICE_MODEL,
             call="qemu",
         )
+
+
+def _xenstore_objection(data: bytes, *, whole: bool) -> str | None:
+    """What libxl has against keys and values, or as much of them as is at hand; None for nothing.
+
+    How long they are is no matter: that xenstore does not take one is passed over.
+    """
+    at = 0
+    while at < len(data):
+        if data[at] in b"\0/":
+            end = data.find(b"\0", at)
+            key = data[at : min(end if end >= 0 else len(data), at + _KEY_SHOWN)]
+            return f"key {key!r}{'…' * (end - at != len(key))} is empty or absolute"
+        end = data.find(b"\0", data.find(b"\0", at) + 1 or len(data))
+        if end < 0:
+            return "a key or value does not end with NUL" if whole else None
+        at = end + 1
+    return None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from migrate.rules.order import Guests
+from streams.values import dataclass, field
 from streams.wire.framing import RecordType
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ class Session:
         how many records of each type were taken.
     calls:
         what Xen was asked for while records were read, in order.
+    calls_again:
+        how many more there were that Xen answers as the last one about the same.
     config:
         the configuration that the domain is created from; None where none was read.
     frames:
@@ -101,6 +103,7 @@ class Session:
     version: int = 0
     seen: Counter[int] = field(default_factory=Counter)
     calls: list[Asked] = field(default_factory=list)
+    calls_again: int = 0
     static_data_end: bool = False
     verifying: bool = False
     met_pages: bool = False
@@ -137,6 +140,7 @@ class Session:
         """Ask Xen for something now, unless the last thing asked about the same was the same."""
         about = type(step), step.about
         if about in self._last_asked and self._last_asked[about] == step.request:
+            self.calls_again += 1
             return
         if len(self.calls) == MOST_CALLS:
             self.give_up(f"more than {MOST_CALLS} different hypercalls while records are read")

@@ -6,7 +6,6 @@ Nothing here imports numpy or construct: a filter in front of an HVM guest stays
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from migrate.destination import releases
@@ -21,6 +20,7 @@ from migrate.xen.hvm_params import Params
 from migrate.xen.hypercalls import Refusal, SetAddressSize, SetCpuPolicy, SetHvmContext, SetHvmParam, SetTscInfo, Step
 from migrate.xen.objection import Objection
 from migrate.xen.policy_checks import policy_objections
+from streams.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
@@ -66,11 +66,9 @@ def _finding(step: Step, objection: Objection, place: Place | None, within: Stag
         # What hangs on the host is a risk, or what the rule of just that says.
         host = rule.severity if rule.effect is Effect.HOST else Severity.WARNING
         severity = Severity.ERROR if objection.refuses else host if errno else rule.severity
-    outlook = f": {step.call} → -{errno}" if errno else ""
-    if errno and not objection.certain:
-        outlook = ": whether Xen takes it depends on the host"
+    consequence = ": whether Xen takes it depends on the host" if errno and not objection.certain else ""
     return rule.finding(
-        objection.message + outlook,
+        objection.message + consequence,
         place,
         effect=objection.outcome,
         severity=severity,
@@ -102,7 +100,8 @@ class Answering:
         self.host = destination.host
         # The most that the host can give a guest of the kind.
         self.host_max: Policy | None = None if self.host is None else self.host.max_policy(kind.value).value
-        self._params = Params(self.release)
+        self.intel = None if self.host is None else self.host.intel.value
+        self._params = Params(self.release, intel=self.intel)
 
     def answered(
         self, step: Step, objections: Iterable[Objection], place: Place | None, within: Stage = Stage.CONTEXT
@@ -140,7 +139,7 @@ class Answering:
         if takes is None or takes.value is not False:
             return None
         rule = RULES["HYP-30" if self.kind == GuestKind.PV else "HYP-31"]
-        message = f"no {self.kind.value.upper()} guest can be created there ({takes.because}): {CREATE} → -EINVAL"
+        message = f"no {self.kind.value.upper()} guest can be created there ({takes.because})"
         return rule.finding(message, errno="EINVAL", step=Stage.CREATE, call=CREATE)
 
     def _set_address_size(self, step: SetAddressSize) -> StepAnswer:
@@ -185,8 +184,8 @@ class Answering:
             objection = Objection("REC-106", told.errno, f"{told.message} ({told.position})", offset=at)
         else:
             needs = "; ".join(objection.message for objection in found)
-            outlook = f"{needs}: {step.call} fails with {told.errno} otherwise"
-            objection = Objection("REC-113", None, outlook, offset=at)
+            consequence = f"{needs}: {step.call} fails with {told.errno} otherwise"
+            objection = Objection("REC-113", None, consequence, offset=at)
         return self.answered(step, [objection], record.place, Stage.RECORD)
 
     def _tsc(self, step: SetTscInfo) -> Iterator[Objection]:
@@ -209,7 +208,15 @@ class Answering:
         hap = self.host is None or self.host.hap.value is not False
         domain = HvmDomain(
             self.release,
-            processor(policy, GuestKind.HVM, self.release, hap=hap, nested=True, host_max=self.host_max),
+            processor(
+                policy,
+                GuestKind.HVM,
+                self.release,
+                hap=hap,
+                nested=True,
+                host_max=self.host_max,
+                intel=self.intel,
+            ),
             host=self.host_max,
             vcpus=self.vcpus,
             emulated=step.guest.emulated,

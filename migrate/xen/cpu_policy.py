@@ -9,14 +9,17 @@ Sources: `x86_cpuid_policy_clear_out_of_range_leaves` (`xen/lib/x86/cpuid.c`), `
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.destination import releases
+from migrate.destination.host import MAX
 from migrate.guest.cpu_policy import (
     BASIC,
     EXTENDED,
     FEATURE_LEAF,
+    OF_THE_HOST,
+    PROMISED_ANYWHERE,
     SIZES_LEAF,
     XSTATE_LEAF,
     Policy,
@@ -96,10 +99,6 @@ _HVM_ALONE = """
     ibrs amd_stibp amd_ssbd amd_psfd virt_ssbd ipred_ctrl rrsba_ctrl bhi_ctrl"""
 _HAP_ALONE = "pcid pku pks"
 _NESTED_ALONE = "vmx svm"
-# Kept whatever the host has: they describe the topology and Xen's own APIC.
-_KEPT = "htt x2apic cmp_legacy"
-# Taken from the host whatever the policy says.
-_HOSTS = "fdp_excptn_only zero_fcs_fds"
 
 _SINCE: dict[str, Change] = {
     "umip": releases.umip,
@@ -177,9 +176,9 @@ def effective(
     stream = within_its_maxima(promised or Policy({}))
     have: dict[Word, int] = {word: _bits(stream, word, release) for word in FEATURES}
     if host_max is not None:
-        have = {word: bits & (host_max.word(word) | _mask(_KEPT, word)) for word, bits in have.items()}
+        have = {word: bits & (host_max.word(word) | _mask(PROMISED_ANYWHERE, word)) for word, bits in have.items()}
     for word, bits in have.items():
-        have[word] = (bits | _mask(_HOSTS, word)) if host_max is None else _of_the_host(bits, word, host_max)
+        have[word] = (bits | _mask(OF_THE_HOST, word)) if host_max is None else _of_the_host(bits, word, host_max)
     for feature in _not_for(kind, release, width, hap, nested):
         _clear(have, feature)
     last_leaf = stream.leaf(BASIC)[0] if (BASIC, None) in stream.leaves else LAST_BASIC
@@ -218,14 +217,32 @@ class Processor(NamedTuple):
         what it can have at most (`effective`).
     intel:
         whether the host is Intel's; None where that is not known.
-    dbext:
-        whether the host has AMD's data breakpoint extension; None where that is not known.
+    offered:
+        what its host offers guests of its kind at most; None where that is not known.
+    offer:
+        what that is called.
     """
 
     promised: Policy
     most: Policy
     intel: bool | None = None
-    dbext: bool | None = None
+    offered: Policy | None = None
+    offer: str = ""
+
+    @property
+    def dbext(self) -> bool | None:
+        """Whether the host has AMD's data breakpoint extension; None where that is not known."""
+        return None if self.offered is None else self.offered.has("dbext")
+
+    def not_offered(self, *features: str) -> str:
+        """The fact of the host, in brackets, that leaves a guest without these features; "" where it is none."""
+        lacks = self.offered is not None and not any(map(self.offered.has, features))
+        return f" (the {self.offer} policy has no {' or '.join(features)})" if lacks else ""
+
+    def components_not_offered(self, components: int) -> str:
+        """In the same way for components of xcr0, as a mask."""
+        lacks = self.offered is not None and components & ~self.offered.xcr0
+        return f" (the {self.offer} policy has {self.offered.xcr0:#x})" if self.offered and lacks else ""
 
     def has(self, feature: str) -> bool | None:
         """Whether the guest has a feature: yes, as far as the stream can say; no, for certain; None: the host's to say.
@@ -261,11 +278,13 @@ def processor(
     hap: bool = True,
     nested: bool = False,
     host_max: Policy | None = None,
+    intel: bool | None = None,
 ) -> Processor:
-    """The processor of a guest at its destination; for the parameters see `effective`."""
+    """The processor of a guest at its destination; for the parameters see `effective` and `Processor`."""
     most = effective(promised, kind, release, width=width, hap=hap, nested=nested, host_max=host_max)
-    intel = None if host_max is None else host_max.vendor == INTEL
-    return Processor(promised or Policy({}), most, intel, None if host_max is None else host_max.has("dbext"))
+    if host_max is not None:
+        intel = host_max.vendor == INTEL
+    return Processor(promised or Policy({}), most, intel, host_max, MAX[kind])
 
 
 def _bits(stream: Policy, word: Word, release: Release) -> int:
@@ -296,13 +315,13 @@ def _not_for(kind: GuestKind, release: Release, width: int, hap: bool, nested: b
 
 
 def _of_the_host(bits: int, word: Word, host_max: Policy) -> int:
-    mask = _mask(_HOSTS, word)
+    mask = _mask(OF_THE_HOST, word)
     return bits & ~mask | host_max.word(word) & mask
 
 
-def _mask(features: str, word: Word) -> int:
+def _mask(features: Iterable[str], word: Word) -> int:
     """The bits of some features in one register."""
-    homes = (HOME[feature] for feature in features.split())
+    homes = (HOME[feature] for feature in features)
     return sum(1 << bit for home, bit in homes if home == word)
 
 

@@ -201,6 +201,7 @@ def _by_policy(
             open_to_host.append(names(bit).name or "")
             continue
         message = f"{what} {value:#x}: {names(bit).name} takes {' or '.join(features)}, which the guest does not get"
+        message += processor.not_offered(*features)
         yield one.refused("HVM-05", message, at=_at(field))
     if open_to_host:
         message = f"{what} {value:#x}: the host has to have {', '.join(open_to_host)}"

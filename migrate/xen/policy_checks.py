@@ -14,6 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.destination import releases
+from migrate.destination.host import MAX
 from migrate.guest.cpu_policy import BASIC, EXTENDED, FEATURE_LEAF, XSTATE_LEAF, Policy, read_policy
 from migrate.rules.declaring import GuestKind
 from migrate.xen.cpu_policy import (
@@ -218,7 +219,8 @@ def incompatible(
     if release.has(releases.vendor_compared) and (BASIC, None) in cleared.leaves:
         vendor = cleared.vendor
         if not vendor or host_max is None or vendor != host_max.vendor:
-            message = f"the CPU vendor is {vendor or 'none'}, and has to be the host's"
+            theirs = f", {host_max.vendor}" if host_max else ""
+            message = f"the CPU vendor is {vendor or 'none'}, and has to be the host's{theirs}"
             yield PolicyObjection("EINVAL", message, Subject.VENDOR, BASIC, certain=not vendor or host_max is not None)
     limits = _limits(release, host_max)
     for subject, (name, leaf, subleaf) in _COMPARED.items():
@@ -227,7 +229,9 @@ def incompatible(
             continue
         if last > limit.least:
             certain = last > limit.most
-            most = f"; at most {limit.most:#x}" if certain else ", and may be no larger than the host's"
+            most = ", and may be no larger than the host's"
+            if certain:
+                most = f"; at most {limit.most:#x}" + (f", as in the {MAX[kind]} policy" if host_max else "")
             yield PolicyObjection(
                 "EINVAL", f"{subject.value} is {last:#x}{most}", subject, leaf, subleaf, certain=certain
             )

@@ -9,7 +9,7 @@ from hostile import OPTIONAL, before_end, record, with_config, with_xenops, with
 from migrate.building import parts
 from migrate.building.builder import StreamBuilder
 from streams.pages import PageType
-from streams.wire.framing import PARAMS_HEADER, VCPU_HEADER, LibxlRecordType, RecordType
+from streams.wire.framing import PARAMS_HEADER, TSC_INFO, VCPU_HEADER, LibxlRecordType, RecordType
 
 FEW, MANY = 20_000, 1_000_000
 HOW_MANY = [FEW, pytest.param(MANY, marks=pytest.mark.slow)]
@@ -20,8 +20,8 @@ def absent_page(b):
     return record(RecordType.PAGE_DATA, parts.page_data([(b.absent_pfn, PageType.XTAB, None)]))
 
 
-def tsc():
-    return record(RecordType.X86_TSC_INFO, bytes(24))
+def tsc(mode=0):
+    return record(RecordType.X86_TSC_INFO, TSC_INFO.pack(mode, 0, 0, 0, 0))
 
 
 def vcpu_part(id):
@@ -66,13 +66,24 @@ def test_a_flood_of_findings_makes_a_short_report_in_any_format(check, form):
         assert sum(one["count"] for one in found if one["rule"] == "FRM-05") == 100_000
 
 
+def trace(confinement, path, flood):
+    stream = before_end(StreamBuilder.pv().build(), flood)
+    path.write_bytes(stream)
+    return confinement.run(["trace", path], len(stream))
+
+
 def test_a_trace_of_a_flood_is_short(confinement, tmp_path):
-    stream = before_end(StreamBuilder.pv().build(), tsc() * FEW)
-    (tmp_path / "stream").write_bytes(stream)
-    ended = confinement.run(["trace", tmp_path / "stream"], len(stream))
+    ended = trace(confinement, tmp_path / "stream", tsc() * FEW)
     assert ended.code == 0
-    assert len(ended.out.splitlines()) < 5000
-    assert "more calls, made while records are read, are not shown" in ended.err
+    assert len(ended.out.splitlines()) < 100
+    assert f"{FEW} more calls, made while records are read, are not shown" in ended.err
+
+
+def test_a_flood_of_calls_that_each_set_something_else_is_not_traced(confinement, tmp_path):
+    ended = trace(confinement, tmp_path / "stream", (tsc(1) + tsc(2)) * (FEW // 2))
+    assert ended.code == 3
+    assert not ended.out
+    assert "more than 16384 different hypercalls" in ended.err
 
 
 @pytest.mark.parametrize("what", ["clocks", "pages without data, PV", "vcpus", "HVM params"])
@@ -189,13 +200,16 @@ def test_a_strange_record_of_xenopsd_is_judged_in_bounded_memory(check, what):
     assert len(ended.out) < LONGEST_REPORT
 
 
+# Of 12 MiB only the beginning is read.
 XENSTORE = {
     "nothing but ends": (bytes(12 << 20), 1),
-    "short pairs": (b"ab\0cd\0" * (2 << 20), 0),
-    "one long pair": (b"k" * (6 << 20) + b"\0" + b"v" * (6 << 20) + b"\0", 0),
+    "short pairs": (b"ab\0cd\0" * (1 << 20), 0),
+    "more short pairs": (b"ab\0cd\0" * (2 << 20), 3),
+    "one long pair": (b"k" * (3 << 20) + b"\0" + b"v" * (3 << 20) + b"\0", 0),
+    "a longer pair": (b"k" * (6 << 20) + b"\0" + b"v" * (6 << 20) + b"\0", 3),
     "a long absolute key": (b"/" + b"\x1b" * (12 << 20) + b"\0a\0", 1),
     "no end": (b"k" * (6 << 20), 1),
-    "longer than is kept, and no end": (b"k" * (12 << 20), 0),
+    "no end in sight": (b"k" * (12 << 20), 3),
 }
 
 

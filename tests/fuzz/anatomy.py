@@ -198,6 +198,14 @@ def hvm_context(data: bytes) -> Pieces:
     yield from walk.rest()
 
 
+def log(data: bytes) -> Pieces:
+    """A log, line by line."""
+    walk = _Walk(data)
+    for line in data.splitlines(keepends=True)[:MOST_PIECES]:
+        yield walk.step(len(line))
+    yield from walk.rest()
+
+
 def shapeless(data: bytes) -> Pieces:
     """All of it."""
     yield Piece(0, len(data))

@@ -102,6 +102,7 @@ HARNESSES: dict[str, Harness] = {
     "xapi": Harness(_container(lambda payload: XAPI_MAGIC + payload), seeds.xapi_payloads, anatomy.xapi_payload),
     "legacy32": _legacy(4),
     "legacy64": _legacy(8),
+    "log": Harness(laws.explained, seeds.logs, anatomy.log, longest=8 * KIB),
     "context": Harness(_context, seeds.contexts, anatomy.hvm_context, longest=32 * KIB),
 }
 

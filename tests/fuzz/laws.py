@@ -19,7 +19,11 @@ from migrate.judging.check import survey
 from migrate.judging.pipe_filter import Filter, FilterResult, Mode
 from migrate.judging.report import Report
 from migrate.judging.report_json import dumps, report_object
+from migrate.reports.rules.failures import log_object
+from migrate.reports.rules.failures_text import render_log
 from migrate.reports.verdict.text import console_for, render
+from migrate.rules.catalogue import RULES
+from migrate.rules.messages.log import Log, read
 from migrate.rules.selection import Selection
 from migrate.xen.cpu_policy import processor
 from migrate.xen.hvm_context import context_objections, has_emulated_devices, saved_vcpus
@@ -247,6 +251,9 @@ def passes(data: bytes) -> None:
         holds(sorted(_facts(guarding.report)) == sorted(_facts(checked)), "the guard finds something else than check")
         return
     failure = guarding.report.failure
+    if failure is None and checked.failure is None:
+        holds(any(found.effect.harms_host for found in checked.findings), "the guard stopped a stream for nothing")
+        return
     holds(failure is not None, "the guard stopped a stream for nothing")
     if checked.verdict == "unjudged":  # for something that came after what stopped it
         rules = {finding.rule.id for finding in checked.findings if finding.fatal}
@@ -282,3 +289,23 @@ def _context_holds(body: bytes) -> None:
             domain = HvmDomain(release, made, None, vcpus, has_emulated_devices(body), True, lambda pfn: False)
             for objection in context_objections(body, domain):
                 holds(0 <= objection.offset <= len(body), f"{objection.rule} at {objection.offset}")
+
+
+# -- logs ---------------------------------------------------------------------------------------------
+
+
+def _log(data: bytes) -> Log:
+    return read([data])
+
+
+def explained(data: bytes) -> None:
+    """Any bytes are a log: read the same however they come, and what is said of it harms no terminal."""
+    log = bounded(_log, data)
+    holds(log_object(log, "log") == log_object(read(pieces(data)), "log"), "in pieces, a log is read otherwise")
+    holds(dumps(log_object(log, "log")).isascii(), "the JSON is not ASCII")
+    holds(all(id in RULES for failure in log.failures for id in failure.rules), "a rule is named that there is not")
+    if len(data) % PRINTED_ONE_IN:
+        return
+    out = io.StringIO()
+    render_log(log, "log", console_for(out))
+    holds(all(line.isprintable() for line in out.getvalue().split("\n")), "the text has control characters")

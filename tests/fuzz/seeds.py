@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import lzma
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -30,6 +31,7 @@ from streams.wire.legacy import CHUNK_KIND, CHUNK_SIZE, INFO_BLOCK, INFO_EXTENDE
 from streams.wire.vcpu import CONTEXT
 
 SAMPLES = Path(__file__).parents[2] / "sample_streams"
+LOGS = Path(__file__).parents[1] / "data" / "logs"
 PVH, XL, REMUS = "x417-pvh.plain.libxc", "x417-pvh.xl", "x417-pvh.remus.libxc"
 # PAGE_DATA records of a real stream that are kept, and pages of each.
 KEPT_PAGES = 4
@@ -190,3 +192,11 @@ def around_context() -> tuple[bytes, bytes]:
     record = b.record("HVM_CONTEXT").build()
     before, _, after = b.build().partition(record)
     return before, after
+
+
+def logs() -> Iterator[bytes]:
+    """Real lines of failed restores, as libxc and Xen's console give them, and among others."""
+    restores = [json.loads(line) for line in (LOGS / "restores.jsonl").read_text("utf-8").splitlines()]
+    texts = ["\n".join([f"xc: error: {one['error']}", *map("(XEN) {}".format, one["console"])]) for one in restores]
+    yield from ("\n".join(texts[at : at + 5]).encode() for at in range(0, len(texts), 5))
+    yield b"\x1b[1mxl: Loading new save file x\x1b[0m\r\n\xff\xfe" + texts[0].encode() + b"\0" * 5000

@@ -39,8 +39,8 @@ def worth_a_word(result: Result) -> bool:
 
 
 def asked(comparison: Comparison) -> str:
-    """Release and placement."""
-    return f"{comparison.expectation.target}, {comparison.expectation.placement}"
+    """Release and placement, and the host if one is known."""
+    return comparison.expectation.asked.where
 
 
 def difference_line(difference: Difference, by: str = "expected") -> str:
@@ -60,7 +60,10 @@ def in_a_line(result: Result) -> str:
     if result.answer.error is not None:
         return result.answer.error
     if result.case.entry is None:
-        return "; ".join(f"{o.target}, {o.placement}: {observed(o)}" for o in result.answer.observations)
+        return "; ".join(
+            f"{', '.join(filter(None, (o.target, o.placement, o.host)))}: {observed(o)}"
+            for o in result.answer.observations
+        )
     return "; ".join(f"{asked(one)}: {', '.join(map(difference_line, one.differences))}" for one in result.differing)
 
 

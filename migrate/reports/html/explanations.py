@@ -12,7 +12,6 @@ from migrate.reports.rules.pages import (
     explain_command,
     in_order,
     releases,
-    sections,
     write_command,
 )
 from migrate.rules.catalogue import RULES
@@ -49,6 +48,6 @@ def _explanation(rule: Rule) -> Explanation:
     return Explanation(
         rule,
         facts,
-        [(heading, text.split("\n\n")) for heading, text in sections(rule).items()],
+        [(heading, text.split("\n\n")) for heading, text in rule.sections.items()],
         [" ".join(command(rule)) for command in shown],
     )

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from migrate.destination.destination import DEFAULT_PLACEMENT
 from migrate.destination.releases import NEWEST, RELEASES, Change, Release, spans
 from migrate.judging.report import SCHEMA
 from migrate.reports.markdown import escaped, table
@@ -14,7 +15,7 @@ from migrate.rules import version
 from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
 from migrate.rules.cross import NEEDS_VERIFY
 from migrate.rules.declaring import Effect, Layer, Rule
-from migrate.rules.hypervisor import NEEDS_PLACEMENT
+from migrate.rules.hypervisor import NEEDS_PLACEMENT, VIOLATION_PLACEMENT
 from migrate.rules.order import INFERS_STATIC_DATA_END, LAW, Guests
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ GUEST_SEES: dict[Effect, str] = {
 
 # The forms of the 4 GiB rule are numbered apart from its rules.
 _OTHER_PREFIXES = {"L3V": Layer.L3C}
-_HEADING = re.compile(r"^(What|Why|Repair|Source): ", re.MULTILINE)
 _RULE_ID = re.compile(r"\b[A-Z0-9]{3}-\d+\b")
 
 
@@ -68,18 +68,6 @@ def _number(id: str) -> tuple[str, int]:
 def rules_of(layer: Layer) -> list[Rule]:
     """The rules of one layer, by number."""
     return [RULES[id] for id in in_order(RULES, layer)]
-
-
-def sections(rule: Rule) -> dict[str, str]:
-    """The parts of a rule's explanation: What, Why, Repair, Source.
-
-    Lines are joined; an empty line starts a new paragraph, and is left between two.
-    """
-    _, *parts = _HEADING.split(rule.text)
-    return {
-        heading: "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
-        for heading, text in zip(parts[::2], parts[1::2], strict=True)
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +159,7 @@ class Conditions(NamedTuple):
     """Under what a rule's violation shows: arguments of `migrate.check`, with its defaults."""
 
     target: str = "newest"
-    placement: str = "source"
+    placement: str = DEFAULT_PLACEMENT
     verify: bool = False
 
 
@@ -181,7 +169,7 @@ def conditions(rule: Rule) -> Conditions:
     default = Conditions()
     return Conditions(
         default.target if newest == NEWEST else newest.short,
-        NEEDS_PLACEMENT.get(rule.id, default.placement),
+        NEEDS_PLACEMENT.get(rule.id, default.placement if rule.layer is Layer.HVM else VIOLATION_PLACEMENT),
         rule.id in NEEDS_VERIFY,
     )
 
@@ -210,15 +198,16 @@ class Shown:
         """The verdict, with the reason where that is not the rule itself."""
         if self.report.failure is not None and self.report.failure.rule != self.rule.id:
             return f"{self.report.verdict}, because of {self.report.failure.rule}"
-        return f"{self.report.verdict}: {self.report.reason}" if self.report.reason else self.report.verdict
+        why = self.report.unjudged_because
+        return f"{self.report.verdict}: {why}" if why else self.report.verdict
 
 
 def explanation_object(rule: Rule, shown: Shown | None) -> dict[str, Any]:
     """The JSON object of `migrate explain`; `shown` is null for a rule that no stream can break."""
     return {
-        **_head(),
+        **document_head(),
         "rule": rule_object(rule),
-        "sections": {heading.lower(): text for heading, text in sections(rule).items()},
+        "sections": {heading.lower(): text for heading, text in rule.sections.items()},
         "guest_sees": GUEST_SEES[rule.effect],
         "shown": shown
         and {
@@ -232,10 +221,11 @@ def explanation_object(rule: Rule, shown: Shown | None) -> dict[str, Any]:
 
 def not_rule_object(id: str) -> dict[str, Any]:
     """The JSON object of `migrate explain` for an id that deliberately is no rule."""
-    return {**_head(), "rule": None, "not_a_rule": {"id": id, "reason": NOT_RULES[id]}}
+    return {**document_head(), "rule": None, "not_a_rule": {"id": id, "reason": NOT_RULES[id]}}
 
 
-def _head() -> dict[str, Any]:
+def document_head() -> dict[str, Any]:
+    """What every JSON document about rules begins with."""
     return {
         "schema": SCHEMA,
         "tool": {"name": version.NAME, "version": version.installed()},
@@ -249,7 +239,7 @@ def _head() -> dict[str, Any]:
 def rules_object(layer: Layer | None = None) -> dict[str, Any]:
     """The JSON document of `migrate rules`."""
     return {
-        **_head(),
+        **document_head(),
         "rules": [rule_object(RULES[id]) for id in in_order(RULES, layer)],
         "not_rules": [{"id": id, "reason": NOT_RULES[id]} for id in in_order(NOT_RULES, layer)],
     }
@@ -342,7 +332,7 @@ def _rule(rule: Rule, shown: frozenset[str]) -> Iterator[str]:
     for key, value in facts.items():
         if value is not None:
             yield f"- {key}: {escaped(value)}"
-    for heading, text in sections(rule).items():
+    for heading, text in rule.sections.items():
         yield ""
         yield f"*{heading}.* {_linked(text, shown)}"
     if rule.violation is not None:

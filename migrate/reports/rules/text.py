@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from migrate.reports.rules.pages import GUEST_SEES, Shown, check_command, releases, rules_of, sections, write_command
+from migrate.reports.rules.pages import GUEST_SEES, Shown, check_command, releases, rules_of, write_command
 from migrate.reports.verdict.text import SEVERITY_STYLE, hanging
 from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
 from migrate.rules.declaring import Layer, Rule
@@ -106,7 +106,7 @@ def render_explanation(rule: Rule, shown: Shown | None, console: Console) -> Non
         fact("errno", rule.errno)
     fact("the guest", GUEST_SEES[rule.effect])
     console.print()
-    for heading, text in sections(rule).items():
+    for heading, text in rule.sections.items():
         fact(heading, text)
     console.print()
     if shown is None:

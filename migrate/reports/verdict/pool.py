@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from migrate.counting import count
-from migrate.rules.declaring import Effect, Severity, Verdict
+from migrate.rules.declaring import Verdict
 from migrate.safe import safe
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ TAKES, DAMAGED, REFUSES, OPEN = "takes it", "takes it, damaged", "refuses", "ope
 def host_name(report: Report) -> str:
     """What a host is called: by its file, else by its own name."""
     host = report.destination.host
-    return "-" if host is None else host.path or host.name or "-"
+    return "-" if host is None else host.label
 
 
 def answer_of(report: Report) -> str:
@@ -29,20 +29,16 @@ def answer_of(report: Report) -> str:
         return REFUSES
     if report.verdict == Verdict.UNJUDGED:
         return OPEN
-    return DAMAGED if any(_damages(finding.effect, finding.severity) for finding in report.findings) else TAKES
-
-
-def _damages(effect: Effect, severity: Severity) -> bool:
-    return effect is Effect.CORRUPT and severity == Severity.ERROR
+    return DAMAGED if report.damaged else TAKES
 
 
 def reason_of(report: Report) -> str:
     """Why a host does not take a stream as it is; "" where it does."""
     if report.failure is not None:
         return f"{report.failure.message} ({report.failure.rule})"
-    if report.reason is not None:
-        return report.reason
-    damage = next((one for one in report.findings if _damages(one.effect, one.severity)), None)
+    if report.unjudged_because is not None:
+        return report.unjudged_because
+    damage = report.damage
     return "" if damage is None else f"{damage.message} ({damage.rule.id})"
 
 

@@ -655,7 +655,7 @@ def test_the_command_takes_sizes_by_suffix(path):
 
 
 def accepted(path):
-    return CliRunner().invoke(main, ["check", "--format", "json", str(path)])
+    return CliRunner().invoke(main, ["check", "--format", "json", "--placement", "source", str(path)])
 
 
 @pytest.mark.parametrize("container", ["libxc", "libxl", "xl"])

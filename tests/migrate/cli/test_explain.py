@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from migrate.cli.explain import violating_stream
 from migrate.cli.main import main
 from migrate.destination.releases import NEWEST, resolve, version_3
-from migrate.reports.rules.pages import GUEST_SEES, Conditions, check_command, conditions, releases, sections
+from migrate.reports.rules.pages import GUEST_SEES, Conditions, check_command, conditions, releases
 from migrate.rules.catalogue import NOT_RULES, RULES
 from migrate.rules.declaring import Effect
 
@@ -64,7 +64,7 @@ def test_every_rule_explains_itself(rule):
     assert fact(text, "the guest") == GUEST_SEES[rule.effect]
     assert (rule.errno is None) or fact(text, "errno") == rule.errno
     printed = " ".join(text.split())
-    for heading, words in sections(rule).items():
+    for heading, words in rule.sections.items():
         assert f"{heading} {' '.join(words.split())}" in printed
 
 
@@ -118,7 +118,7 @@ def test_rule_is_meant_by_id_or_slug_in_any_case(word):
     [
         ("l3-above-4gb", "did you mean l3-above-4g"),
         ("HYP-122", "or HYP-12"),
-        ("no such rule whatever", "no rule is called"),
+        ("no-such-rule-whatever", "no rule is called"),
         ("HYP-2", "HYP-22, HYP-27"),
         ("", "no rule is called"),
     ],
@@ -144,7 +144,7 @@ def test_page_is_set_for_reading_where_no_terminal_gives_a_width():
 
 def test_an_empty_line_in_an_explanation_starts_a_paragraph():
     rule = replace(RULES["HYP-12"], doc="Title.\n\nWhat: one\n    thing.\n\n    And another.\nWhy: because.")
-    assert sections(rule) == {"What": "one thing.\n\nAnd another.", "Why": "because."}
+    assert rule.sections == {"What": "one thing.\n\nAnd another.", "Why": "because."}
 
 
 # -- JSON ---------------------------------------------------------------------------------------------

@@ -13,86 +13,16 @@ from contextlib import suppress
 
 import pytest
 from project import SAMPLES
+from running_filter import BAD, COMMAND, END, GOOD, HVM, MODES, WAIT, Running, no_traceback, run
 
 from migrate.building.builder import StreamBuilder
 from migrate.judging.check import check
 from streams.transports import open_transport
-from streams.wire.framing import RECORD_HEADER, RecordType
-
-COMMAND = [sys.executable, "-m", "migrate", "filter"]
-END = RECORD_HEADER.pack(RecordType.END, 0)
-WAIT = 30  # seconds, for what takes a moment
-MODES = pytest.mark.parametrize("mode", [[], ["--guard"]], ids=["observe", "guard"])
-
-
-class Running:
-    """A filter that runs; the test is sender and receiver."""
-
-    def __init__(self, *args, command=COMMAND, **options):
-        self.process = subprocess.Popen(
-            [*command, *map(str, args)],
-            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0, **options},
-        )
-        self.came = b""
-
-    def send(self, data):
-        self.process.stdin.write(data)
-
-    def arrives(self, size):
-        """Read until there are so many bytes."""
-        while len(self.came) < size:
-            piece = self.process.stdout.read(size - len(self.came))
-            assert piece, f"it ends after {len(self.came)} of {size} bytes"
-            self.came += piece
-        return self.came
-
-    def ends(self):
-        """Close the input and read the rest; returns (exit code, all output, stderr)."""
-        process = self.process
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None and pipe.closed:
-                setattr(process, "stdin" if pipe is process.stdin else "stdout", None)
-        try:
-            rest, said = process.communicate(timeout=WAIT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            pytest.fail("it hangs")
-        self.came += rest or b""
-        return process.returncode, self.came, no_traceback(said)
-
-
-def no_traceback(said):
-    said = (said or b"").decode()
-    assert "Traceback" not in said
-    assert "internal error" not in said
-    return said
-
-
-def run(*args, data=b"", **options):
-    """A filter that is sent all of some bytes: (exit code, output, stderr)."""
-    command = [*COMMAND, *map(str, args)]
-    if "stdin" not in options:
-        options["input"] = data
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    done = subprocess.run(command, check=False, timeout=WAIT, **options)
-    return done.returncode, done.stdout, no_traceback(done.stderr)
 
 
 def sample(name):
     with open_transport(SAMPLES / f"{name}.zst") as transport:
         return bytes(transport.give(1 << 30))
-
-
-def bad_stream():
-    b = StreamBuilder.pv(4)
-    b.drop("X86_PV_VCPU_BASIC")
-    return b.build()
-
-
-GOOD = StreamBuilder.pv(8).build()
-HVM = StreamBuilder.hvm().build()
-BAD = bad_stream()
 
 
 # -- exit codes, and what is said ------------------------------------------------------------------------
@@ -489,18 +419,58 @@ def test_a_fault_of_our_own_is_owned_up_to(tmp_path, mode):
     assert (report["stopped"] is not None) == bool(mode)
 
 
-IMPORTS = """
-import sys
+IMPORTED = [sys.executable, "-X", "importtime", *COMMAND[1:]]
+
+
+def heavy(said):
+    """What of weight is in a list of imports."""
+    return {"numpy", "construct", "rich", "zstandard"} & {line.split("|")[-1].strip() for line in said.splitlines()}
+
+
+@MODES
+def test_in_front_of_an_hvm_guest_nothing_heavy_is_imported(mode):
+    running = Running("--quiet", *mode, command=IMPORTED)
+    running.send(HVM)
+    code, came, said = running.ends()
+    assert (code, came, heavy(said)) == (0, HVM, set())
+    assert "migrate.toolstack.hvm" in said  # it is the list
+
+
+FIRST_BYTE = """
+import os, sys
+from streams import conduit
 from migrate.cli.main import main
-try:
-    main(["filter", "--quiet", *sys.argv[1:]], prog_name="migrate")
-finally:
-    print(*sorted({"numpy", "construct", "rich", "zstandard"} & set(sys.modules)), file=sys.stderr)
+
+class Watching:
+    def __getattr__(self, name):
+        return getattr(os, name)
+    def splice(self, source, sink, n):
+        if sink == 1 and seen:
+            seen.pop()
+            os.write(2, b"numpy %d\\n" % ("numpy" in sys.modules))
+        return os.splice(source, sink, n)
+
+seen = [True]
+conduit.os = Watching()
+main(["filter", "--quiet"], prog_name="migrate")
 """
 
 
-def test_in_front_of_an_hvm_guest_nothing_heavy_is_imported():
-    running = Running("--guard", command=[sys.executable, "-c", IMPORTS])
-    running.send(HVM)
+def first_byte(*pieces):
+    """Whether numpy was there before the first byte went on; the pieces come as they are asked for."""
+    running = Running(command=[sys.executable, "-c", FIRST_BYTE])
+    for piece in pieces:
+        running.send(piece)
+        running.arrives(len(running.came) + len(piece))
     code, came, said = running.ends()
-    assert (code, came, said.strip()) == (0, HVM, "")
+    assert (code, came) == (0, b"".join(pieces))
+    return said.startswith("numpy 1\n")
+
+
+def test_what_a_pv_guest_needs_is_imported_before_the_first_byte_goes_on():
+    assert first_byte(GOOD)
+    assert not first_byte(HVM)
+
+
+def test_where_the_first_bytes_do_not_tell_the_guest_all_is_imported_that_any_needs():
+    assert first_byte(HVM[:10], HVM[10:])

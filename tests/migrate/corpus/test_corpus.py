@@ -81,7 +81,10 @@ def test_defaults_hold_for_every_stream_that_does_not_say_otherwise(tmp_path):
         (ACCEPTED.replace("4.20", "5.1"), "expect 1: target: Xen 5.1 is newer than any that is known here"),
         (ACCEPTED.replace("low", "lower"), "expect 1: placement: expected source, high, low or identity"),
         (ACCEPTED.replace('"4.20"', "4.20"), "expect 1: target: expected a string, found 4.2"),
-        (REFUSED + 'step = "later"\n', "expect 1: step: expected create, headers, record, context, pin or p2m"),
+        (
+            REFUSED + 'step = "later"\n',
+            "expect 1: step: expected create, headers, record, context, pin, p2m or device-model",
+        ),
         (REFUSED + "vcpu = true\n", "expect 1: vcpu: expected a number, found True"),
         (REFUSED + "vcpu = -1\n", "expect 1: vcpu: expected at least 0, found -1"),
         (REFUSED + "rules = { HYP-220 = 1 }\n", "expect 1: rules.HYP-220: no such rule; did you mean HYP-22?"),

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from asking import Checker, check
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from project import ROOT, SAMPLES
 
-from migrate import Checker, check
 from migrate.building import parts
 from migrate.building.builder import StreamBuilder
 from migrate.judging.report import Report
@@ -531,7 +531,7 @@ check(StreamBuilder.hvm().build())
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 limit = taken + {spare}
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-report = check(sys.argv[1])
+report = check(sys.argv[1], placement="source")
 print(report.verdict, report.failure.rule if report.failure else "-")
 """
 

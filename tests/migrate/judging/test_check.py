@@ -11,11 +11,11 @@ from itertools import pairwise
 
 import pytest
 import zstandard
+from asking import Checker, check
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from project import SAMPLES
 
-from migrate import Checker, check
 from migrate.building import parts
 from migrate.building.builder import StreamBuilder
 from migrate.judging.report import Report

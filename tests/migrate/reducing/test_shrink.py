@@ -1,17 +1,18 @@
 """Shrinking: what is left shows the same finding, and nothing in it can go."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 
 import pytest
+from asking import check
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from project import SAMPLES, restless
 
-from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.building.shapes import hvm_guest, pv_guest
 from migrate.cli.explain import violating_stream
@@ -292,3 +293,11 @@ def test_a_file_that_is_changed_while_it_is_read_is_told(tmp_path):
         result = command(stream, "--placement", "high")
     assert result.exit_code == 2
     assert result.output == f"migrate: {stream}: the file was changed while it was read\n"
+
+
+def test_what_is_written_is_looked_at_under_the_same_question(stream, tmp_path):
+    out = tmp_path / "small.libxc"
+    asked = ["--target", "4.20", "--placement", "high"]
+    for options in ([], asked, [*asked, "--vcpus", "2"]):
+        result = command(stream, *options, "--force", "-o", str(out))
+        assert result.output.endswith(f": see it: {shlex.join(['migrate', 'check', str(out), *options])}\n")

@@ -9,16 +9,25 @@ import sys
 from pathlib import Path
 
 import pytest
+from asking import check
 from click.testing import CliRunner
 
-from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.cli.main import main
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
 from migrate.toolstack.old_streams import LEFT, MOVED, NOT_CONCERNED
 from streams.encoder import decode, encode
-from streams.wire.framing import XL_HEADER, XL_MAGIC, XapiBlockId
+from streams.wire.framing import (
+    LIBXL_HEADER,
+    LIBXL_IDENT,
+    LIBXL_VERSION,
+    RECORD_HEADER,
+    XL_HEADER,
+    XL_MAGIC,
+    LibxlRecordType,
+    XapiBlockId,
+)
 from streams.wire.vcpu import CONTEXT
 
 CONVERTERS = sorted(Path("/usr/lib").glob("xen-*/bin/convert-legacy-stream"))
@@ -143,6 +152,12 @@ def test_bytes_after_a_suspend_image_are_told_as_those_after_a_bare_one():
     assert report.verdict == "accept"
     (told,) = (f.message for f in report.findings if f.rule.id == "FRM-09")
     assert told == "4 bytes follow the end of the stream, text, 'junk' first"
+
+
+def test_zeros_after_a_libxl_stream_without_an_image_are_told():
+    stream = LIBXL_HEADER.pack(LIBXL_IDENT, LIBXL_VERSION, 0) + RECORD_HEADER.pack(LibxlRecordType.END, 0) + bytes(9)
+    said = {f.rule.id: f.message for f in check(stream).findings}
+    assert said["CON-22"] == "9 bytes follow the end of the stream, all of them zeros"
 
 
 @pytest.mark.parametrize("container", ["libxl", "xl", "xapi"])

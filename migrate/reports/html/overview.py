@@ -1,0 +1,75 @@
+"""Many streams at a glance: what is refused first, and those together that share a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from migrate.reports.html.naming import common_folder
+from migrate.reports.html.states import WORDS, State, headline
+
+if TYPE_CHECKING:
+    from migrate.reports.html.section import Section
+
+
+class Row(NamedTuple):
+    """A stream: a link to its part or page, None where there is no more to see."""
+
+    label: str
+    link: str | None
+    section: Section
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Streams of which the same is told for the same reason."""
+
+    state: State
+    rows: list[Row]
+
+    @property
+    def by_rule(self) -> bool:
+        """Whether it is the rule that they share, and not all the words."""
+        first = self.rows[0].section
+        return first.rule is not None and any(row.section.sentence != first.sentence for row in self.rows)
+
+    @property
+    def reason(self) -> str:
+        """What is told of all."""
+        first = self.rows[0].section
+        if self.by_rule and first.rule is not None:
+            return f"{first.rule.id} {first.rule.slug}: {first.rule.title}"
+        return first.sentence
+
+    @property
+    def sign(self) -> str:
+        """What became of them, in a character."""
+        return WORDS[self.state].sign
+
+    @property
+    def told(self) -> str:
+        """How many they are, and what became of them."""
+        return headline([self.state] * len(self.rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All streams, and the folder below which they lie; empty where that is not one."""
+
+    headline: str
+    folder: str
+    groups: list[Group]
+
+
+def overview(sections: Sequence[Section], links: Sequence[str | None]) -> Overview:
+    """Streams by what became of them and why; `links` has one for each."""
+    folder = common_folder([section.name for section in sections if not section.lost])
+    together: dict[tuple[State, str], list[Row]] = {}
+    for section, link in zip(sections, links, strict=True):
+        row = Row(section.name.removeprefix(folder), link, section)
+        together.setdefault((section.state, section.cause), []).append(row)
+    groups = [Group(state, rows) for (state, _), rows in together.items()]
+    worst_first = list(State)
+    groups.sort(key=lambda group: (worst_first.index(group.state), -len(group.rows), group.rows[0].section.cause))
+    return Overview(headline(section.state for section in sections), folder, groups)
