@@ -15,7 +15,7 @@ from migrate.destination.answers import Answer, left_open
 from migrate.destination.host_memory import Node
 from migrate.destination.releases import Change, Release
 from migrate.guest.cpu_policy import Policy
-from streams.values import dataclass, field
+from streams.values import dataclass, field, replace
 from streams.wire.cpu_features import ARCH_CAPABILITIES, HOME, Word
 
 Kind = Literal["pv", "hvm"]
@@ -151,6 +151,11 @@ class Host:
     def label(self) -> str:
         """What it is called: by its file, else by its own name."""
         return self.path or self.name or "-"
+
+    @property
+    def for_xen(self) -> Host:
+        """The same as far as Xen's answers hang on it: without what it is called, and how it fares just now."""
+        return replace(self, name=None, path=None, nr_cpus=None, free_memory=None)
 
     # -- the release ----------------------------------------------------------------------------------
 

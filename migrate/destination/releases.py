@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from streams.values import dataclass
@@ -83,8 +83,11 @@ def _releases(text: str) -> tuple[Release, ...]:
     return tuple(Release(*map(int, name.split("."))) for name in text.split())
 
 
-def _reached(releases: tuple[Release, ...], release: Release) -> bool:
+# Asked again and again, for every entry of a context and for every host of a pool.
+@lru_cache(maxsize=1 << 14)
+def _reached(text: str, release: Release) -> bool:
     """Whether a release comes, in its branch, at or after the first of some that has a thing."""
+    releases = _releases(text)
     same_branch = [first for first in releases if first.branch == release.branch]
     return release >= (same_branch[0] if same_branch else releases[-1])
 
@@ -135,7 +138,7 @@ class Change:
 
     def holds(self, release: Release) -> bool:
         """Whether a release behaves so."""
-        return _reached(self.firsts, release) and not (self.until and _reached(self.lasts, release))
+        return _reached(self.since, release) and not (self.until and _reached(self.until, release))
 
 
 class _Supposed(Release):

@@ -87,6 +87,11 @@ class PvGuest:
         self._source_mfns = None
 
     @property
+    def frames(self) -> int:
+        """How many frames libxc has given it."""
+        return int(np.count_nonzero(self.state & (FRAMED | REFERENCED)))
+
+    @property
     def frames_per_page(self) -> int:
         """Entries of the guest's p2m in one page."""
         return PAGE_SIZE // self.width
