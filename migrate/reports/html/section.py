@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from migrate.inspection.memory.forest import failing_chain, forest
@@ -30,6 +29,7 @@ from migrate.reports.verdict.sentences import (
     repair_sentence,
     tally,
 )
+from streams.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
