@@ -25,6 +25,11 @@ from migrate.reports.verdict.text import console_for, render
 from migrate.rules.catalogue import RULES
 from migrate.rules.messages.log import Log, read
 from migrate.rules.selection import Selection
+from migrate.toolstack.config import ConfigSource
+from migrate.toolstack.config_edit import EditError, set_json, set_xml
+from migrate.toolstack.config_libvirt import read_xml
+from migrate.toolstack.config_libxl import read_json
+from migrate.toolstack.configuration import read as read_configuration
 from migrate.xen.cpu_policy import processor
 from migrate.xen.hvm_context import context_objections, has_emulated_devices, saved_vcpus
 from migrate.xen.hvm_entry import HvmDomain
@@ -34,6 +39,7 @@ from streams.feeder import Feeder
 from streams.forwarding import ForwardingTransport
 from streams.hvm_context import decode_context, encode_context
 from streams.pages import PfnWords
+from streams.qemu_state import walk
 from streams.records import Event, PageData, Place
 from streams.transports import BytesTransport, TransportError
 
@@ -291,6 +297,34 @@ def _context_holds(body: bytes) -> None:
             domain = HvmDomain(release, made, None, vcpus, has_emulated_devices(body), True, lambda pfn: False)
             for objection in context_objections(body, domain):
                 holds(0 <= objection.offset <= len(body), f"{objection.rule} at {objection.offset}")
+
+
+# -- device models and configurations -------------------------------------------------------------------
+
+
+def device_model_holds(state: bytes) -> None:
+    """A state is walked, and all that is said of it is about places in it."""
+    walked = bounded(walk, state)
+    for fault in (walked.fault, walked.doubt):
+        holds(fault is None or 0 <= fault.offset <= len(state), "a fault lies outside of the state")
+    holds(walked.fault is not None or walked.end is not None or walked.doubt or walked.sections, "nothing is said")
+    holds(0 <= walked.trailing <= len(state), "more lies behind the end than there is")
+    ends = [section.data + (section.length or 0) for section in walked.sections]
+    holds(ends == sorted(ends) and max(ends, default=0) <= len(state), "sections overlap, or lie outside of the state")
+
+
+def configuration_holds(text: bytes) -> None:
+    """Every reader makes something of any text; what is edited reads as was set, or cannot be edited."""
+    for source in ConfigSource:
+        found = bounded(read_configuration, text, source)
+        holds(found is not None and all(problem.message for problem in found.problems), "a problem without words")
+    for edit, reader, key in ((set_json, read_json, "c_info.name"), (set_xml, read_xml, "name")):
+        try:
+            edited = bounded(edit, text, key, "other")
+        except EditError:
+            continue
+        name = reader(edited).name
+        holds(name in ("other", None), f"the name is {name!r} after it was set")
 
 
 # -- logs ---------------------------------------------------------------------------------------------
