@@ -148,7 +148,7 @@ def test_a_report_goes_to_a_descriptor_on_one_line():
     os.close(sink)
     with open(source) as lines:
         (line,) = lines
-    assert json.loads(line)["failure"] == check(BAD).to_dict()["failure"]
+    assert json.loads(line)["failure"] == check(BAD, placement="source").to_dict()["failure"]
 
 
 @pytest.mark.parametrize("option", ["--report", "--stats"])
