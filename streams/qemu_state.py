@@ -11,11 +11,11 @@ the end. Source: `qemu_loadvm_state` in QEMU's `migration/savevm.c`.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 
 from streams.qemu_data import UNKNOWN, Ends, described_lengths, description, known_header, measured
 from streams.qemu_sections import Fault, FaultKind, QemuState, Section
+from streams.values import replace
 from streams.wire.qemu import (
     COMMAND_HEADER,
     HEADER,

@@ -12,7 +12,7 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -80,6 +80,11 @@ class Transport(Protocol):
         Returns one bytes object per range, shorter where the input ends in it, or None if there is no going
         back. Compressed input that can be read again is decoded once more for each call, so ask for all at once.
         """
+
+    def reread_in_order(self, ranges: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+        """The same for ranges in ascending order that do not overlap, one after the other: none is kept."""
+        for one in ranges:
+            yield from self.reread([one]) or ()
 
     def close(self) -> None:
         """Let go of what the transport opened itself."""
@@ -461,6 +466,16 @@ class CompressedTransport(Transport):
             left -= some
             if not left or not self._advance():
                 return n - left
+
+    def reread_in_order(self, ranges: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+        """Bytes from elsewhere, by decoding the input once more, once for all."""
+        raw = self._raw.again()
+        if raw is None:
+            return
+        with CompressedTransport(raw, self.codec, self._max_expansion) as second:
+            for offset, n in ranges:
+                second.skip(offset - second.position)
+                yield second.give(n)
 
     def reread(self, ranges: Sequence[tuple[int, int]]) -> list[bytes] | None:
         """Bytes from elsewhere, by decoding the input once more from its start."""

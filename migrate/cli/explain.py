@@ -140,10 +140,10 @@ def _tell(log: Log, name: str | None, form: str) -> ExitCode:
         render_message(log, console_for()) if name is None else render_log(log, name, console_for())
     if log.failures:
         return ExitCode.FINE
-    where = f"{log.lines} lines of {name}" if name else "no rule is called so, and"
-    complain(
-        f"{where}: none is a message of a failed restore that is known" if name else f"{where} it is no known message"
-    )
+    if name is None:
+        complain("no rule is called so, and it is no message of a failed restore that is known")
+    else:
+        complain(f"{name}: {log.lines} lines, and none is a message of a failed restore that is known")
     if form == "text":
         from migrate.reports.rules.failures_text import render_known
         from migrate.reports.verdict.text import console_for

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
 import click
@@ -14,6 +13,7 @@ from migrate.cli.ending import ExitCode, complain
 from migrate.cli.output import is_same, stream_output
 from migrate.cli.signals import orderly_signals
 from migrate.whole_file import whole_file
+from streams.values import replace
 
 if TYPE_CHECKING:
     from migrate.reports.html.section import Section

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from migrate.cli.options import (
     source_of,
     whole_number,
 )
+from streams.values import dataclass
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -91,12 +91,15 @@ def _trace(
 ) -> ExitCode:
     from migrate.judging import report_json
     from migrate.reports.verdict import trace as report
+    from migrate.rules.declaring import Stage
     from migrate.safe import safe
 
     answers = judgement.answers(destination, order)
     reason = judgement.unjudged_because()
     stopped = next((f for f in judgement.collector.findings if f.fatal and f.in_force(destination)), None)
-    if stopped is not None and stopped.step != "context":
+    if stopped is not None and stopped.step == Stage.DEVICE_MODEL:
+        complain(f"after these calls QEMU is started, and refuses: {stopped.message} ({stopped.rule.id})")
+    elif stopped is not None and stopped.step != "context":
         complain(f"the restore stops while reading: {stopped.message} ({stopped.rule.id})")
         complain("what follows is how it would go on if it did not")
     elif reason:

@@ -65,8 +65,8 @@ class Destination:
         if vcpus is not None and vcpus < 1:
             raise ValueError(f"a domain with {vcpus} vcpus? It has at least one")
         if release is None:
-            release = _release_of(host)
-        known = _placement_of(host) if placement is None else placement
+            release = _known_release(host) or NEWEST
+        known = _known_placement(host) if placement is None else placement
         fields = {
             "release": release if isinstance(release, Release) else resolve(release),
             "placement": check_name(DEFAULT_PLACEMENT if known is None else known),
@@ -95,10 +95,26 @@ class Destination:
         more = [f"{name}={value!r}" for name in ("l3_rule", "vcpus", "host") if (value := getattr(self, name))]
         return f"Destination({', '.join([repr(self.release.short), repr(self.placement), *more])})"
 
+    @property
+    def for_xen(self) -> Destination:
+        """The same as far as Xen's answers hang on it: alike hosts of a pool are one."""
+        if self.host is None:
+            return self
+        return Destination(self.release, self.placement, l3_rule=self.l3_rule, vcpus=self.vcpus, host=self.host.for_xen)
+
     def but(self, *, placement: str | None = None, release: Release | None = None) -> Destination:
         """The same with another placement or release."""
         where = placement or (None if self.placement_assumed else self.placement)
         return Destination(release or self.release, where, l3_rule=self.l3_rule, vcpus=self.vcpus, host=self.host)
+
+    @property
+    def overridden(self) -> tuple[str, ...]:
+        """What was asked for in place of what the host says: release, placement."""
+        release, placement = _known_release(self.host), _known_placement(self.host)
+        return (
+            *(["release"] if release not in (None, self.release) else []),
+            *(["placement"] if placement not in (None, self.placement) else []),
+        )
 
     @property
     def l3_rule_in_force(self) -> str:
@@ -106,13 +122,13 @@ class Destination:
         return self.l3_rule or self.release.l3_rule
 
 
-def _release_of(host: Host | None) -> Release:
-    """What runs on a host; the newest where that is not known."""
+def _known_release(host: Host | None) -> Release | None:
+    """What runs on a host."""
     known = host.release.value if host is not None else None
-    return NEWEST if known is None else resolve(known.name)
+    return None if known is None else resolve(known.name)
 
 
-def _placement_of(host: Host | None) -> str | None:
+def _known_placement(host: Host | None) -> str | None:
     """Where a host's frames land; None where that is not known."""
     high = host.places_high().value if host is not None else None
     return None if high is None else "high" if high else "low"

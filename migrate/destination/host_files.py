@@ -12,7 +12,6 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import IO, Any
 
 from migrate.destination.host import HW_CAPS, Host, PolicyName, XenVersion
@@ -21,6 +20,7 @@ from migrate.destination.host_json import FACTS, put_json
 from migrate.destination.host_memory import Node
 from migrate.guest.cpu_policy import Policy, Registers
 from migrate.safe import safe
+from streams.values import dataclass, field
 from streams.wire.framing import NO_SUBLEAF
 
 MOST_BYTES = 16 << 20

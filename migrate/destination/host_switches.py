@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from migrate.destination.answers import Answer, left_open
+from streams.values import dataclass
 
 COMMAND_LINE = "xen_commandline"
 _POLICIES = "the policies"

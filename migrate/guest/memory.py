@@ -5,13 +5,13 @@ Arrays are indexed by pfn and grow with the highest pfn that the stream really n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.pages import LEVEL_MASK, PIN_BIT
+from streams.values import dataclass, field
 from streams.wire.framing import P2M_HEADER, PAGE_SIZE
 from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3, cr3_to_pfn
 from streams.wire.views import view
@@ -87,6 +87,11 @@ class PvGuest:
         self._source_mfns = None
 
     @property
+    def frames(self) -> int:
+        """How many frames libxc has given it."""
+        return int(np.count_nonzero(self.state & (FRAMED | REFERENCED)))
+
+    @property
     def frames_per_page(self) -> int:
         """Entries of the guest's p2m in one page."""
         return PAGE_SIZE // self.width
@@ -160,23 +165,16 @@ class PvGuest:
         """
         if self._source_mfns is not None and len(self._source_mfns) == len(self.types):
             return self._source_mfns
-        mfns = np.full(len(self.types), INVALID_MFN, np.int64)
         per_page = self.frames_per_page
-        frames_list = self.p2m_frames[: -(-len(mfns) // per_page)].tolist()
-        self.store.locate(p for p in frames_list if p >= 0)
-        pages: dict[int, bytes | None] = {}
-        for index, pfn in enumerate(frames_list):
-            if not index % 64:
-                pages = self.store.find(p for p in frames_list[index : index + 64] if p >= 0)
-            page = pages.get(pfn)
-            start = index * per_page
-            if page is None or start >= len(mfns):
-                continue
-            entries = np.frombuffer(page, "<u4" if self.width == 4 else "<u8")[: len(mfns) - start]
-            marks = 30 if self.width == 4 else 62
-            frames = entries.astype(np.int64)
-            frames[entries >> marks != 0] = INVALID_MFN
-            mfns[start : start + len(entries)] = frames
+        count = len(self.types)
+        listed = self.p2m_frames[: -(-count // per_page)].tolist()
+        mfns = np.full(-(-count // per_page) * per_page, INVALID_MFN, np.int64)
+        by_page = mfns.reshape(-1, per_page)
+        for rows, pages in self.store.found_batches(listed):
+            entries = pages.view("<u4") if self.width == 4 else pages
+            foreign = entries >> (30 if self.width == 4 else 62) != 0
+            by_page[rows] = np.where(foreign, INVALID_MFN, entries.astype(np.int64))
+        mfns = mfns[:count]
         mfns[self.state & DATA == 0] = INVALID_MFN
         self._source_mfns = mfns
         return mfns

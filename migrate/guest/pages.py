@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.pages import PfnWords
-from streams.wire.framing import PAGE_SIZE, PFN_WORD_SIZE
+from migrate.guest.page_places import PagePlaces
+from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:
+    from streams.pages import PfnWords
     from streams.transports import Transport
 
 Pages = NDArray[np.uint64]  # shape (pages, 512): contents as little-endian u64
@@ -71,27 +71,36 @@ class PageStore:
     On an input that can be read again, a table is kept as its file offset and other pages are found by going
     back through the records' pfn words. On a pipe tables go to a pool, and other pages are kept while they are
     few; beyond `KEPT_PAGES` only those stay that `remarkable` picks.
+
+    Parameters
+    ----------
+    patience:
+        how often compressed input is decoded once more for pages that nobody saw coming; after that they count as
+        not kept. None for as often as it takes.
     """
 
     KEPT_PAGES = 2304
+    REREAD_PAGES = 256
 
-    def __init__(self, transport: Transport | None, *, rereads: bool) -> None:
+    def __init__(self, transport: Transport | None, *, rereads: bool, patience: int | None = None) -> None:
         self._transport = transport
         self.rereads = rereads
+        self._patience = patience
         self._tables: dict[int, int] = {}  # pfn -> file offset or pool slot
         self._pool = PagePool()
-        self._batches = array("Q")  # threes: offset of the words, their number, offset of the data
+        self._fetched: dict[int, int] = {}  # pfn -> pool slot, of pages that were decoded once more
         self._others: dict[int, bytes] = {}
         # Compressed input can be decoded once more for the rare page that nobody saw coming.
         self._overflowed = transport is not None and transport.reread([]) is not None
-        self._places: dict[int, int | None] = {}
+        self._places = PagePlaces(transport) if transport is not None and self._overflowed else None
+        self._reread: dict[int, bytes] = {}  # by offset: each of several hosts asks for the same few pages
 
     # -- while the stream flows --------------------------------------------------------------------
 
     def note_batch(self, words_offset: int, words: PfnWords, data_offset: int) -> None:
         """Remember where a record's pages lie, for a later look."""
-        self._batches.extend((words_offset, len(words), data_offset))
-        self._places.clear()
+        if self._places is not None:
+            self._places.add(words_offset, words, data_offset)
 
     def put_tables(self, pfns: Sequence[int], contents: Sequence[bytes], offsets: Sequence[int]) -> None:
         """Page tables as they arrive: a pfn's newest version replaces older ones."""
@@ -109,8 +118,11 @@ class PageStore:
 
     def drop_others(self, pfns: NDArray[np.int64]) -> None:
         """These pfns were sent again: what was kept of them is stale."""
-        for pfn in self._others.keys() & set(pfns.tolist()):
+        again = set(pfns.tolist())
+        for pfn in self._others.keys() & again:
             del self._others[pfn]
+        for pfn in self._fetched.keys() & again:
+            self._pool.drop(self._fetched.pop(pfn))
 
     def squeeze(self, keep: Iterable[int]) -> None:
         """Once too many other pages are kept, keep only these of them."""
@@ -180,44 +192,60 @@ class PageStore:
 
     def find(self, pfns: Iterable[int]) -> dict[int, bytes | None]:
         """Newest contents of any pfns: None for one that was never sent with data, or was not kept."""
-        found = {pfn: self.table(pfn) if pfn in self._tables else self._others.get(pfn) for pfn in pfns}
+        found = {pfn: self._kept(pfn) for pfn in pfns}
         missing = [pfn for pfn, page in found.items() if page is None]
-        if missing and self._transport is not None:
-            self.locate(missing)
-            places = {pfn: at for pfn in missing if (at := self._places.get(pfn)) is not None}
-            if places:
-                pieces = self._transport.reread([(offset, PAGE_SIZE) for offset in places.values()]) or []
-                found.update(zip(places, pieces, strict=False))
+        if missing and self._transport is not None and self._places is not None:
+            places = self._places.offsets(missing)
+            new = [offset for offset in dict.fromkeys(places.values()) if offset not in self._reread]
+            pieces = (
+                self._transport.reread([(offset, PAGE_SIZE) for offset in new]) if new and self._may_go_back() else None
+            )
+            contents = self._reread | dict(zip(new, pieces or [], strict=False))
+            if len(contents) <= self.REREAD_PAGES:
+                self._reread = contents
+            found.update({pfn: contents[offset] for pfn, offset in places.items() if offset in contents})
         return found
 
-    def locate(self, pfns: Iterable[int]) -> None:
-        """Look for pages from the last record back to the first, all at once."""
-        missing = [pfn for pfn in pfns if pfn not in self._places]
-        if not missing or self._transport is None:
+    def found_batches(self, pfns: Sequence[int], size: int = 256) -> Iterable[tuple[list[int], Pages]]:
+        """The same, `size` at a time, of those that are found: where in `pfns` they stand, shape (found, 512)."""
+        if self.rereads and self._places is not None:
+            self._places.offsets(pfn for pfn in pfns if pfn not in self._tables)  # in one search
+        self.fetch(pfns)
+        for start in range(0, len(pfns), size):
+            some = pfns[start : start + size]
+            found = self.find(some)
+            rows = [at for at, pfn in enumerate(some, start) if found[pfn] is not None]
+            yield rows, np.frombuffer(b"".join(found[pfns[at]] or b"" for at in rows), "<u8").reshape(-1, 512)
+
+    def fetch(self, pfns: Iterable[int]) -> None:
+        """Decode compressed input once more for all of some pages, so that `find` need not for each."""
+        if self.rereads or self._transport is None or self._places is None:
             return
-        self._places.update(dict.fromkeys(missing))
-        wanted = np.unique(np.array(missing, np.int64))
-        # What has to be decoded once more to be read again is read again in one go.
-        step = 3 * (64 if self.rereads else max(1, len(self._batches)))
-        for stop in range(len(self._batches), 0, -step):
-            some = self._batches[max(0, stop - step) : stop]
-            offsets, counts, data_offsets = some[0::3], some[1::3], some[2::3]
-            raws = self._transport.reread(
-                [(offset, count * PFN_WORD_SIZE) for offset, count in zip(offsets, counts, strict=True)]
-            )
-            if raws is None:
-                return  # a pipe: what was not kept is gone
-            for data, raw in zip(reversed(data_offsets), reversed(raws), strict=True):
-                words = PfnWords(raw)
-                pfns_here = words.pfns
-                at = np.searchsorted(wanted, pfns_here)
-                at[at == len(wanted)] = 0
-                hits = np.flatnonzero((wanted[at] == pfns_here) & words.has_data)
-                if hits.size:
-                    ordinals = np.cumsum(words.has_data)[hits] - 1
-                    for pfn, ordinal in zip(pfns_here[hits].tolist(), ordinals.tolist(), strict=True):
-                        # The last word naming a pfn in a record wins.
-                        self._places[pfn] = data + ordinal * PAGE_SIZE
-                    wanted = np.setdiff1d(wanted, pfns_here[hits])
-                    if not wanted.size:
-                        return
+        places = self._places.offsets(pfn for pfn in pfns if self._kept(pfn) is None)
+        if not places or not self._may_go_back():
+            return
+        in_order = sorted(places, key=places.__getitem__)
+        pages = self._transport.reread_in_order((places[pfn], PAGE_SIZE) for pfn in in_order)
+        self._fetched.update((pfn, self._pool.put(page)) for pfn, page in zip(in_order, pages, strict=False))
+
+    @property
+    def fetched(self) -> list[int]:
+        """Pfns of the pages that were decoded once more."""
+        return list(self._fetched)
+
+    def is_at_hand(self, pfn: int) -> bool:
+        """Whether a page can be had without decoding the input once more."""
+        return self.rereads or pfn in self._tables or pfn in self._others or pfn in self._fetched
+
+    def _kept(self, pfn: int) -> bytes | None:
+        if pfn in self._tables:
+            return self.table(pfn)
+        if pfn in self._fetched:
+            return self._pool.get(self._fetched[pfn])
+        return self._others.get(pfn)
+
+    def _may_go_back(self) -> bool:
+        if self.rereads or self._patience is None:
+            return True
+        self._patience -= 1
+        return self._patience >= 0

@@ -74,6 +74,10 @@ class Inspection:
         """Verdict and findings."""
         return self.judgement.report(self.destination, Selection())
 
+    def report_for(self, destination: Destination) -> Report:
+        """Verdict and findings at another destination."""
+        return self.judgement.report(destination, Selection())
+
     @cached_property
     def answers(self) -> list[StepAnswer]:
         """The hypercalls of the restore, in its order, each with Xen's answer."""
@@ -155,9 +159,7 @@ class Inspection:
 
     def pages(self, pfns: Iterable[int]) -> dict[int, bytes | None]:
         """Newest contents of pages, pfns in the entries of page tables; None for one that came without any."""
-        wanted = list(pfns)
-        self._store.locate(wanted)
-        return self._store.find(wanted)
+        return self._store.find(pfns)
 
 
 def inspect(

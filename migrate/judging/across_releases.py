@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from migrate.judging.report import Report, damages
 from migrate.rules.declaring import Severity
 from migrate.rules.selection import Selection
 from streams.compression import MAX_EXPANSION
+from streams.values import dataclass, field
 
 if TYPE_CHECKING:
     from migrate.judging.judgement import Judgement

@@ -55,6 +55,7 @@ class Judgement:
         self.steps: list[Step] = []
         self.completed = False
         self._calls: dict[Destination, _Calls] = {}
+        self._replayed: dict[Destination, list[Finding] | None] = {}
         self._placements: dict[str, Placement] = {}
         self._questions: tuple[Destination, ...] = ()
         self._at_checkpoints: dict[Destination, list[CheckpointVerdict]] = {}
@@ -82,6 +83,7 @@ class Judgement:
         """END has come, or never will: what libxc would do now."""
         self.completed = True
         self._placements.clear()
+        self._replayed.clear()
         self.steps = self.restorer.complete()
 
     def finish(self, size: int) -> None:
@@ -99,9 +101,13 @@ class Judgement:
 
     def calls(self, destination: Destination) -> list[tuple[int, StepAnswer]]:
         """Answers to the calls made while records are read, each with the number of findings met before it."""
-        if destination not in self._calls:
-            self._calls[destination] = _Calls(self.session, destination)
-        return self._calls[destination].answers()
+        return self._answering(destination).answers()
+
+    def _answering(self, destination: Destination) -> _Calls:
+        asked = destination.for_xen
+        if asked not in self._calls:
+            self._calls[asked] = _Calls(self.session, asked)
+        return self._calls[asked]
 
     def replay(self, destination: Destination, schedule: str = "restore", *, exact: bool = True) -> Trace | None:
         """The restore from END on at one destination; None where the stream never got there.
@@ -118,7 +124,7 @@ class Judgement:
         if self.facts.guest == GuestKind.PV:
             return self.pv_replay(destination, schedule, exact=exact)
         self.calls(destination)
-        answering = self._calls[destination].answering
+        answering = self._answering(destination).answering
         return Trace([answering.answer(step) for step in self.steps])
 
     def pv_replay(self, destination: Destination, schedule: str = "restore", *, exact: bool = True) -> PvTrace | None:
@@ -134,7 +140,7 @@ class Judgement:
         self.calls(destination)
         known = self.session.vcpus
         vcpus = known if known is not None else max(kind.guest.vcpus, default=-1) + 1
-        replay = PvReplay(kind.guest, self._calls[destination].answering, where, vcpus)
+        replay = PvReplay(kind.guest, self._answering(destination).answering, where, vcpus)
         return replay.run(SCHEDULES[schedule](self.steps), None if exact else kind.tally)
 
     def placement(self, name: str) -> Placement | None:
@@ -160,7 +166,7 @@ class Judgement:
         findings, calls = self.collector.findings, self.calls(destination)
         course = self.session.course
         before_doubt = course.findings_before_doubt if course.doubt is not None else len(findings)
-        if self.facts.guest and (refusal := self._calls[destination].answering.created()):
+        if self.facts.guest and (refusal := self._answering(destination).answering.created()):
             yield True, refusal
         at = 0
         for number, finding in enumerate([*findings, None]):
@@ -195,13 +201,14 @@ class Judgement:
         met = list(self._while_reading(destination))
         course = self.session.course
         findings = _folded(finding for _, finding in met if course.in_time(finding))
-        trace = self.replay(destination, exact=False)
-        if trace is not None:
-            findings += _told_once(trace)
-        if (guest := self.pv_guest) is not None and trace is not None:
+        replayed = self._replay_findings(destination)
+        findings += replayed or []
+        if (guest := self.pv_guest) is not None and replayed is not None:
             from migrate.judging.other_placements import other_placements
 
             findings += other_placements(guest, destination, self._refused_with)
+        if (short := self._short_of_memory(destination)) is not None:
+            findings.append(short)
         findings += [finding for _, finding in met if not course.in_time(finding)]
         fatal = next((finding for finding in findings if finding.fatal), None)
         certain = any(finding is fatal and sure for sure, finding in met)
@@ -218,10 +225,18 @@ class Judgement:
             checkpoints=self._at_checkpoints.get(destination, []),
         )
 
+    def _replay_findings(self, destination: Destination) -> list[Finding] | None:
+        """What the replay finds, once for all hosts that are alike; None where the stream never got there."""
+        asked = destination.for_xen
+        if asked not in self._replayed:
+            trace = self.replay(asked, exact=False)
+            self._replayed[asked] = None if trace is None else _told_once(trace)
+        return self._replayed[asked]
+
     def _refused_with(self, destination: Destination) -> str | None:
         """The rule by which the replay is refused at a destination."""
-        trace = self.replay(destination, exact=False)
-        return next((finding.rule.id for finding in trace.findings if finding.fatal), None) if trace else None
+        found = self._replay_findings(destination) or []
+        return next((finding.rule.id for finding in found if finding.fatal), None)
 
     def unjudged_because(self) -> str | None:
         """Why no verdict can be given; None where one can."""
@@ -230,6 +245,21 @@ class Judgement:
         if self.restorer.containers.colo:
             return "a COLO stream: the secondary runs from the first checkpoint on"
         return None
+
+    def _short_of_memory(self, destination: Destination) -> Finding | None:
+        """Whether a known host has less memory free than the guest needs."""
+        kind, host, restored = self.facts.guest, destination.host, self.restorer.kind
+        if host is None or kind is None or restored is None:
+            return None
+        from migrate.judging.room_on_host import short_of_memory
+        from migrate.toolstack.hvm import HvmRestore
+
+        guest = self.pv_guest
+        if isinstance(restored, HvmRestore):
+            pages = restored.guest.populated.pages
+        else:
+            pages = 0 if guest is None else guest.frames
+        return short_of_memory(host, kind, pages, destination.vcpus or self.facts.vcpus or 1)
 
     @property
     def page_tables(self) -> int:
@@ -273,6 +303,7 @@ class Judgement:
             yield from [(question, kept[-1].failure) for question, kept in self._at_checkpoints.items()]
             return
         self._placements.clear()
+        self._replayed.clear()
         with self.collector.trial() as found:
             self.steps = kind.complete()
         for destination in self._questions:

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from migrate.guest.memory import PvGuest
 
 
+def _placement_open(destination: Destination) -> bool:
+    """Whether nobody knows where the host's frames lie."""
+    return destination.host is None or destination.host.places_high().open
+
+
 def other_placements(
     guest: PvGuest, destination: Destination, refused_with: Callable[[Destination], str | None]
 ) -> list[Finding]:
@@ -45,7 +50,7 @@ def other_placements(
             tell("L3C-4", "the 64-bit guest has enabled pae_extended_cr3, which means nothing there")
         return found
     if (
-        destination.host is None
+        _placement_open(destination)
         and destination.release.has(releases.shared_info_moves_low)
         and destination.placement != "high"
     ):
@@ -79,7 +84,7 @@ def other_placements(
     others = sorted(live - {by_vcpu.get(0)})
     mfns = guest.source_mfns()
     high = [p for p in np.flatnonzero(guest.types & LEVEL_MASK == 3).tolist() if mfns[p] >= PAE_L3_LIMIT]
-    at_risk = others and refused_with(destination.but(placement="high")) == "HYP-22"
+    at_risk = others and _placement_open(destination) and refused_with(destination.but(placement="high")) == "HYP-22"
     if at_risk and refused_with(destination.but(placement="low")) is None:
         names = ", ".join(f"{pfn:#x}" for pfn in others[:8]) + (", …" if len(others) > 8 else "")
         tell(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from streams.conduit import STEPS, OutputError
 from streams.decoder import LOOKED_BEHIND, Decoder, drive
 from streams.requests import Give
 from streams.transports import BytesTransport, TransportError
+from streams.values import dataclass, field, replace
 from streams.wire.framing import DOMAIN_HEADER, IMAGE_HEADER, IMAGE_ID, IMAGE_MARKER, PAGE_SHIFT, GuestType
 
 if TYPE_CHECKING:

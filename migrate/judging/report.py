@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -11,6 +10,7 @@ from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity, Verdict
 from migrate.rules.findings import Failure, Finding
 from migrate.toolstack.facts import StreamFacts
+from streams.values import dataclass, field
 
 SCHEMA = 2
 

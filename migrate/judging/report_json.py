@@ -96,6 +96,7 @@ def _destination_object(destination: Destination) -> dict[str, Any]:
         "placement": well_formed(destination.placement),
         "l3_rule": destination.l3_rule,
         "vcpus": destination.vcpus,
+        "overridden": list(destination.overridden),
         "host": None if destination.host is None else well_formed(destination.host.label),
     }
 

@@ -10,7 +10,6 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from migrate.destination.destination import Destination
@@ -32,6 +31,7 @@ from streams.records import (
     XlStart,
 )
 from streams.transports import FileTransport, PipeTransport
+from streams.values import dataclass
 from streams.wire.framing import LibxlRecordType, RecordType
 
 if TYPE_CHECKING:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from migrate.destination import releases
 from migrate.rules.declaring import Effect, rule
+from streams.values import replace
 from streams.wire.framing import XL_CONFIG_LENGTH, XL_FLAG_LIBXL_V2, LibxlRecordType, XapiBlockId
 
 if TYPE_CHECKING:

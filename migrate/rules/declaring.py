@@ -10,9 +10,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any
+
+from streams.values import dataclass
 
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder

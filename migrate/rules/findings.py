@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from migrate.destination.destination import Destination
@@ -12,6 +11,7 @@ from migrate.destination.releases import Change
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Rule, Severity, Stage, in_range
 from streams.records import Place
+from streams.values import dataclass, field, replace
 
 
 class Link(NamedTuple):

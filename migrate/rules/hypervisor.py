@@ -411,3 +411,18 @@ def host_without_hvm(b: StreamBuilder) -> None:
     Repair: switch virtualisation on in the firmware, or restore elsewhere.
     Source: xen, arch_sanitise_domain_config; `xl info`.
     """
+
+
+@rule(
+    "HYP-32", "host-short-of-memory", Effect.HOST, "xen: populate_physmap", severity=Severity.WARNING, violation=False
+)
+def host_short_of_memory(b: StreamBuilder) -> None:
+    """The host has less memory free than the guest needs.
+
+    What: `free_memory` of the host is less than the guest's pages and, for HVM, what libxl sets aside for its page
+        tables. What Xen itself needs for a domain comes on top, and is not counted.
+    Why: libxc asks for the guest's pages as their contents come, and gives up once Xen has none left. What is free
+        changes: dom0 may give memory back before (autoballoon), another guest may go.
+    Repair: free memory there, or restore elsewhere.
+    Source: libxc populate_pfns; libxl__get_required_shadow_memory; `xl info`.
+    """

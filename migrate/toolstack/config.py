@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
+
+from streams.values import dataclass
 
 # Longer configurations are not read: real ones are some KiB, and a text takes many times its length once it is parsed.
 LONGEST_CONFIG = 1 << 20

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from typing import Any
 
 from migrate.toolstack.config import (
@@ -22,13 +21,14 @@ from migrate.toolstack.config import (
     integer,
     text_of,
 )
+from streams.values import replace
 
 _UNSPECIFIED, _NO_BUILD_KIND = "domain type unspecified", "invalid domain type"
 _DEVICE_MODELS = frozenset({"unknown", TRADITIONAL, QEMU_XEN, "none"})
 _TSC_MODES = frozenset({"default", "always_emulate", "native", "native_paravirt"})
 _VGA_KINDS = frozenset({"unknown", "cirrus", "std", "none", "qxl"})
 _BIOSES = frozenset({"unknown", "rombios", "seabios", "ovmf"})
-_LONGEST_NUMBER = 20  # characters of a number that may fit 64 bits
+_LONGEST_NUMBER = 4000  # digits; Python converts 4300
 _DEFBOOL = {"<default>": None, "True": True, "False": False}  # by how the text begins
 # Source: `domain_max_vcpus`, with MAX_VIRT_CPUS and HVM_MAX_VCPUS.
 _MOST_VCPUS = {GuestKind.PV: 8192, GuestKind.HVM: 128, GuestKind.PVH: 128}
@@ -61,18 +61,14 @@ def parsed(text: str) -> dict[str, Any]:
         raise Unusable(f"{name} is no JSON number")
 
     def whole(digits: str) -> Any:
-        number = int(digits) if len(digits) <= _LONGEST_NUMBER else None
-        return number if number is not None and -(1 << 63) <= number < 1 << 63 else float("inf")
-
-    def fraction(text: str) -> Any:  # without a point libxl reads the digits up to the exponent
-        return float(text) if "." in text else whole(re.split("[eE]", text)[0])
+        return int(digits) if len(digits) <= _LONGEST_NUMBER else float("inf")
 
     def first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return dict(reversed(pairs))
 
     try:
         value = json.loads(
-            text, parse_constant=no_constant, parse_int=whole, parse_float=fraction, object_pairs_hook=first_wins
+            text, parse_constant=no_constant, parse_int=whole, parse_float=_Fraction, object_pairs_hook=first_wins
         )
     except RecursionError:
         raise Unusable("it is nested too deep") from None
@@ -86,6 +82,13 @@ def parsed(text: str) -> dict[str, Any]:
 def _type(value: object) -> str:
     names = {dict: "object", list: "list", str: "string", bool: "true or false", int: "number", float: "fraction"}
     return names.get(type(value), "null")
+
+
+class _Fraction(float):
+    """A number with a point or an exponent, and how it was written."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
 
 
 class _Json:
@@ -157,18 +160,28 @@ class _Json:
     @staticmethod
     def _of(of: dict[str, Any], key: str, kind: type) -> Any:
         value = of.get(key)
-        return value if isinstance(value, kind) and not isinstance(value, bool) else None
+        return value if isinstance(value, kind) else None
+
+    @staticmethod
+    def _integer(of: dict[str, Any], key: str) -> int | None:
+        """What libxl takes for an integer: a number without a point, up to its exponent, that fits 64 bits."""
+        value = of.get(key)
+        if isinstance(value, _Fraction) and "." not in value.text:
+            value = int(re.split("[eE]", value.text)[0][:_LONGEST_NUMBER])
+        if not isinstance(value, int) or isinstance(value, bool):
+            return None
+        return value if -(1 << 63) <= value < 1 << 63 else None
 
     @classmethod
     def _int(cls, of: dict[str, Any], key: str) -> int | None:
-        value: int | None = cls._of(of, key, int)
+        value = cls._integer(of, key)
         if value is not None and not -(1 << 31) <= value < 1 << 31:
             raise Unusable(f"{key} is {value}, which does not fit 32 bits")
         return value
 
     @classmethod
     def _memory(cls, of: dict[str, Any], key: str) -> int | None:
-        value: int | None = cls._of(of, key, int)
+        value = cls._integer(of, key)
         if value is not None and value < 0:
             raise Unusable(f"{key} is {value}; expected KiB")
         return value

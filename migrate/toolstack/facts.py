@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from migrate.rules.declaring import GuestKind
 from migrate.toolstack.passes import Round
+from streams.values import dataclass, field
 
 
 @dataclass(slots=True)

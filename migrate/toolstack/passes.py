@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from streams.values import dataclass
 from streams.wire.framing import RecordType
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ Sources: `xg_sr_restore_x86_pv.c`, `xg_sr_common_x86_pv.c`, `handle_page_data` a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from migrate.xen.hypercalls import SetAddressSize, Step
 from migrate.xen.plainly_sound import SoundnessTally
 from streams.pages import FRAMELESS_TYPES, LEVEL_MASK, TYPES, PfnWords
 from streams.records import PageData, Place, Record
+from streams.values import replace
 from streams.wire.framing import (
     MSR_ENTRY_SIZE,
     P2M_ENTRY_SIZE,
@@ -51,6 +51,8 @@ MAX_VCPUS = 8192
 # Entries of the p2m list that may be left out before those of a record. What lies further on cannot matter: the
 # END fails over the first entry that was never given, and so wide a gap is not worth its memory.
 MAX_P2M_GAP = 1 << 14
+# How often a compressed stream is decoded once more for pages that were not kept. Xen follows tables four levels down.
+MOST_DECODINGS = 16
 # Reading over so many pages that nobody wants costs less than asking twice.
 READ_OVER = 4
 
@@ -76,7 +78,7 @@ class PvRestore:
         self.report = session.report
         transport = session.transport
         rereads = transport is not None and transport.rereads
-        self.guest = PvGuest(PageStore(transport, rereads=rereads))
+        self.guest = PvGuest(PageStore(transport, rereads=rereads, patience=MOST_DECODINGS))
         self.tally = SoundnessTally(self.guest)
         self._peeks = not rereads
         self._looked_at: dict[int, bytes] = {}  # of the record that is being read: ordinal -> contents

@@ -6,10 +6,10 @@ Nothing here imports numpy or construct: a filter in front of an HVM guest stays
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from migrate.destination import releases
+from migrate.destination.host import MAX
 from migrate.guest.cpu_policy import Policy, read_policy
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, GuestKind, Severity, Stage
@@ -21,6 +21,8 @@ from migrate.xen.hvm_params import Params
 from migrate.xen.hypercalls import Refusal, SetAddressSize, SetCpuPolicy, SetHvmContext, SetHvmParam, SetTscInfo, Step
 from migrate.xen.objection import Objection
 from migrate.xen.policy_checks import policy_objections
+from migrate.xen.policy_comparison import features_lost
+from streams.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 
 CREATE = "domctl createdomain"
+# A guest may lose dozens of features.
+FEATURES_TOLD = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +177,10 @@ class Answering:
         cpuid, msrs = (record.body if record else None for record in (step.cpuid, step.msrs))
         self.policy = read_policy(cpuid or b"", msrs)
         found = list(policy_objections(cpuid, msrs, self.kind, self.release, self.host_max))
+        if self.host is not None and self.host.takes(self.kind.value).value is False:
+            found = [objection for objection in found if objection.certain]  # the domain cannot even be created
         if not found:
-            return StepAnswer(step)
+            return self._features_lost(step)
         # Either it is refused, or the host has its say: one thing to be told, however much of it there is.
         told = found[-1] if found[-1].certain else found[0]
         record = step.cpuid if told.cpuid and step.cpuid else step.msrs or step.cpuid
@@ -187,6 +193,17 @@ class Answering:
             consequence = f"{needs}: {step.call} fails with {told.errno} otherwise"
             objection = Objection("REC-113", None, consequence, offset=at)
         return self.answered(step, [objection], record.place, Stage.RECORD)
+
+    def _features_lost(self, step: SetCpuPolicy) -> StepAnswer:
+        """What of a policy that Xen takes does not reach the guest."""
+        if self.host is None or self.host_max is None or self.policy is None or step.cpuid is None:
+            return StepAnswer(step)
+        lost = [name for name, _ in features_lost(self.policy, self.host_max)]
+        more = f" and {len(lost) - FEATURES_TOLD} more" if len(lost) > FEATURES_TOLD else ""
+        some = ", ".join(lost[:FEATURES_TOLD]) + more
+        message = f"promised to the guest, and not in the {MAX[self.kind]} policy of the host: {some}"
+        objections = [Objection("REC-114", None, message, offset=step.cpuid.place.body)] if lost else []
+        return self.answered(step, objections, step.cpuid.place, Stage.RECORD)
 
     def _tsc(self, step: SetTscInfo) -> Iterator[Objection]:
         """tsc_set_info."""

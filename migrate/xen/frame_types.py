@@ -13,7 +13,6 @@ pae_xen_mappings_check, do_mmuext_op), `xen/arch/x86/domain.c` (arch_set_info_gu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -36,7 +35,9 @@ from migrate.xen.entries import (
 from migrate.xen.entries import (
     WRITABLE as MAPS_WRITABLE,
 )
+from migrate.xen.untyped_pages import UntypedPages
 from streams.pages import LEVEL_MASK
+from streams.values import dataclass
 from streams.wire.paging import (
     ENTRIES,
     FRAME_MASK,
@@ -167,6 +168,7 @@ class Hypervisor:
         self.pae = guest.width == 4
         self.types: NDArray[np.uint8] = np.zeros(len(guest.types), np.uint8)
         self._type = self.types.data
+        self._untyped = UntypedPages(guest, placement)
         self._linear: dict[int, int] = {}  # > 0 linear entries of a table, < 0 uses of it by others
         self._pinned: set[int] = set()
         self._journal: list[Callable[[], None]] = []
@@ -247,7 +249,7 @@ class Hypervisor:
             return store.table(pfn), True
         if not self.guest.came_with_data(pfn):
             return UNWRITTEN, True
-        page = store.find([pfn])[pfn]
+        page = self._untyped.contents(pfn)
         if page is None:
             self.unseen.add(pfn)
             return bytes(len(UNWRITTEN)), True

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from migrate.guest.populated import PopulatedPfns
 from migrate.xen.hvm_context import has_emulated_devices
+from streams.values import dataclass, field
 
 
 @dataclass(slots=True)

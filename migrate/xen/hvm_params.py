@@ -7,13 +7,13 @@ record handle_hvm_params (`xg_sr_restore_x86_hvm.c`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from migrate.destination import releases
 from migrate.destination.releases import Change, Release
 from migrate.rules.declaring import Severity
 from migrate.xen.objection import Objection
+from streams.values import dataclass, field
 from streams.wire.framing import HVM_PARAM_SIZE, PARAMS_HEADER
 from streams.wire.hvm_names import HvmParam, param_name
 

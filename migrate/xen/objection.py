@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from migrate.destination.releases import Change, Release
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity, in_range
+from streams.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from migrate.guest.cpu_policy import PROMISED_ANYWHERE, Policy, component_name
+from migrate.xen.cpu_policy import within_its_maxima
 from migrate.xen.policy_checks import Subject, incompatible, policy_objections
-from streams.wire.cpu_features import MSR_NAMES, PLATFORM_INFO, msr_features, set_bits, word_features
+from streams.values import dataclass
+from streams.wire.cpu_features import MSR_NAMES, Word, msr_features, set_bits, word_features
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
+from streams.wire.msrs import Msr
 
 if TYPE_CHECKING:
     from migrate.destination.releases import Release
@@ -67,6 +69,13 @@ def beyond(
     yield from _lacks(promised, common, frozenset[Subject]().union(*refused))
 
 
+def features_lost(promised: Policy, host_max: Policy) -> Iterator[tuple[str, Word]]:
+    """Names and registers of the promised features that are taken away where no more than `host_max` is offered."""
+    for word, names in within_its_maxima(promised).features_by_word():
+        have = set(word_features(word, host_max.word(word)))
+        yield from ((name, word) for name in names if name not in have and name not in PROMISED_ANYWHERE)
+
+
 def _refused(promised: Policy, other: Policy, kind: GuestKind, release: Release) -> frozenset[Subject]:
     objections = incompatible(promised, kind, release, other)
     return frozenset(objection.subject for objection in objections if objection.certain)
@@ -80,11 +89,7 @@ def _lacks(promised: Policy, other: Policy, refused: frozenset[Subject]) -> Iter
         if last > theirs[name]:
             where = f"the other ends at {theirs[name]:#x}"
             yield Lack("leaves", f"{name} to {last:#x}", where, _MAXIMA[name] in refused)
-    for word, names in promised.features_by_word():
-        have = set(word_features(word, other.word(word)))
-        yield from (
-            Lack("feature", name, str(word)) for name in names if name not in have and name not in PROMISED_ANYWHERE
-        )
+    yield from (Lack("feature", name, str(word)) for name, word in features_lost(promised, other))
     for bit in set_bits(promised.xcr0 & ~other.xcr0):
         yield Lack("xcr0", component_name(bit), f"xcr0 bit {bit}")
     if promised.msrs is None or other.msrs is None:
@@ -92,7 +97,7 @@ def _lacks(promised: Policy, other: Policy, refused: frozenset[Subject]) -> Iter
     for index in promised.msrs:
         missing = promised.msrs[index] & ~other.msrs.get(index, 0)
         where = MSR_NAMES.get(index, hex(index))
-        stops = index == PLATFORM_INFO and Subject.FAULTING in refused
+        stops = index == Msr.PLATFORM_INFO and Subject.FAULTING in refused
         yield from (Lack("msr", name, where, stops) for name in msr_features(index, missing))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +28,7 @@ from migrate.xen.hypercalls import (
 )
 from migrate.xen.pv_vcpu import context_objections, extended_objections, msrs_objections, xsave_objections
 from streams.pages import LEVEL_MASK, PIN_BIT
+from streams.values import dataclass
 from streams.wire.framing import PAGE_SHIFT
 from streams.wire.paging import ENTRIES, FRAME_MASK, PAE_L3_LIMIT, RW, P
 from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3
@@ -273,17 +273,24 @@ class PvReplay(Answering):
             found += ((tables[row], int(np.argmax(hits[row]))) for row in np.flatnonzero(hits.any(axis=1)).tolist())
         return " (by L1 pfn {:#x}, entry {})".format(*min(found)) if found else ""
 
+    @property
+    def _placed_so(self) -> str:
+        """The fact of the host, in brackets, that places frames as they are; "" where it is none."""
+        above = None if self.host is None else self.host.memory_above_4g
+        return f" ({above.because})" if above and above.value and self.destination.placement == "high" else ""
+
     def _refusal(self, refused: Refused, within: Stage, step: SetContext | Pin) -> Finding:
         chain = (*reversed(refused.chain), *([refused.target] if refused.target else []))
         mapped_by = self._mapped_by(refused.pfn) if refused.rule == "HYP-03" and refused.pfn is not None else ""
         context = step if isinstance(step, SetContext) else None
+        high = refused.rule == "HYP-22" and refused.pfn is not None
         return RULES[refused.rule].finding(
-            f"{refused.message}{mapped_by}",
+            f"{refused.message}{mapped_by}{self._placed_so if high else ''}",
             context.place if context else None,
             effect=Effect.HYPERCALL,
             severity=Severity.ERROR,
             pfn=refused.pfn,
-            mfn=self.placement.mfn(refused.pfn) if refused.pfn is not None and refused.rule == "HYP-22" else None,
+            mfn=self.placement.mfn(refused.pfn) if high and refused.pfn is not None else None,
             vcpu=context.vcpu if context else None,
             slot=refused.chain[0].slot if refused.chain else refused.slot,
             errno=refused.errno,

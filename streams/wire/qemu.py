@@ -7,9 +7,10 @@ alone: `qemu_devices` has what QEMU's own descriptions say of it.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
+
+from streams.values import dataclass
 
 HEAD_SIZE = 600
 """Enough for a header, a machine's name and a section's name, each as long as QEMU lets it be."""

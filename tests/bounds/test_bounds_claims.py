@@ -154,7 +154,7 @@ def test_a_vcpu_of_a_huge_number_makes_no_list_of_those_below(check, id):
     ("vcpus", "code"), [("9" * 18, 1), ("9" * 300, 0), ("9" * 5000, 0), ("9" * (3 << 20), 0), ("-1", 1), ("1e999", 0)]
 )
 def test_a_config_with_a_strange_number_of_vcpus_is_read_without_loops_over_it(check, vcpus, code):
-    b = StreamBuilder.pv(4)
+    b = StreamBuilder.pv(8)
     b.wrap("xl")
     b.xl_config = b'{"c_info": {"type": "pv"}, "b_info": {"max_vcpus": %b, "type.pv": {}}}' % vcpus.encode()
     assert check(b.build()).code == code

@@ -180,6 +180,25 @@ def test_reread_returns_any_ranges_and_leaves_the_position(
         assert bytes(transport.give(len(data))) == data[first:]
 
 
+@pytest.mark.parametrize("pack", [bytes, zstandard.ZstdCompressor().compress], ids=["plain", "zstd"])
+def test_ascending_ranges_are_reread_one_after_the_other(pack):
+    data = random.Random(3).randbytes(300_000)
+    ranges = [(0, 10), (10, 0), (4096, 100_000), (250_000, 4096), (299_990, 100), (400_000, 8)]
+    with open_transport(pack(data)) as transport:
+        transport.skip(1000)
+        assert list(transport.reread_in_order(ranges)) == [data[offset : offset + n] for offset, n in ranges]
+        assert transport.position == 1000
+
+
+def test_nothing_is_reread_in_order_where_there_is_no_going_back():
+    read, write = os.pipe()
+    os.write(write, zstandard.ZstdCompressor().compress(b"stream"))
+    os.close(write)
+    with open_transport(read) as transport:
+        assert list(transport.reread_in_order([(0, 1)])) == []
+    os.close(read)
+
+
 @pytest.mark.parametrize("kind", ["pipe", "socket", "gzip pipe", "zstd pipe"])
 def test_reread_is_none_where_there_is_no_going_back(kind: str, tmp_path: Path) -> None:
     with opened(kind, b"data", [4], tmp_path) as transport:

@@ -14,6 +14,7 @@ from migrate.inspection.memory.entries import EntryRange, flag_names
 from migrate.inspection.memory.forest import Branch, Forest, Group, Link, Table, forest
 from migrate.inspection.memory.frame_runs import Placed, Runs, placed
 from migrate.inspection.memory.page_history import History, Mapper, Sending, history
+from migrate.inspection.memory.thinned import Rest, thinned
 from migrate.inspection.memory.walk import Step, Walk, walk
 from migrate.inspection.names import Span, spans
 from migrate.reports.inspection.hexdump import hexdump
@@ -238,7 +239,10 @@ def render_tables(inspection: Inspection, console: Console) -> None:
         _line(console, line)
     heading: Group | None = None
     shown: set[int] = set()
-    for branch in found.branches():
+    for branch in thinned(found.branches()):
+        if isinstance(branch, Rest):
+            _line(console, _INDENT * (branch.depth + 1) + _rest_text(branch), _DIM)
+            continue
         if branch.group is not None and branch.group is not heading:
             heading = branch.group
             console.print()
@@ -282,6 +286,11 @@ def _branch_text(branch: Branch, table: Table | None, width: int) -> str:
     if branch.pages > 1:
         return f"{what}, {branch.pages} tables" + _of_all(table)
     return ", ".join([what, *_facts(table, width)])
+
+
+def _rest_text(rest: Rest) -> str:
+    what = count(rest.targets, "more page") if rest.link is Link.DATA else count(rest.targets, "more table")
+    return f"and {what}{_LINKS.get(rest.link, ': no page table')}"
 
 
 _LINKS = {

@@ -23,8 +23,6 @@ STREAM = "STREAM"
 
 # What `check` has to be told for it to come to such a verdict.
 _OPTIONS = {
-    "HYP-22": ("--placement", "high"),
-    "HYP-27": ("--placement", "high"),
     "REC-52": ("--vcpus", "N"),
     "HVM-02": ("--vcpus", "N"),
 }
@@ -107,7 +105,7 @@ def known_messages() -> Iterator[tuple[str, str]]:
     """Every message that is known, as who writes it and its words, with … for what differs."""
     for voice in Voice:
         for message in MESSAGES:
-            if message.voice is voice and message.role in (Role.CAUSE, Role.CONSEQUENCE):
+            if message.voice is voice and message.role not in (Role.START, Role.FACT):
                 others = [(form, [other for other in message.says if other != form]) for form in message.says]
                 # Some begin with whom they are about, or do not.
                 plain = (form for form, rest in others if not any(form.endswith(other) for other in rest))

@@ -22,20 +22,24 @@ if TYPE_CHECKING:
 _WIDTH = 100
 _KEY_WIDTH = 10
 _LONGEST = 300  # characters of a line of the log
+# Failures that are told in full; of a log of years nobody reads all.
+_MOST_TOLD = 12
 
 
 def render_log(log: Log, name: str, console: Console) -> None:
     """Print all failures of a log, the last one first."""
     failures = list(reversed(log.failures))
     count = (
-        "1 restore that failed" if len(failures) == 1 else f"{len(failures)} restores that failed, the last one first"
+        "1 restore that failed" if len(failures) == 1 else f"{len(failures)} kinds of failed restores, the last first"
     )
-    more = f"; {log.more} more were left out" if log.more else ""
-    head = f"{safe(name)}: {count}; {log.recognised} of {log.lines} lines tell of it{more}"
-    hanging(console, Text(), head, width=_WIDTH)
-    for failure in failures:
+    hanging(console, Text(), f"{safe(name)}: {count}; in {log.lines} lines, {log.recognised} messages tell of it")
+    for failure in failures[:_MOST_TOLD]:
         console.print()
         _render(failure, console)
+    left = len(failures[_MOST_TOLD:]) + log.more
+    if left:
+        console.print()
+        hanging(console, Text(), f"{left} more before these: --format json has them", width=_WIDTH)
 
 
 def render_message(log: Log, console: Console) -> None:
@@ -60,10 +64,10 @@ def _render(failure: Failure, console: Console) -> None:
         _line(sighting, console, told=sighting.role is Role.CAUSE or failure.telling is None)
     if text := decides(failure):
         _fact(console, "decides", text)
-    if hidden := len(failure.rules) - MOST_RULES if len(failure.rules) > MOST_RULES else 0:
-        _fact(console, "also", f"{hidden} rules that are less likely; --format json has them")
-    if len(named) == 1 and (repair := named[0].sections.get("Repair")):
-        _fact(console, "repair", repair)
+    if less_likely := failure.rules[MOST_RULES:]:
+        _fact(console, "also", f"{len(less_likely)} that are less likely; --format json has them")
+    if len(named) == 1 and named[0].repair:
+        _fact(console, "repair", f"{named[0].repair}.")
     for key, command in zip(("confirm", ""), confirm_commands(failure), strict=False):
         _fact(console, key, " ".join(command), "cyan")
     if named:
@@ -77,7 +81,7 @@ def _line(sighting: Sighting, console: Console, *, told: bool) -> None:
     _fact(console, f"line {sighting.line}", text, "dim")
     if told:
         errno = f": {sighting.facts.errno}" if sighting.facts.errno else ""
-        _fact(console, "", safe(f"{sighting.doing[:1].upper()}{sighting.doing[1:]}{errno}."))
+        _fact(console, "", safe(f"{sighting.doing}{errno}."))
 
 
 def _fact(console: Console, key: str, value: str, style: str = "") -> None:

@@ -35,7 +35,7 @@ _ROUNDS_TOLD = 8  # one by one, per kind
 _PFNS_TOLD = 8
 PLACES_TOLD = 12
 """Of so many places of one cause each is told."""
-_DETAILS = frozenset({"pinned", "cr3", "extended cr3", "placement", "target"})
+_DETAILS = frozenset({"pinned", "cr3", "extended cr3", "host", "placement", "target"})
 _READERS = {name: name for name in ("libxc", "libxl", "xl", "libvirt", "xapi")} | {"qemu": "QEMU"}
 """Who has checks of its own, as a finding's call and as it is written; all other calls are hypercalls."""
 
@@ -207,9 +207,21 @@ def facts_told(report: Report) -> list[tuple[str, str]]:
         lines.append(("extended cr3", "yes" if stream.extended_cr3 else "no"))
     if stream.device_model is not None:
         lines.append(("device model", stream.device_model))
-    lines.append(("placement", f"{report.placement}: {placed(report.placement)}"))
-    lines.append(("target", f"Xen {release(report)}"))
+    host = report.destination.host
+    if host is not None:
+        lines.append(("host", host.label))
+    lines.append(("placement", f"{report.placement}: {placed(report.placement)}{_of_host(report, 'placement')}"))
+    lines.append(("target", f"Xen {release(report)}{_of_host(report, 'release')}"))
     return lines
+
+
+def _of_host(report: Report, what: str) -> str:
+    """The fact of a known host that decides on its release or placement, and whether another one was asked for."""
+    host = report.destination.host
+    answer = None if host is None else host.release if what == "release" else host.places_high()
+    if answer is None or answer.open:
+        return ""
+    return f" ({'not as on the host: ' if what in report.destination.overridden else ''}{answer.because})"
 
 
 def short_facts(report: Report) -> list[tuple[str, str]]:

@@ -56,6 +56,8 @@ class Role(StrEnum):
     """says what was refused"""
     CONSEQUENCE = "consequence"
     """follows from a cause that other lines name"""
+    HINT = "hint"
+    """decides between rules beside a cause; without one it is nothing unusual"""
 
 
 class Facts(dict[str, str]):

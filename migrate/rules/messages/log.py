@@ -19,7 +19,7 @@ LONGEST_LINE = 4096
 MOST_LINES = 24
 # Failures of several domains whose lines come mixed; more at a time are taken for over.
 MOST_OPEN = 8
-# More different failures than anybody reads; what comes then is counted.
+# More different failures than anybody reads; of older ones it is counted how many they were.
 MOST_FAILURES = 100
 
 _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
@@ -98,6 +98,8 @@ class Failure:
             return False
         if not sighting.rules:
             return sighting.role is Role.CONSEQUENCE or self.telling is None
+        if sighting.role is Role.HINT:
+            return bool(set(self.rules) & set(sighting.rules))
         return self.telling is None or not self.rules or bool(set(self.rules) & set(sighting.rules))
 
     def add(self, sighting: Sighting) -> None:
@@ -132,7 +134,7 @@ class Log:
     failures:
         the different failures, in the order of their last occurrence.
     more:
-        how many failures were left out after `MOST_FAILURES`.
+        how many failures were left out, older than the last `MOST_FAILURES` that differ.
     """
 
     lines: int = 0
@@ -148,6 +150,7 @@ class _Reading:
         self.open: list[Failure] = []
         self.found: dict[tuple[object, ...], Failure] = {}
         self.more = 0
+        self.hint: Sighting | None = None
         self.release: str | None = None
 
     def take(self, sighting: Sighting) -> None:
@@ -155,7 +158,13 @@ class _Reading:
         if sighting.role is Role.START:
             self.close(0)
             return
+        if sighting.role is Role.HINT and not (self.open and self.open[-1].belongs(sighting)):
+            self.hint = sighting  # the console is often faster than the toolstack
+            return
         failure = self._home(sighting)
+        if self.hint and not failure.sightings and set(self.hint.rules) & set(sighting.rules):
+            failure.add(self.hint)
+            self.hint = None
         failure.release = failure.release or self.release
         failure.add(sighting)
 
@@ -175,10 +184,9 @@ class _Reading:
             failure = self.open.pop(0)
             before = self.found.pop(failure.kind, None)
             failure.times += before.times if before else 0
-            if before or len(self.found) < MOST_FAILURES:
-                self.found[failure.kind] = failure
-            else:
-                self.more += 1
+            self.found[failure.kind] = failure
+            if len(self.found) > MOST_FAILURES:
+                self.more += self.found.pop(next(iter(self.found))).times
 
 
 def read(pieces: Iterable[bytes]) -> Log:
@@ -188,11 +196,14 @@ def read(pieces: Iterable[bytes]) -> Log:
         log.lines = number
         sighting = recognise(text, number)
         if sighting is not None:
-            log.recognised += sighting.role in (Role.CAUSE, Role.CONSEQUENCE)
+            log.recognised += sighting.role not in (Role.START, Role.FACT)
             if sighting.role is Role.FACT:
                 reading.release = sighting.facts.get("release")
             else:
                 reading.take(sighting)
+    if reading.hint and not (reading.open or reading.found):
+        reading.open.append(Failure())
+        reading.open[-1].add(reading.hint)
     reading.close(0)
     log.failures = sorted(reading.found.values(), key=lambda failure: failure.last)
     log.more = reading.more

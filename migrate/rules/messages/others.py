@@ -31,7 +31,7 @@ XL: tuple[Says, ...] = (
         doing="xl reads the {what} of a save file, and it ends",
     ),
     _xl(
-        "Failed to parse config",
+        "Failed to parse config: {_:text}",
         "config parsing error near",
         rules=("CON-37",),
         doing="xl reads the configuration, which is not as it should be",
@@ -89,7 +89,14 @@ XENOPSD: tuple[Says, ...] = (
         rules=("CON-34",),
         doing="xenopsd has the image converted from the format of before Xen 4.6",
     ),
-    _xenopsd("Suspend_image_failure", doing="xenopsd gives up", role=Role.CONSEQUENCE),
+    _xenopsd(
+        "Suspend_image_failure",
+        "Domain_restore_failed",
+        "Xenguest_failure",
+        "Emu_manager_failure",
+        doing="xenopsd gives up",
+        role=Role.CONSEQUENCE,
+    ),
 )
 
 QEMU: tuple[Says, ...] = (

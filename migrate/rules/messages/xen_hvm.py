@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from migrate.rules.messages.declaring import Facts, Role, Rules, Says, Voice, message
+from migrate.rules.messages.declaring import Facts, Rules, Says, Voice, message
 from streams.wire.hvm_names import LAST_SAVE_TYPE, PICS, SaveType, save_name
 
 # Who it is about, as releases and places in Xen print it before "restore".
@@ -162,10 +162,11 @@ _VCPUS = (
     _xen("restore: bad MSR_TSC_AUX {value:hex}", rules=("HVM-04",), doing="Xen loads a vcpu, TSC_AUX {value}"),
     _xen(
         "Invalid pending event {event:hex}",
+        "Invalid CR3 value",
         "svm_vmcb restore failed!",
         "vmx_vmcs restore failed!",
         rules=("HVM-04",),
-        doing="Xen loads a vcpu with a pending event that there is not",
+        doing="Xen loads a vcpu into its processor's form, which does not take a pending event, or cr3",
     ),
     _xen(
         "restore: inconsistent xsave state (feat={features:hex} accum={accum:hex} xcr0={xcr0:hex} bv={bv:hex} err=-",
@@ -231,10 +232,10 @@ _DEVICES = (
         "R update_reference_tsc+{_}",
         "update_reference_tsc+{_}",
         "viridian_synic_deliver_timer_msg+{_}",
+        "Bad GMFN {gfn:hex} (MFN",
         rules=("HVM-21",),
-        doing="Xen writes to a Viridian page of the guest, and the host goes down",
+        doing="Xen uses a Viridian page of the guest that is not there, and the host may go down",
     ),
-    _xen("Domain {domain} reported crashed by", doing="follows from a line before", role=Role.CONSEQUENCE),
 )
 
 XEN_HVM: tuple[Says, ...] = (*_VCPUS, *_CHAIN, *_DEVICES)

@@ -173,11 +173,13 @@ _OTHERS = (
         "Over-allocation for d{domain}",
         rules=("CON-39",),
         doing="Xen is asked for more memory than the domain may have",
+        role=Role.HINT,
     ),
     _xen(
         "Could not allocate order={order} extent: id={domain}",
         rules=("CON-39",),
         doing="Xen is asked for memory for domain {domain}, and gives less",
+        role=Role.HINT,
         decides="With no line of over-allocation, the host has no memory left: nothing is wrong with the stream.",
     ),
     _xen(

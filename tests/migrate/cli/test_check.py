@@ -18,7 +18,7 @@ from migrate.cli.ending import ExitCode
 from migrate.cli.main import main
 from migrate.cli.progress import PATIENCE, ProgressBar
 from migrate.destination.destination import Destination
-from migrate.destination.releases import DISTINCT
+from migrate.destination.releases import distinct
 from migrate.judging.report import Report
 from migrate.rules.catalogue import NOT_RULES, RULES
 from migrate.rules.declaring import Effect, Severity
@@ -264,7 +264,7 @@ def test_releases_that_all_answer_alike_have_no_difference(tmp_path):
 def test_other_forms_tell_each_release_on_its_own(streams):
     result = run("check", streams / "good", "--target", "all", "--format", "jsonl")
     targets = [json.loads(line)["destination"]["release"] for line in result.output.splitlines()]
-    assert targets == [release.name for release in DISTINCT]
+    assert targets == [release.name for release in distinct()]
 
 
 @pytest.mark.parametrize("target", ["4.23", "4.22.1", "5.0"])

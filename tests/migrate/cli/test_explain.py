@@ -119,7 +119,7 @@ def test_rule_is_meant_by_id_or_slug_in_any_case(word):
     [
         ("l3-above-4gb", "did you mean l3-above-4g"),
         ("HYP-122", "or HYP-12"),
-        ("no such rule whatever", "no rule is called"),
+        ("no-such-rule-whatever", "no rule is called"),
         ("HYP-2", "HYP-22, HYP-27"),
         ("", "no rule is called"),
     ],

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -387,6 +388,50 @@ def test_progress_is_a_line_a_second_where_there_is_no_terminal():
     assert running.process.stderr.readline().decode().endswith(" 1 finding\n")
     running.send(HVM[200:])
     assert running.ends()[:2] == (0, HVM)
+
+
+def test_of_a_file_it_tells_per_cent_and_the_time_that_is_left(tmp_path):
+    (tmp_path / "given").write_bytes(GOOD)
+    with open(tmp_path / "given", "rb") as given:
+        code, came, said = run("--progress", "--interval", "0.1", "--name", "db1", "-L", len(GOOD), "-q", stdin=given)
+    assert (code, came) == (0, GOOD)
+    gone = r"migrate: db1: \d\.\d MiB of \d\.\d MiB \(\d+%\), \d+\.\d MiB/s, 0:00:0\d left"
+    assert re.search(gone + r", round \d \(\d+ pages?\), 0 findings\n", said), said
+
+
+def test_of_a_pipe_it_tells_them_where_the_size_is_given():
+    running = Running("--progress", "--interval", "0.1", "--size", "1M")
+    running.send(GOOD[:5000])
+    assert b" MiB of 1.0 MiB (0%), " in running.process.stderr.readline()
+    running.send(GOOD[5000:])
+    assert running.ends()[:2] == (0, GOOD)
+
+
+@pytest.mark.parametrize("mode", [[], ["--guard"]], ids=["observe", "guard"])
+def test_a_limit_of_the_rate_is_kept(mode):
+    started = time.monotonic()
+    code, came, _ = run("--rate-limit", len(GOOD), *mode, data=GOOD)
+    assert (code, came) == (0, GOOD)
+    assert time.monotonic() - started > 0.8  # of a second, but for the last piece
+
+
+def test_a_terminal_gets_no_stream():
+    seen, terminal = pty.openpty()
+    code, _, said = run(data=GOOD, stdout=terminal)
+    os.set_blocking(seen, False)
+    with pytest.raises(BlockingIOError):
+        os.read(seen, 1)
+    os.close(seen)
+    os.close(terminal)
+    assert code == 2
+    assert "redirect standard output" in said
+
+
+def test_a_report_to_a_dash_goes_to_standard_error(tmp_path):
+    code, came, said = run("--report", "-", data=GOOD, cwd=tmp_path)
+    assert (code, came) == (0, GOOD)
+    assert json.loads(said)["verdict"] == "accept"
+    assert os.listdir(tmp_path) == []
 
 
 # -- faults of our own, and what is imported -------------------------------------------------------------

@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from migrate import Checker, check
 from migrate.building.builder import StreamBuilder
+from migrate.guest.page_places import AT_ONCE, SEARCHES, PagePlaces
 from migrate.guest.pages import POOL_PAGES_IN_MEMORY, PagePool, PageStore
 from migrate.judging.report_json import report_object
+from streams.pages import PFN_MASK as MAX_PFN
 from streams.pages import PageType, PfnWords
 from streams.transports import BytesTransport
 from streams.wire.framing import PAGE_SIZE, PFN_WORD_SIZE
@@ -189,6 +193,119 @@ def test_a_page_sent_again_and_not_kept_leaves_no_stale_version():
     store.put_others({1: page(1), 2: page(2)})
     store.drop_others(np.array([1, 3], np.int64))
     assert store.find([1, 2]) == {1: None, 2: page(2)}
+
+
+# -- places ------------------------------------------------------------------------------------------
+
+
+class Counting(BytesTransport):
+    """Bytes in memory, and how many are read again."""
+
+    reread_bytes = 0
+
+    def reread(self, ranges):
+        self.reread_bytes += sum(n for _, n in ranges)
+        return super().reread(ranges)
+
+
+class Costly(Counting):
+    """As if each look back cost a decompression."""
+
+    rereads = False
+    decodings = 0
+
+    def reread(self, ranges):
+        self.decodings += bool(ranges)
+        return super().reread(ranges)
+
+    def reread_in_order(self, ranges):
+        self.decodings += 1
+        return iter(super().reread(list(ranges)))
+
+
+sendings = st.lists(
+    st.lists(
+        st.tuples(st.integers(0, 12) | st.just(MAX_PFN), st.sampled_from([NOTAB, XTAB, L1])), min_size=1, max_size=6
+    ),
+    max_size=3 * AT_ONCE,
+)
+
+
+@given(sendings, st.lists(st.lists(st.integers(-1, 13) | st.just(MAX_PFN), max_size=4), max_size=30), st.booleans())
+def test_places_are_those_of_the_newest_contents_however_often_one_asks(records, questions, costly):
+    written, newest = Written(), {}
+    made = [[(pfn, kind, None if kind == XTAB else page(n)) for n, (pfn, kind) in enumerate(one)] for one in records]
+    offsets = [written.add(*one) for one in made]
+    transport = (Costly if costly else Counting)(bytes(written.raw))
+    places = PagePlaces(transport)
+    rest = list(zip(made, offsets, written.batches, strict=True))
+    for wanted in questions:
+        for entries, at, batch in rest[:7]:
+            places.add(*batch)
+            data = [pfn for pfn, kind, _ in entries if kind != XTAB]
+            newest.update((pfn, at + PAGE_SIZE * n) for n, pfn in enumerate(data))
+        del rest[:7]
+        assert places.offsets(wanted) == {pfn: newest[pfn] for pfn in wanted if pfn in newest}
+    assert not costly or transport.decodings == 0
+
+
+def pages_of_their_own(count):
+    written = Written()
+    for number in range(count):
+        written.add((number, NOTAB, page(number)))
+    return written
+
+
+@pytest.mark.parametrize("count", [500, 1000])
+def test_to_look_up_page_after_page_reads_the_words_a_few_times(count):
+    written = pages_of_their_own(count)
+    transport = Counting(bytes(written.raw))
+    store = PageStore(transport, rereads=True)
+    for batch in written.batches:
+        store.note_batch(*batch)
+    for number in range(count):
+        assert store.find([number]) == {number: page(number)}
+    assert transport.reread_bytes <= count * PAGE_SIZE + (SEARCHES + 1) * count * PFN_WORD_SIZE
+
+
+@pytest.mark.parametrize("count", [500, 1000])
+def test_to_look_up_pages_while_more_come_reads_the_words_a_few_times(count):
+    written = pages_of_their_own(count)
+    transport = Counting(bytes(written.raw))
+    places = PagePlaces(transport)
+    for number, batch in enumerate(written.batches):
+        places.add(*batch)
+        assert places.offsets([number, 0]).keys() == {number, 0}
+    assert transport.reread_bytes <= (SEARCHES + 1) * count * PFN_WORD_SIZE
+
+
+def test_what_is_fetched_is_decoded_once_and_dropped_when_it_is_sent_again():
+    written = pages_of_their_own(300)
+    transport = Costly(bytes(written.raw))
+    store = PageStore(transport, rereads=False)
+    for batch in written.batches:
+        store.note_batch(*batch)
+    store.fetch(range(400))
+    assert {n: store.find([n])[n] for n in range(300)} == {n: page(n) for n in range(300)}
+    assert (transport.decodings, store.is_at_hand(299), store.is_at_hand(300)) == (1, True, False)
+    store.drop_others(np.array([5], np.int64))
+    assert (store.is_at_hand(5), store.is_at_hand(6)) == (False, True)
+
+
+def test_a_store_without_patience_left_has_not_kept_the_page():
+    written = pages_of_their_own(3)
+    transport = Costly(bytes(written.raw))
+    store = PageStore(transport, rereads=False, patience=2)
+    for batch in written.batches:
+        store.note_batch(*batch)
+    assert [store.find([n])[n] for n in range(3)] == [page(0), page(1), None]
+    assert transport.decodings == 2
+
+
+def test_pages_are_found_in_batches_with_their_places_in_the_question():
+    written = pages_of_their_own(10)
+    found = [(rows, pages[:, 0].tolist()) for rows, pages in written.store().found_batches([3, -1, 30, 3, 9], size=2)]
+    assert found == [([0], [3]), ([3], [3]), ([4], [9])]
 
 
 # -- a guest with more pages than are kept -----------------------------------------------------------

@@ -134,6 +134,8 @@ def test_bins_count_every_page_once(stream, bins):
         assert found.unplaced == len(framed) - len(placed)
         for pfn in placed:
             assert found.machine.counts[found.machine.bin_of(placement.mfn(pfn)), kinds[pfn]]
+        shifts = {placement.mfn(pfn) - pfn for pfn in placed}
+        assert found.shift == (shifts.pop() if len(shifts) == 1 else None)
 
 
 # -- the picture -----------------------------------------------------------------------------------

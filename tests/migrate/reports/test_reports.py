@@ -440,6 +440,7 @@ def test_json_has_verdict_and_failure():
         "placement": "source",
         "l3_rule": None,
         "vcpus": None,
+        "overridden": [],
         "host": None,
     }
     assert report["failure"] == {

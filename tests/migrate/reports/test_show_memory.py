@@ -16,6 +16,7 @@ from migrate.inspection.memory.entries import flag_names, ranges
 from migrate.inspection.memory.forest import Link, forest
 from migrate.inspection.memory.frame_runs import placed, runs
 from migrate.inspection.memory.page_history import history
+from migrate.inspection.memory.thinned import REFERENCES_SHOWN
 from migrate.inspection.memory.walk import FIVE_LEVELS, FOUR_LEVELS, NO_PAGING, PAE, TWO_LEVELS, paging_mode, walk
 from migrate.inspection.reading import NotInStream, inspect
 from migrate.judging.report_json import dumps
@@ -215,6 +216,26 @@ def test_neighbouring_leaf_tables_without_anything_to_tell_share_a_line():
         b.table(middle)[slot] = entry(pfn, TABLE)
     branch = next(x for x in asked(b.build(), drawn)[1] if x.pfns[0] == leaves[0])
     assert (branch.pfns, branch.slots, branch.pages) == ((leaves[0], leaves[-1]), ((10, 14),), 5)
+
+
+def shared(count):
+    """So many L2 tables, each of which names every one of as many L1 tables."""
+    b = StreamBuilder.pv(8)
+    lower = [entry(b.new_table(1), TABLE) for _ in range(2 * count)][::2]  # neighbours would share a line
+    for _ in range(count):
+        b.table(b.new_table(2, pinned=True))[:count] = lower
+    return b.build()
+
+
+def test_of_references_to_what_is_shown_elsewhere_each_table_has_a_few():
+    lines = printed(shared(40), memory.render_tables).splitlines()
+    assert sum("see above" in line for line in lines) == 39 * (REFERENCES_SHOWN + 1)
+    assert sum("and 32 more tables, see above" in line for line in lines) == 39
+
+
+def test_lines_of_a_forest_grow_with_its_tables_and_not_with_what_they_name():
+    few, many = (len(printed(shared(count), memory.render_tables).splitlines()) for count in (40, 80))
+    assert many < 2.1 * few
 
 
 def test_an_hvm_guest_has_no_forest():

@@ -167,6 +167,11 @@ def test_a_number_without_a_point_is_read_up_to_its_exponent(number, read):
     assert read_json(text(config()).replace(b'"max_vcpus": 2', b'"max_vcpus": ' + number)).max_vcpus == read
 
 
+def test_a_number_that_libxl_cannot_read_is_written_as_it_was():
+    before = text(config(build={"shadow_memkb": (1 << 64) - 1}))
+    assert b"18446744073709551615" in set_json(before, "c_info.name", "other")
+
+
 @pytest.mark.parametrize(("kind", "most"), [("pv", 8192), ("hvm", 128), ("pvh", 128)])
 def test_more_vcpus_than_xen_has_are_no_domain(kind, most):
     assert read_json(text(config(kind, build={"max_vcpus": most}))).refused is None

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from project import ROOT
 
-from migrate.rules.messages.log import LONGEST_LINE, MOST_FAILURES, MOST_LINES, lines, read
+from migrate.rules.messages.log import LONGEST_LINE, MOST_LINES, lines, read
 
 RESTORES = [json.loads(line) for line in (ROOT / "tests" / "data" / "logs" / "restores.jsonl").read_text().splitlines()]
 
@@ -114,6 +114,20 @@ def test_what_is_no_fault_of_the_stream_names_no_rule():
     assert failure.telling is not None
 
 
+POPULATE = "xc: error: Failed to populate physmap (16 = Device or resource busy): Internal error"
+BALLOON = "(XEN) d5 Over-allocation for domain 5: 8193 > 8192"
+
+
+@pytest.mark.parametrize("texts", [(POPULATE, BALLOON), (BALLOON, POPULATE)])
+def test_what_a_console_says_every_day_decides_beside_a_cause(texts):
+    assert rules(*texts) == [("CON-39",)]
+
+
+def test_what_a_console_says_every_day_is_no_failure():
+    assert rules(BALLOON, LARGE, BALLOON) == [("REC-07", "ORD-03")]
+    assert rules(BALLOON) == [("CON-39",)]  # given by itself, it is what is asked about
+
+
 def test_a_restore_that_went_well_is_no_failure():
     assert failures("xc: info: Found x86 PV domain from Xen 4.17", "xc: info: Restoring domain") == []
 
@@ -181,8 +195,11 @@ def test_memory_does_not_grow_with_the_log():
     assert with_failures < 4 << 20
 
 
-def test_what_is_kept_of_failures_is_bounded():
-    texts = [f"libxl: error: Unrecognised record 0x{n:08x}\n{PIN}\n(XEN) Bad L1 flags 18" for n in range(5)]
-    log = read(["\n".join(texts * 50).encode()])
-    assert len(log.failures) <= MOST_FAILURES
-    assert all(len(failure.sightings) <= MOST_LINES for failure in log.failures)
+def test_what_is_kept_of_failures_is_bounded_and_the_last_are_kept(monkeypatch):
+    monkeypatch.setattr("migrate.rules.messages.log.MOST_FAILURES", 10)
+    log = read([f"xc: error: {one['error']}\n".encode() for one in RESTORES])
+    assert len(log.failures) == 10
+    assert sum(failure.times for failure in log.failures) + log.more == len(RESTORES)
+    assert log.failures[-1].last == len(RESTORES)
+    (one,) = failures(CONTEXT, *["(XEN) HVM restore d6: failed to check PIC:0 rc -22"] * (2 * MOST_LINES))
+    assert len(one.sightings) == MOST_LINES
