@@ -340,7 +340,7 @@ def test_statistics_count_over_all_streams(streams):
             findings, found_in = expected.get(rule, (0, 0))
             expected[rule] = (findings + number, found_in + 1)
     assert counted == expected
-    assert lines[-1] == "2 answers: 1 refused, 1 restore"
+    assert lines[-1] == "2 answers: 1 refused, 1 restores"
 
 
 @pytest.mark.parametrize(
