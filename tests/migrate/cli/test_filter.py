@@ -31,13 +31,13 @@ def sample(name):
 
 @MODES
 @pytest.mark.parametrize(
-    ("data", "code", "verdict"), [(GOOD, 0, "accept"), (BAD, 1, "refuse"), (b"junk" * 9, 3, "unjudged")]
+    ("data", "code", "verdict"), [(GOOD, 0, "restores on "), (BAD, 1, "refused on "), (b"junk" * 9, 3, "not judged: ")]
 )
 def test_it_ends_as_check_does(mode, data, code, verdict):
     ended, came, said = run(*mode, data=data)
     assert ended == code
     assert came == (data.removesuffix(END) if mode and code == 1 else data)
-    assert said.splitlines()[-1].startswith(f"migrate: {verdict}: ")
+    assert said.splitlines()[-1].startswith(f"migrate: {verdict}")
 
 
 def test_a_finding_counts_as_asked_for():
@@ -113,7 +113,7 @@ def test_a_real_guest_with_extended_cr3_passes_the_guard():
 
 def test_a_real_remus_stream_passes_and_the_guard_says_that_it_stood_down(tmp_path):
     data = sample("x417-pv32.remus.libxc")
-    code, came, said = run("--guard", "--report", tmp_path / "report", data=data)
+    code, came, said = run("--guard", "--placement", "source", "--report", tmp_path / "report", data=data)
     assert (code, came) == (3, data)
     assert said.startswith("migrate: the guard stands down, and only observes from here on: a checkpointed stream")
     assert json.loads((tmp_path / "report").read_text())["stood_down"].startswith("a checkpointed stream")
@@ -121,7 +121,7 @@ def test_a_real_remus_stream_passes_and_the_guard_says_that_it_stood_down(tmp_pa
 
 def test_a_real_migration_passes_with_what_follows_its_end():
     data = sample("pv32.migrate.bin")
-    running = Running("--guard")
+    running = Running("--guard", "--placement", "source")
     sender = threading.Thread(target=running.send, args=(data,), daemon=True)
     sender.start()
     assert running.arrives(len(data)) == data  # and the sender has not closed
@@ -202,7 +202,7 @@ def test_a_receiver_that_goes_away_ends_it_quietly(mode, data):
     for running in filters:
         code, _, said = running.ends()
         assert code == 141
-        assert all(": broken off" in line or line.startswith("migrate: unjudged") for line in said.splitlines())
+        assert all(": broken off" in line or line.startswith("migrate: not judged") for line in said.splitlines())
 
 
 @pytest.mark.parametrize("at", [3, 20, 24, 43, 57, 5000])
@@ -221,7 +221,7 @@ def test_a_sender_that_dies_in_a_record_is_reported(mode, at):
     assert code == 1
     assert GOOD[:at].startswith(came)
     assert mode or came == GOOD[:at]
-    assert "migrate: refuse: " in said
+    assert "migrate: refused on " in said
 
 
 def test_a_guarded_sender_is_told_by_a_broken_pipe():
