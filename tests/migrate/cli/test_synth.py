@@ -150,6 +150,8 @@ def test_a_big_guest_goes_to_standard_output_as_well():
     ("args", "says"),
     [
         (["--size", "3X"], "not a size"),
+        (["--size", "3"], "less than a page"),
+        (["--size", "0"], "less than a page"),
         (["--size", "-4M"], "not a size"),
         (["--kind", "hvm", "--roots", 2], "--roots is about PV guests"),
         (["--width", 8, "--l3-placement", "high"], "--l3-placement is about guests of width 4"),
