@@ -142,7 +142,7 @@ class Confinement:
         return Ended(code, out.read_text("utf-8", "replace"), said)
 
     def check(self, stream: bytes, *options: str) -> Ended:
-        """`migrate check` of some bytes in a file; by default with frames as on the source, and with all that is found."""
+        """`migrate check` of some bytes in a file; by default with frames as on the source, and telling all."""
         path = self._folder / "stream"
         path.write_bytes(stream)
         where = [] if "--placement" in options else ["--placement", "source"]
