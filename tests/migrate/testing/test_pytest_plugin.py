@@ -149,7 +149,7 @@ def test_a_stream_that_is_missing_fails(pytester, streams):
 
 
 def test_expectations_that_cannot_be_used_fail_their_stream(pytester, streams):
-    put(streams, "good", '[[expect]]\ntarget = "9.99"\n')
+    put(streams, "good", '[[expect]]\ntarget = "9.99"\nplacement = "low"\n')
     put(streams, "other", ACCEPTED)
     result = run(pytester)
     result.assert_outcomes(passed=1, failed=1)
