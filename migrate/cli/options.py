@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from migrate.cli import suggestions
 from migrate.cli.command import Command
-from streams.values import replace
+from streams.values import NamedTuple, replace
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination

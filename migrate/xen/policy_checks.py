@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from migrate.destination import releases
 from migrate.destination.host import MAX
@@ -24,6 +24,7 @@ from migrate.xen.cpu_policy import (
     last_feature_subleaf,
     within_its_maxima,
 )
+from streams.values import NamedTuple
 from streams.wire.cpu_features import ARCH_CAPABILITIES, MSR_NAMES, PLATFORM_INFO
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
 

@@ -228,7 +228,7 @@ def document_head() -> dict[str, Any]:
     """What every JSON document about rules begins with."""
     return {
         "schema": SCHEMA,
-        "tool": {"name": version.NAME, "version": version.installed()},
+        "tool": {"name": version.NAME, "version": version.VERSION},
         "rule_set": rule_set_version(),
     }
 
