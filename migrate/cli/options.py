@@ -129,6 +129,8 @@ class Question(NamedTuple):
 
 def hosts_of(files: Sequence[str]) -> list[Host]:
     """What is known of hosts, each from its file. Raises UsageError for files that are none."""
+    if not files:
+        return []
     from migrate.destination.host_facts import HostFileError
     from migrate.destination.host_files import read_host
 
