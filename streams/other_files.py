@@ -6,10 +6,9 @@ Sources: the formats' own specifications; for Xen's and libvirt's, `xl`, xend, x
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from streams.compression import CODECS
-from streams.values import dataclass
+from streams.values import NamedTuple, dataclass
 from streams.wire.framing import (
     IMAGE_ID,
     IMAGE_MARKER,

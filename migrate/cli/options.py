@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from migrate.cli import suggestions
 from migrate.cli.command import Command
 from migrate.cli.ending import ExitCode
-from streams.values import replace
+from streams.values import NamedTuple, replace
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
@@ -143,6 +143,8 @@ any_option = click.option(
 
 def hosts_of(files: Sequence[str]) -> list[Host]:
     """What is known of hosts, each from its file. Raises UsageError for files that are none."""
+    if not files:
+        return []
     from migrate.destination.host_facts import HostFileError
     from migrate.destination.host_files import read_host
 

@@ -10,6 +10,7 @@ import signal
 import sys
 
 FILTER = "filter"
+PROGRAMS = ("migrate", "__main__.py")
 STDIN, STDOUT, STDERR = range(3)
 JUDGE_LOST = 4  # ExitCode's; what declares it cannot be imported, perhaps
 PIECE = 1 << 16
@@ -23,10 +24,20 @@ def main(prog_name: str | None = None) -> None:
         # Who asks where the stream is need not wait until somebody can tell.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         _filter(bytearray(PIECE))
-    else:
+    elif not (sys.argv[1:] == ["--version"] and os.path.basename(sys.argv[0]) in PROGRAMS and _version()):
         from migrate.cli.main import main as run
 
         run(prog_name=prog_name)
+
+
+def _version() -> bool:
+    """Print the version, without all that reads a command line; returns whether that could be done."""
+    from migrate.rules.version import version_line
+
+    try:
+        return os.write(STDOUT, f"{version_line()}\n".encode()) > 0
+    except OSError:
+        return False
 
 
 def _filter(buffer: bytearray) -> None:

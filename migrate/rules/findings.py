@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from migrate.destination.destination import Destination
 from migrate.destination.releases import Change
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Rule, Severity, Stage, in_range
 from streams.records import Place
-from streams.values import dataclass, field, replace
+from streams.values import NamedTuple, dataclass, field, replace
 
 
 class Link(NamedTuple):

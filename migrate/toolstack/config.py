@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
 
-from streams.values import dataclass
+from streams.values import NamedTuple, dataclass
 
 # Longer configurations are not read: real ones are some KiB, and a text takes many times its length once it is parsed.
 LONGEST_CONFIG = 1 << 20

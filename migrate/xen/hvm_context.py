@@ -13,7 +13,6 @@ Source: hvm_load and _hvm_check_entry (`xen/arch/x86/hvm/save.c`), arch_hvm_chec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from migrate.destination import releases
 from migrate.rules.declaring import Severity
@@ -23,7 +22,7 @@ from migrate.xen.hvm_records import EMULATED, RECORDS, About, expected
 from migrate.xen.hvm_xsave import ExtendedStates
 from migrate.xen.objection import Objection
 from streams.hvm_context import HvmEntry, entries
-from streams.values import replace
+from streams.values import NamedTuple, replace
 from streams.wire.framing import HVM_SAVE_HEADER
 from streams.wire.hvm_entries import SAVE_HEADER
 from streams.wire.hvm_names import LAST_SAVE_TYPE, PICS, SAVE_MAGIC, SAVE_VERSION, SaveType

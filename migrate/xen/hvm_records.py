@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from enum import Enum
 from functools import lru_cache
-from typing import NamedTuple
 
 from migrate.destination import releases
 from migrate.destination.releases import Change, Release
+from streams.values import NamedTuple
 from streams.wire.hvm_cpu import CPU, CPU_MSR, CPU_MSRS, MTRR, OLDEST_CPU_SIZE, TSC_ADJUST, VMCE_VCPU, XSAVE
 from streams.wire.hvm_entries import SAVE_HEADER
 from streams.wire.hvm_interrupts import IOAPIC, ISA_IRQ, LAPIC, LAPIC_REGS, PCI_IRQ, PCI_LINK, PIC

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
-from streams.values import dataclass, field
+from streams.values import NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
     from migrate.rules.findings import Finding
