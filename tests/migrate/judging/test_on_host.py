@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 import pytest
-from host_texts import info, parsed, real, version
+from click.testing import CliRunner
+from host_texts import info, parsed, real, version, xl_info
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from project import SAMPLES
 
 from migrate.building.builder import StreamBuilder
+from migrate.cli.main import main
 from migrate.destination.destination import Destination
 from migrate.destination.host import MAX, PV32
 from migrate.guest.cpu_policy import Policy
@@ -209,3 +211,15 @@ def test_alike_hosts_are_asked_once_and_the_stream_is_read_once(source, monkeypa
 
     of_two = cost(pool[:2])
     assert cost(pool) == of_two
+
+
+def test_a_trace_begins_with_the_domain_that_cannot_be_created(tmp_path):
+    host = tmp_path / "host.txt"
+    host.write_text(xl_info(replace(AMD, virt_caps=("pv",))))
+    shown = CliRunner().invoke(main, ["trace", str(PVH), "--host", str(host)]).stdout.splitlines()
+    assert shown[:2] == [
+        "domctl createdomain → -EINVAL (HYP-31)",
+        "    no HVM guest can be created there (virt_caps has no hvm)",
+    ]
+    host.write_text(xl_info(AMD))
+    assert not CliRunner().invoke(main, ["trace", str(PVH), "--host", str(host)]).stdout.startswith("domctl")
