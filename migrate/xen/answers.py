@@ -89,6 +89,7 @@ def _finding(step: Step, objection: Objection, place: Place | None, within: Stag
         errno=errno if objection.refuses else None,
         step=within,
         call=step.call,
+        left_to_host=not objection.certain,
     )
 
 
@@ -199,7 +200,7 @@ class Answering:
         else:
             needs = "; ".join(objection.message for objection in found)
             consequence = f"{needs}: {step.call} fails with {told.errno} otherwise"
-            objection = Objection("REC-113", None, consequence, offset=at)
+            objection = Objection("REC-113", None, consequence, certain=False, offset=at)
         return self.answered(step, [objection], record.place, Stage.RECORD)
 
     def _features_lost(self, step: SetCpuPolicy) -> StepAnswer:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from host_texts import info, parsed, real, version, xl_info
+from host_texts import info, parsed, real, version, without_features, xl_info
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from project import SAMPLES
@@ -19,21 +19,9 @@ from migrate.judging.judgement import Judgement
 from migrate.reports.verdict.sentences import facts_told
 from migrate.rules.declaring import Severity
 from streams.transports import CompressedTransport
-from streams.wire.cpu_features import HOME, REGISTERS
+from streams.wire.cpu_features import HOME
 
 PVH, PV64, PV32_SAMPLE = (SAMPLES / f"x417-{kind}.plain.libxc.zst" for kind in ("pvh", "pv64", "pv32"))
-
-
-def without_features(host, kind, *features):
-    """A host whose Max policy lacks these."""
-    policy = host.policies[MAX[kind]]
-    leaves = {place: list(registers) for place, registers in policy.leaves.items()}
-    for feature in features:
-        word, bit = HOME[feature]
-        if (word.leaf, word.subleaf) in leaves:
-            leaves[word.leaf, word.subleaf][REGISTERS.index(word.register)] &= ~(1 << bit)
-    less = Policy({place: tuple(registers) for place, registers in leaves.items()}, policy.msrs)
-    return replace(host, policies={**host.policies, MAX[kind]: less})
 
 
 def with_leaf_0(host, kind, last):
