@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from host_texts import info, parsed, real, version, without_features, xl_info
+from host_texts import info, parsed, real, version, without_features, xen_cpuid, xl_info
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from project import SAMPLES
@@ -105,6 +105,17 @@ def test_what_is_asked_for_in_its_place_is_told():
     assert told["target"] == "Xen 4.20.0 (not as on the host: xen_version 4.17.7)"
     assert told["placement"].startswith("low: frames below 4 GiB (not as on the host: total_memory")
     assert report.to_dict()["destination"]["overridden"] == ["release", "placement"]
+
+
+def test_a_destination_takes_a_host_file(tmp_path):
+    file = tmp_path / "host.txt"
+    file.write_text(xl_info(AMD) + xen_cpuid(AMD))
+    here = Destination(host=file)
+    assert (here.host, here.host.label) == (AMD, str(file))
+    assert (here.release.name, here.placement) == ("4.17.7", "high")
+    file.write_text("nothing of the kind")
+    with pytest.raises(ValueError, match="expected what `xl info` and `xen-cpuid -p` print"):
+        Destination(host=str(file))
 
 
 def test_to_ask_for_what_the_host_says_anyway_is_no_override():
