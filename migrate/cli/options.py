@@ -17,6 +17,7 @@ from streams.values import NamedTuple, replace
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
     from migrate.destination.host import Host
+    from migrate.judging.report import Report
 
 ALL = "all"
 STDIN = "-"
@@ -121,6 +122,11 @@ class Question(NamedTuple):
     every_release: bool = False
     every_form: bool = False
     several_hosts: bool = False
+
+    def of_pool(self, report: Report, ending: ExitCode) -> ExitCode:
+        """The exit code that one of several hosts makes: too little is known of it, or what any destination makes."""
+        open_there = self.several_hosts and ending is ExitCode.FINE and report.left_to_host is not None
+        return ExitCode.UNJUDGED if open_there else ending
 
     def together(self, endings: Sequence[ExitCode], any_host: bool) -> ExitCode:
         """The exit code that the answers about one stream make: the best of several hosts if one is enough."""

@@ -13,6 +13,7 @@ from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.restore import Restorer
 from migrate.toolstack.session import Session
 from migrate.xen.answers import Answering, StepAnswer, Trace
+from migrate.xen.hypercalls import CreateDomain
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
@@ -157,7 +158,13 @@ class Judgement:
     def answers(self, destination: Destination, schedule: str = "restore") -> list[StepAnswer]:
         """The hypercalls of the restore in the order of a schedule, from the first to the last, past refusals."""
         trace = self.replay(destination, schedule)
-        return [answer for _, answer in self.calls(destination)] + (trace.answers if trace else [])
+        refused = self._not_created(destination)
+        first = [] if refused is None else [StepAnswer(CreateDomain(), refused)]
+        return first + [answer for _, answer in self.calls(destination)] + (trace.answers if trace else [])
+
+    def _not_created(self, destination: Destination) -> Finding | None:
+        """Why a known host has no such guests."""
+        return self._answering(destination).answering.created() if self.facts.guest else None
 
     # -- the verdict -------------------------------------------------------------------------------
 
@@ -166,7 +173,7 @@ class Judgement:
         findings, calls = self.collector.findings, self.calls(destination)
         course = self.session.course
         before_doubt = course.findings_before_doubt if course.doubt is not None else len(findings)
-        if self.facts.guest and (refusal := self._answering(destination).answering.created()):
+        if (refusal := self._not_created(destination)) is not None:
             yield True, refusal
         at = 0
         for number, finding in enumerate([*findings, None]):

@@ -58,6 +58,7 @@ class Finding:
     placement: str | None = None  # the only placement under which it holds
     on_host: str | None = None  # the answer of a `Host`: it does not hold where that is no
     chain: tuple[Link, ...] = ()  # the tables that led there
+    left_to_host: bool = False  # the restore may fail of it: what is known of the host does not tell
 
     def __repr__(self) -> str:
         return f"<Finding {self.rule.id} {self.severity}: {self.message}>"

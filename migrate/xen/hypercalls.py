@@ -34,6 +34,13 @@ class Call:
         return self
 
 
+@dataclass(frozen=True, slots=True)
+class CreateDomain(Call):
+    """XEN_DOMCTL_createdomain: what the toolstack does before it reads the stream."""
+
+    call = "domctl createdomain"
+
+
 # -- while records are read -----------------------------------------------------------------------------
 
 
