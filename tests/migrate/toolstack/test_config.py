@@ -589,3 +589,15 @@ def test_a_text_of_xl_cfg_is_not_changed():
     image[36] &= ~1
     with pytest.raises(EditError, match=r"text of xl\.cfg"):
         read_front(io.BytesIO(bytes(image))).with_key("memory", "1")
+
+
+@pytest.mark.parametrize(("depth", "refused"), [(254, False), (255, True)])
+def test_elements_lie_as_deep_in_each_other_as_libvirt_reads_them(depth, refused):
+    inside = b"<a>" * depth + b"</a>" * depth
+    text = (
+        b"<domain type='xen'><os><type>hvm</type></os><vcpu>1</vcpu><memory>64</memory><metadata>%b</metadata></domain>"
+    )
+    found = read_xml(text % inside)
+    assert bool(found.problems) == refused
+    if refused:
+        assert "256 deep" in found.problems[0].message
