@@ -115,6 +115,19 @@ class DomainConfig:
         return None if self.max_kib is None else self.max_kib + SLACK_KIB
 
 
+# Source: Xen's `domain_max_vcpus`, with MAX_VIRT_CPUS and HVM_MAX_VCPUS.
+_MOST_VCPUS = {GuestKind.PV: 8192, GuestKind.HVM: 128, GuestKind.PVH: 128}
+
+
+def too_many_vcpus(kind: GuestKind, vcpus: int | None) -> list[Problem]:
+    """The problem with a number of vcpus that no domain of a kind can have, if it is one."""
+    most = _MOST_VCPUS[kind]
+    if vcpus is None or 0 <= vcpus <= most:
+        return []
+    message = f"max_vcpus is {vcpus}; a guest of type {kind} has at most {most}"
+    return [Problem(message, "libxl", "domain creation fail: Invalid argument")]
+
+
 class Unusable(Exception):
     """The text is refused as a whole, and why."""
 

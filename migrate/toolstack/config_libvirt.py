@@ -17,6 +17,7 @@ from migrate.toolstack.config import (
     Problem,
     Unusable,
     integer,
+    too_many_vcpus,
 )
 
 _DEEPEST = 256
@@ -90,6 +91,8 @@ def _domain(root: Any) -> DomainConfig:
     if not most:
         problems.append(Problem("the number of vcpus is no number above 0", "libvirt"))
         most = None
+    if kind is not None:
+        problems += too_many_vcpus(kind, most)
     memory = _kib(root.find("memory"))
     current = _kib(root.find("currentMemory"))
     if not memory:

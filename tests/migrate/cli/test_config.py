@@ -125,7 +125,7 @@ def test_what_is_wrong_with_a_configuration_is_shown_with_it(write):
     b = guest()
     b.xl_config = b'{"c_info": {"type": "hvm"}, "b_info": {"type.hvm": {}, "max_vcpus": 1000}}'
     output = run("show", "--config", write(b)).output
-    assert "! libxl refuses it: max_vcpus is 1000; a HVM guest has at most 128" in output
+    assert "! libxl refuses it: max_vcpus is 1000; a guest of type hvm has at most 128" in output
 
 
 def test_a_configuration_in_json_is_an_object_of_the_document(write):

@@ -601,3 +601,9 @@ def test_elements_lie_as_deep_in_each_other_as_libvirt_reads_them(depth, refused
     assert bool(found.problems) == refused
     if refused:
         assert "256 deep" in found.problems[0].message
+
+
+@pytest.mark.parametrize(("vcpus", "refused"), [(128, False), (129, True)])
+def test_more_vcpus_than_xen_has_are_no_domain_of_libvirts(vcpus, refused):
+    text = b"<os><type>hvm</type></os><vcpu>%d</vcpu><memory>64</memory>" % vcpus
+    assert bool(read_xml(b"<domain type='xen'>%b</domain>" % text).problems) == refused
