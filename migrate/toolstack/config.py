@@ -101,6 +101,11 @@ class DomainConfig:
         return next((problem for problem in self.problems if problem.by is not None), None)
 
     @property
+    def nested_allowed(self) -> bool | None:
+        """Whether the guest may have guests of its own; None where it is not known: libvirt's driver decides."""
+        return bool(self.nested) if self.source in (ConfigSource.JSON, ConfigSource.CFG) else None
+
+    @property
     def vcpus(self) -> int | None:
         """How many vcpus the domain is created with, where that is known."""
         return self.max_vcpus or (1 if self.source is ConfigSource.JSON and self.kind is not None else None)

@@ -240,6 +240,11 @@ def _two_kinds(created: GuestKind, built: GuestKind) -> Problem:
 
 
 def _hvm_problems(config: DomainConfig) -> list[Problem]:
+    if config.nested and config.altp2m:
+        message = "nested_hvm and altp2m are both on"
+        return [Problem(message, "libxl", "nestedhvm and altp2mhvm cannot be used together")]
+    if config.nested and config.hap is False:
+        return [Problem("nested_hvm is on, and hap off: Xen refuses the one without the other", "libxl")]
     traditional = config.device_model == TRADITIONAL
     if traditional and config.bios not in (None, "unknown", "rombios"):
         return [Problem(f"bios is {config.bios}", "libxl", "qemu-xen-traditional requires bios=rombios.")]

@@ -54,13 +54,13 @@ def test_a_plain_configuration_is_read_without_a_problem(kind):
 
 
 def test_the_configuration_of_a_whole_hvm_guest_is_read():
-    typed = {"bios": "seabios", "viridian": "True", "vga": {"kind": "std"}, "nested_hvm": "True", "altp2m": "True"}
+    typed = {"bios": "seabios", "viridian": "True", "vga": {"kind": "std"}, "nested_hvm": "False", "altp2m": "True"}
     build = {"device_model_version": "qemu_xen", "video_memkb": 16384, "tsc_mode": "native"}
     found = read_json(text(config(create={"hap": "False"}, build=build, typed=typed)))
     assert (found.device_model, found.bios, found.vga, found.video_kib) == ("qemu_xen", "seabios", "std", 16384)
     assert (found.viridian, found.nested, found.altp2m, found.hap, found.tsc_mode) == (
         True,
-        True,
+        False,
         True,
         False,
         "native",
