@@ -168,6 +168,10 @@ PREFIXES = [
 ]
 
 
+def test_the_signature_of_another_file_is_no_size_of_an_old_stream():
+    assert "a zip archive" in reason(b"PK\3\4\x14\0\0\0\x08\0" + bytes(100))
+
+
 @every_container
 @pytest.mark.parametrize("prefix", PREFIXES, ids=lambda prefix: f"{len(prefix)}-{prefix[:9]!r}")
 def test_a_stream_behind_something_is_found(container, prefix):
