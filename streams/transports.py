@@ -42,6 +42,13 @@ class TransportError(Exception):
         self.offset = offset
 
 
+class Readable(Protocol):
+    """A file object: what bytes can be read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most that many bytes; none at the end."""
+
+
 class Transport(Protocol):
     """What answers a decoder. All offsets are of uncompressed bytes, from where the input started.
 
@@ -528,7 +535,9 @@ class CompressedTransport(Transport):
 
 
 def open_transport(
-    source: str | os.PathLike[str] | int | bytes | bytearray | memoryview, *, max_expansion: int = MAX_EXPANSION
+    source: str | os.PathLike[str] | int | bytes | bytearray | memoryview | Readable,
+    *,
+    max_expansion: int = MAX_EXPANSION,
 ) -> Transport:
     """Open an input, and decompress it if it begins as one of `CODECS` does.
 
@@ -536,7 +545,7 @@ def open_transport(
     ----------
     source:
         a path; "-" for standard input; a descriptor, which is read from where it stands and is left open by
-        `close`; or the bytes themselves.
+        `close`; the bytes themselves; or a file object, which is read from where it stands, too, and left open.
     max_expansion:
         as for `CompressedTransport`.
 
@@ -552,6 +561,12 @@ def open_transport(
         raw = BytesTransport(source)
     elif isinstance(source, int):
         raw = _on_descriptor(source, f"descriptor {source}", owned=False)
+    elif not isinstance(source, str | os.PathLike):
+        if not hasattr(source, "read"):
+            raise ValueError(f"{source!r:.60} is no stream: expected a path, a descriptor, bytes or a file object")
+        from streams.file_objects import transport_of
+
+        raw = transport_of(source)
     elif source == "-":
         raw = _on_descriptor(0, "standard input", owned=False)
     else:

@@ -31,8 +31,9 @@ else:
         return _Field(**asked)
 
     def replace(value, /, **changes):
-        """A value that differs from another one in some fields."""
-        return value.__class__(**{name: getattr(value, name) for name in value.__declared__} | changes)
+        """A value that differs from another one in some fields; the other may be of a standard class, too."""
+        fields = getattr(value, "__declared__", None) or value.__dataclass_fields__
+        return value.__class__(**{name: getattr(value, name) for name in fields} | changes)
 
 
 __all__ = ["dataclass", "field", "replace"]

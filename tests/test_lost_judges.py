@@ -280,6 +280,20 @@ def test_whatever_the_judge_does_is_none_of_the_streams_business(deed, mode):
     assert GOOD.removesuffix(END).startswith(came) if mode else came == GOOD
 
 
+ENDLESS = """
+from migrate.cli.piping import understudy
+understudy.LOOK, understudy.LOOKS = 0.05, 20
+"""
+
+
+@MODES
+def test_a_judge_that_comes_to_no_end_is_given_up(mode):
+    code, came, said = filtered(*mode, data=GOOD, code=ENDLESS + DOING.format(deed="while True: pass"))
+    assert code == LOST
+    assert GOOD.removesuffix(END).startswith(came) if mode else came == GOOD
+    assert "(it came to no end)" in said
+
+
 # -- imports ----------------------------------------------------------------------------------------------
 
 

@@ -64,6 +64,11 @@ def test_links_lead_somewhere(paper):
             assert (paper.parent / target).exists()
 
 
+def test_the_tests_of_what_may_be_relied_on_exist():
+    for said in re.findall(r"`(test[^`]*)`", (ROOT / "SECURITY.md").read_text()):
+        assert (ROOT / said).exists() or (ROOT / "tests/bounds" / said).exists(), said
+
+
 def test_the_first_page_is_short():
     assert len(README.read_bytes()) <= 10_000
 

@@ -12,9 +12,11 @@ from migrate.cli.check_outputs import MORE_FORMATS, Wanted, output_for
 from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, internal_error
 from migrate.cli.options import (
+    BADNESS,
     STDIN,
     HostsAfterStreams,
     Question,
+    any_option,
     destination_options,
     format_option,
     offset_option,
@@ -25,9 +27,6 @@ from streams.compression import MAX_EXPANSION
 
 if TYPE_CHECKING:
     from migrate.judging.report import Report
-
-# With several streams the worst counts; later is worse.
-BADNESS = (ExitCode.FINE, ExitCode.UNJUDGED, ExitCode.FOUND, ExitCode.FAILED)
 
 
 def _rules(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -> tuple[str, ...]:
@@ -110,7 +109,7 @@ def ending_of(report: Report, fail_on: str) -> ExitCode:
 @click.option("--verbose", "-v", is_flag=True, help="As text: tell each finding by itself, and all facts.")
 @click.option("--concise", is_flag=True, help="As text: a line per finding, FILE:OFFSET: RULE message.")
 @click.option("--statistics", is_flag=True, help="As text: only how often each rule is broken, over all streams.")
-@click.option("--any/--all", "any_host", default=True, help="With several hosts: is it enough if one takes a stream?")
+@any_option
 @click.pass_context
 def check(
     ctx: click.Context,
@@ -186,8 +185,7 @@ def check(
                 report.stream.name = name
                 endings.append(ending_of(report, fail_on))
                 output.show(report, endings[-1])
-            better = min if question.several_hosts and any_host else max
-            ending = better(endings, key=BADNESS.index)
+            ending = question.together(endings, any_host)
             if not isinstance(answer, list):
                 output.compare(answer)
         worst = max(worst, ending, key=BADNESS.index)

@@ -71,9 +71,10 @@ def _address(ctx: click.Context, param: click.Parameter, asked: str | None) -> A
 
 @command(
     epilog="Exit code: as of check (0, 1, 2, 3), with --guard 1 where the stream was stopped and 3 where the guard "
-    "stood down; 4 the judge was lost: it failed, was killed, or took a minute for one step (the stream went on "
+    "stood down; 4 the judge was lost: it failed, was killed, or came to no end (the stream went on "
     "unjudged, or with --guard was stopped); 141 the receiver closed the pipe; 128 and the signal's number where TERM, "
-    "INT, HUP, QUIT, ALRM or USR2 told it to end: then the receiver sees the end, and of a guarded stream no END."
+    "INT, HUP, QUIT, ALRM or USR2 told it to end: then the receiver sees the end, and of a guarded stream no END. "
+    "What to tell libvirt, what xapi has a place for, and what the guard can stop there: the project's SECURITY.md."
 )
 @click.option(
     "--guard", is_flag=True, help="Hold the END record back until the replay has passed; stop a doomed stream."
@@ -149,7 +150,7 @@ def filter(ctx: click.Context, /, question: Question, **asked: Any) -> None:
 
     \b
     In a migration: xl migrate -s '' DOM 'migrate filter --guard | ssh HOST xl migrate-receive'
-    As a hop: migrate filter --guard --listen 127.0.0.1:49152 --connect HOST:49152
+    For libvirt, on the source: migrate filter --guard --listen 127.0.0.1:49152 --connect HOST:49152
     Example: migrate filter --guard --target 4.20 < guest.libxc > passed.libxc
     """
     from streams.forwarding import ForwardingTransport

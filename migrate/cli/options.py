@@ -11,6 +11,7 @@ import click
 
 from migrate.cli import suggestions
 from migrate.cli.command import Command
+from migrate.cli.ending import ExitCode
 from streams.values import replace
 
 if TYPE_CHECKING:
@@ -121,10 +122,23 @@ class Question(NamedTuple):
     every_form: bool = False
     several_hosts: bool = False
 
+    def together(self, endings: Sequence[ExitCode], any_host: bool) -> ExitCode:
+        """The exit code that the answers about one stream make: the best of several hosts if one is enough."""
+        better = min if self.several_hosts and any_host else max
+        return better(endings, key=BADNESS.index)
+
     @property
     def destination(self) -> Destination:
         """Where they would come back, for a command that asks about one place."""
         return self.destinations[0]
+
+
+# With several answers the worst counts; later is worse.
+BADNESS = (ExitCode.FINE, ExitCode.UNJUDGED, ExitCode.FOUND, ExitCode.FAILED)
+
+any_option = click.option(
+    "--any/--all", "any_host", default=True, help="With several hosts: is it enough if one takes a stream?"
+)
 
 
 def hosts_of(files: Sequence[str]) -> list[Host]:
@@ -153,8 +167,14 @@ class HostsAfterStreams(Command):
         return super().parse_args(ctx, args)
 
     def takes_all(self, args: list[str]) -> bool:
-        """Whether no stream can come after the option."""
-        return not args[0].startswith("-")
+        """Whether a stream has come before the option, so that none comes after it."""
+        options = (param for param in self.params if isinstance(param, click.Option) and not param.is_flag)
+        with_value = {name for option in options for name in option.opts}
+        before = args[: args.index("--host")]
+        return any(
+            arg == STDIN or (not arg.startswith("-") and (at == 0 or before[at - 1] not in with_value))
+            for at, arg in enumerate(before)
+        )
 
 
 def host_option(*, many: bool = False) -> Decorator:

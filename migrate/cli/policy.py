@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
@@ -104,14 +105,15 @@ def policy(
         raise click.UsageError("--kind and --guest go with --level")
     if stream is None:
         raise click.UsageError("Missing argument 'STREAM'.")
-    if len(host) + (against is not None) > 1:
+    named = ctx.get_parameter_source("host") is ParameterSource.COMMANDLINE
+    if len(host) > 1 or (named and against is not None):
         raise click.UsageError("one policy at a time: --against and --host say with what to compare")
     promised = _load(ctx, stream)
     other = None
-    if host:
-        other = _host(ctx, host[0], promised, target)
-    elif against is not None:
+    if against is not None:
         other = _other(ctx, against, promised, target)
+    elif host:
+        other = _host(ctx, host[0], promised, target)
     ctx.exit(_show(promised, stream, other, form))
 
 

@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migrate.cli.check import BADNESS, ending_of, reason_of
+from migrate.cli.check import ending_of, reason_of
 from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo, internal_error
-from migrate.cli.options import STDIN, Question, destination_options, offset_option, source_of, streams_of
+from migrate.cli.options import (
+    BADNESS,
+    STDIN,
+    HostsAfterStreams,
+    Question,
+    any_option,
+    destination_options,
+    offset_option,
+    source_of,
+    streams_of,
+)
 from migrate.cli.output import STDOUT
 from migrate.cli.report_files import ReportFiles, report_files
 
@@ -20,9 +30,10 @@ if TYPE_CHECKING:
 
 
 @command(
+    cls=HostsAfterStreams,
     epilog="Exit code: that of 'migrate check' for the same streams, with the report written: 0 none is refused; 1 one "
     "is, or has errors; 2 one cannot be read; 3 not judged; the worst counts. With --exit-zero 0 in place of 1 and 3. "
-    "Where no stream can be read, for wrong usage, and where it cannot be written there is no report: 2."
+    "Where no stream can be read, for wrong usage, and where it cannot be written there is no report: 2.",
 )
 @click.argument(
     "streams", metavar="STREAM...", nargs=-1, required=True, type=click.Path(allow_dash=True, readable=False)
@@ -36,8 +47,9 @@ if TYPE_CHECKING:
     help="The document to write; '-' is standard output. A folder, or a name that ends with '/', gets a page for each "
     "stream and an index.html: for many streams.",
 )
-@destination_options()
+@destination_options(many_hosts=True)
 @offset_option
+@any_option
 @click.option("--force", is_flag=True, help="Overwrite files.")
 @click.option("--exit-zero", is_flag=True, help="A report about a refused guest is a success.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, and nothing on standard output.")
@@ -48,6 +60,7 @@ def report(
     output: str,
     question: Question,
     offset: int,
+    any_host: bool,
     force: bool,
     exit_zero: bool,
     quiet: bool,
@@ -57,7 +70,8 @@ def report(
     STREAM is a file, or a directory with all streams in it and below.
 
     It has the verdict and the findings of each, maps of the guest's memory, its page tables with what led to a
-    failure, the hypercalls of the restore, the vcpus' registers, all records, and what the rules say.
+    failure, the hypercalls of the restore, the vcpus' registers, all records, and what the rules say. Of several hosts
+    it says which would take the guest; all else is about the first.
 
     \b
     Example: migrate report guest.xl --target 4.20 --placement high -o report.html
@@ -78,7 +92,9 @@ def report(
 
             def then(inspection: Inspection, name: str = name, number: int = number) -> tuple[Section, ExitCode]:
                 inspection.report.stream.name = name
-                return section(inspection, name, number), ending_of(inspection.report, "error")
+                asked = [inspection.report, *map(inspection.report_for, question.destinations[1:])]
+                told = section(inspection, name, number, asked if question.several_hosts else ())
+                return told, question.together([ending_of(one, "error") for one in asked], any_host)
 
             try:
                 with progress.ProgressBar(name) if watched else nullcontext() as bar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,13 @@ class Status(Enum):
     FAILED = "cannot be judged"
     FAILS = "new, and at or above the threshold of --fail-on"
     DIFFERS = "differs"
+
+    def told_of(self, number: int) -> str:
+        """How many streams it came of, in words."""
+        words = self.value
+        if number != 1:
+            words = re.sub(r"\b(differ|depend)s\b", r"\1", words)
+        return f"{number} {words}"
 
     @property
     def well(self) -> bool:
@@ -185,7 +193,7 @@ class Run:
         """How many streams came out how, in a sentence."""
         statuses = Counter(result.status for result in self.results)
         expectations = sum(len(result.comparisons) for result in self.results)
-        parts = [f"{statuses[status]} {status.value}" for status in Status if statuses[status]]
+        parts = [status.told_of(statuses[status]) for status in Status if statuses[status]]
         parts += [f"{len(self.missing)} missing"] if self.missing else []
         streams = count(len(self.results), "stream")
         return f"{streams}, {count(expectations, 'expectation')}: {'; '.join(parts) or 'nothing judged'}"

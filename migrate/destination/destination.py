@@ -54,6 +54,14 @@ class Destination:
         vcpus: int | None = None,
         host: Host | None = None,
     ) -> None:
+        for what, given, kinds in (
+            ("release", release, (Release, str)),
+            ("placement", placement, str),
+            ("form of the 4 GiB rule", l3_rule, str),
+            ("number of vcpus", vcpus, int),
+        ):
+            if given is not None and not isinstance(given, kinds):
+                raise ValueError(f"{given!r} is no {what}")
         if vcpus is not None and vcpus < 1:
             raise ValueError(f"a domain with {vcpus} vcpus? It has at least one")
         if release is None:

@@ -27,7 +27,6 @@ from migrate.guest.cpu_policy import (
 )
 from streams.values import dataclass
 from streams.wire.cpu_features import (
-    ARCH_CAPABILITIES,
     FEATURES,
     HOME,
     REGISTERS,
@@ -36,6 +35,7 @@ from streams.wire.cpu_features import (
     set_bits,
     word_features,
 )
+from streams.wire.msrs import Msr
 
 FEATURESET: tuple[Word, ...] = (
     *HW_CAPS,
@@ -245,7 +245,7 @@ def _msrs(defaults: Sequence[Policy], everything: Sequence[Policy], *, arch_caps
     for index in sorted(indices):
         values = [(policy.msrs or {}).get(index, 0) for policy in everything]
         msrs[index] = reduce(and_, values)
-        if index == ARCH_CAPABILITIES:
+        if index == Msr.ARCH_CAPABILITIES:
             warnings = reduce(or_, ((policy.msrs or {})[index] for policy in defaults)) & _WARNINGS
             msrs[index] = msrs[index] & ~_WARNINGS | warnings if arch_caps else 0
     return msrs
@@ -285,8 +285,8 @@ def _notes(policy: Policy, defaults: Sequence[Policy], apart: Sequence[int]) -> 
         if _differ(default.has(name) for default in defaults):
             yield f"{name} follows the host that the guest runs on, whatever it was promised"
     if policy.has("arch_caps"):
-        offered = reduce(or_, ((default.msrs or {}).get(ARCH_CAPABILITIES, 0) for default in defaults))
-        differing = offered & ~reduce(and_, ((d.msrs or {}).get(ARCH_CAPABILITIES, 0) for d in defaults))
+        offered = reduce(or_, ((default.msrs or {}).get(Msr.ARCH_CAPABILITIES, 0) for default in defaults))
+        differing = offered & ~reduce(and_, ((d.msrs or {}).get(Msr.ARCH_CAPABILITIES, 0) for d in defaults))
         if differing:
-            names = ", ".join(msr_features(ARCH_CAPABILITIES, differing))
+            names = ", ".join(msr_features(Msr.ARCH_CAPABILITIES, differing))
             yield f"MSR 0x10a is not the same everywhere ({names}), and cpuid = [...] cannot set it"

@@ -250,7 +250,10 @@ seven_msrs_in_all = Change(
 
 # -- HVM guests -----------------------------------------------------------------------------------------
 
-hvm_errnos = Change("sethvmcontext answers what failed instead of EPERM", "4.13.4 4.14.3 4.15.1 4.16.0")
+hvm_errnos = Change(
+    "sethvmcontext, and whoever else loads machine check capabilities, answers what failed instead of EPERM",
+    "4.13.4 4.14.3 4.15.1 4.16.0",
+)
 hvm_two_phases = Change("a context is checked as a whole before any of it is loaded; PIC, PIT, PCI_LINK too", "4.19.0")
 hvm_lapic_checked = Change("LAPIC and LAPIC_REGS are among what is checked before loading", "4.20.0")
 hvm_devices_checked = Change("a guest may lack emulated devices, and state of those is ENODEV", "4.7.0")
@@ -292,9 +295,6 @@ nested_at_creation = Change("nested virtualisation is chosen when a domain is ma
 altp2m_at_creation = Change("altp2m is chosen when a domain is made, not by a param", "4.19.0")
 
 lmce = Change("a guest may have local machine checks (LMCE)", "4.10.0")
-mcg_caps_einval = Change(
-    "refused machine check capabilities are EINVAL instead of EPERM", "4.13.4 4.14.3 4.15.1 4.16.0"
-)
 
 CHANGES: dict[str, Change] = {name: change for name, change in list(globals().items()) if isinstance(change, Change)}
 """The table, by name."""

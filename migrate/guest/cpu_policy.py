@@ -28,6 +28,7 @@ SIZES_LEAF = 0x8000_0008
 _FIRST_PLACED = 2
 _BRAND = (0x8000_0002, 0x8000_0003, 0x8000_0004)
 
+INTEL = "GenuineIntel"
 PROMISED_ANYWHERE = ("htt", "x2apic", "cmp_legacy")
 """Features that Xen lets a guest keep whatever the host has: they describe the topology and Xen's own APIC."""
 OF_THE_HOST = ("fdp_excptn_only", "zero_fcs_fds")

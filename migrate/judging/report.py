@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from migrate.destination.destination import Destination
+from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity, Verdict
 from migrate.rules.findings import Failure, Finding
 from migrate.toolstack.facts import StreamFacts
@@ -101,6 +102,15 @@ class Report:
     def damage(self) -> Finding | None:
         """The first finding by which a guest that restores is damaged; None where there is none, or it is not told."""
         return next((finding for finding in self.findings if damages(finding)), None) if self.damaged else None
+
+    def explain(self) -> str:
+        """The outcome with its reason, and all there is to know of the rule that was broken; several paragraphs."""
+        told = [] if self.reason is None else [f"{self.outcome}: {self.reason}"]
+        rule = RULES.get(self.failure.rule) if self.failure else self.damage.rule if self.damage else None
+        if rule is not None:
+            told += [f"{rule.id} {rule.slug}: {rule.title}"]
+            told += [f"{heading}: {text}" for heading, text in rule.sections.items()]
+        return "\n\n".join(told or [self.outcome])
 
     def worst(self) -> Severity | None:
         """The worst severity among the findings."""

@@ -76,7 +76,7 @@ def _finding_object(finding: Finding) -> dict[str, Any]:
         "rule": finding.rule.id,
         "slug": finding.rule.slug,
         "severity": finding.severity.value,
-        "effect": finding.effect.name.lower(),
+        "effect": finding.effect.value,
         "message": well_formed(finding.message),
         "count": finding.count,
         "step": finding.step,
@@ -178,7 +178,7 @@ def _finding_from(told: dict[str, Any]) -> Finding:
     return Finding(
         rule=RULES[told["rule"]],
         severity=Severity(told["severity"]),
-        effect=Effect[told["effect"].upper()],
+        effect=Effect(told["effect"]),
         since=_change_from(told.get("since")),
         until=_change_from(told.get("until")),
         step=Stage(told["step"]),

@@ -44,18 +44,23 @@ class Severity(StrEnum):
         return {"info": 0, "warning": 1, "error": 2}[self.value]
 
 
-class Effect(Enum):
+class Effect(StrEnum):
     """What real software does with a stream that breaks the rule."""
 
-    REFUSED = "the toolstack refuses the stream"
-    HYPERCALL = "a hypercall fails, and with it the restore"
-    CRASH = "the toolstack's process dies"
-    CORRUPT = "restores, but the guest's state is wrong"
-    TOLERATED = "restores; harmless or well defined"
-    HOST = "depends on the destination host"
-    HOST_DIES = "restores, and brings the whole host down"
-    DEBUG_HOST_DIES = "restores; a host with a debug build of Xen goes down"
-    SPEC = "restores; only the specification or Xen's verifier objects"
+    REFUSED = "refused"
+    HYPERCALL = "hypercall"
+    CRASH = "crash"
+    CORRUPT = "corrupt"
+    TOLERATED = "tolerated"
+    HOST = "host"
+    HOST_DIES = "host_dies"
+    DEBUG_HOST_DIES = "debug_host_dies"
+    SPEC = "spec"
+
+    @property
+    def meaning(self) -> str:
+        """What happens, in a few words."""
+        return _MEANINGS[self]
 
     @property
     def fatal(self) -> bool:
@@ -66,6 +71,19 @@ class Effect(Enum):
     def harms_host(self) -> bool:
         """Whether more than this guest is at stake: no host should get to see such a stream."""
         return self in (Effect.HOST_DIES, Effect.DEBUG_HOST_DIES)
+
+
+_MEANINGS = {
+    Effect.REFUSED: "the toolstack refuses the stream",
+    Effect.HYPERCALL: "a hypercall fails, and with it the restore",
+    Effect.CRASH: "the toolstack's process dies",
+    Effect.CORRUPT: "restores, but the guest's state is wrong",
+    Effect.TOLERATED: "restores; harmless or well defined",
+    Effect.HOST: "depends on the destination host",
+    Effect.HOST_DIES: "restores, and brings the whole host down",
+    Effect.DEBUG_HOST_DIES: "restores; a host with a debug build of Xen goes down",
+    Effect.SPEC: "restores; only the specification or Xen's verifier objects",
+}
 
 
 class Stage(StrEnum):
@@ -126,6 +144,9 @@ class Rule:
     errno: str | None
     doc: str  # the docstring as it stands in the source
     violation: Violation | None
+
+    def __repr__(self) -> str:
+        return f"<Rule {self.id} {self.slug}>"
 
     @property
     def title(self) -> str:

@@ -59,6 +59,9 @@ class Finding:
     on_host: str | None = None  # the answer of a `Host`: it does not hold where that is no
     chain: tuple[Link, ...] = ()  # the tables that led there
 
+    def __repr__(self) -> str:
+        return f"<Finding {self.rule.id} {self.severity}: {self.message}>"
+
     def in_force(self, destination: Destination) -> bool:
         """Whether a release behaves so with this placement, and on that host."""
         if self.placement not in (None, destination.placement):

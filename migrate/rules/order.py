@@ -112,6 +112,11 @@ LAW: dict[RecordType, Law] = {
 INFERS_STATIC_DATA_END = frozenset({RecordType.X86_PV_P2M_FRAMES, RecordType.PAGE_DATA})
 
 
+def laws_of(guests: Guests) -> dict[int, Law]:
+    """The laws of those records that belong to a kind of guest."""
+    return {kind: law for kind, law in LAW.items() if law.guests & guests}
+
+
 @rule("ORD-01", "pv-info-twice", Effect.REFUSED, "libxc: handle_x86_pv_info")
 def pv_info_twice(b: StreamBuilder) -> None:
     """There is more than one X86_PV_INFO record.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from migrate.rules.order import Guests
 from streams.values import dataclass, field
 from streams.wire.framing import RecordType
 
@@ -99,7 +98,6 @@ class Session:
     transport: Transport | None = None
     vcpus: int | None = None
     course: Course = field(default_factory=Course)
-    guests: Guests = Guests.NONE
     version: int = 0
     seen: Counter[int] = field(default_factory=Counter)
     calls: list[Asked] = field(default_factory=list)

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.destination import releases
 from migrate.destination.host import MAX
+from migrate.destination.policy_ranges import LAST_BASIC, last_extended, last_feature_subleaf
 from migrate.guest.cpu_policy import (
     BASIC,
     EXTENDED,
     FEATURE_LEAF,
+    INTEL,
     OF_THE_HOST,
     PROMISED_ANYWHERE,
     SIZES_LEAF,
@@ -29,31 +31,19 @@ from migrate.rules.declaring import GuestKind
 from streams.wire.cpu_features import (
     FEATURES,
     HOME,
-    PLATFORM_INFO,
     REGISTERS,
     Word,
 )
+from streams.wire.msrs import Msr
 from streams.wire.xstate import XState
 
 if TYPE_CHECKING:
     from migrate.destination.releases import Change, Release
 
-INTEL = "GenuineIntel"
 
-LAST_BASIC = 0xD
 _LAST_WORD = 0xFFFF_FFFF
 
 CPUID_FAULTING = 1 << 31
-
-
-def last_feature_subleaf(release: Release) -> int:
-    """The last subleaf of leaf 7 that a release stores."""
-    return 2 if release.has(releases.leaf_7_2) else 1
-
-
-def last_extended(release: Release) -> int:
-    """The last extended leaf that a release stores."""
-    return 0x8000_0021 if release.has(releases.leaf_80000021) else 0x8000_001C
 
 
 # -- leaves beyond the maxima ---------------------------------------------------------------------------
@@ -200,10 +190,10 @@ def effective(
         xcr0 |= components if _has(have, feature) else 0
     leaves[XSTATE_LEAF, 0] = [xcr0 & _LAST_WORD, 0, 0, xcr0 >> 32]
     leaves.setdefault((SIZES_LEAF, None), [0, 0, 0, 0])[0] = _physical_bits(stream, have, host_max)
-    msrs = {PLATFORM_INFO: (promised.msrs or {}).get(PLATFORM_INFO, CPUID_FAULTING) if promised else CPUID_FAULTING}
+    faulting = (promised.msrs or {}).get(Msr.PLATFORM_INFO, CPUID_FAULTING) if promised else CPUID_FAULTING
     if host_max is not None and kind == GuestKind.PV:  # an HVM guest may have it on any host
-        msrs[PLATFORM_INFO] &= (host_max.msrs or {}).get(PLATFORM_INFO, 0)
-    return Policy({key: (r[0], r[1], r[2], r[3]) for key, r in leaves.items()}, msrs)
+        faulting &= (host_max.msrs or {}).get(Msr.PLATFORM_INFO, 0)
+    return Policy({key: (r[0], r[1], r[2], r[3]) for key, r in leaves.items()}, {Msr.PLATFORM_INFO: faulting})
 
 
 class Processor(NamedTuple):
@@ -264,9 +254,9 @@ class Processor(NamedTuple):
     @property
     def faults_on_cpuid(self) -> bool | None:
         """In the same way whether the guest can have CPUID fault."""
-        if not (self.most.msrs or {}).get(PLATFORM_INFO, 0) & CPUID_FAULTING:
+        if not (self.most.msrs or {}).get(Msr.PLATFORM_INFO, 0) & CPUID_FAULTING:
             return False
-        return True if PLATFORM_INFO in (self.promised.msrs or {}) else None
+        return True if Msr.PLATFORM_INFO in (self.promised.msrs or {}) else None
 
 
 def processor(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from migrate.guest.cpu_policy import INTEL
 from migrate.rules.declaring import Severity
-from migrate.xen.cpu_policy import INTEL
 from migrate.xen.hvm_records import About, Expected
 from migrate.xen.objection import Objection
 from streams.wire.framing import HVM_SAVE_HEADER

@@ -9,8 +9,9 @@ from migrate.guest.cpu_policy import PROMISED_ANYWHERE, Policy, component_name
 from migrate.xen.cpu_policy import within_its_maxima
 from migrate.xen.policy_checks import Subject, incompatible, policy_objections
 from streams.values import dataclass
-from streams.wire.cpu_features import MSR_NAMES, PLATFORM_INFO, Word, msr_features, set_bits, word_features
+from streams.wire.cpu_features import MSR_NAMES, Word, msr_features, set_bits, word_features
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
+from streams.wire.msrs import Msr
 
 if TYPE_CHECKING:
     from migrate.destination.releases import Release
@@ -96,7 +97,7 @@ def _lacks(promised: Policy, other: Policy, refused: frozenset[Subject]) -> Iter
     for index in promised.msrs:
         missing = promised.msrs[index] & ~other.msrs.get(index, 0)
         where = MSR_NAMES.get(index, hex(index))
-        stops = index == PLATFORM_INFO and Subject.FAULTING in refused
+        stops = index == Msr.PLATFORM_INFO and Subject.FAULTING in refused
         yield from (Lack("msr", name, where, stops) for name in msr_features(index, missing))
 
 

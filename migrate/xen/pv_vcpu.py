@@ -17,6 +17,7 @@ from migrate.rules.declaring import Severity
 from migrate.xen import guest_msrs, machine_checks
 from migrate.xen.objection import Objection
 from streams.wire.framing import PAGE_SIZE
+from streams.wire.msrs import Msr
 from streams.wire.vcpu import (
     CONTEXT,
     EXTENDED,
@@ -28,7 +29,6 @@ from streams.wire.vcpu import (
     XSAVE_MIN_SIZE,
     XSAVE_WORDS,
     ContextFlag,
-    Msr,
 )
 from streams.wire.views import dtype_of, offset_of, view
 from streams.wire.xstate import XSAVE_AVX_SIZE, XSAVE_LEGACY_SIZE, XState, valid_xcr0

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain
@@ -179,7 +180,8 @@ def run(
     from migrate.reports.corpus.text import render
     from migrate.reports.verdict.text import console_for
 
-    at = host_files(hosts)
+    # What stands in a settings file is about guests that are to move, not about what was measured.
+    at = host_files(hosts) if ctx.get_parameter_source("hosts") is ParameterSource.COMMANDLINE else []
     found = discovered(ctx, paths, known, shard, fail_on)
     found = replace(found, cases=at_hosts(found.cases, at)) if at else found
     outputs = {"--junit": junit, "--sarif": sarif, "--markdown": markdown, "--jsonl": jsonl}

@@ -30,9 +30,11 @@ from streams.transports import TransportError
 RELAYED = (*ENDING, signal.SIGUSR1)
 # Seconds after which a second signal is no echo of the first: whoever sends it has waited in vain.
 IN_VAIN = 10.0
-# Seconds for one step of the judge, the longest of which is the replay at the end, and in how many looks they pass.
-PATIENCE = 60.0
+# Seconds between two looks at the judge, and how many of them it may be at one step: so many, and one more for each
+# AS_LONG steps before it. The longest is the replay at the end, and what it replays has come in steps of 1 MiB at most.
+LOOK = 3.0
 LOOKS = 20
+AS_LONG = 4096
 _OOM_SCORE = "/proc/self/oom_score_adj"
 _DISPENSABLE = "1000"
 
@@ -202,7 +204,7 @@ class _Understudy:
             return self.stage.code
         if self._told is not None:
             return ENDED_BY + self._told
-        return self.step_in(f"at one step for {PATIENCE:g} seconds" if hangs else _how(status))
+        return self.step_in("it came to no end" if hangs else _how(status))
 
     def _heard(self, words: int) -> bool:
         """Wait for a word, or the end, of the process that judges; False where it does not come to the end of a step.
@@ -212,10 +214,10 @@ class _Understudy:
         poll = select.poll()
         poll.register(words, select.POLLIN)
         step, looks = 0, 0
-        while not _there(poll, PATIENCE / LOOKS):
+        while not _there(poll, LOOK):
             before, step = step, self._conduit.state[STEPS]
             looks = looks + 1 if step == before and step % 2 else 0
-            if looks == LOOKS:
+            if looks > LOOKS + step // AS_LONG:
                 return False
         return True
 

@@ -38,7 +38,7 @@ def explanations(ids: Collection[str]) -> list[Explanation]:
 def _explanation(rule: Rule) -> Explanation:
     facts = [
         ("severity", rule.severity.value),
-        ("effect", rule.effect.value),
+        ("effect", rule.effect.meaning),
         ("enforced by", rule.enforced_by),
         ("releases", releases(rule).words),
         *([("errno", rule.errno)] if rule.errno is not None else []),

@@ -12,6 +12,9 @@ from migrate.reports.html.states import WORDS, State, headline
 if TYPE_CHECKING:
     from migrate.reports.html.section import Section
 
+# Longer lists are folded on wide pages, too.
+MOST_UNFOLDED = 12
+
 
 class Row(NamedTuple):
     """A stream: a link to its part or page, None where there is no more to see."""
@@ -30,7 +33,7 @@ class Group:
 
     @property
     def by_rule(self) -> bool:
-        """Whether it is the rule that they share, and not all the words."""
+        """Whether it is only the rule that they share: each then has words of its own."""
         first = self.rows[0].section
         return first.rule is not None and any(row.section.sentence != first.sentence for row in self.rows)
 
@@ -41,6 +44,11 @@ class Group:
         if self.by_rule and first.rule is not None:
             return f"{first.rule.id} {first.rule.slug}: {first.rule.title}"
         return first.sentence
+
+    @property
+    def short(self) -> bool:
+        """Whether there are so few that all can be seen at once."""
+        return len(self.rows) <= MOST_UNFOLDED
 
     @property
     def sign(self) -> str:
@@ -67,9 +75,9 @@ def overview(sections: Sequence[Section], links: Sequence[str | None]) -> Overvi
     folder = common_folder([section.name for section in sections if not section.lost])
     together: dict[tuple[State, str], list[Row]] = {}
     for section, link in zip(sections, links, strict=True):
-        row = Row(section.name.removeprefix(folder), link, section)
-        together.setdefault((section.state, section.cause), []).append(row)
-    groups = [Group(state, rows) for (state, _), rows in together.items()]
+        reason = section.rule.id if section.rule is not None else section.sentence
+        together.setdefault((section.state, reason), []).append(Row(section.name.removeprefix(folder), link, section))
     worst_first = list(State)
-    groups.sort(key=lambda group: (worst_first.index(group.state), -len(group.rows), group.rows[0].section.cause))
+    ranked = sorted(together, key=lambda key: (worst_first.index(key[0]), -len(together[key]), key[1]))
+    groups = [Group(key[0], together[key]) for key in ranked]
     return Overview(headline(section.state for section in sections), folder, groups)

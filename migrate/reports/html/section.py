@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from migrate.inspection.memory.forest import failing_chain, forest
 from migrate.inspection.reading import NotInStream
-from migrate.reports.folding import cause_of, folds, place
+from migrate.reports.folding import folds
 from migrate.reports.html.anchors import Anchors
 from migrate.reports.html.calls import calls
 from migrate.reports.html.finding_entries import entries
@@ -20,6 +19,8 @@ from migrate.reports.html.states import WORDS, State, state_of
 from migrate.reports.html.templating import render_part
 from migrate.reports.html.vcpu_tables import vcpus
 from migrate.reports.html.zoomed import zoomed
+from migrate.reports.verdict.pool import rows as rows_of_hosts
+from migrate.reports.verdict.pool import summary
 from migrate.reports.verdict.sentences import (
     assumption,
     cause_sentence,
@@ -28,11 +29,15 @@ from migrate.reports.verdict.sentences import (
     repair_sentence,
     tally,
 )
+from streams.values import dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from markupsafe import Markup
 
     from migrate.inspection.reading import Inspection
+    from migrate.judging.report import Report
     from migrate.reports.html.forest_tree import Tree
     from migrate.reports.html.memory_picture import Memory
     from migrate.rules.declaring import Rule
@@ -50,8 +55,8 @@ class Section:
         its id, which begins all ids in it.
     sentence:
         why it is refused, damaged or not judged; empty where all is well.
-    rule, cause, where:
-        what its state hangs on, what that has in common with other streams of the same fate, and where it lies.
+    rule:
+        the one that it is refused or damaged by.
     parts:
         id and heading of the parts, for a table of contents.
     rules:
@@ -63,8 +68,6 @@ class Section:
     state: State
     sentence: str
     rule: Rule | None
-    cause: str
-    where: str
     guest: str
     tally: str
     parts: list[tuple[str, str]]
@@ -87,8 +90,8 @@ class Section:
         return WORDS[self.state].sign
 
 
-def section(inspection: Inspection, name: str, number: int) -> Section:
-    """The part for one stream, `number` counting the streams from 1."""
+def section(inspection: Inspection, name: str, number: int, hosts: Sequence[Report] = ()) -> Section:
+    """The part for one stream, `number` counting the streams from 1; `hosts` are the reports for several hosts."""
     report, log = inspection.report, inspection.log
     state = state_of(report)
     told = folds(report)
@@ -104,7 +107,8 @@ def section(inspection: Inspection, name: str, number: int) -> Section:
     numbers = tally(report.findings)
     live = passes(inspection)
     shown, left_out = entries(told, anchors)
-    parts = [("findings", "Findings")]
+    parts = [("hosts", "Hosts")] if hosts else []
+    parts += [("findings", "Findings")]
     parts += [("checkpoints", "Checkpoints")] if report.checkpoints else []
     parts += [("memory", "Memory")] if pictures is not None else []
     parts += [("tables", "Page tables")] if trees is not None else []
@@ -126,6 +130,8 @@ def section(inspection: Inspection, name: str, number: int) -> Section:
         "tally": numbers,
         "facts": [fact for fact in facts_told(report) if fact[0] != "checkpoints"],
         "parts": dict(parts),
+        "hosts": rows_of_hosts(hosts),
+        "hosts_told": "; ".join(summary(hosts)),
         "findings": shown,
         "findings_left_out": left_out,
         "memory": pictures,
@@ -154,8 +160,6 @@ def section(inspection: Inspection, name: str, number: int) -> Section:
         state,
         f"{sentence} ({decides.rule.id})" if decides else sentence,
         decides.rule if decides else None,
-        f"{decides.rule.id} {cause_of(decides)}" if decides else sentence,
-        place(decides) if decides else "",
         dict(facts_told(report)).get("guest", ""),
         numbers,
         [(anchors.id(key), heading) for key, heading in parts],
@@ -170,7 +174,7 @@ def lost_section(name: str, reason: str, number: int) -> Section:
     html = render_part(
         "lost.html.j2", prefix=prefix, folder_and_file=split(name), words=WORDS[State.LOST], reason=reason
     )
-    return Section(prefix, name, State.LOST, reason, None, reason, "", "", "", [], frozenset(), html)
+    return Section(prefix, name, State.LOST, reason, None, "", "", [], frozenset(), html)
 
 
 def _trees(inspection: Inspection, anchors: Anchors) -> tuple[Tree | None, str]:

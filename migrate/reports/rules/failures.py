@@ -23,8 +23,6 @@ STREAM = "STREAM"
 
 # What `check` has to be told for it to come to such a verdict.
 _OPTIONS = {
-    "HYP-22": ("--placement", "high"),
-    "HYP-27": ("--placement", "high"),
     "REC-52": ("--vcpus", "N"),
     "HVM-02": ("--vcpus", "N"),
 }

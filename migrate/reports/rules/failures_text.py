@@ -32,7 +32,7 @@ def render_log(log: Log, name: str, console: Console) -> None:
     count = (
         "1 restore that failed" if len(failures) == 1 else f"{len(failures)} kinds of failed restores, the last first"
     )
-    hanging(console, Text(), f"{safe(name)}: {count}; {log.recognised} of {log.lines} lines tell of it")
+    hanging(console, Text(), f"{safe(name)}: {count}; in {log.lines} lines, {log.recognised} messages tell of it")
     for failure in failures[:_MOST_TOLD]:
         console.print()
         _render(failure, console)
@@ -66,8 +66,8 @@ def _render(failure: Failure, console: Console) -> None:
         _fact(console, "decides", text)
     if less_likely := failure.rules[MOST_RULES:]:
         _fact(console, "also", f"{len(less_likely)} that are less likely; --format json has them")
-    if len(named) == 1 and (repair := named[0].sections.get("Repair")):
-        _fact(console, "repair", repair)
+    if len(named) == 1 and named[0].repair:
+        _fact(console, "repair", f"{named[0].repair}.")
     for key, command in zip(("confirm", ""), confirm_commands(failure), strict=False):
         _fact(console, key, " ".join(command), "cyan")
     if named:
@@ -81,7 +81,7 @@ def _line(sighting: Sighting, console: Console, *, told: bool) -> None:
     _fact(console, f"line {sighting.line}", text, "dim")
     if told:
         errno = f": {sighting.facts.errno}" if sighting.facts.errno else ""
-        _fact(console, "", safe(f"{sighting.doing[:1].upper()}{sighting.doing[1:]}{errno}."))
+        _fact(console, "", safe(f"{sighting.doing}{errno}."))
 
 
 def _fact(console: Console, key: str, value: str, style: str = "") -> None:

@@ -127,7 +127,7 @@ def rule_object(rule: Rule) -> dict[str, Any]:
         "title": rule.title,
         "layer": rule.layer.name,
         "severity": rule.severity.value,
-        "effect": rule.effect.name.lower(),
+        "effect": rule.effect.value,
         "enforced_by": rule.enforced_by,
         "since": _change(rule.since),
         "until": _change(rule.until),
@@ -261,7 +261,7 @@ def _page(layer: Layer | None, shown: frozenset[str]) -> Iterator[str]:
     yield ""
     yield from table(
         ["effect", "real software", "the guest"],
-        [[f"`{effect.name.lower()}`", effect.value, GUEST_SEES[effect]] for effect in Effect],
+        [[f"`{effect.value}`", effect.meaning, GUEST_SEES[effect]] for effect in Effect],
     )
     if layer in (None, Layer.ORD):
         yield ""
@@ -323,7 +323,7 @@ def _rule(rule: Rule, shown: frozenset[str]) -> Iterator[str]:
     yield f"**{escaped(rule.title)}.**"
     yield ""
     facts: Mapping[str, str | None] = {
-        rule.severity.value: rule.effect.value,
+        rule.severity.value: rule.effect.meaning,
         "enforced by": rule.enforced_by,
         "releases": releases(rule).words,
         "errno": rule.errno,

@@ -44,7 +44,7 @@ def _row(rule: Rule) -> tuple[str, ...]:
         rule.id,
         rule.slug,
         rule.severity.value,
-        rule.effect.name.lower(),
+        rule.effect.value,
         rule.enforced_by,
         releases(rule).short,
     )
@@ -99,7 +99,7 @@ def render_explanation(rule: Rule, shown: Shown | None, console: Console) -> Non
     hanging(console, Text(), rule.title, "bold", width=PROSE_WIDTH)
     console.print()
     fact("severity", rule.severity.value, SEVERITY_STYLE[rule.severity])
-    fact("effect", rule.effect.value)
+    fact("effect", rule.effect.meaning)
     fact("enforced by", rule.enforced_by)
     fact("releases", releases(rule).words)
     if rule.errno is not None:

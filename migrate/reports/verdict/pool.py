@@ -1,12 +1,18 @@
-"""Which of some hosts would take which stream: a line for each pair, and who takes all."""
+"""Which of some hosts would take which stream: a matrix, why not, and who takes all.
+
+One stream has a line for each host, with the reason in it. Of several streams there is a matrix with a cell for each
+pair, and below it what the cells are about.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from migrate.counting import count
-from migrate.rules.declaring import Verdict
+from migrate.judging.report import Outcome
+from migrate.reports.markdown import escaped, table
 from migrate.safe import safe
 
 if TYPE_CHECKING:
@@ -14,7 +20,14 @@ if TYPE_CHECKING:
 
     from migrate.judging.report import Report
 
-TAKES, DAMAGED, REFUSES, OPEN = "takes it", "takes it, damaged", "refuses", "open"
+Row = dict[str, str]
+
+ANSWERS = {
+    Outcome.RESTORES: "takes it",
+    Outcome.DAMAGED: "takes it, damaged",
+    Outcome.REFUSED: "refuses",
+    Outcome.UNJUDGED: "open",
+}
 
 
 def host_name(report: Report) -> str:
@@ -23,38 +36,72 @@ def host_name(report: Report) -> str:
     return "-" if host is None else host.label
 
 
-def answer_of(report: Report) -> str:
-    """What a host would do with a stream, in a word or two."""
-    if report.verdict == Verdict.REFUSE:
-        return REFUSES
-    if report.verdict == Verdict.UNJUDGED:
-        return OPEN
-    return DAMAGED if report.damaged else TAKES
-
-
 def reason_of(report: Report) -> str:
     """Why a host does not take a stream as it is; "" where it does."""
+    rule = _rule(report)
+    return (report.reason or "") + (f" ({rule})" if rule else "")
+
+
+def _rule(report: Report) -> str:
+    """The rule that this hangs on; "" where it is none."""
     if report.failure is not None:
-        return f"{report.failure.message} ({report.failure.rule})"
-    if report.unjudged_because is not None:
-        return report.unjudged_because
-    damage = report.damage
-    return "" if damage is None else f"{damage.message} ({damage.rule.id})"
+        return report.failure.rule
+    return report.damage.rule.id if report.damage is not None else ""
 
 
-def rows(reports: Sequence[Report]) -> list[dict[str, str]]:
-    """A row for each stream and host."""
-    several = len({report.stream.name for report in reports}) > 1
+def rows(reports: Sequence[Report]) -> list[Row]:
+    """A row for each host that was asked about one stream."""
     return [
-        ({"stream": report.stream.name} if several else {})
-        | {
+        {
             "host": host_name(report),
             "Xen": report.destination.release.short,
-            "answer": answer_of(report),
+            "answer": ANSWERS[report.outcome],
             "why": reason_of(report),
         }
         for report in reports
     ]
+
+
+def _matrix(reports: Sequence[Report]) -> list[Row]:
+    """A cell for each stream and host; whatever there is more of goes down the side."""
+    streams = list(dict.fromkeys(report.stream.name for report in reports))
+    hosts = list(dict.fromkeys(map(host_name, reports)))
+    cells = {(report.stream.name, host_name(report)): _cell(report) for report in reports}
+    if len(hosts) <= len(streams):
+        heads = _told_apart(hosts)
+        return [
+            {"stream": stream} | {heads[host]: cells.get((stream, host), "") for host in hosts} for stream in streams
+        ]
+    heads = _told_apart(streams)
+    return [{"host": host} | {heads[stream]: cells.get((stream, host), "") for stream in streams} for host in hosts]
+
+
+def _cell(report: Report) -> str:
+    return f"{ANSWERS[report.outcome]} {_rule(report)}".rstrip()
+
+
+def _told_apart(names: Sequence[str]) -> dict[str, str]:
+    """By name, the last parts of it where those tell it apart from the others."""
+    short = {name: os.path.basename(name) for name in names}
+    return short if len(set(short.values())) == len(names) else {name: name for name in names}
+
+
+def _reasons(reports: Sequence[Report]) -> list[Row]:
+    """A row for each answer of the matrix that is not simply yes: how many there are, and what the first one says."""
+    alike: dict[str, list[Report]] = {}
+    for report in reports:
+        if not report.ok:
+            alike.setdefault(_cell(report), []).append(report)
+    return [
+        {"answer": cell, "cells": str(len(those)), "why, for the first": those[0].reason or ""}
+        for cell, those in sorted(alike.items())
+    ]
+
+
+def _tables(reports: Sequence[Report]) -> list[list[Row]]:
+    if len({report.stream.name for report in reports}) == 1:
+        return [rows(reports)]
+    return [some for some in (_matrix(reports), _reasons(reports)) if some]
 
 
 def summary(reports: Sequence[Report]) -> Iterator[str]:
@@ -63,24 +110,26 @@ def summary(reports: Sequence[Report]) -> Iterator[str]:
     for report in reports:
         by_stream.setdefault(report.stream.name, []).append(report)
     for name, those in by_stream.items():
-        takers = [host_name(report) for report in those if answer_of(report) == TAKES]
+        takers = [host_name(report) for report in those if report.ok]
         some = f"{len(takers)} of {count(len(those), 'host')}"
         yield f"{safe(name)}: {some} would take it" + (f": {', '.join(map(safe, takers))}" if takers else "")
 
 
 def render(reports: Sequence[Report], console: Console) -> None:
-    """Print the table, and who takes what."""
+    """Print the tables, and who takes what."""
     from migrate.reports.tables import print_table
 
-    print_table(rows(reports), console)
-    console.print()
+    for some in _tables(reports):
+        print_table(some, console)
+        console.print()
     for line in summary(reports):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def markdown(reports: Sequence[Report]) -> str:
-    """The same as a Markdown table."""
-    table = rows(reports)
-    lines = ["| " + " | ".join(table[0]) + " |", "|" + " --- |" * len(table[0])]
-    lines += ["| " + " | ".join(safe(cell).replace("|", "\\|") for cell in row.values()) + " |" for row in table]
-    return "\n".join([*lines, "", *summary(reports)])
+    """The same in Markdown."""
+    lines: list[str] = []
+    for some in _tables(reports):
+        cells = [[escaped(safe(cell)) for cell in row.values()] for row in some]
+        lines += [*table([escaped(safe(head)) for head in some[0]], cells), ""]
+    return "\n".join([*lines, *(f"- {escaped(line)}" for line in summary(reports))])

@@ -82,7 +82,7 @@ def rule_object(rule: Rule) -> Json:
         "name": "".join(part.capitalize() for part in rule.slug.split("-")),
         "shortDescription": {"text": f"{rule.title}."},
         "fullDescription": {"text": explained},
-        "help": {"text": f"{rule.title}.\n\n{explained}\n\nEnforced by {rule.enforced_by}: {rule.effect.value}."},
+        "help": {"text": f"{rule.title}.\n\n{explained}\n\nEnforced by {rule.enforced_by}: {rule.effect.meaning}."},
         "defaultConfiguration": {"level": LEVELS[rule.severity]},
         "properties": {"tags": [rule.layer.name.lower(), rule.layer.value], "slug": rule.slug},
     }
@@ -139,7 +139,7 @@ def _result(report: Report, cause: Cause) -> Json:
             "placement": well_formed(report.placement),
             "verdict": report.verdict,
             "damaged": report.damaged,
-            "effect": first.effect.name.lower(),
+            "effect": first.effect.value,
             "step": first.step,
             "call": first.call,
             **known,

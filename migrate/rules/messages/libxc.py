@@ -12,7 +12,7 @@ from functools import partial
 
 from migrate.rules.messages.declaring import Facts, Role, Rules, Says, Voice, by_errno, message
 from streams.wire.framing import RecordType
-from streams.wire.hvm_names import HvmParam
+from streams.wire.hvm_names import HvmParam, param_name
 
 _libxc = partial(message, Voice.LIBXC)
 
@@ -55,7 +55,7 @@ def _param(facts: Facts) -> Rules:
     if facts.errno == "ENODEV":
         return ("HVM-15",)
     # Of an index Xen gets the lower half.
-    if facts.errno == "EINVAL" and facts.number("param") & 0xFFFF_FFFF in _VALUE_CHECKED:
+    if facts.errno == "EINVAL" and facts.number("param") & _ALL_ONES in _VALUE_CHECKED:
         return ("HVM-14", "REC-109")
     return ("REC-109",)
 
@@ -282,7 +282,8 @@ _HARDWARE = (
     _libxc(
         "set HVM param {param} = {value:hex}",
         rules=_param,
-        doing="libxc sets HVM parameter {param} to {value}, as HVM_PARAMS has it, and Xen refuses",
+        doing="libxc sets HVM parameter {name} to {value}, as HVM_PARAMS has it, and Xen refuses",
+        words=lambda facts: {"name": param_name(facts.number("param") & _ALL_ONES)},
         decides="HVM-14 if the value is the fault, REC-109 if this release lets nobody set the parameter, or the "
         "toolstack has set it to something else before.",
     ),

@@ -28,7 +28,7 @@ _RECORDS = (
         "Failed to update d{domain} address size to {bits}",
         "Width of guest in stream ({bits} bits) differs with existing domain ({_} bits)",
         rules=("REC-32",),
-        doing="libxc reads X86_PV_INFO and has Xen make domain a {bits}-bit one, which it refuses",
+        doing="libxc reads X86_PV_INFO and has Xen make the domain a {bits}-bit one, which it refuses",
     ),
     _libxc("X86_PV_P2M_FRAMES record truncated: length {length}", rules=("REC-40",), doing="libxc reads P2M_FRAMES"),
     _libxc(

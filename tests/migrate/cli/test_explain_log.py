@@ -75,7 +75,7 @@ def test_the_command_that_would_confirm_it_is_named_with_the_release_of_the_log(
 
 def test_a_log_from_standard_input_is_told_the_same(log):
     said = run("--log", "-", stdin=XL_LOG).output
-    assert said.startswith("standard input: 1 restore that failed; 4 of 9 lines tell of it\n")
+    assert said.startswith("standard input: 1 restore that failed; in 9 lines, 4 messages tell of it\n")
     assert said.partition("\n")[2] == run("--log", log).output.partition("\n")[2]
 
 
@@ -100,7 +100,7 @@ def test_several_failures_are_told_the_last_one_first(tmp_path):
     file = tmp_path / "xl.log"
     file.write_text(f"{CONTEXT}\nxc: error: No STATIC_DATA_END seen: Internal error\n")
     lines = run("--log", file).output.splitlines()
-    assert lines[0] == f"{file}: 2 kinds of failed restores, the last first; 2 of 2 lines tell of it"
+    assert lines[0] == f"{file}: 2 kinds of failed restores, the last first; in 2 lines, 2 messages tell of it"
     assert lines[2].startswith("ORD-04")
 
 
@@ -143,7 +143,7 @@ def test_what_is_the_hosts_fault_names_no_rule():
 def test_a_message_is_explained_as_a_line_of_a_log():
     lines = run("Failed to set vcpu1's basic info (34 = Numerical result out of range)").output.splitlines()
     assert lines[0] == f"HYP-22    {RULES['HYP-22'].title} (l3-above-4g)"
-    assert "confirm   migrate check STREAM --target RELEASE --placement high" in lines
+    assert "confirm   migrate check STREAM --target RELEASE" in lines
     assert "          migrate show STREAM --vcpu 1" in lines
 
 
@@ -152,7 +152,6 @@ def test_a_message_is_explained_as_a_line_of_a_log():
     [
         ("X86_PV_VCPU_BASIC record vcpu_id (9) exceeds domain max (1)", "--vcpus N"),
         ("Failed to update d5 address size to 32", "--host HOST"),
-        ("Failed to map Shared Info at mfn 0x1b6240 (16 = Device or resource busy)", "--placement high"),
         ("No STATIC_DATA_END seen", ""),
     ],
 )
@@ -234,7 +233,7 @@ def test_a_log_that_is_still_written_to_is_read_as_it_comes():
             time.sleep(0.05)
         said, _ = running.communicate()
     assert running.returncode == 0
-    assert b"1 restore that failed; 2 of 2 lines tell of it" in said
+    assert b"1 restore that failed; in 2 lines, 2 messages tell of it" in said
     assert b"HVM-16" in said
 
 

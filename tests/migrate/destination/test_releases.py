@@ -1,8 +1,10 @@
 """Which release behaves how: facts about Xen, not about the table that holds them."""
 
 import itertools
+import re
 
 import pytest
+from project import ROOT
 
 from migrate.destination.releases import (
     CHANGES,
@@ -242,3 +244,31 @@ def test_a_change_has_its_main_release_and_its_backports():
 def test_nonsense_is_refused_without_a_traceback_of_another_kind(text):
     with pytest.raises(ValueError, match="unknown Xen release"):
         resolve(text)
+
+
+def test_every_change_is_asked_for_by_a_check_or_a_rule():
+    """No row that nobody reads; what names one here are checks in code, and rules in `since` and `until`."""
+    table = ROOT / "migrate" / "destination" / "releases.py"
+    code = "\n".join(path.read_text() for path in (ROOT / "migrate").rglob("*.py") if path != table)
+    asked = set(re.findall(r"\breleases\.(\w+)", code)) | set(re.findall(r"\bhas\((\w+)\)", code))
+    assert CHANGES.keys() - asked == set()
+
+
+def test_release_numbers_stand_in_the_table_alone():
+    """No check compares with numbers of its own, however they are written."""
+    forms = re.compile(r"Release\(\s*\d|[<>=]=?\s*\(\s*4\s*,\s*\d+|resolve\(\s*[\"']\d")
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for folder in ("migrate", "streams")
+        for path in (ROOT / folder).rglob("*.py")
+        if path.name != "releases.py"
+        for line in path.read_text().splitlines()
+        if forms.search(line)
+    ]
+    assert found == []
+
+
+def test_decoders_know_no_rules():
+    """`streams` reports breaches; which rule that is stands in one table of the toolstack."""
+    ids = re.compile(r"\b(?:CON|HDR|FRM|REC|ORD|XRC|HVM|HYP|L3C)-\d")
+    assert [path.name for path in (ROOT / "streams").rglob("*.py") if ids.search(path.read_text())] == []

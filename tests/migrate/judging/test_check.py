@@ -23,8 +23,8 @@ from migrate.judging.report_json import report_object
 from migrate.rules.catalogue import RULES
 from streams.pages import PageType
 from streams.wire.framing import LIBXL_HEADER, LIBXL_IDENT, LIBXL_VERSION, RecordType
+from streams.wire.msrs import Msr
 from streams.wire.paging import PCD
-from streams.wire.vcpu import Msr
 
 AT_4_GIB = 0x100000
 

@@ -24,6 +24,7 @@ from migrate.reports.folding import folded
 from migrate.reports.html import document
 from migrate.reports.html.anchors import Anchors
 from migrate.reports.html.finding_entries import MOST_FINDINGS, entries
+from migrate.reports.html.overview import MOST_UNFOLDED
 from migrate.reports.html.passes import MOST_BARS
 from migrate.reports.html.section import lost_section, section
 from migrate.reports.html.templating import LONGEST_VALUE
@@ -472,7 +473,7 @@ def test_several_streams_are_grouped_by_what_became_of_them_and_why_the_worst_fi
     assert groups[4][0] == "✓ 1 restores"
 
 
-def test_streams_with_one_reason_at_different_places_are_told_the_rule_and_each_its_place():
+def test_streams_that_break_one_rule_in_different_words_are_told_the_rule_and_each_its_words():
     small, large = StreamBuilder.pv(4), StreamBuilder.pv(4)
     large.new_page()
     for b in (small, large):
@@ -480,9 +481,16 @@ def test_streams_with_one_reason_at_different_places_are_told_the_rule_and_each_
     text = made(("one", small), ("two", large))
     ((told, names),) = overview(text)[1]
     assert told == f"✗ 2 refused: REC-07 {RULES['REC-07'].slug}: {RULES['REC-07'].title}"
-    rows = [text_of(row) for row in parsed(text).find_class("streams")[0]]
     assert names == ["one", "two"]
-    assert [f"pfn {b.max_pfn + 1:#x}; " in row for b, row in zip((small, large), rows, strict=True)] == [True, True]
+    words = [text_of(row.find_class("why")[0]) for row in parsed(text).find_class("streams")[0]]
+    assert [f"pfn {b.max_pfn + 1:#x} " in word for b, word in zip((small, large), words, strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize(("many", "unfolded"), [(MOST_UNFOLDED, True), (MOST_UNFOLDED + 1, False)])
+def test_a_list_that_one_could_not_see_at_once_is_folded(many, unfolded):
+    text = written(*(lost_section(f"{number}", "No such file or directory", number) for number in range(many)))
+    (group,) = parsed(text).find_class("group")
+    assert ("open" in group.attrib, "data-wide" in group.attrib) == (unfolded, unfolded)
 
 
 @pytest.mark.parametrize(
@@ -799,7 +807,7 @@ def test_names_of_streams_make_names_of_pages_that_need_no_escape(streams):
 def test_the_index_of_300_streams_is_below_3_mb():
     named = [f"/srv/guests/{'a' * 40}-{number}.xl" for number in range(300)]
     sentence = "vcpu 1's setvcpucontext fails with ERANGE (HYP-22): " + "lies above 4 GiB, " * 12
-    sections = [replace(lost_section(name, "", 1), sentence=sentence, cause=name, guest="g" * 80) for name in named]
+    sections = [replace(lost_section(name, "", 1), sentence=f"{name} {sentence}", guest="g" * 80) for name in named]
     out = io.BytesIO()
     # Each has a reason of its own: the longest an index can be.
     assert document.write_index(sections, [f"{number}.html" for number in range(300)], out) < 3_000_000

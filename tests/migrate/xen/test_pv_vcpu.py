@@ -18,8 +18,8 @@ from migrate.xen.pv_vcpu import (
     xsave_objections,
 )
 from streams.wire.cpu_features import HOME, REGISTERS
-from streams.wire.msrs import PV_MSRS
-from streams.wire.vcpu import CONTEXT, EXTENDED, MSR_ENTRY, XSAVE_HEADER, ContextFlag, Msr
+from streams.wire.msrs import PV_MSRS, Msr
+from streams.wire.vcpu import CONTEXT, EXTENDED, MSR_ENTRY, XSAVE_HEADER, ContextFlag
 
 NEWEST = resolve()
 

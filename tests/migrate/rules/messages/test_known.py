@@ -61,7 +61,7 @@ def test_what_was_going_on_has_a_word_for_every_placeholder():
     for message in MESSAGES:
         named = set(re.findall(r"\{(\w+)\}", message.doing + message.look))
         there = [set(re.findall(r"\{(\w+)", form)) for form in message.says]
-        words = set(message.words(Facts(code="1", saw="1", wanted="1"))) if message.words else set()
+        words = set(message.words(Facts(code="1", saw="1", wanted="1", param="1"))) if message.words else set()
         assert named <= set.union(*there) | words, message.says
 
 
