@@ -144,6 +144,11 @@ _ELF_MAGIC, _ELF_TYPE, _ELF_CORE, _ELF_BIG = b"\x7fELF", 16, 4, b"\2"
 _SPACE = b" \t\r\n\xef\xbb\xbf"
 
 
+def is_signed(head: bytes) -> bool:
+    """Whether the first bytes are some other file's signature, which the sizes that begin an old stream never are."""
+    return any(head.startswith(signature.bytes) for signature in SIGNATURES if not signature.offset)
+
+
 def recognise(head: bytes, tail: bytes | None = None) -> OtherFile | None:
     """What a file is that is no stream; None where it is nothing known.
 

@@ -231,7 +231,8 @@ class Answering:
         """hvm_load."""
         # What a policy without leaves leaves out is the host's to say.
         policy = self.policy if self.policy and self.policy.leaves else None
-        hap = self.host is None or self.host.hap.value is not False
+        hap = step.guest.hap is not False and (self.host is None or self.host.hap.value is not False)
+        nested = step.guest.nested is not False or self._params.nested
         domain = HvmDomain(
             self.release,
             processor(
@@ -239,7 +240,7 @@ class Answering:
                 GuestKind.HVM,
                 self.release,
                 hap=hap,
-                nested=True,
+                nested=nested,
                 host_max=self.host_max,
                 intel=self.intel,
             ),

@@ -17,12 +17,17 @@ class HvmGuest:
         the pfns that have a page.
     configured:
         what the domain's configuration calls it: hvm, pvh, or anything else where it is not known.
+    nested, hap:
+        whether the configuration lets it have guests of its own, and run on hardware-assisted paging; None where that
+        is not known.
     context:
         the last HVM_CONTEXT.
     """
 
     populated: PopulatedPfns = field(default_factory=PopulatedPfns)
     configured: object = None
+    nested: bool | None = None
+    hap: bool | None = None
     context: bytes | None = None
 
     @property
