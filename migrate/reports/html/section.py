@@ -152,7 +152,7 @@ def section(inspection: Inspection, name: str, number: int, hosts: Sequence[Repo
         "checkpoints": report.checkpoints[:MOST_CHECKPOINTS],
         "damaged": log.damaged,
     }
-    rules = {entry.fold.rule.id for entry in shown}
+    rules = {entry.fold.rule.id for entry in shown} | ({decides.rule.id} if decides else set())
     failed = [stretch.failed for stretch in trace.stretches] if trace is not None else []
     rules |= {call.finding.rule.id for call in failed if call is not None and call.finding is not None}
     rules |= {
