@@ -39,23 +39,23 @@ class Placement:
     Parameters
     ----------
     frames:
-        makes them when they are first asked for: int64, shape (capacity,), -1 where unknown.
+        makes them when they are first asked for: int32 or int64, shape (capacity,), -1 where unknown.
     exact:
         whether the numbers are those of a real host, so that another frame's number can be looked up in them.
     """
 
-    def __init__(self, name: str, frames: Callable[[], NDArray[np.int64]], *, exact: bool) -> None:
+    def __init__(self, name: str, frames: Callable[[], NDArray[np.signedinteger]], *, exact: bool) -> None:
         self.name = name
         self.exact = exact
         self._frames = frames
 
     @cached_property
-    def mfns(self) -> NDArray[np.int64]:
-        """int64, shape (capacity,); -1 where unknown."""
+    def mfns(self) -> NDArray[np.signedinteger]:
+        """int32 or int64, shape (capacity,); -1 where unknown."""
         return self._frames()
 
     @cached_property
-    def _ranking(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _ranking(self) -> tuple[NDArray[np.int64], NDArray[np.signedinteger]]:
         """Pfns in the order of their frames, and the frames in that order."""
         order = self.mfns.argsort(kind="stable")
         return order, self.mfns[order]
@@ -74,7 +74,9 @@ class Placement:
         found = np.full(len(mfns), -1, np.int64)
         if self.exact:
             order, ranked = self._ranking
-            at = np.searchsorted(ranked, mfns)
+            # Numbers of another size would have the whole array converted each time.
+            fits = mfns <= np.iinfo(ranked.dtype).max
+            at = np.where(fits, np.searchsorted(ranked, mfns.astype(ranked.dtype)), len(ranked))
             inside = at < len(ranked)
             hit = np.zeros(len(mfns), np.bool_)
             hit[inside] = ranked[at[inside]] == mfns[inside]

@@ -5,6 +5,7 @@ Arrays are indexed by pfn and grow with the highest pfn that the stream really n
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,9 @@ FREE_PFNS = 1 << 20
 PFNS_PER_NAMED = 16
 
 INVALID_MFN = -1
+MOST_INT32 = (1 << 31) - 1
+# Pfns that are looked at together, where arrays over all of them are not worth their memory.
+PFNS_AT_ONCE = 1 << 20
 
 
 def room_for(named: int) -> int:
@@ -80,7 +84,7 @@ class PvGuest:
         self.vcpus: dict[int, Vcpu] = {}
         self.shared_info: bytes | None = None
         self.named = 0
-        self._source_mfns: NDArray[np.int64] | None = None
+        self._source_mfns: NDArray[np.signedinteger] | None = None
 
     def forget_placement(self) -> None:
         """Memory has changed: the p2m has to be read again."""
@@ -154,10 +158,10 @@ class PvGuest:
             if vcpu.basic is not None
         }
 
-    def source_mfns(self) -> NDArray[np.int64]:
+    def source_mfns(self) -> NDArray[np.signedinteger]:
         """Source mfn of every pfn, from the guest's own p2m pages, once all records are in.
 
-        int64, shape (capacity,), -1 where unknown.
+        int32, or int64 where a frame needs it, shape (capacity,), -1 where unknown.
 
         The p2m pages are guest data that travels unmodified (`update_guest_p2m` overwrites them last), so they
         hold the frames of the host that saved the guest. Entries with Linux's foreign or identity bit, and those
@@ -167,17 +171,34 @@ class PvGuest:
             return self._source_mfns
         per_page = self.frames_per_page
         count = len(self.types)
-        listed = self.p2m_frames[: -(-count // per_page)].tolist()
-        mfns = np.full(-(-count // per_page) * per_page, INVALID_MFN, np.int64)
-        by_page = mfns.reshape(-1, per_page)
-        for rows, pages in self.store.found_batches(listed):
-            entries = pages.view("<u4") if self.width == 4 else pages
-            foreign = entries >> (30 if self.width == 4 else 62) != 0
-            by_page[rows] = np.where(foreign, INVALID_MFN, entries.astype(np.int64))
+        listed = self.p2m_frames[: -(-count // per_page)]
+        mfns: NDArray[np.signedinteger] = np.full(-(-count // per_page) * per_page, INVALID_MFN, np.int32)
+        for rows, pages in self._p2m_entries(listed):
+            if mfns.dtype == np.int32 and pages.max(initial=0) > MOST_INT32:
+                mfns = mfns.astype(np.int64)
+            mfns.reshape(-1, per_page)[rows] = pages
         mfns = mfns[:count]
-        mfns[self.state & DATA == 0] = INVALID_MFN
+        for start in range(0, count, PFNS_AT_ONCE):
+            some = slice(start, min(start + PFNS_AT_ONCE, count))
+            mfns[some][self.state[some] & DATA == 0] = INVALID_MFN
         self._source_mfns = mfns
         return mfns
+
+    def source_mfn(self, pfn: int) -> int:
+        """The same of one pfn, for which no more than a page of the p2m is read."""
+        if self._source_mfns is not None:
+            return int(self._source_mfns[pfn]) if 0 <= pfn < len(self._source_mfns) else INVALID_MFN
+        page, at = divmod(pfn, self.frames_per_page)
+        if not self.came_with_data(pfn) or page >= len(self.p2m_frames):
+            return INVALID_MFN
+        return next((int(mfns[0, at]) for _, mfns in self._p2m_entries(self.p2m_frames[page : page + 1])), INVALID_MFN)
+
+    def _p2m_entries(self, listed: NDArray[np.int64]) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
+        """Entries of pages of the p2m: where in a list of them they stand, and shape (pages, frames_per_page)."""
+        for rows, pages in self.store.found_batches(listed.tolist()):
+            entries = pages.view("<u4") if self.width == 4 else pages
+            foreign = entries >> (30 if self.width == 4 else 62) != 0
+            yield rows, np.where(foreign, INVALID_MFN, entries.astype(np.int64))
 
 
 UNSET = -1

@@ -17,8 +17,7 @@ def tell(guest: PvGuest, facts: StreamFacts) -> None:
     _, levels = guest.pinned()
     counts = Counter(levels.tolist())
     facts.pinned = {f"L{level}": counts.get(level, 0) for level in range(1, guest.levels + 1)}
-    mfns = guest.source_mfns()
     facts.cr3 = [
-        {"vcpu": index, "pfn": pfn, "mfn": int(mfns[pfn]) if pfn < len(mfns) and mfns[pfn] >= 0 else None}
+        {"vcpu": index, "pfn": pfn, "mfn": mfn if (mfn := guest.source_mfn(pfn)) >= 0 else None}
         for index, pfn in guest.roots.items()
     ]

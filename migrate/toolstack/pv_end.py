@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from migrate.destination.releases import RELEASES, r8_to_r15_lost
 from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from streams.records import Place
 
 DESCRIPTORS_PER_PAGE = 512
+# Machine frames whose users are looked at together, and in how many parts they are at most.
+FRAMES_AT_ONCE, FRAME_PARTS = 1 << 22, 16
 # A stream tells its saver's branch, not the point release.
 _LOSING_BRANCHES = frozenset(r.branch_name for r in RELEASES if r.has(r8_to_r15_lost))
 
@@ -358,10 +361,8 @@ class _Completion:
     def source_p2m(self) -> None:
         """XRC-34."""
         mfns = self.guest.source_mfns()
-        ranked = np.sort(mfns)
-        if not ((ranked[1:] == ranked[:-1]) & (ranked[1:] >= 0)).any():
+        if not _any_twice(mfns):
             return
-        del ranked
         known = np.flatnonzero(mfns >= 0)
         order = known[np.argsort(mfns[known], kind="stable")]
         same = np.flatnonzero(np.diff(mfns[order]) == 0)
@@ -395,6 +396,17 @@ class _Completion:
                 guest.vcpus[index].places["basic"],
                 vcpu=index,
             )
+
+
+def _any_twice(mfns: NDArray[np.signedinteger]) -> bool:
+    """Whether any known frame comes twice, found in parts: to sort all takes as much memory again."""
+    step = max(FRAMES_AT_ONCE, int(mfns.max(initial=0)) // FRAME_PARTS + 1)
+    for low in range(0, int(mfns.max(initial=-1)) + 1, step):
+        part = mfns[(mfns >= low) & (mfns < low + step)]
+        part.sort()
+        if (part[1:] == part[:-1]).any():
+            return True
+    return False
 
 
 def unchecked_faults(kind: PvRestore) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.xen.entries import DISALLOWED, DISALLOWED_L1, DISALLOWED_PAE_L3
-from streams.pages import LEVEL_MASK
+from streams.pages import LEVEL_MASK, PIN_BIT
 from streams.wire.paging import (
     ENTRIES,
     FRAME_MASK,
@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 FRAME = np.uint64(FRAME_MASK)
 PRESENT = np.uint64(P)
 WRITABLE = np.uint64(P | RW)
+# In `SoundnessTally.levels`: Xen may refuse an entry of this table, or take notice of it.
+SUSPECT = 0x80
+# From here on it is not counted any more how often a page is mapped writable: it stays so. Of more tables at once the
+# counts could overflow.
+MANY = 1 << 15
+TABLES_AT_ONCE = MANY // ENTRIES
+# Pfns that are compared at once: copies of all would take as much again.
+PFNS_AT_ONCE = 1 << 20
 
 
 class SoundnessTally:
@@ -41,16 +49,16 @@ class SoundnessTally:
     Attributes
     ----------
     writable:
-        how many entries of L1 tables map each pfn writable: int32, shape (capacity,).
+        how many entries of L1 tables map each pfn writable: uint16, shape (capacity,).
+    levels:
+        the level of each page table, and whether it is SUSPECT; 0 for what is none: uint8, shape (capacity,).
     """
 
     def __init__(self, guest: PvGuest) -> None:
         self._guest = guest
-        self.writable: NDArray[np.int32] = np.zeros(0, np.int32)
-        self._level: dict[int, int] = {}
-        self._named: dict[int, NDArray[np.int64]] = {}  # L2 and up: pfns of the present entries
-        self._xen_slot: dict[int, int] = {}  # PAE L3: pfn in slot 3
-        self._suspect: set[int] = set()
+        self.writable: NDArray[np.uint16] = np.zeros(0, np.uint16)
+        self.levels: NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self._upper_sound: bool | None = None  # what was found of the upper levels since the last table came
 
     # -- as tables arrive --------------------------------------------------------------------------
 
@@ -62,55 +70,54 @@ class SoundnessTally:
         entries:
             shape (tables, 512), pfns in them.
         """
-        if len(self.writable) < len(self._guest.types):
-            grown = np.zeros(len(self._guest.types), np.int32)
-            grown[: len(self.writable)] = self.writable
-            self.writable = grown
         self.forget(pfns)
-        levels = np.array([kind & LEVEL_MASK for kind in types])
-        first = levels == 1
-        if first.any():
-            rows = entries[first]
-            bad = ((rows & PRESENT != 0) & (rows & np.uint64(DISALLOWED_L1) != 0)).any(axis=1)
-            self._suspect.update(np.array(pfns)[first][bad].tolist())
-            self._count(rows, 1)
-        for row in np.flatnonzero(~first).tolist():
-            self._enter_upper(pfns[row], int(levels[row]), entries[row])
-        self._level.update(zip(pfns, levels.tolist(), strict=True))
+        levels = np.array([kind & LEVEL_MASK for kind in types], np.uint8)
+        marks = levels.copy()
+        for level in set(levels.tolist()):
+            of_level = levels == level
+            rows = entries if of_level.all() else entries[of_level]
+            marks[of_level] |= np.where(self._suspicious(level, rows), np.uint8(SUSPECT), np.uint8(0))
+            if level == 1:
+                for start in range(0, len(rows), TABLES_AT_ONCE):
+                    self._count(rows[start : start + TABLES_AT_ONCE], np.add)
+        self.levels[np.array(pfns, np.int64)] = marks
 
-    def _count(self, rows: NDArray[np.uint64], by: int) -> None:
+    def _grow(self) -> None:
+        more = len(self._guest.types) - len(self.levels)
+        if more > 0:
+            self.writable = np.concatenate([self.writable, np.zeros(more, np.uint16)])
+            self.levels = np.concatenate([self.levels, np.zeros(more, np.uint8)])
+
+    def _count(self, rows: NDArray[np.uint64], how: np.ufunc) -> None:
         mapped = rows[rows & WRITABLE == WRITABLE]
-        np.add.at(self.writable, ((mapped & FRAME) >> np.uint64(12)).astype(np.int64), np.int32(by))
+        targets = ((mapped & FRAME) >> np.uint64(12)).astype(np.int64)
+        how.at(self.writable, targets[self.writable[targets] < MANY], np.uint16(1))
 
-    def _enter_upper(self, pfn: int, level: int, row: NDArray[np.uint64]) -> None:
+    def _suspicious(self, level: int, rows: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Which tables of one level have an entry that Xen may refuse, or that is not the guest's."""
         pae = self._guest.width == 4
         if pae and level == 4:
-            return  # nothing of a 32-bit guest ever becomes one
-        disallowed = DISALLOWED
-        if level == 3 and pae:
-            if row[PAE_L3_ENTRIES:].any() or not row[PAE_XEN_SLOT] & PRESENT:
-                self._suspect.add(pfn)
+            return np.zeros(len(rows), np.bool_)  # nothing of a 32-bit guest ever becomes one
+        disallowed = DISALLOWED_L1 if level == 1 else DISALLOWED
+        others: NDArray[np.bool_] = np.zeros(len(rows), np.bool_)
+        if pae and level == 3:
             disallowed = DISALLOWED_PAE_L3
-            row = row[:PAE_L3_ENTRIES]
-            self._xen_slot[pfn] = (int(row[PAE_XEN_SLOT]) & FRAME_MASK) >> 12
-        elif level == 4 and row[L4_XEN_SLOTS].any():
-            self._suspect.add(pfn)
-        present = row[(row & PRESENT).astype(bool)]
-        if (present & np.uint64(disallowed)).any():
-            self._suspect.add(pfn)
-        self._named[pfn] = ((present & FRAME) >> np.uint64(12)).astype(np.int64)
+            others |= rows[:, PAE_L3_ENTRIES:].any(axis=1) | (rows[:, PAE_XEN_SLOT] & PRESENT == 0)
+            rows = rows[:, :PAE_L3_ENTRIES]
+        elif level == 4:
+            others |= rows[:, L4_XEN_SLOTS].any(axis=1)
+        others |= ((rows & PRESENT != 0) & (rows & np.uint64(disallowed) != 0)).any(axis=1)
+        return others
 
     def forget(self, pfns: Sequence[int]) -> None:
         """These pfns are no longer what they were; their newest contents are still in the store."""
-        for pfn in pfns:
-            level = self._level.pop(pfn, None)
-            if level is None:
-                continue
-            self._suspect.discard(pfn)
-            self._named.pop(pfn, None)
-            self._xen_slot.pop(pfn, None)
-            if level == 1:
-                self._count(np.frombuffer(self._guest.store.table(pfn), "<u8").reshape(1, ENTRIES), -1)
+        self._grow()
+        self._upper_sound = None
+        some = np.array(pfns, np.int64)
+        first = some[self.levels[some] & LEVEL_MASK == 1]
+        for _, entries in self._guest.store.table_batches(first.tolist(), TABLES_AT_ONCE) if len(first) else ():
+            self._count(entries, np.subtract)
+        self.levels[some] = 0
 
     # -- at the end --------------------------------------------------------------------------------
 
@@ -124,38 +131,53 @@ class SoundnessTally:
         descriptor_tables:
             pfns of GDT pages.
         """
-        guest = self._guest
-        if self._suspect:
-            return False
-        tables = np.fromiter(self._level, np.int64, len(self._level))
-        levels = np.fromiter(self._level.values(), np.int64, len(self._level))
-        held = np.zeros(len(guest.types), np.uint8)
-        held[tables] = levels
-        tags = guest.types & LEVEL_MASK
-        tags[guest.types > 0xC] = 0
-        # Sent as data since, retyped, or typed as a table without ever having come as one.
-        if not np.array_equal(held, tags):
-            return False
-        if self.writable[tables].any() or any(self.writable[pfn] or held[pfn] for pfn in descriptor_tables):
-            return False
-        for level in range(2, guest.levels + 1):
-            named = [self._named[pfn] for pfn in tables[levels == level].tolist() if pfn in self._named]
-            if named and (held[np.concatenate(named)] != level - 1).any():
+        self._grow()
+        guest, levels = self._guest, self.levels
+        for start in range(0, len(levels), PFNS_AT_ONCE):
+            types = guest.types[start : start + PFNS_AT_ONCE]
+            tags = types & LEVEL_MASK
+            tags[types > 0xC] = 0
+            # Suspect, sent as data since, retyped, or typed as a table without ever having come as one.
+            if not np.array_equal(levels[start : start + PFNS_AT_ONCE], tags):
                 return False
-        if any(held[root] != guest.levels for root in roots):
+        tables = np.flatnonzero(levels)
+        if self.writable[tables].any() or any(self.writable[pfn] or levels[pfn] for pfn in descriptor_tables):
             return False
-        return guest.width == 8 or self._slots_unshared()
+        if any(levels[root] != guest.levels for root in roots):
+            return False
+        if self._upper_sound is None:
+            self._upper_sound = self._levels_fit(tables) and (guest.width == 8 or self._slots_unshared(tables))
+        return self._upper_sound
 
-    def _slots_unshared(self) -> bool:
+    def _levels_fit(self, tables: NDArray[np.int64]) -> bool:
+        """Whether every table above L1 names tables of the next level down, and nothing else."""
+        levels = self.levels[tables]
+        for level in range(2, self._guest.levels + 1):
+            for _, entries in self._guest.store.table_batches(tables[levels == level].tolist()):
+                if (self.levels[self._named(level, entries)] != level - 1).any():
+                    return False
+        return True
+
+    def _named(self, level: int, entries: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Pfns in the present entries of tables of one level."""
+        if level == 3 and self._guest.width == 4:
+            entries = entries[:, :PAE_L3_ENTRIES]
+        named: NDArray[np.uint64] = entries[entries & PRESENT != 0] & FRAME
+        return (named >> np.uint64(12)).astype(np.int64)
+
+    def _slots_unshared(self, tables: NDArray[np.int64]) -> bool:
         """Of a PAE guest: the L2 in slot 3 of an L3 has no other use, and is not pinned."""
-        special = np.fromiter(self._xen_slot.values(), np.int64, len(self._xen_slot))
-        if len(np.unique(special)) != len(special) or (self._guest.types[special] & 0x8).any():
-            return False
-        used = [self._named[pfn] for pfn in self._xen_slot]
-        named, counts = np.unique(np.concatenate(used), return_counts=True) if used else (special, special)
-        return bool((counts[np.isin(named, special)] == 1).all()) and not self._xen_entries(special)
-
-    def _xen_entries(self, special: NDArray[np.int64]) -> bool:
-        """Whether an L2 with Xen's slots has entries there."""
         store = self._guest.store
-        return any(np.frombuffer(store.table(pfn), "<u8")[PAE_L2_FIRST_XEN_SLOT:].any() for pfn in special.tolist())
+        special, used = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for _, entries in store.table_batches(tables[self.levels[tables] == 3].tolist()):
+            special.append(((entries[:, PAE_XEN_SLOT] & FRAME) >> np.uint64(12)).astype(np.int64))
+            used.append(self._named(3, entries))
+        with_xens = np.concatenate(special)
+        if len(np.unique(with_xens)) != len(with_xens) or (self._guest.types[with_xens] & PIN_BIT).any():
+            return False
+        named, counts = np.unique(np.concatenate(used), return_counts=True)
+        if (counts[np.isin(named, with_xens)] != 1).any():
+            return False
+        return not any(
+            entries[:, PAE_L2_FIRST_XEN_SLOT:].any() for _, entries in store.table_batches(with_xens.tolist())
+        )
