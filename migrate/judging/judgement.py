@@ -12,13 +12,13 @@ from migrate.rules.selection import Selection
 from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.restore import Restorer
 from migrate.toolstack.session import Session
-from migrate.xen.answers import Answering, StepAnswer, Trace
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
     from migrate.destination.placement import Placement
     from migrate.guest.memory import PvGuest
     from migrate.toolstack.restore import Kind
+    from migrate.xen.answers import StepAnswer, Trace
     from migrate.xen.hypercalls import Step
     from migrate.xen.replay import PvTrace
     from streams.records import Place
@@ -33,6 +33,8 @@ class _Calls:
     """Xen's answers at one destination to what was asked while records were read, as far as that has come."""
 
     def __init__(self, session: Session, destination: Destination) -> None:
+        from migrate.xen.answers import Answering
+
         self._session = session
         self.answering = Answering(destination, session.facts.guest or GuestKind.HVM, session.vcpus)
         self._answers: list[tuple[int, StepAnswer]] = []
@@ -123,6 +125,8 @@ class Judgement:
             return None
         if self.facts.guest == GuestKind.PV:
             return self.pv_replay(destination, schedule, exact=exact)
+        from migrate.xen.answers import Trace
+
         self.calls(destination)
         answering = self._answering(destination).answering
         return Trace([answering.answer(step) for step in self.steps])
@@ -195,6 +199,10 @@ class Judgement:
         if first is None and harm:
             first = next((finding for finding in found if finding.effect.harms_host), None)
         return first
+
+    def told_by_toolstack(self, destination: Destination) -> list[Finding]:
+        """What is found while a stream is read, whatever Xen says to it; floods folded."""
+        return _folded(finding for finding in self.collector.findings if finding.in_force(destination))
 
     def report(self, destination: Destination, selection: Selection) -> Report:
         """The report for one destination."""

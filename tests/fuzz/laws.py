@@ -26,8 +26,9 @@ from migrate.rules.catalogue import RULES
 from migrate.rules.messages.log import Log, read
 from migrate.rules.selection import Selection
 from migrate.xen.cpu_policy import processor
-from migrate.xen.hvm_context import context_objections, has_emulated_devices, saved_vcpus
+from migrate.xen.hvm_context import context_objections
 from migrate.xen.hvm_entry import HvmDomain
+from migrate.xen.hvm_guest import has_emulated_devices, saved_vcpus
 from streams.decoder import Decoder, drive
 from streams.encoder import DecodeError, decode, encode
 from streams.feeder import Feeder
