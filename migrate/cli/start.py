@@ -24,6 +24,13 @@ _OTHERWISE = ("--guard", "--listen", "--connect")
 def main(prog_name: str | None = None) -> None:
     """Run the command that the arguments name."""
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
+    try:
+        _run(prog_name)
+    finally:
+        gc.freeze()  # nor are they looked through at the end
+
+
+def _run(prog_name: str | None) -> None:
     if sys.argv[1:2] == [FILTER]:
         # Who asks where the stream is need not wait until somebody can tell.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
