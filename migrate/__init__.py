@@ -29,26 +29,30 @@ may change with every version.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from migrate.destination.destination import Destination
     from migrate.inspection.reading import inspect
     from migrate.judging.check import Checker, check, survey
-    from migrate.judging.report import Report
+    from migrate.judging.report import Outcome, Report
     from migrate.rules.catalogue import RULES
-    from migrate.rules.declaring import Rule, Severity
+    from migrate.rules.declaring import Effect, Rule, Severity, Verdict
     from migrate.rules.findings import Failure, Finding
 
 __all__ = [
     "RULES",
     "Checker",
     "Destination",
+    "Effect",
     "Failure",
     "Finding",
+    "Outcome",
     "Report",
     "Rule",
     "Severity",
+    "Verdict",
     "__version__",
     "check",
     "inspect",
@@ -59,9 +63,9 @@ _HOMES = {
     "destination.destination": ("Destination",),
     "inspection.reading": ("inspect",),
     "judging.check": ("Checker", "check", "survey"),
-    "judging.report": ("Report",),
+    "judging.report": ("Outcome", "Report"),
     "rules.catalogue": ("RULES",),
-    "rules.declaring": ("Rule", "Severity"),
+    "rules.declaring": ("Effect", "Rule", "Severity", "Verdict"),
     "rules.findings": ("Failure", "Finding"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -72,7 +76,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name == "__version__":
-        value = import_module("migrate.rules.version").installed()
+        value = import_module("migrate.rules.version").VERSION
     elif name in _HOME:
         value = getattr(import_module(f"migrate.{_HOME[name]}"), name)
     else:
@@ -82,4 +86,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -7,13 +7,13 @@ that does not fit its type's layout, or whose type is unknown, is kept as it is 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from typing import Any, Self, cast
 
 import numpy as np
 from construct import Construct, ConstructError
 
 from streams.records import Place, Record
+from streams.values import dataclass, field, replace
 from streams.wire.framing import (
     CPUID_LEAF,
     P2M_ENTRY_SIZE,

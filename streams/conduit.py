@@ -25,8 +25,9 @@ from streams.transports import PIECE, TransportError
 # What a pipe is enlarged to where the kernel allows it: the most an unprivileged process may ask for.
 PIPE_SIZE = 1 << 20
 
-# What stands in `Conduit.state`: what is in our hands, and whether that is meant to be so.
-HANDS, HOLDS = range(2)
+# What stands in `Conduit.state`: what is in our hands; whether that is meant to be so; and how often who looks at the
+# bytes has begun or ended a step, odd while it is at one.
+HANDS, HOLDS, STEPS = range(3)
 # In our hands: no byte; some, which are counted; a call is under way, and should it never come back, nobody knows how
 # many it has moved.
 EMPTY, HOLDING, CALLING = range(3)
@@ -59,8 +60,8 @@ class Conduit:
     buffer:
         where bytes are shown.
     state:
-        what is in our hands (EMPTY, HOLDING or CALLING), and 1 where bytes are kept back on purpose. A process that
-        shares it can tell whether it may go on for this one.
+        HANDS is EMPTY, HOLDING or CALLING; HOLDS is 1 where bytes are kept back on purpose; STEPS counts. A process
+        that shares it can tell whether it may go on for this one.
     """
 
     def __init__(self, source: int, sink: int, *, splice: bool = True, pace: Pace | None = None) -> None:
@@ -73,7 +74,7 @@ class Conduit:
         self.spliced = 0
         self.ended = False
         self.buffer = memoryview(bytearray(PIECE))
-        self.state: bytearray | memoryview = bytearray(2)
+        self.state: array.array[int] | memoryview = array.array("Q", [EMPTY, False, 0])
         self._kept_from = self._kept_to = 0  # of the buffer: read, and not yet written
         self._pace = pace
         self._splices = self._tees = splice and hasattr(os, "splice")  # Linux only
@@ -97,8 +98,9 @@ class Conduit:
         self._tee = tee
 
     def share(self, state: memoryview) -> None:
-        """Keep the state there from now on, where another process sees it."""
-        state[:] = bytes(self.state)
+        """Keep the state there from now on, where another process sees it: in as many 64-bit numbers."""
+        for at, value in enumerate(self.state):
+            state[at] = value
         self.state = state
 
     def close(self) -> None:

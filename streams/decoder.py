@@ -27,7 +27,6 @@ from streams.wire.framing import (
     RECORD_HEADER,
     DomainHeader,
     ImageHeader,
-    PageDataHeader,
     RecordType,
     padded,
 )
@@ -41,6 +40,10 @@ PAGES_PER_GIVE = 256
 MOST_WORDS = 1 << 18
 # What follows the end of a stream is looked at so far: is it another one?
 LOOKED_BEHIND = 1 << 16
+
+# What every record is asked with.
+_RECORD_HEADER, _PAGE_DATA_HEADER = Give(RECORD_HEADER.size), Give(PAGE_DATA_HEADER.size)
+_NO_WORDS = PfnWords(b"")
 
 # Versions whose framing is known, whatever a given release accepts.
 KNOWN_VERSIONS = (2, 3)
@@ -115,17 +118,20 @@ class Decoder(ContainerDecoder):
         consumer = self.consumer
         while True:
             start = self.position
-            raw = yield from self._take(RECORD_HEADER.size)
+            raw = yield _RECORD_HEADER
+            assert not isinstance(raw, int)
+            self.position += len(raw)
             if len(raw) < RECORD_HEADER.size:
-                if raw:
+                if len(raw):
                     return self._damaged(
-                        Breach.RECORD_HEADER_CUT, cut("a record header", raw, RECORD_HEADER.size), start
+                        Breach.RECORD_HEADER_CUT, cut("a record header", bytes(raw), RECORD_HEADER.size), start
                     )
                 return self._damaged(Breach.NO_END, "the stream stops here, without an END record", start)
-            place = Place(start, self._libxc_index, *RECORD_HEADER.unpack(raw))
+            kind, length = RECORD_HEADER.unpack(raw)
+            place = Place(start, self._libxc_index, kind, length)
             self._libxc_index += 1
             record: Record | PageData | None
-            if place.type == RecordType.PAGE_DATA and place.length >= PAGE_DATA_HEADER.size:
+            if kind == RecordType.PAGE_DATA and length >= PAGE_DATA_HEADER.size:
                 consumer.wants_body(place)
                 record = yield from self._page_data(place)
             else:
@@ -134,14 +140,14 @@ class Decoder(ContainerDecoder):
                 return self._damaged(
                     Breach.RECORD_CUT,
                     f"the input ends in record {place.index} {place.name}: "
-                    f"{self.position - place.body} of {padded(place.length)} bytes",
+                    f"{self.position - place.body} of {padded(length)} bytes",
                     start,
                     place,
                 )
             consumer.event(record)
-            if place.type == RecordType.END:
+            if kind == RecordType.END:
                 return True
-            if place.type == RecordType.CHECKPOINT and inside_libxl:
+            if kind == RecordType.CHECKPOINT and inside_libxl:
                 return None
 
     def _body(self, place: Place, wanted: bool) -> Generator[Request, Answer, Record | None]:
@@ -158,14 +164,16 @@ class Decoder(ContainerDecoder):
         return Record(place, None, padding) if len(padding) == pad else None
 
     def _page_data(self, place: Place) -> Generator[Request, Answer, PageData | None]:
-        raw = yield from self._take(PAGE_DATA_HEADER.size)
+        raw = yield _PAGE_DATA_HEADER
+        assert not isinstance(raw, int)
+        self.position += len(raw)
         if len(raw) < PAGE_DATA_HEADER.size:
             return None
-        header = PageDataHeader._make(PAGE_DATA_HEADER.unpack(raw))
+        count, reserved = PAGE_DATA_HEADER.unpack(raw)
         left = place.length - PAGE_DATA_HEADER.size
-        size = header.count * PFN_WORD_SIZE
-        words = PfnWords(b"")
-        if size <= left and header.count <= MOST_WORDS:
+        size = count * PFN_WORD_SIZE
+        words = _NO_WORDS
+        if size <= left and count <= MOST_WORDS:
             raw = yield from self._take(size)
             if len(raw) < size:
                 return None
@@ -173,7 +181,7 @@ class Decoder(ContainerDecoder):
             left -= size
         data_offset = self.position
         runs: list[tuple[int, bytes]] = []
-        if left == words.data_pages * PAGE_SIZE and len(words) == header.count:
+        if left == words.data_pages * PAGE_SIZE and len(words) == count:
             for first, pages in self.consumer.wants_pages(place, words):
                 gap = data_offset + first * PAGE_SIZE - self.position
                 if (yield from self._pass(gap)) < gap:
@@ -193,13 +201,13 @@ class Decoder(ContainerDecoder):
                     first += some
                     pages -= some
         rest = place.body + place.length - self.position
-        if (yield from self._pass(rest)) < rest:
+        if rest and (yield from self._pass(rest)) < rest:
             return None
         pad = padded(place.length) - place.length
         padding = yield from self._take(pad) if pad else _nothing()
         if len(padding) < pad:
             return None
-        return PageData(place, header.count, header.reserved, words, tuple(runs), data_offset, padding)
+        return PageData(place, count, reserved, words, tuple(runs), data_offset, padding)
 
 
 def _nothing() -> Taking:

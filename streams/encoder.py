@@ -10,7 +10,6 @@ The grammar is the decoder's; nothing here knows what follows what. Items are fr
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from functools import singledispatch
 
 from streams.bodies import Body, Opaque, decode_body, encode_body
@@ -36,6 +35,7 @@ from streams.records import (
 )
 from streams.requests import Answer, Decoding, Give, Taking
 from streams.transports import PIECE, BytesTransport
+from streams.values import dataclass, replace
 from streams.wire.framing import (
     DOMAIN_HEADER,
     IMAGE_HEADER,

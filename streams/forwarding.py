@@ -63,6 +63,14 @@ class ForwardingTransport(Conduit, Transport):
         """From now on nothing more is held; what is goes on with `release`, or when more is asked for."""
         self.state[HOLDS] = False
 
+    def look(self, n: int) -> memoryview:
+        """The next n bytes, which go on as they come, whatever else is held; fewer only at the end of the input."""
+        self.release()
+        at = 0
+        while at < n and not self.ended:
+            at += self.show(at, n - at)
+        return self.buffer[:at]
+
     def reread(self, ranges: Sequence[tuple[int, int]]) -> None:
         """None: there is no going back."""
         return

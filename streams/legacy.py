@@ -7,13 +7,13 @@ which pages those roots (L3 tables) are. Of an HVM stream the first bytes tell a
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.pages import LEVEL_MASK, PIN_BIT, PageType
+from streams.values import dataclass, field
 from streams.wire.framing import PAGE_SIZE, SHARED_INFO_SIZE
 from streams.wire.legacy import (
     CHUNK_KIND,

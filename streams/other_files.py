@@ -6,10 +6,9 @@ Sources: the formats' own specifications; for Xen's and libvirt's, `xl`, xend, x
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from streams.compression import CODECS
+from streams.values import NamedTuple, dataclass
 from streams.wire.framing import (
     IMAGE_ID,
     IMAGE_MARKER,
@@ -145,6 +144,11 @@ _ELF_MAGIC, _ELF_TYPE, _ELF_CORE, _ELF_BIG = b"\x7fELF", 16, 4, b"\2"
 _SPACE = b" \t\r\n\xef\xbb\xbf"
 
 
+def is_signed(head: bytes) -> bool:
+    """Whether the first bytes are some other file's signature, which the sizes that begin an old stream never are."""
+    return any(head.startswith(signature.bytes) for signature in SIGNATURES if not signature.offset)
+
+
 def recognise(head: bytes, tail: bytes | None = None) -> OtherFile | None:
     """What a file is that is no stream; None where it is nothing known.
 
@@ -226,10 +230,34 @@ def describe_prefix(prefix: bytes) -> str:
         return f"{size} bytes, the greeting of xl migrate-receive among them"
     if RECEIVER_READY in prefix:
         return f"{size} bytes, {RECEIVER_READY.decode()!r} of xl migrate-receive among them"
-    first = prefix.lstrip(b"\0\r\n").split(b"\n")[0][:60]
-    if first.rstrip(b"\r").isascii() and first.rstrip(b"\r").decode().isprintable():
-        return f"{size} bytes of text, {first.rstrip().decode()!r} first"
-    return f"{size} bytes that belong to no stream"
+    text = _first_line(prefix)
+    return f"{size} bytes of text, {text!r} first" if text else f"{size} bytes that belong to no stream"
+
+
+def describe_suffix(suffix: bytes, length: int, start: int) -> str:
+    """What stands behind the end of a stream, to be told after its length; empty for bytes of no known kind.
+
+    Parameters
+    ----------
+    suffix:
+        its first bytes.
+    length, start:
+        how many there are in all, and the offset of the first of them in the input.
+    """
+    another = find_stream(suffix)
+    if another is not None:
+        at = start + another.offset
+        return f"; another stream ({another.container}) begins at byte {at} ({at:#x}), which --offset {at} reads"
+    if not suffix.strip(b"\0"):
+        return "" if not suffix else ", all of them zeros" if len(suffix) == length else ", the first of them zeros"
+    text = _first_line(suffix)
+    return f", text, {text!r} first" if text else ""
+
+
+def _first_line(data: bytes) -> str:
+    """The beginning of the first line of some text; empty where it is none."""
+    first = data.lstrip(b"\0\r\n").split(b"\n")[0][:60].rstrip()
+    return first.decode() if first.isascii() and first.decode().isprintable() else ""
 
 
 RECEIVER_READY = b"migration target: Ready to receive domain."

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from enum import IntEnum
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from streams.wire.framing import PFN_WORD_SIZE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -47,14 +49,21 @@ DATALESS_TYPES = frozenset({PageType.BROKEN, PageType.XALLOC, PageType.XTAB})
 FRAMELESS_TYPES = frozenset({PageType.BROKEN, PageType.XTAB})
 TABLE_TYPES = frozenset(t for t in PageType if 1 <= (t & LEVEL_MASK) <= 4)
 
-# Translation tables over byte 7 of a word; its low nibble is reserved bits.
-_HAS_DATA = bytes(int(b >> 4 not in DATALESS_TYPES) for b in range(256))
-_ILLEGAL_BYTES = bytes(b for b in range(256) if b >> 4 in ILLEGAL_TYPES)
-_DATALESS_BYTES = bytes(b for b in range(256) if b >> 4 in DATALESS_TYPES)
-_TABLE_BYTES = bytes(b for b in range(256) if b >> 4 in TABLE_TYPES)
-_CLEAN_TOP = bytes(b for b in range(256) if not b & 0x0F)
+
+def _top_bytes(types: Iterable[int]) -> bytes:
+    """What byte 7 of a word of these types may be; its low nibble is reserved bits."""
+    return bytes(kind << 4 | low for kind in sorted(types) for low in range(16))
+
+
+_OF_TYPE = tuple(_top_bytes([kind]) for kind in range(TYPES))
+_ILLEGAL_BYTES = _top_bytes(ILLEGAL_TYPES)
+_DATALESS_BYTES = _top_bytes(DATALESS_TYPES)
+_FRAMELESS_BYTES = _top_bytes(FRAMELESS_TYPES)
+_TABLE_BYTES = _top_bytes(TABLE_TYPES)
+_HAS_DATA = bytes(b not in _DATALESS_BYTES for b in range(256))
+_CLEAN_TOP = bytes(range(0, 256, 16))
 _CLEAN_SIXTH = bytes(range(16))
-_NO_PFN_BITS = bytes(b for b in range(256) if not b & 0x0F)
+_NO_PFN_BITS = bytes(range(0, 256, 16))
 
 
 def type_name(kind: int) -> str:
@@ -63,6 +72,11 @@ def type_name(kind: int) -> str:
         return PageType(kind).name
     except ValueError:
         return f"type {kind}"
+
+
+def _any_set(data: bytes) -> bool:
+    """Whether any byte is not 0."""
+    return data != bytes(len(data))
 
 
 class PfnWords:
@@ -76,7 +90,11 @@ class PfnWords:
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        self._top = raw[7::PFN_WORD_SIZE]
+        self._top = top = raw[7::PFN_WORD_SIZE]
+        # One byte tells for all of a record whose pages are of one type, as most are, and no byte where all are 0.
+        self._kinds = top[:1] if top == top[:1] * len(top) else top
+        sixth = raw[6::PFN_WORD_SIZE]
+        self._sixth = sixth if _any_set(sixth) else b""
 
     def __len__(self) -> int:
         return len(self._top)
@@ -87,37 +105,52 @@ class PfnWords:
     def __hash__(self) -> int:
         return hash(self.raw)
 
-    @cached_property
+    @property
     def data_pages(self) -> int:
         """How many of the words announce a page of data."""
-        return len(self._top.translate(None, _DATALESS_BYTES))
+        kinds = self._kinds
+        telling = len(kinds.translate(None, _DATALESS_BYTES))
+        return telling if len(kinds) != 1 else telling * len(self._top)
 
     @property
     def has_illegal_type(self) -> bool:
         """Whether any type is one that no saver may write (5 to 8)."""
-        return len(self._top.translate(None, _ILLEGAL_BYTES)) != len(self._top)
+        return self._has(_ILLEGAL_BYTES)
 
     def has_type(self, kind: PageType) -> bool:
         """Whether any word has this type."""
-        return any(bytes([kind << 4 | low]) in self._top for low in range(16))
+        return self._has(_OF_TYPE[kind])
 
     @property
     def has_tables(self) -> bool:
         """Whether any word is typed as a page table."""
-        return len(self._top.translate(None, _TABLE_BYTES)) != len(self._top)
+        return self._has(_TABLE_BYTES)
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether any word is that of a page with a frame."""
+        return bool(self._kinds.translate(None, _FRAMELESS_BYTES))
+
+    def _has(self, top_bytes: bytes) -> bool:
+        return len(self._kinds.translate(None, top_bytes)) != len(self._kinds)
+
+    @property
+    def are_bare_pfns(self) -> bool:
+        """Whether the words are pfns of type 0 and nothing else."""
+        return not (_any_set(self._kinds) or self.has_reserved_bits)
 
     @property
     def has_reserved_bits(self) -> bool:
         """Whether any of bits 59..52 is set in any word."""
-        return bool(self._top.translate(None, _CLEAN_TOP) or self.raw[6::PFN_WORD_SIZE].translate(None, _CLEAN_SIXTH))
+        return bool(self._kinds.translate(None, _CLEAN_TOP) or self._sixth.translate(None, _CLEAN_SIXTH))
 
     @property
     def beyond_32_bits(self) -> bool:
         """Whether any pfn is 2^32 or more."""
         return bool(
-            self.raw[4::PFN_WORD_SIZE].strip(b"\0")
-            or self.raw[5::PFN_WORD_SIZE].strip(b"\0")
-            or self.raw[6::PFN_WORD_SIZE].translate(None, _NO_PFN_BITS)
+            _any_set(self.raw[4::PFN_WORD_SIZE])
+            or _any_set(self.raw[5::PFN_WORD_SIZE])
+            or self._sixth.translate(None, _NO_PFN_BITS)
         )
 
     def first_with(self, types: frozenset[int]) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from streams.values import dataclass, field
 from streams.wire.qemu import SectionType
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, TypeAlias
 
+from streams.values import dataclass
 from streams.wire.framing import XAPI_MAGIC, RecordType, record_name
 
 if TYPE_CHECKING:

@@ -42,6 +42,13 @@ class TransportError(Exception):
         self.offset = offset
 
 
+class Readable(Protocol):
+    """A file object: what bytes can be read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most that many bytes; none at the end."""
+
+
 class Transport(Protocol):
     """What answers a decoder. All offsets are of uncompressed bytes, from where the input started.
 
@@ -152,22 +159,33 @@ class FileTransport(RawTransport):
             self._window = self._read(self.position, WINDOW)
             self._window_at = self.position
             data = self._window[:n]
+        if len(data) < n:
+            self._see_its_end()
         self.position += len(data)
         return data
 
     def skip(self, n: int) -> int:
         """Pass over n bytes: an addition, bounded by the file's size."""
         if n > self._known_size - self.position:
-            self._known_size = self.size
-            n = max(0, min(n, self._known_size - self.position))
+            self._see_its_end()
+            n = min(n, self._known_size - self.position)
         self.position += n
         return n
 
     def some(self, limit: int) -> bytes:
         """What one read returns."""
         data = self._read_piece(self.position, limit)
+        if not data:
+            self._see_its_end()
         self.position += len(data)
         return data
+
+    def _see_its_end(self) -> None:
+        """The file may have grown. Raises TransportError where it has lost what it had: it was another stream then."""
+        before, self._known_size = self._known_size, self.size
+        if self._known_size < before:
+            message = f"the file has become shorter while it was read: {self._known_size} bytes, which were {before}"
+            raise TransportError(message, self._known_size)
 
     def peek(self, n: int) -> bytes:
         """The next n bytes, which stay to be given."""
@@ -175,7 +193,10 @@ class FileTransport(RawTransport):
 
     def reread(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Bytes from elsewhere, one read each."""
-        return [self._read(offset, n) for offset, n in ranges]
+        pieces = [self._read(offset, n) for offset, n in ranges]
+        if any(len(piece) < n for piece, (_, n) in zip(pieces, ranges, strict=True)):
+            self._see_its_end()
+        return pieces
 
     def again(self) -> FileTransport:
         """The same file from its start."""
@@ -528,7 +549,9 @@ class CompressedTransport(Transport):
 
 
 def open_transport(
-    source: str | os.PathLike[str] | int | bytes | bytearray | memoryview, *, max_expansion: int = MAX_EXPANSION
+    source: str | os.PathLike[str] | int | bytes | bytearray | memoryview | Readable,
+    *,
+    max_expansion: int = MAX_EXPANSION,
 ) -> Transport:
     """Open an input, and decompress it if it begins as one of `CODECS` does.
 
@@ -536,7 +559,7 @@ def open_transport(
     ----------
     source:
         a path; "-" for standard input; a descriptor, which is read from where it stands and is left open by
-        `close`; or the bytes themselves.
+        `close`; the bytes themselves; or a file object, which is read from where it stands, too, and left open.
     max_expansion:
         as for `CompressedTransport`.
 
@@ -552,6 +575,12 @@ def open_transport(
         raw = BytesTransport(source)
     elif isinstance(source, int):
         raw = _on_descriptor(source, f"descriptor {source}", owned=False)
+    elif not isinstance(source, str | os.PathLike):
+        if not hasattr(source, "read"):
+            raise ValueError(f"{source!r:.60} is no stream: expected a path, a descriptor, bytes or a file object")
+        from streams.file_objects import transport_of
+
+        raw = transport_of(source)
     elif source == "-":
         raw = _on_descriptor(0, "standard input", owned=False)
     else:

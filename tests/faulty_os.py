@@ -18,6 +18,7 @@ CALLS = ("readv", "write", "splice", "tee")
 # Faults that pass: what is asked for again is done. Python itself restarts a call that a signal has interrupted, once
 # the handlers have run (PEP 475), so that all there is to be seen of EINTR is that a handler runs at that place.
 SIGNAL, SHORT, END, EAGAIN = "signal", "short", "end", "EAGAIN"
+LATE = "late"  # as SIGNAL, but once the call is done
 ERRORS = {
     "readv": ("EIO", "ENOMEM", "ECONNRESET"),
     "write": ("EPIPE", "ENOSPC", "EIO", "ECONNRESET"),
@@ -94,6 +95,10 @@ class FaultyOs:
         if what == SIGNAL:
             self._handler()
             return real(*arguments)
+        if what == LATE:
+            done = real(*arguments)
+            self._handler()
+            return done
         if what == SHORT:
             return real(*_shortened(name, arguments))
         if what == END:

@@ -177,7 +177,11 @@ class StreamBuilder:
         pfns 0 start_info, 1 p2m, 2 xenstore ring, 3 console ring, 4 the first root and after it the tables
         below it, then an absent page, the GDT, and further roots, each an address space of its own. Vcpu i
         runs on root i, or the last one. Nothing maps a page table or the GDT writable.
+
+        Raises ValueError for a width other than 4 and 8 bytes.
         """
+        if width not in ARCHITECTURE:
+            raise ValueError(f"a guest of width {width}? Words of a PV guest have 4 bytes or 8")
         b = cls(GuestType.PV, width)
         b.start_info = zeroed(START_INFO[width])
         b.start_info.magic = (MAGIC_PREFIX + ARCHITECTURE[width]).ljust(MAGIC_SIZE, b"\0")

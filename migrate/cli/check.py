@@ -8,29 +8,25 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli import suggestions
-from migrate.cli.check_outputs import FORMATS, output_for
+from migrate.cli.check_outputs import MORE_FORMATS, Wanted, output_for
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, internal_error
-from migrate.cli.options import STDIN, Question, destination_options, offset_option, source_of
+from migrate.cli.options import (
+    BADNESS,
+    STDIN,
+    HostsAfterStreams,
+    Question,
+    any_option,
+    destination_options,
+    format_option,
+    offset_option,
+    source_of,
+    streams_of,
+)
 from streams.compression import MAX_EXPANSION
 
 if TYPE_CHECKING:
     from migrate.judging.report import Report
-
-# With several streams the worst counts; later is worse.
-BADNESS = (ExitCode.FINE, ExitCode.UNJUDGED, ExitCode.FOUND, ExitCode.FAILED)
-
-
-class HostsAfterStreams(click.Command):
-    """A command whose `--host`, once it stands after a stream, takes all files up to the next option: a shell's *."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat the option for each file."""
-        if "--host" in args and not args[0].startswith("-"):
-            at = args.index("--host") + 2
-            while at < len(args) and not args[at].startswith("-"):
-                args = [*args[:at], "--host", *args[at:]]
-                at += 2
-        return super().parse_args(ctx, args)
 
 
 def _rules(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -> tuple[str, ...]:
@@ -54,7 +50,7 @@ def ending_of(report: Report, fail_on: str) -> ExitCode:
     return ExitCode.FINE if report.verdict == Verdict.ACCEPT else ExitCode.UNJUDGED
 
 
-@click.command(
+@command(
     cls=HostsAfterStreams,
     epilog="Exit code: 0 nothing at or above the threshold; 1 a stream is refused, or has findings at or above "
     "it; 2 wrong usage, or a stream that cannot be read; 3 not judged. With several streams each is judged "
@@ -101,19 +97,19 @@ def ending_of(report: Report, fail_on: str) -> ExitCode:
     show_default=True,
     help="Least severity that makes the exit code 1.",
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(FORMATS),
-    default="text",
-    show_default=True,
-    help="json: an object, or an array of them for several streams. jsonl: one object per line. sarif, junit: one "
-    "document. github: annotations for a workflow. markdown: a table, for several hosts.",
+@format_option(
+    *MORE_FORMATS,
+    help="json: an object; an array of them if more than one path, release or host, or a directory, is asked about. "
+    "jsonl: always an object per line. sarif, junit: one document. github: annotations for a workflow. markdown: a "
+    "table, for several hosts.",
 )
 @click.option(
     "--quiet", "-q", is_flag=True, help="No progress; as text, verdict lines only, and none for what exits with 0."
 )
-@click.option("--any/--all", "any_host", default=True, help="With several hosts: is it enough if one takes a stream?")
+@click.option("--verbose", "-v", is_flag=True, help="As text: tell each finding by itself, and all facts.")
+@click.option("--concise", is_flag=True, help="As text: a line per finding, FILE:OFFSET: RULE message.")
+@click.option("--statistics", is_flag=True, help="As text: only how often each rule is broken, over all streams.")
+@any_option
 @click.pass_context
 def check(
     ctx: click.Context,
@@ -127,11 +123,14 @@ def check(
     fail_on: str,
     form: str,
     quiet: bool,
+    verbose: bool,
+    concise: bool,
+    statistics: bool,
     any_host: bool,
 ) -> None:
     """Judge streams: would the receiver restore the guest, and if not, what is the reason?
 
-    STREAM is a file that holds a migration stream; "-" is standard input.
+    STREAM is a file that holds a migration stream, or a directory of such, with all below it; "-" is standard input.
 
     \b
     Example: migrate check guest.xl --target 4.20 --placement high
@@ -144,7 +143,15 @@ def check(
     from migrate.judging.check import survey
     from streams.transports import TransportError
 
-    output = output_for(form, question, quiet=quiet, streams=len(streams), fail_on=fail_on)
+    ways = {"--quiet": quiet, "--verbose": verbose, "--concise": concise, "--statistics": statistics}
+    chosen = [name for name, is_set in ways.items() if is_set]
+    if len(chosen) > 1:
+        raise click.UsageError(f"{' and '.join(chosen)} are different ways to tell it: choose one")
+    if form != "text" and (verbose or concise or statistics):
+        raise click.UsageError(f"{chosen[0]} is about --format text")
+    named, streams = streams, streams_of(streams)
+    several = len(named) * len(question.destinations) > 1 or streams != named
+    output = output_for(form, question, Wanted.of(ways), several=several, fail_on=fail_on)
     watched = not quiet and progress.wanted()
     worst = ExitCode.FINE
     for name in streams:
@@ -176,10 +183,9 @@ def check(
             endings = []
             for report in reports:
                 report.stream.name = name
-                endings.append(ending_of(report, fail_on))
+                endings.append(question.of_pool(report, ending_of(report, fail_on)))
                 output.show(report, endings[-1])
-            better = min if question.several_hosts and any_host else max
-            ending = better(endings, key=BADNESS.index)
+            ending = question.together(endings, any_host)
             if not isinstance(answer, list):
                 output.compare(answer)
         worst = max(worst, ending, key=BADNESS.index)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from migrate.cli.ending import ExitCode, echo
@@ -11,7 +13,22 @@ if TYPE_CHECKING:
     from migrate.judging.across_releases import Comparison
     from migrate.judging.report import Report
 
-FORMATS = ("text", "json", "jsonl", "sarif", "junit", "github", "markdown")
+MORE_FORMATS = ("sarif", "junit", "github", "markdown")
+
+
+class Wanted(Enum):
+    """How a text is to tell it."""
+
+    FOLDED = "by rule"
+    QUIET = "verdicts only"
+    VERBOSE = "each finding by itself"
+    CONCISE = "a line per finding"
+    STATISTICS = "counts per rule"
+
+    @classmethod
+    def of(cls, ways: Mapping[str, bool]) -> Wanted:
+        """What is wanted by the one option that is set."""
+        return next((cls[option.removeprefix("--").upper()] for option, is_set in ways.items() if is_set), cls.FOLDED)
 
 
 class Output:
@@ -43,10 +60,11 @@ class Output:
 class TextOutput(Output):
     """For people: each stream as soon as it is judged, a blank line between two."""
 
-    def __init__(self) -> None:
-        from migrate.reports.verdict.text import console_for
+    def __init__(self, *, verbose: bool) -> None:
+        from migrate.reports.verdict.text import printer_for
 
-        self.console = console_for()
+        self.console = printer_for()
+        self.verbose = verbose
         self.first = True
 
     def show(self, report: Report, ending: ExitCode) -> None:
@@ -56,7 +74,7 @@ class TextOutput(Output):
         if not self.first:
             self.console.print()
         self.first = False
-        render(report, self.console)
+        render(report, self.console, verbose=self.verbose)
 
 
 class QuietOutput(Output):
@@ -65,9 +83,40 @@ class QuietOutput(Output):
     def show(self, report: Report, ending: ExitCode) -> None:
         """Print the verdict line."""
         if ending != ExitCode.FINE:
-            from migrate.reports.verdict.text import console_for, render_verdict
+            from migrate.reports.verdict.text import printer_for, render_verdict_line
 
-            render_verdict(report, console_for())
+            render_verdict_line(report, printer_for())
+
+
+class ConciseOutput(Output):
+    """For editors and grep: a line per finding."""
+
+    def show(self, report: Report, ending: ExitCode) -> None:
+        """Print the lines."""
+        from migrate.reports.verdict.sentences import concise_lines
+        from migrate.safe import safe
+
+        for line in concise_lines(report):
+            echo(safe(line))
+
+
+class StatisticsOutput(Output):
+    """For people with many streams: how often which rule is broken."""
+
+    def __init__(self) -> None:
+        from migrate.reports.verdict.statistics import Statistics
+
+        self.statistics = Statistics()
+
+    def show(self, report: Report, ending: ExitCode) -> None:
+        """Count."""
+        self.statistics.add(report)
+
+    def close(self) -> None:
+        """Print the table."""
+        from migrate.reports.verdict.statistics import render
+
+        render(self.statistics)
 
 
 class ReleasesOutput(Output):
@@ -105,10 +154,10 @@ class TableOutput(Output):
         from migrate.rules.extended_cr3 import L3_RULES
 
         failure = report.failure
-        row = {"stream": report.stream.name, "target": report.target, "verdict": report.verdict}
+        row = {"stream": report.stream.name, "target": report.target, "verdict": str(report.outcome)}
         if report.l3_rule is not None:
             row["4 GiB rule"] = f"{report.l3_rule} {L3_RULES[report.l3_rule].name}"
-        where = failure_place(failure) if failure else report.reason or ""
+        where = failure_place(failure) if failure else report.unjudged_because or ""
         self.rows.append(row | {"rule": failure.rule if failure else "", "where": where})
 
     def close(self) -> None:
@@ -253,23 +302,23 @@ class PoolOutput(Output):
             render(self.reports, console_for())
 
 
-def output_for(form: str, question: Question, *, quiet: bool, streams: int, fail_on: str) -> Output:
+def output_for(form: str, question: Question, wanted: Wanted, *, several: bool, fail_on: str) -> Output:
     """The output of that format.
 
     Parameters
     ----------
     question:
         what is asked: as text, releases that answer alike, a table of forms of a rule or of hosts.
-    quiet:
-        as text, verdict lines only.
-    streams:
-        how many are asked about.
+    wanted:
+        how a text tells it.
+    several:
+        whether there may be more than one answer.
     fail_on:
         least severity of a finding that is a failure.
     """
     match form:
         case "json":
-            return JsonOutput(streams * len(question.destinations) > 1)
+            return JsonOutput(several)
         case "jsonl":
             return JsonLinesOutput()
         case "sarif":
@@ -280,8 +329,15 @@ def output_for(form: str, question: Question, *, quiet: bool, streams: int, fail
             return GithubOutput()
         case "markdown":
             return PoolOutput(as_markdown=True)
-    if quiet:
-        return QuietOutput()
+    match wanted:
+        case Wanted.QUIET:
+            return QuietOutput()
+        case Wanted.CONCISE:
+            return ConciseOutput()
+        case Wanted.STATISTICS:
+            return StatisticsOutput()
     if question.several_hosts:
         return PoolOutput(as_markdown=False)
-    return ReleasesOutput() if question.every_release else TableOutput() if question.every_form else TextOutput()
+    if question.every_release:
+        return ReleasesOutput()
+    return TableOutput() if question.every_form else TextOutput(verbose=wanted is Wanted.VERBOSE)

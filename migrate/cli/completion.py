@@ -16,6 +16,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
+from migrate.cli.command import command
 from migrate.cli.ending import echo
 from migrate.cli.main import COMPLETE, PROGRAM
 
@@ -87,7 +88,7 @@ def script(shell: str) -> str:
     return SHELLS[shell](main, context, PROGRAM, COMPLETE).source()
 
 
-@click.command()
+@command()
 @click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(list(SHELLS)))
 def completion(shell: str) -> None:
     """Print what makes a shell complete command lines of this program.

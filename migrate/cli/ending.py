@@ -26,11 +26,11 @@ class ExitCode(IntEnum):
     BROKEN_PIPE = 141
 
 
-def echo(text: str) -> None:
-    """Print a line on stdout. Raises BrokenPipeError where there is none."""
+def echo(text: str, *, ends_line: bool = True) -> None:
+    """Print a line on stdout, or a part of one. Raises BrokenPipeError where there is none."""
     if sys.stdout is None:
         raise BrokenPipeError("stdout is closed")
-    click.echo(text)
+    click.echo(text, nl=ends_line)
 
 
 def complain(message: str, error: BaseException | None = None) -> None:

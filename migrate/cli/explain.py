@@ -1,4 +1,4 @@
-"""`migrate explain`: what a rule is about, and a stream that breaks it."""
+"""`migrate explain`: what a rule is about, and a stream that breaks it; what a log or a message says."""
 
 from __future__ import annotations
 
@@ -8,33 +8,52 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli import suggestions
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import IO
+
     from migrate.reports.rules.pages import Shown
     from migrate.rules.declaring import Rule
+    from migrate.rules.messages.log import Log
 
-STDOUT = "-"
+STDOUT = STDIN = "-"
+_PIECE = 1 << 16  # bytes
 
 
-def _rule(ctx: click.Context, param: click.Parameter, asked: str) -> str:
-    """The id that a word means; that of something which deliberately is no rule, too."""
+def _asked(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
+    """The id that a word means; that of something which deliberately is no rule, too. A message stays as it is."""
     from migrate.rules.catalogue import NOT_RULES
     from migrate.rules.selection import matching
 
+    if asked is None:
+        return None
     if asked.strip().upper() in NOT_RULES:
         return asked.strip().upper()
     try:
         found = matching(asked)
     except ValueError as error:
+        if len(asked.split()) > 1:
+            return asked
         raise click.BadParameter(str(error)) from None
     if len(found) > 1:
         raise click.BadParameter(f"{asked.strip()} begins the ids of {len(found)} rules: {', '.join(found)}")
     return found[0]
 
 
-@click.command(epilog="Exit code: 0; 2 where no rule is called so, or the stream cannot be written.")
-@click.argument("rule", metavar="RULE", callback=_rule, shell_complete=suggestions.one_rule)
+@command(
+    epilog="Exit code: 0; 2 where no rule is called so, or the stream cannot be written; 3 where no message is known."
+)
+@click.argument("rule", metavar="RULE|MESSAGE", required=False, callback=_asked, shell_complete=suggestions.one_rule)
+@click.option(
+    "--log",
+    metavar="FILE",
+    type=click.Path(allow_dash=True),
+    help="Find out from a log why a restore failed: xl's output or /var/log/xen/xl-NAME.log, libvirt's "
+    'libxl-driver.log, xensource.log, QEMU\'s log, xl dmesg, or several one after the other. "-" is standard input.',
+)
 @click.option(
     "--write",
     metavar="FILE",
@@ -44,21 +63,36 @@ def _rule(ctx: click.Context, param: click.Parameter, asked: str) -> str:
 @click.option("--force", is_flag=True, help="Let --write overwrite a file.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.pass_context
-def explain(ctx: click.Context, rule: str, write: str | None, force: bool, form: str) -> None:
-    """Explain a rule, and show what breaking it looks like.
+def explain(ctx: click.Context, rule: str | None, log: str | None, write: str | None, force: bool, form: str) -> None:
+    """Explain a rule, a message, or what a log says of a restore that failed.
 
-    RULE is an id or a slug, as findings name it: HYP-22, l3-above-4g.
+    RULE is an id or a slug, as findings name it: HYP-22, l3-above-4g. It is explained, with what breaking it looks
+    like.
+
+    MESSAGE is a line that libxc, libxl, xl, libvirt, xenopsd, QEMU or Xen wrote when a restore failed; --log finds
+    such lines in a log. Both say which rules can have been broken, what was going on, what decides between the
+    rules, and which command would confirm it if the stream is still there. Lines that belong together narrow it
+    down: give Xen's console (xl dmesg) as well if you have it, (xl restore guest.xl; xl dmesg) 2>&1 | migrate
+    explain --log -
 
     \b
-    Example: migrate explain HYP-22
+    Example: migrate explain "Failed to set vcpu1's basic info (34 = Numerical result out of range)"
     """
     from migrate.rules.catalogue import NOT_RULES, RULES
 
+    if log is not None and rule is not None:
+        raise click.UsageError("--log reads messages from a file; a rule or message beside it would be lost")
+    if log is None and rule is None:
+        raise click.MissingParameter(ctx=ctx, param_hint="'RULE|MESSAGE'", param_type="argument")
     if force and write is None:
         raise click.UsageError("--force is for --write")
     if write is not None and form != "text":
         raise click.UsageError(f"--write writes a stream instead of an explanation: there is none as {form}")
-    if rule in NOT_RULES:
+    if log is not None or rule not in (*RULES, *NOT_RULES):
+        if write is not None:
+            raise click.UsageError("--write takes a rule: what a message means is not certain enough")
+        ctx.exit(_explain_log(log, form) if log is not None else _explain_message(rule or "", form))
+    elif rule in NOT_RULES:
         if write is not None:
             raise click.UsageError(f"{rule} is not a rule: {NOT_RULES[rule]}")
         _explain_not_rule(rule, form)
@@ -66,6 +100,57 @@ def explain(ctx: click.Context, rule: str, write: str | None, force: bool, form:
         _explain(RULES[rule], form)
     else:
         ctx.exit(_write(RULES[rule], write, force))
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    """A file as it comes, in pieces."""
+    read = getattr(file, "read1", file.read)
+    while piece := read(_PIECE):
+        yield piece
+
+
+def _explain_log(file: str, form: str) -> ExitCode:
+    from migrate.rules.messages.log import read
+
+    if file == STDIN:
+        if sys.stdin is None:
+            raise click.UsageError("standard input is closed")
+        return _tell(read(_pieces(sys.stdin.buffer)), "standard input", form)
+    with open(file, "rb") as opened:
+        return _tell(read(_pieces(opened)), file, form)
+
+
+def _explain_message(text: str, form: str) -> ExitCode:
+    from migrate.rules.messages.log import read
+
+    return _tell(read([text.encode("utf-8", "surrogateescape")]), None, form)
+
+
+def _tell(log: Log, name: str | None, form: str) -> ExitCode:
+    """Print what a log says; `name` is None for a message."""
+    if form == "json":
+        from migrate.judging.report_json import dumps
+        from migrate.reports.rules.failures import log_object
+
+        echo(dumps(log_object(log, name or "message"), indent=2))
+    elif log.failures:
+        from migrate.reports.rules.failures_text import render_log, render_message
+        from migrate.reports.verdict.text import console_for
+
+        render_message(log, console_for()) if name is None else render_log(log, name, console_for())
+    if log.failures:
+        return ExitCode.FINE
+    if name is None:
+        complain("no rule is called so, and it is no message of a failed restore that is known")
+    else:
+        complain(f"{name}: {log.lines} lines, and none is a message of a failed restore that is known")
+    if form == "text":
+        from migrate.reports.rules.failures_text import render_known
+        from migrate.reports.verdict.text import console_for
+
+        echo("Known are:")
+        render_known(console_for())
+    return ExitCode.UNJUDGED
 
 
 def _explain_not_rule(id: str, form: str) -> None:
@@ -110,7 +195,8 @@ def violating_stream(rule: Rule) -> bytes:
 def show(rule: Rule) -> Shown:
     """Judge the stream that breaks a rule, under what it takes to see it."""
     from migrate import check
-    from migrate.reports.rules.pages import Shown, conditions
+    from migrate.reports.rules.commands import conditions
+    from migrate.reports.rules.pages import Shown
 
     return Shown(rule, check(violating_stream(rule), **conditions(rule)._asdict()))
 
@@ -142,7 +228,7 @@ def _write(rule: Rule, file: str, force: bool) -> ExitCode:
 def _tell_what_next(rule: Rule, file: str, size: int) -> None:
     from shlex import join
 
-    from migrate.reports.rules.pages import check_command
+    from migrate.reports.rules.commands import check_command
     from migrate.safe import safe
 
     # A name that looks like an option would be taken for one.

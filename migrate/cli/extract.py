@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain
 from migrate.cli.options import offset_option, record_option, source_of, whole_number
 from migrate.cli.output import STDOUT, stream_output
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from migrate.inspection.reading import Inspection
 
 
-@click.command(
+@command(
     epilog="Exit code: 0 the whole of it is written; 1 it is written, and stderr says what is missing; 2 wrong usage, "
     "unreadable input, nothing to extract, or a file that cannot be written; 3 a kind of stream that is not read."
 )

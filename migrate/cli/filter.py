@@ -6,20 +6,22 @@ import os
 import signal
 import sys
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from migrate.cli import suggestions
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode
-from migrate.cli.options import Question, destination_options, size_in_bytes
+from migrate.cli.options import Question, destination_options, format_option, size_in_bytes
 from migrate.cli.piping.ends import STDIN, STDOUT, Ends, need_open, need_standard_ends
 from migrate.cli.piping.messages import Messages, Silent
 from migrate.cli.piping.results import Result, refuse_doubles
 from migrate.cli.piping.signals import Ending, Terminated
 from migrate.cli.piping.understudy import Stage, accompanied, volunteer
 from migrate.cli.piping.watching import StatusLine, Watch, bytes_to_come, show
+from streams.values import dataclass
 
 if TYPE_CHECKING:
     from migrate.cli.piping.hop import Address
@@ -67,11 +69,12 @@ def _address(ctx: click.Context, param: click.Parameter, asked: str | None) -> A
         raise click.BadParameter(str(error)) from None
 
 
-@click.command(
+@command(
     epilog="Exit code: as of check (0, 1, 2, 3), with --guard 1 where the stream was stopped and 3 where the guard "
-    "stood down; 4 the judge was lost: it failed, or the process it runs in was killed (the stream went on unjudged, "
-    "or with --guard was stopped); 141 the receiver closed the pipe; 128 and the signal's number where TERM, INT, HUP, "
-    "QUIT, ALRM or USR2 told it to end: then the receiver sees the end, and of a guarded stream no END."
+    "stood down; 4 the judge was lost: it failed, was killed, or came to no end (the stream went on "
+    "unjudged, or with --guard was stopped); 141 the receiver closed the pipe; 128 and the signal's number where TERM, "
+    "INT, HUP, QUIT, ALRM or USR2 told it to end: then the receiver sees the end, and of a guarded stream no END. "
+    "What to tell libvirt, what xapi has a place for, and what the guard can stop there: the project's SECURITY.md."
 )
 @click.option(
     "--guard", is_flag=True, help="Hold the END record back until the replay has passed; stop a doomed stream."
@@ -104,7 +107,7 @@ def _address(ctx: click.Context, param: click.Parameter, asked: str | None) -> A
     help="Write the report here; - is standard error, for the stream has standard output.",
 )
 @click.option("--report-fd", metavar="N", type=click.IntRange(min=2), help="Write the report to this descriptor.")
-@click.option("--format", "form", type=click.Choice(["json", "jsonl"]), default="json", show_default=True)
+@format_option(default="json", help="How the report is written. json: one document. jsonl: the same on one line.")
 @click.option(
     "--stats",
     metavar="FILE",
@@ -147,7 +150,7 @@ def filter(ctx: click.Context, /, question: Question, **asked: Any) -> None:
 
     \b
     In a migration: xl migrate -s '' DOM 'migrate filter --guard | ssh HOST xl migrate-receive'
-    As a hop: migrate filter --guard --listen 127.0.0.1:49152 --connect HOST:49152
+    For libvirt, on the source: migrate filter --guard --listen 127.0.0.1:49152 --connect HOST:49152
     Example: migrate filter --guard --target 4.20 < guest.libxc > passed.libxc
     """
     from streams.forwarding import ForwardingTransport
@@ -251,6 +254,7 @@ def _judge(
     except BaseException as error:
         messages.say(f"the judge cannot begin: {type(error).__name__}", error)
         raise
+    stage.ready()
     line = StatusLine(running.status, options.name, options.size or bytes_to_come(transport.source))
     ending = Ending(running.interrupt, lambda: show(line, messages))
     try:
@@ -259,12 +263,15 @@ def _judge(
         ending.through()
         messages.patience = PATIENCE
         # Before all that takes time: the receiver need not wait for the report.
+        closed = True
         try:
             stage.hang_up()
         except OSError as error:  # what a network file system has to say of earlier writes
             messages.say(f"closing the output: {error.strerror or error}", error)
-            code = ExitCode.FAILED if code is None else code
+            closed = False
         code = _tell(running.outcome(why), code, options, written, messages, ending)
+        if not closed and code in (ExitCode.FINE, ExitCode.FOUND, ExitCode.UNJUDGED):
+            code = ExitCode.FAILED
         messages.close()
         with ending.waiting():
             stage.settle()
@@ -301,10 +308,7 @@ def _tell(
     """Say and write what has been found; the exit code, where there is none yet."""
     texts = {}
     if "report" in written or "report_fd" in written:
-        from migrate.judging.report_json import dumps
-
-        found = outcome.report.to_dict() | {"stopped": outcome.stopped, "stood_down": outcome.stood_down}
-        texts["report"] = texts["report_fd"] = dumps(found, indent=2 if options.form == "json" else None)
+        texts["report"] = texts["report_fd"] = _report_text(outcome, options.form)
     elif not options.quiet:
         from migrate.reports.verdict.sentences import plain_lines
         from migrate.rules.declaring import Severity
@@ -325,6 +329,23 @@ def _tell(
     if code is None:
         code = _ending(outcome, options.fail_on or "error")
     return code if whole or code != ExitCode.FINE else ExitCode.FAILED
+
+
+def _report_text(outcome: FilterResult, form: str) -> str:
+    """The report in one of the formats, without the end of its last line."""
+    if form == "text":
+        from io import StringIO
+
+        from migrate.reports.verdict.text import console_for, render
+
+        file = StringIO()
+        render(outcome.report, console_for(file))
+        stopped = {"stopped": outcome.stopped, "stood down": outcome.stood_down}
+        return (file.getvalue() + "\n".join(f"{what}: {why}" for what, why in stopped.items() if why)).rstrip()
+    from migrate.judging.report_json import dumps
+
+    found = outcome.report.to_dict() | {"stopped": outcome.stopped, "stood_down": outcome.stood_down}
+    return dumps(found, indent=2 if form == "json" else None)
 
 
 def _ending(outcome: FilterResult, fail_on: str) -> int:

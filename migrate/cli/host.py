@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import STDIN
 
@@ -29,9 +30,7 @@ class _CommandError(Exception):
     """A command that could not be run, or that failed."""
 
 
-@click.command(
-    epilog="Exit code: 0; 2 wrong usage, a file that is no host's or is damaged, or a command that cannot be run."
-)
+@command(epilog="Exit code: 0; 2 wrong usage, a file that is no host's or is damaged, or a command that cannot be run.")
 @click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path(allow_dash=True))
 @click.option("--json", "as_json", is_flag=True, help="Write what was understood as JSON, which is a host file, too.")
 @click.pass_context

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import click
 
+from migrate.cli.command import WIDEST, Context
 from migrate.cli.ending import orderly_end
 
 # Only the command that runs is imported.
@@ -45,6 +46,7 @@ class LazyGroup(click.Group):
     """
 
     modules: ClassVar[Mapping[str, str]] = {}
+    context_class = Context
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands."""
@@ -101,14 +103,13 @@ class Commands(LazyGroup):
 
 def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        from migrate.rules.catalogue import RULES
-        from migrate.rules.version import installed, rule_set
+        from migrate.rules.version import version_line
 
-        click.echo(f"{PROGRAM} {installed()}, rules {len(RULES)} ({rule_set()})")
+        click.echo(version_line())
         ctx.exit()
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST})
 @click.option(
     "--version",
     is_flag=True,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
+from migrate.cli.command import command
 from migrate.cli.ending import DEBUG, ExitCode, echo
 from migrate.cli.main import PROGRAM
 
@@ -50,11 +51,11 @@ def page(program: click.Group) -> str:
 
 
 def _page(program: click.Group) -> Iterator[str]:
-    from migrate.rules.version import installed
+    from migrate.rules.version import VERSION
 
     every = list(commands(program))
     title = " ".join(_help(program).partition("\n\n")[0].split())
-    yield f'.TH {PROGRAM.upper()} 1 "" "{_text(f"{PROGRAM} {installed()}")}" "User Commands"'
+    yield f'.TH {PROGRAM.upper()} 1 "" "{_text(f"{PROGRAM} {VERSION}")}" "User Commands"'
     # Lines are not filled to both margins, and no word is broken: options are searched for.
     yield from (".ad l", ".nh")
     yield from (".SH NAME", rf"{PROGRAM} \- {_text(title)}")
@@ -108,7 +109,7 @@ def _text(text: str) -> str:
     return rf"\&{escaped}" if escaped.startswith(".") else escaped
 
 
-@click.command()
+@command()
 def manual() -> None:
     """Show the manual page; where standard output is no terminal, write it as man(1) reads it.
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from migrate.cli import suggestions
+from migrate.cli.command import Command
+from migrate.cli.ending import ExitCode
+from streams.values import NamedTuple, replace
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
     from migrate.destination.host import Host
+    from migrate.judging.report import Report
 
 ALL = "all"
 STDIN = "-"
@@ -26,6 +29,40 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 def source_of(name: str) -> str | int:
     """What to read for a stream that was named so: the file, or standard input's descriptor."""
     return 0 if name == STDIN else name
+
+
+def streams_of(paths: Sequence[str]) -> tuple[str, ...]:
+    """The streams that are meant: for a directory all in it and below, each once. Raises UsageError for one without."""
+    import os
+
+    found: list[str] = []
+    for path in paths:
+        if not os.path.isdir(path):
+            found.append(path)
+            continue
+        from migrate.corpus.discovery import discover
+
+        inside = [case.path for case in discover([path]).cases]
+        if not inside:
+            raise click.UsageError(f"there is no stream in {path}")
+        found += inside
+    return tuple(dict.fromkeys(found))
+
+
+FORMATS = ("text", "json", "jsonl")
+"""What every command that answers about one stream can print."""
+
+
+def format_option(*more: str, default: str = "text", help: str = "") -> Decorator:
+    """`--format`, which reaches the command as `form`."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice([*FORMATS, *more]),
+        default=default,
+        show_default=True,
+        help=help or "json: one document. jsonl: an object per line.",
+    )
 
 
 def one_rule(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
@@ -86,14 +123,34 @@ class Question(NamedTuple):
     every_form: bool = False
     several_hosts: bool = False
 
+    def of_pool(self, report: Report, ending: ExitCode) -> ExitCode:
+        """The exit code that one of several hosts makes: too little is known of it, or what any destination makes."""
+        open_there = self.several_hosts and ending is ExitCode.FINE and report.left_to_host is not None
+        return ExitCode.UNJUDGED if open_there else ending
+
+    def together(self, endings: Sequence[ExitCode], any_host: bool) -> ExitCode:
+        """The exit code that the answers about one stream make: the best of several hosts if one is enough."""
+        better = min if self.several_hosts and any_host else max
+        return better(endings, key=BADNESS.index)
+
     @property
     def destination(self) -> Destination:
         """Where they would come back, for a command that asks about one place."""
         return self.destinations[0]
 
 
+# With several answers the worst counts; later is worse.
+BADNESS = (ExitCode.FINE, ExitCode.UNJUDGED, ExitCode.FOUND, ExitCode.FAILED)
+
+any_option = click.option(
+    "--any/--all", "any_host", default=True, help="With several hosts: is it enough if one takes a stream?"
+)
+
+
 def hosts_of(files: Sequence[str]) -> list[Host]:
     """What is known of hosts, each from its file. Raises UsageError for files that are none."""
+    if not files:
+        return []
     from migrate.destination.host_facts import HostFileError
     from migrate.destination.host_files import read_host
 
@@ -103,6 +160,29 @@ def hosts_of(files: Sequence[str]) -> list[Host]:
         raise click.UsageError(str(error)) from error
     except OSError as error:
         raise click.UsageError(f"{error.filename}: {error.strerror}") from error
+
+
+class HostsAfterStreams(Command):
+    """A command whose `--host`, once it stands after a stream, takes all files up to the next option: a shell's *."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option for each file."""
+        if "--host" in args and self.takes_all(args):
+            at = args.index("--host") + 2
+            while at < len(args) and not args[at].startswith("-"):
+                args = [*args[:at], "--host", *args[at:]]
+                at += 2
+        return super().parse_args(ctx, args)
+
+    def takes_all(self, args: list[str]) -> bool:
+        """Whether a stream has come before the option, so that none comes after it."""
+        options = (param for param in self.params if isinstance(param, click.Option) and not param.is_flag)
+        with_value = {name for option in options for name in option.opts}
+        before = args[: args.index("--host")]
+        return any(
+            arg == STDIN or (not arg.startswith("-") and (at == 0 or before[at - 1] not in with_value))
+            for at, arg in enumerate(before)
+        )
 
 
 def host_option(*, many: bool = False) -> Decorator:
@@ -141,6 +221,7 @@ def destination_options(*, all_too: bool = False, many_hosts: bool = False) -> D
             host: tuple[str, ...],
             **kwargs: Any,
         ) -> Any:
+            target, placement = _unless_the_host_says(target, placement)
             if len(host) > 1 and not many_hosts:
                 raise click.UsageError("--host is given more than once")
             try:
@@ -164,18 +245,32 @@ def destination_options(*, all_too: bool = False, many_hosts: bool = False) -> D
     return decorate
 
 
+def _unless_the_host_says(target: str | None, placement: str | None) -> tuple[str | None, str | None]:
+    """Release and placement, where they are not configured only and --host was given: then the host decides."""
+    from click.core import ParameterSource
+
+    ctx = click.get_current_context()
+    if ctx.get_parameter_source("host") is not ParameterSource.COMMANDLINE:
+        return target, placement
+    said = ParameterSource.COMMANDLINE
+    return (
+        target if ctx.get_parameter_source("target") is said else None,
+        placement if ctx.get_parameter_source("placement") is said else None,
+    )
+
+
 def _destinations(
     target: str | None, placement: str | None, vcpus: int | None, l3_rule: str | None, hosts: Sequence[Host]
 ) -> list[Destination]:
     from migrate.destination.destination import Destination
-    from migrate.destination.releases import DISTINCT
+    from migrate.destination.releases import distinct
     from migrate.rules.extended_cr3 import L3_RULES
 
     known: Sequence[Host | None] = hosts or [None]
     return [
         Destination(release, placement, l3_rule=rule, vcpus=vcpus, host=host)
         for host in known
-        for release in (DISTINCT if target == ALL else [target])
+        for release in (distinct() if target == ALL else [target])
         for rule in (L3_RULES if l3_rule == ALL else [l3_rule])
     ]
 
@@ -188,10 +283,10 @@ def l3_rule_option(*, all_too: bool = False) -> Decorator:
 
         if asked is None or (all_too and asked == ALL):
             return asked
-        names = {variant.name: id for id, variant in L3_RULES.items()}
+        names = {form.name: id for id, form in L3_RULES.items()}
         id = names.get(asked.lower().replace("-", " "), asked.upper())
         if id not in L3_RULES:
-            known = ", ".join(f"{id} ({variant.name})" for id, variant in L3_RULES.items())
+            known = ", ".join(f"{id} ({form.name})" for id, form in L3_RULES.items())
             raise click.BadParameter(f"unknown form of the 4 GiB rule {asked!r}; known: {known}")
         return id
 
@@ -207,10 +302,10 @@ def l3_rule_option(*, all_too: bool = False) -> Decorator:
 placement_option = click.option(
     "--placement",
     metavar="source|high|low|identity|file:MAP",
-    show_default="source, or as on the --host",
+    show_default="high, or as on the --host",
     shell_complete=suggestions.placements,
-    help="Where the guest's frames would lie: as on the source, above or below 4 GiB, mfn = pfn, or by a map, a text "
-    "file of lines 'pfn mfn'.",
+    help="Where the guest's frames would lie: as on the source; above 4 GiB, where a host that has more memory than "
+    "that places them, or below; mfn = pfn; or by a map, a text file of lines 'pfn mfn'.",
 )
 
 vcpus_option = click.option(

@@ -7,20 +7,33 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migrate.cli.check import BADNESS, ending_of, reason_of
+from migrate.cli.check import ending_of, reason_of
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo, internal_error
-from migrate.cli.options import STDIN, Question, destination_options, offset_option, source_of
-from migrate.cli.output import STDOUT, stream_output
+from migrate.cli.options import (
+    BADNESS,
+    STDIN,
+    HostsAfterStreams,
+    Question,
+    any_option,
+    destination_options,
+    offset_option,
+    source_of,
+    streams_of,
+)
+from migrate.cli.output import STDOUT
+from migrate.cli.report_files import ReportFiles, report_files
 
 if TYPE_CHECKING:
     from migrate.inspection.reading import Inspection
     from migrate.reports.html.section import Section
 
 
-@click.command(
+@command(
+    cls=HostsAfterStreams,
     epilog="Exit code: that of 'migrate check' for the same streams, with the report written: 0 none is refused; 1 one "
     "is, or has errors; 2 one cannot be read; 3 not judged; the worst counts. With --exit-zero 0 in place of 1 and 3. "
-    "Where no stream can be read, for wrong usage, and where it cannot be written there is no report: 2."
+    "Where no stream can be read, for wrong usage, and where it cannot be written there is no report: 2.",
 )
 @click.argument(
     "streams", metavar="STREAM...", nargs=-1, required=True, type=click.Path(allow_dash=True, readable=False)
@@ -28,14 +41,16 @@ if TYPE_CHECKING:
 @click.option(
     "--output",
     "-o",
-    metavar="FILE",
+    metavar="FILE|DIR",
     required=True,
-    type=click.Path(allow_dash=True, dir_okay=False),
-    help="The document to write; '-' is standard output.",
+    type=click.Path(allow_dash=True),
+    help="The document to write; '-' is standard output. A folder, or a name that ends with '/', gets a page for each "
+    "stream and an index.html: for many streams.",
 )
-@destination_options()
+@destination_options(many_hosts=True)
 @offset_option
-@click.option("--force", is_flag=True, help="Overwrite a file.")
+@any_option
+@click.option("--force", is_flag=True, help="Overwrite files.")
 @click.option("--exit-zero", is_flag=True, help="A report about a refused guest is a success.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, and nothing on standard output.")
 @click.pass_context
@@ -45,36 +60,42 @@ def report(
     output: str,
     question: Question,
     offset: int,
+    any_host: bool,
     force: bool,
     exit_zero: bool,
     quiet: bool,
 ) -> None:
-    """Write a report about streams as one HTML document that needs nothing else.
+    """Write a report about streams as an HTML document that needs nothing else.
+
+    STREAM is a file, or a directory with all streams in it and below.
 
     It has the verdict and the findings of each, maps of the guest's memory, its page tables with what led to a
-    failure, the hypercalls of the restore, the vcpus' registers, all records, and what the rules say.
+    failure, the hypercalls of the restore, the vcpus' registers, all records, and what the rules say. Of several hosts
+    it says which would take the guest; all else is about the first.
 
     \b
     Example: migrate report guest.xl --target 4.20 --placement high -o report.html
     """
     if streams.count(STDIN) > 1:
         raise click.UsageError("standard input can be read only once")
+    streams = streams_of(streams)
 
     from migrate.cli import progress
     from migrate.inspection.reading import inspect
-    from migrate.reports.html.document import write
     from migrate.reports.html.section import lost_section, section
     from streams.transports import TransportError
 
     watched = not quiet and progress.wanted()
-    sections: list[Section] = []
     worst = ExitCode.FINE
-    with stream_output(output, force=force, sources=streams, what="a report", private=False) as out:
+    with report_files(output, streams, force=force) as files:
         for number, name in enumerate(streams, 1):
 
             def then(inspection: Inspection, name: str = name, number: int = number) -> tuple[Section, ExitCode]:
                 inspection.report.stream.name = name
-                return section(inspection, name, number), ending_of(inspection.report, "error")
+                asked = [inspection.report, *map(inspection.report_for, question.destinations[1:])]
+                told = section(inspection, name, number, asked if question.several_hosts else ())
+                endings = [question.of_pool(one, ending_of(one, "error")) for one in asked]
+                return told, question.together(endings, any_host)
 
             try:
                 with progress.ProgressBar(name) if watched else nullcontext() as bar:
@@ -94,21 +115,18 @@ def report(
                 internal_error(error, f"{name}: ")
                 reason = f"internal error: {type(error).__name__}"
                 told, ending = lost_section(name, reason, number), ExitCode.FAILED
-            sections.append(told)
+            files.add(told)
             worst = max(worst, ending, key=BADNESS.index)
-        if all(told.lost for told in sections):
+        if all(told.lost for told in files.sections):
             ctx.exit(ExitCode.FAILED)
-        size = write(sections, out)
+        written = files.finish()
     if output != STDOUT and not quiet:
-        echo(_done(output, sections, size))
+        echo(_done(output, written, files))
     ctx.exit(ExitCode.FINE if exit_zero and worst is not ExitCode.FAILED else worst)
 
 
-def _done(output: str, sections: list[Section], size: int) -> str:
-    from collections import Counter
-
+def _done(output: str, written: str, files: ReportFiles) -> str:
+    from migrate.reports.html.states import headline
     from migrate.safe import safe
 
-    verdicts = Counter(told.word.lower() for told in sections)
-    told = ", ".join(f"{number} {word}" for word, number in verdicts.items())
-    return safe(f"{output}: {size} bytes; {told}")
+    return safe(f"{output}: {written}; {headline(told.state for told in files.sections)}")

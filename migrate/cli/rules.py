@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from migrate.cli.command import command
 from migrate.cli.ending import echo
 from migrate.rules.declaring import Layer
 
@@ -12,7 +13,7 @@ def _layer(ctx: click.Context, param: click.Parameter, asked: str | None) -> Lay
     return None if asked is None else Layer[asked.upper()]
 
 
-@click.command()
+@command()
 @click.option(
     "--format",
     "form",

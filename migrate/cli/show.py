@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from migrate.cli.check import reason_of
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import (
     ALL,
     Question,
     destination_options,
+    format_option,
     offset_option,
     record_option,
     source_of,
     whole_number,
 )
+from streams.values import dataclass
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,7 +47,7 @@ class View:
     object: Callable[[Inspection], Any]
 
 
-@click.command(
+@command(
     epilog="Exit code: 0 shown, whatever is wrong with the stream (check judges it): a damaged one as far as it "
     "goes; 2 wrong usage, unreadable input, or what was asked for is not in the stream; 3 there is nothing to show: "
     "it is no stream, or one from before 4.6."
@@ -77,7 +80,8 @@ class View:
     help="Which sections of the device model's state the QEMU that saved OTHER, a stream as well, would not know.",
 )
 @click.option("--all", "everything", is_flag=True, help="Fold nothing, and leave nothing out that is long.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document, with a key for each view.")
+@format_option(help="json: one document, with a key for each view. jsonl: the same on one line.")
+@click.option("--json", "as_json", is_flag=True, hidden=True)
 @destination_options()
 @offset_option
 @click.pass_context
@@ -87,6 +91,7 @@ def show(
     stream: str,
     question: Question,
     offset: int,
+    form: str,
     as_json: bool,
     **asked: Any,
 ) -> None:
@@ -100,6 +105,8 @@ def show(
     """
     if asked["hexdump"] and asked["record"] is None:
         raise click.UsageError("--hexdump goes with --record")
+    if as_json:
+        form = "json"
 
     from migrate.cli import progress
     from migrate.inspection.reading import NotInStream, inspect
@@ -113,10 +120,10 @@ def show(
             inspection.judgement.facts.name = stream
             _judge(inspection)
             if not len(inspection.log):
-                return _nothing(inspection, as_json)
+                return _nothing(inspection, form)
             views = list(_views(**asked))
-            if as_json:
-                _write_document(inspection, views)
+            if form != "text":
+                _write_document(inspection, views, form)
             else:
                 _print_views(inspection, views)
             return ExitCode.FINE
@@ -148,16 +155,16 @@ def _judge(inspection: Inspection) -> None:
         raise click.UsageError(str(error)) from error
 
 
-def _nothing(inspection: Inspection, as_json: bool) -> ExitCode:
+def _nothing(inspection: Inspection, form: str) -> ExitCode:
     """Tell of a stream without a single record what is known of it."""
     damaged, report = inspection.log.damaged, inspection.report
-    if as_json:
-        _write_document(inspection, [])
+    if form != "text":
+        _write_document(inspection, [], form)
     elif report.stream.legacy is not None:
         from migrate.reports.verdict.text import console_for, render_head
 
         render_head(report, console_for())
-    why = damaged.message if damaged is not None else report.reason or "no record"
+    why = damaged.message if damaged is not None else report.unjudged_because or "no record"
     complain(f"{report.stream.name}: nothing to show: {why}")
     return ExitCode.UNJUDGED
 
@@ -302,27 +309,29 @@ def _print_views(inspection: Inspection, views: list[View]) -> None:
         view.render(inspection, console)
 
 
-def _write_document(inspection: Inspection, views: list[View]) -> None:
-    """One JSON document. What may be long is made and written piece by piece."""
+def _write_document(inspection: Inspection, views: list[View], form: str) -> None:
+    """One JSON document, or the same on one line. What may be long is made and written piece by piece."""
     from migrate.judging.report_json import dumps, report_object
     from migrate.reports.inspection.records import damage_object, elsewhere_object
 
     report = report_object(inspection.report)
-    known = {key: report[key] for key in ("schema", "tool", "stream", "target", "placement", "verdict", "reason")}
+    asked = ("schema", "tool", "stream", "target", "placement", "verdict", "damaged", "reason")
+    known = {key: report[key] for key in asked}
     # Made before anything is written: what is not in the stream ends the command without half a document.
     about = {"damage": damage_object(inspection), "of_no_one_record": elsewhere_object(inspection)}
     parts = known | about | {view.key: view.object(inspection) for view in views}
     last = list(parts)[-1]
-    echo("{")
+    write = partial(echo, ends_line=form == "json")
+    write("{")
     for key, value in parts.items():
         comma = "" if key == last else ","
         if isinstance(value, Iterator):
-            echo(f"{dumps(key)}: [")
+            write(f"{dumps(key)}: [")
             before = ""
             for item in value:
-                echo(f"{before} {dumps(item)}")
+                write(f"{before} {dumps(item)}")
                 before = ","
-            echo(f"]{comma}")
+            write(f"]{comma}")
         else:
-            echo(f"{dumps(key)}: {dumps(value)}{comma}")
+            write(f"{dumps(key)}: {dumps(value)}{comma}")
     echo("}")

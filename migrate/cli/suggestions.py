@@ -65,7 +65,7 @@ def l3_rules(*also: str) -> Suggest:
     def suggest(ctx: click.Context, param: click.Parameter, word: str) -> list[CompletionItem]:
         from migrate.rules.extended_cr3 import L3_RULES
 
-        known: dict[str, str | None] = {id: f"{variant.name}: {variant.where}" for id, variant in L3_RULES.items()}
+        known: dict[str, str | None] = {id: f"{form.name}: {form.where}" for id, form in L3_RULES.items()}
         known |= dict.fromkeys(also)
         return _items({id: about for id, about in known.items() if id.lower().startswith(word.lower())})
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli.check import reason_of
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
-from migrate.cli.options import Question, destination_options, offset_option, source_of
+from migrate.cli.options import Question, destination_options, format_option, offset_option, source_of
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 ORDERS = ("restore", "build", "bottom-up", "top-down")
 
 
-@click.command(epilog="Exit code: 0 every call succeeds; 1 one fails; 2 wrong usage or unreadable input; 3 not judged.")
+@command(epilog="Exit code: 0 every call succeeds; 1 one fails; 2 wrong usage or unreadable input; 3 not judged.")
 @click.argument("stream", metavar="STREAM", type=click.Path(allow_dash=True, readable=False))
 @destination_options()
 @offset_option
@@ -37,7 +38,7 @@ ORDERS = ("restore", "build", "bottom-up", "top-down")
     "table validated, calls that fail.",
 )
 @click.option("--only", type=click.Choice(["failed"]), help="Only the calls that fail.")
-@click.option("--format", "form", type=click.Choice(["text", "jsonl"]), default="text", show_default=True)
+@format_option(help="json: an array with an object per call. jsonl: an object per line.")
 @click.pass_context
 def trace(
     ctx: click.Context,
@@ -90,19 +91,24 @@ def _trace(
 ) -> ExitCode:
     from migrate.judging import report_json
     from migrate.reports.verdict import trace as report
+    from migrate.rules.declaring import Stage
     from migrate.safe import safe
 
     answers = judgement.answers(destination, order)
     reason = judgement.unjudged_because()
     stopped = next((f for f in judgement.collector.findings if f.fatal and f.in_force(destination)), None)
-    if stopped is not None and stopped.step != "context":
+    if stopped is not None and stopped.step == Stage.DEVICE_MODEL:
+        complain(f"after these calls QEMU is started, and refuses: {stopped.message} ({stopped.rule.id})")
+    elif stopped is not None and stopped.step != "context":
         complain(f"the restore stops while reading: {stopped.message} ({stopped.rule.id})")
         complain("what follows is how it would go on if it did not")
     elif reason:
         complain(f"not judged: {reason}")
         return ExitCode.UNJUDGED
     where = judgement.placement(destination.placement)
-    if form == "jsonl":
+    if form == "json":
+        echo(report_json.dumps(list(report.objects(answers, where, only_failed=only_failed)), indent=2))
+    elif form == "jsonl":
         for item in report.objects(answers, where, only_failed=only_failed):
             echo(report_json.dumps(item))
     else:
@@ -138,7 +144,9 @@ def _cost(judgement: Judgement, destination: Destination, form: str) -> ExitCode
                 "failed": failed,
             }
         )
-    if form == "jsonl":
+    if form == "json":
+        echo(report_json.dumps(rows, indent=2))
+    elif form == "jsonl":
         for row in rows:
             echo(report_json.dumps(row))
     else:

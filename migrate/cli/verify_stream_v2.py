@@ -10,19 +10,42 @@ from typing import TypeVar
 
 import click
 
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 
 T = TypeVar("T")
 
 
-@click.command(
+@command(
     "verify-stream-v2",
-    epilog="Exit code: 0 the stream is good; 1 it is not; 2 wrong usage, or it could not be read. "
-    "It differs from Xen's verifier on purpose: it finds what that one misses (order and multiplicity of records, "
-    "records of the other kind of guest, contents too short for libxc, a record over 128 MiB, "
-    "a stream of END alone ...), and passes what libxc takes and that one refuses: optional records, xenstore data of "
-    "a device model, checkpointed streams, and any stream from a pipe. For what the hypervisor would make of "
-    "the guest ask `migrate check`.",
+    epilog="""Exit code: 0 the stream is good; 1 it is not; 2 wrong usage, or it could not be read.
+
+    Callers that cannot name a sub-command call it through a link of Xen's name: ln -s "$(command -v migrate)"
+    /usr/local/bin/verify-stream-v2. Under that name the program is this command.
+
+    A stream is bad if the newest Xen's toolstack would refuse its form (container, header, framing, a record or the
+    order of records), or if Xen's verifier objects to it. What the hypervisor makes of the contents is the business of
+    `migrate check`. Where it differs from Xen's verifier on purpose:
+
+    \b
+    good here, bad there:
+      an unknown optional record              libxc skips it (FRM-06)
+      xenstore data of a device model         a fault of that verifier (CON-17)
+      a checkpointed stream that stops after a checkpoint
+      any stream from a pipe                  it takes a short read for the end
+    \b
+    bad here, good there:
+      a record missing, twice, out of order or of the other kind of guest (ORD, FRM-11)
+      contents that libxc refuses: widths, sizes, pfns beyond the p2m (REC)
+      a record over 128 MiB (FRM-02); the big-endian flag (HDR-05)
+      reserved option bits of libxl's and xl's headers (CON-02 to CON-11)
+      records that libxl refuses in a plain stream (CON-13, CON-18, CON-19)
+      an xl file around a bare libxc image
+    \b
+    told otherwise:
+      a TOOLSTACK record                      exit 1, there 2
+      a file that cannot be opened or read    exit 2, there 1
+    """,
 )
 @click.option(
     "-i",

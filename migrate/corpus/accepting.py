@@ -30,7 +30,6 @@ from migrate.corpus.expected_verdict import Observation
 from migrate.corpus.filesystems import is_url
 from migrate.corpus.results import Comparison, Result, Status
 from migrate.corpus.toml_reader import ExpectationError
-from migrate.destination.releases import resolve
 from migrate.whole_file import whole_file
 
 EXPECT, RULES = "expect", "rules"
@@ -152,7 +151,7 @@ class _Planner:
         if os.path.isfile(shared):
             document = self._document(shared)
             section = tomlkit.table(is_super_table=True)
-            section[EXPECT] = _array(result)
+            section[EXPECT] = _array(result, folder)
             document[name] = section
             self._planned(shared, name, result)
             return
@@ -161,7 +160,7 @@ class _Planner:
         if EXPECT in document:
             self._plan.kept.append((result.case.path, f"{own} speaks of another stream already"))
             return
-        document[EXPECT] = _array(result)
+        document[EXPECT] = _array(result, folder)
         self._planned(own, None, result)
 
     def _change(self, result: Result, entry: Entry) -> None:
@@ -170,12 +169,10 @@ class _Planner:
         name = os.path.basename(result.case.path) if shared else None
         table = document if name is None else document[name]
         if EXPECT not in table:  # it came from the defaults, which hold for others too
-            table[EXPECT] = _array(result)
+            table[EXPECT] = _array(result, os.path.dirname(entry.file))
         else:
-            changes = {_asked(c.expectation.target, c.expectation.placement): c for c in result.unknown}
-            for one in table[EXPECT]:
-                comparison = changes.get(_asked(one["target"], one["placement"]))
-                if comparison is not None:
+            for one, comparison in zip(table[EXPECT], result.comparisons, strict=True):
+                if comparison in result.unknown:
                     _update(one, comparison)
         self._planned(entry.file, name, result)
 
@@ -196,16 +193,15 @@ class _Planner:
         return self._documents[path]
 
 
-def _asked(target: str, placement: str) -> tuple[str, str]:
-    return resolve(target).short, placement
-
-
-def _array(result: Result) -> AoT:
-    """All that was observed, as an array of tables."""
+def _array(result: Result, folder: str) -> AoT:
+    """All that was observed, as an array of tables for a file of that directory."""
     array = tomlkit.aot()
-    for observation in result.answer.observations:
+    named = [one.expectation.host and one.expectation.host.name for one in result.comparisons]
+    for number, observation in enumerate(result.answer.observations):
         table = tomlkit.table()
         table["target"], table["placement"] = observation.target, observation.placement
+        if observation.host is not None:
+            table["host"] = (named[number] if named else None) or os.path.relpath(observation.host, folder or os.curdir)
         _put(table, observation)
         table[RULES] = _counts(observation)
         array.append(table)
@@ -258,11 +254,12 @@ def _verify(path: str, after: str | None, name: str | None, result: Result) -> N
             raise entry
     except (ExpectationError, KeyError) as error:
         raise AcceptError(f"{path}: cannot be changed by this program, as it would read then: {error}") from error
-    known = [c.expectation for c in result.differing if c not in result.unknown]
-    left_alone = {_asked(one.target, one.placement) for one in known}
-    observed = {_asked(o.target, o.placement): o for o in result.answer.observations}
-    said = {_asked(one.target, one.placement): one for one in entry.expect}
-    if any(one.compare(observed[asked]) for asked, one in said.items() if asked not in left_alone):
+    known = {number for number, c in enumerate(result.comparisons) if c.differences and c not in result.unknown}
+    said, observed = entry.expect, result.answer.observations
+    # Both are in the order of the file.
+    if len(said) != len(observed) or any(
+        one.compare(observed[number]) for number, one in enumerate(said) if number not in known
+    ):
         raise AcceptError(
             f"{path}: cannot be changed by this program so that it says what it should; nothing is written"
         )

@@ -20,6 +20,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from migrate.corpus.expected_verdict import observation_from, observation_object
+from migrate.corpus.hosts import Asked
 from migrate.corpus.results import Answer
 from migrate.judging.report_json import dumps
 from migrate.safe import well_formed
@@ -51,7 +52,7 @@ def validator() -> str:
     from migrate.rules import version
     from migrate.rules.catalogue import rule_set_version
 
-    name = blake2b(f"{version.installed()} {rule_set_version()}".encode(), digest_size=12)
+    name = blake2b(f"{version.VERSION} {rule_set_version()}".encode(), digest_size=12)
     # In a checkout the code changes more often than the version.
     for package in (streams, migrate):
         root = Path(package.__path__[0])
@@ -68,10 +69,10 @@ class Cache:
     folder: str
     validator: str
 
-    def key(self, file: BufferedReader, questions: Sequence[tuple[str, str]], vcpus: int | None) -> str:
+    def key(self, file: BufferedReader, questions: Sequence[Asked], vcpus: int | None) -> str:
         """The name of an answer: of a file's bytes as they are, compressed or not, read to their end."""
         contents = file_digest(file, _digest).digest()
-        return _digest(contents + repr((list(questions), vcpus)).encode()).hexdigest()
+        return _digest(contents + repr((list(map(_known, questions)), vcpus)).encode()).hexdigest()
 
     def get(self, key: str, stream: str) -> Answer | None:
         """The answer about a stream of that name; None where it is not known."""
@@ -117,6 +118,12 @@ class Cache:
 
     def _path(self, key: str) -> str:
         return os.path.join(self.folder, self.validator, key[:2], f"{key[2:]}.json")
+
+
+def _known(asked: Asked) -> tuple[str | None, ...]:
+    """A question, in which a host is what its file says, and what it is called: reports have that in them."""
+    host = asked.host
+    return (asked.target, asked.placement, *((host.digest, host.name) if host else ()))
 
 
 def _seal(key: str, text: bytes) -> bytes:

@@ -12,6 +12,7 @@ streams, one `expect.toml` has a table for each, named as its file is; `[default
     [[expect]]
     target = "4.20"
     placement = "high"
+    host = "hosts/a.txt"        # a host file, from where this file lies; without target and placement it decides them
     measured.verdict = "refuse" # what real Xen did …
     measured.step = "context"   # … and step, call, vcpu, errno, signal where it failed,
     measured.error = "…"        # what the toolstack said; xen_log, guest_runs, guest_errors, note
@@ -26,14 +27,19 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from migrate.corpus.expected_verdict import REFUSE, STEPS, UNJUDGED, VERDICTS, Difference, ExpectedVerdict, Observation
-from migrate.corpus.filesystems import LOCAL, Files
+from migrate.corpus.filesystems import LOCAL, FetchError, Files
+from migrate.corpus.hosts import Asked, HostFile, beside, host_file, host_of
 from migrate.corpus.toml_reader import ExpectationError, Table, hint, parse_table, read_table
+from migrate.destination.destination import Destination
+from migrate.destination.host_facts import HostFileError
 from migrate.destination.placement import NAMES as PLACEMENTS
-from migrate.destination.releases import resolve
 from migrate.rules.catalogue import RULES
+
+if TYPE_CHECKING:
+    from migrate.destination.host import Host
 
 SHARED_NAME = "expect.toml"
 SUFFIX = ".expect.toml"
@@ -56,7 +62,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What this validator is to say under one target and placement.
+    """What this validator is to say under one target and placement, perhaps on a known host.
 
     Attributes
     ----------
@@ -71,6 +77,12 @@ class Expectation:
     outcome: ExpectedVerdict
     rules: dict[str, int] | None = None
     measured: Measured | None = None
+    host: HostFile | None = None
+
+    @property
+    def asked(self) -> Asked:
+        """The question."""
+        return Asked(self.target, self.placement, self.host)
 
     def compare(self, observation: Observation) -> tuple[Difference, ...]:
         """How an observation differs from what is expected."""
@@ -134,7 +146,7 @@ class Shelf:
         if not isinstance(shared, ExpectationError) and name in shared:
             other = files.shown(files.join(folder, SHARED_NAME))
             raise ExpectationError(f"{files.shown(own)}: {other} speaks of the same stream; only one of them may")
-        return _entry(read_table(files, own))
+        return _entry(read_table(files, own), Beside(files, own))
 
     def speaks_of(self, stream: str, files: Files = LOCAL) -> bool:
         """Whether a file is about that stream, be it of any use or not."""
@@ -151,7 +163,8 @@ class Shelf:
         if key not in self._shared:
             file = files.join(folder, SHARED_NAME)
             try:
-                self._shared[key] = _entries(read_table(files, file)) if files.is_file(file) else {}
+                near = Beside(files, file)
+                self._shared[key] = _entries(read_table(files, file), near) if files.is_file(file) else {}
             except ExpectationError as error:
                 self._shared[key] = error
         return self._shared[key]
@@ -174,7 +187,7 @@ def load_own(file: str | os.PathLike[str], data: bytes | None = None) -> Entry:
     ExpectationError
         for a file that cannot be read, or is not as it should be.
     """
-    return _entry(_table(os.fspath(file), data))
+    return _entry(_table(os.fspath(file), data), Beside(LOCAL, os.fspath(file)))
 
 
 def load_shared(file: str | os.PathLike[str], data: bytes | None = None) -> dict[str, Entry | ExpectationError]:
@@ -190,14 +203,32 @@ def load_shared(file: str | os.PathLike[str], data: bytes | None = None) -> dict
     ExpectationError
         for a file that cannot be read, and for what is wrong with all of it.
     """
-    return _entries(_table(os.fspath(file), data))
+    return _entries(_table(os.fspath(file), data), Beside(LOCAL, os.fspath(file)))
+
+
+class Beside(NamedTuple):
+    """Where a file of expectations lies, which names others from there."""
+
+    files: Files
+    expectations: str
+
+    def host(self, table: Table) -> tuple[HostFile, Host]:
+        """The host file that a table names, and what it says."""
+        name = table.text("host")
+        try:
+            found = host_file(name, beside(self.files, self.expectations, name), self.files)
+            return found, host_of(found)
+        except (HostFileError, FetchError) as error:
+            raise table.error("host", str(error)) from None
+        except OSError as error:
+            raise table.error("host", f"{name}: {error.strerror or error}") from None
 
 
 def _table(file: str, data: bytes | None) -> Table:
     return read_table(LOCAL, file) if data is None else parse_table(file, data)
 
 
-def _entries(tables: Table) -> dict[str, Entry | ExpectationError]:
+def _entries(tables: Table, near: Beside) -> dict[str, Entry | ExpectationError]:
     defaults: dict[str, Any] = tables.take(DEFAULTS, dict, {})
     entries: dict[str, Entry | ExpectationError] = {}
     for name in list(tables.left):
@@ -205,7 +236,7 @@ def _entries(tables: Table) -> dict[str, Entry | ExpectationError]:
             if "/" in name:
                 raise tables.error(name, "a stream is named as its file is, without a directory")
             own: dict[str, Any] = tables.take(name, dict, {})
-            entries[name] = _entry(Table(tables.file, f"{name!r}: ", _with_defaults(own, defaults)))
+            entries[name] = _entry(Table(tables.file, f"{name!r}: ", _with_defaults(own, defaults)), near)
         except ExpectationError as error:
             entries[name] = error
     return entries
@@ -219,11 +250,11 @@ def _with_defaults(own: dict[str, Any], defaults: dict[str, Any]) -> dict[str, A
     return merged
 
 
-def _entry(table: Table) -> Entry:
+def _entry(table: Table, near: Beside) -> Entry:
     options = table.table("options")
     entry = Entry(
         file=table.file,
-        expect=tuple(_expectation(one) for one in table.tables("expect")),
+        expect=tuple(_expectation(one, near) for one in table.tables("expect")),
         vcpus=options.number("vcpus", least=1),
         host_dependent=table.take("host_dependent", bool, False),
         provenance=table.take("provenance", dict, {}),
@@ -236,19 +267,21 @@ def _entry(table: Table) -> Entry:
         raise table.error("expect", "missing; at least one is needed")
     seen = set()
     for number, one in enumerate(entry.expect, 1):
-        if (one.target, one.placement) in seen:
-            raise table.error(f"expect {number}", f"{one.target} under {one.placement} is there twice")
-        seen.add((one.target, one.placement))
+        if one.asked in seen:
+            where = f" on {one.host.name}" if one.host else ""
+            raise table.error(f"expect {number}", f"{one.target} under {one.placement}{where} is there twice")
+        seen.add(one.asked)
     return entry
 
 
-def _expectation(table: Table) -> Expectation:
-    target = table.text("target")
+def _expectation(table: Table, near: Beside) -> Expectation:
+    host, known = near.host(table) if table.has("host") else (None, None)
+    target = table.text("target") if known is None or table.has("target") else None
+    placement = table.word("placement", PLACEMENTS) if known is None or table.has("placement") else None
     try:
-        release = resolve(target)
+        destination = Destination(target, placement, host=known)
     except ValueError as error:
         raise table.error("target", str(error)) from None
-    placement = table.word("placement", PLACEMENTS)
     rules = _rules(table)
     measured = _measured(table.table("measured")) if table.has("measured") else None
     if measured is None or table.has("verdict"):
@@ -256,7 +289,7 @@ def _expectation(table: Table) -> Expectation:
     else:
         outcome = measured.outcome
     table.done()
-    return Expectation(release.short, placement, outcome, rules, measured)
+    return Expectation(destination.release.short, destination.placement, outcome, rules, measured, host)
 
 
 def _measured(table: Table) -> Measured:

@@ -25,6 +25,7 @@ from migrate.corpus.discovery import Case, Shard
 from migrate.corpus.expectations import Entry
 from migrate.corpus.expected_verdict import Observation, observe
 from migrate.corpus.filesystems import File
+from migrate.corpus.hosts import Asked
 from migrate.corpus.known import Deviation
 from migrate.corpus.results import Answer, Result, Run, compared
 from migrate.corpus.runner import Task, task_of
@@ -134,6 +135,7 @@ def line_of(result: Result) -> str:
             {
                 "target": comparison.expectation.target,
                 "placement": comparison.expectation.placement,
+                "host": comparison.expectation.host and well_formed(comparison.expectation.host.name),
                 "observed": asdict(comparison.observation.outcome),
                 "rules": comparison.observation.rules,
                 "differences": [asdict(one) for one in comparison.differences],
@@ -148,7 +150,11 @@ def line_of(result: Result) -> str:
 
 
 def _asked(task: Task) -> dict[str, Any]:
-    return {"vcpus": task.vcpus, "questions": [list(question) for question in task.questions]}
+    return {"vcpus": task.vcpus, "questions": [_question(one) for one in task.questions]}
+
+
+def _question(asked: Asked) -> list[str]:
+    return [asked.target, asked.placement, *([asked.host.digest] if asked.host else [])]
 
 
 def _entry_object(entry: Entry) -> dict[str, Any]:

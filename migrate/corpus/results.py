@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from migrate.corpus.expected_verdict import ACCEPT, REFUSE, UNJUDGED, Difference, Observation
+from migrate.corpus.expected_verdict import UNJUDGED, Difference, Observation
 from migrate.counting import count
+from migrate.judging.report import Outcome
 
 if TYPE_CHECKING:
     from migrate.corpus.discovery import Case
     from migrate.corpus.expectations import Expectation
     from migrate.corpus.known import Deviation
     from migrate.judging.report import Report
+
+
+LEAST_WELCOME = (Outcome.REFUSED, Outcome.UNJUDGED, Outcome.DAMAGED, Outcome.RESTORES)
 
 
 class Status(Enum):
@@ -29,6 +34,13 @@ class Status(Enum):
     FAILED = "cannot be judged"
     FAILS = "new, and at or above the threshold of --fail-on"
     DIFFERS = "differs"
+
+    def told_of(self, number: int) -> str:
+        """How many streams it came of, in words."""
+        words = self.value
+        if number != 1:
+            words = re.sub(r"\b(differ|depend)s\b", r"\1", words)
+        return f"{number} {words}"
 
     @property
     def well(self) -> bool:
@@ -114,7 +126,7 @@ class Result:
             return Status.UNJUDGED if unjudged else Status.NEW
         if not self.differing:
             return Status.FINE
-        if self.case.entry.host_dependent:
+        if self.case.entry.host_dependent and all(one.expectation.host is None for one in self.differing):
             return Status.UNJUDGED if unjudged else Status.HOST
         if not self.unknown:
             return Status.DEVIATES
@@ -172,20 +184,20 @@ class Run:
         return tuple(one for one in known if one not in needed and one not in open_ones)
 
     @property
-    def unexpected(self) -> Counter[str]:
-        """Verdicts of the streams of which nothing is expected, the least welcome one of each."""
-        verdicts: Counter[str] = Counter()
+    def unexpected(self) -> Counter[Outcome]:
+        """What becomes of the streams of which nothing is expected, the least welcome answer of each."""
+        verdicts: Counter[Outcome] = Counter()
         for result in self.results:
             if result.case.entry is None and result.answer.error is None:
-                found = {one.outcome.verdict for one in result.answer.observations}
-                verdicts[next(verdict for verdict in (REFUSE, UNJUDGED, ACCEPT) if verdict in found)] += 1
+                found = {one.word for one in result.answer.observations}
+                verdicts[next(word for word in LEAST_WELCOME if word in found)] += 1
         return verdicts
 
     def counts(self) -> str:
         """How many streams came out how, in a sentence."""
         statuses = Counter(result.status for result in self.results)
         expectations = sum(len(result.comparisons) for result in self.results)
-        parts = [f"{statuses[status]} {status.value}" for status in Status if statuses[status]]
+        parts = [status.told_of(statuses[status]) for status in Status if statuses[status]]
         parts += [f"{len(self.missing)} missing"] if self.missing else []
         streams = count(len(self.results), "stream")
         return f"{streams}, {count(expectations, 'expectation')}: {'; '.join(parts) or 'nothing judged'}"

@@ -21,7 +21,9 @@ from migrate.corpus.discovery import Case
 from migrate.corpus.expected_verdict import observe
 from migrate.corpus.fetching import descriptor
 from migrate.corpus.filesystems import FetchError
+from migrate.corpus.hosts import Asked
 from migrate.corpus.results import Answer, Result, compared
+from migrate.destination.destination import DEFAULT_PLACEMENT
 from streams.compression import MAX_EXPANSION
 
 if TYPE_CHECKING:
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# What a stream is asked of which nothing is expected yet: target, placement.
-UNEXPECTED = (("newest", "source"),)
+# What a stream is asked of which nothing is expected yet.
+UNEXPECTED = (Asked("newest", DEFAULT_PLACEMENT),)
 # Seconds between two looks at the clock.
 TICK = 0.25
 # Streams are handed out together while they have not more bytes than this, and are not more than that.
@@ -69,7 +71,7 @@ def run(
     window: int = 1,
     cache: Cache | None = None,
     tick: Callable[[], object] = lambda: None,
-    unexpected: Sequence[tuple[str, str]] = UNEXPECTED,
+    unexpected: Sequence[Asked] = UNEXPECTED,
     max_expansion: int = MAX_EXPANSION,
 ) -> list[Result]:
     """Judge all cases and compare.
@@ -90,7 +92,7 @@ def run(
     tick:
         called now and then while nothing else happens.
     unexpected:
-        targets and placements that a stream is asked about of which nothing is expected.
+        what a stream is asked of which nothing is expected.
     max_expansion:
         as for `migrate.check`, and for what lies in a compressed archive.
 
@@ -112,7 +114,7 @@ class _Work:
         cases: Sequence[Case],
         done: Callable[[Result], object],
         cache: Cache | None,
-        unexpected: tuple[tuple[str, str], ...],
+        unexpected: tuple[Asked, ...],
         max_expansion: int,
     ) -> None:
         self.cases = cases
@@ -230,7 +232,7 @@ def _batches(cases: Sequence[Case], window: int) -> list[Batch]:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A stream and what is asked of it: targets, each with a placement. Values of this class are sent to workers.
+    """A stream and what is asked of it. Values of this class are sent to workers.
 
     Attributes
     ----------
@@ -242,20 +244,18 @@ class Task:
 
     name: str
     vcpus: int | None
-    questions: tuple[tuple[str, str], ...]
+    questions: tuple[Asked, ...]
     path: str
     url: str | None = None
     packed: int | None = None
     max_expansion: int = MAX_EXPANSION
 
 
-def task_of(
-    case: Case, unexpected: tuple[tuple[str, str], ...] = UNEXPECTED, max_expansion: int = MAX_EXPANSION
-) -> Task:
+def task_of(case: Case, unexpected: tuple[Asked, ...] = UNEXPECTED, max_expansion: int = MAX_EXPANSION) -> Task:
     """What a worker is asked about a case."""
     vcpus, questions = None, unexpected
     if case.entry is not None:
-        vcpus, questions = case.entry.vcpus, tuple((one.target, one.placement) for one in case.entry.expect)
+        vcpus, questions = case.entry.vcpus, tuple(one.asked for one in case.entry.expect)
     return Task(case.path, vcpus, questions, case.file.path, case.url, case.file.packed, max_expansion)
 
 
@@ -266,6 +266,7 @@ def examine_all(tasks: Sequence[Task], cache: Cache | None = None) -> list[Answe
 
 def examine(task: Task, cache: Cache | None = None) -> Answer:
     """Read a stream and judge it, unless the cache knows the answer. Raises nothing."""
+    from migrate.destination.host_facts import HostFileError
     from streams.transports import TransportError
 
     started = time.perf_counter()
@@ -273,7 +274,7 @@ def examine(task: Task, cache: Cache | None = None) -> Answer:
         answer = _answer(task, cache)
     except OSError as fault:
         answer = Answer(error=fault.strerror or str(fault) or type(fault).__name__)
-    except (TransportError, FetchError) as fault:
+    except (TransportError, FetchError, HostFileError) as fault:
         answer = Answer(error=str(fault))
     except MemoryError:
         answer = Answer(error="out of memory")
@@ -311,12 +312,11 @@ def _is_worth_hashing(known: os.stat_result) -> bool:
 
 
 def _judged(fd: int, task: Task) -> Answer:
-    from migrate.destination.destination import Destination
     from migrate.judging.check import judge
     from migrate.judging.report_json import dumps
     from migrate.rules.selection import Selection
 
-    questions = [Destination(target, placement, vcpus=task.vcpus) for target, placement in task.questions]
+    questions = [asked.destination(task.vcpus) for asked in task.questions]
 
     def reported(judgement: Judgement) -> list[Report]:
         judgement.facts.name = task.name

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
 from migrate.destination import host_memory, host_switches, releases
 from migrate.destination.answers import Answer, left_open
 from migrate.destination.host_memory import Node
+from migrate.destination.policy_ranges import Ranges, ranges_of
 from migrate.destination.releases import Change, Release
-from migrate.guest.cpu_policy import Policy
-from streams.wire.cpu_features import ARCH_CAPABILITIES, HOME, Word
+from migrate.guest.cpu_policy import INTEL, Policy
+from streams.values import dataclass, field, replace
+from streams.wire.cpu_features import HOME, Word
+from streams.wire.msrs import Msr
 
 Kind = Literal["pv", "hvm"]
 """What a guest is to Xen; PVH guests are hvm."""
 
-INTEL = "GenuineIntel"
 _UNAFFECTED_BY_L1TF = ("AuthenticAMD", "HygonGenuine")
 _RDCL_NO = 1 << 0
 
@@ -60,7 +61,7 @@ class PolicyName(StrEnum):
     HVM_DEFAULT = "HVM Default"
 
 
-MAX: dict[Kind, PolicyName] = {"pv": PolicyName.PV_MAX, "hvm": PolicyName.HVM_MAX}
+MAX: Mapping[str, PolicyName] = {"pv": PolicyName.PV_MAX, "hvm": PolicyName.HVM_MAX}
 DEFAULT: dict[Kind, PolicyName] = {"pv": PolicyName.PV_DEFAULT, "hvm": PolicyName.HVM_DEFAULT}
 
 
@@ -98,23 +99,6 @@ class XenVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranges:
-    """What of a policy this Xen stores: beyond, ERANGE or E2BIG.
-
-    `leaf7` is the last subleaf of leaf 7, `extended` the last extended leaf, `leaves` and `msrs` how many entries.
-    """
-
-    leaf7: int
-    extended: int
-    leaves: int
-    msrs: int
-
-
-# "maximum N leaves" tells which leaves a Xen knows: N to the last subleaf of leaf 7 and the last extended leaf.
-_RANGES = {114: (1, 0x8000_001C), 119: (1, 0x8000_0021), 120: (2, 0x8000_0021)}
-
-
-@dataclass(frozen=True, slots=True)
 class Host:
     """What `xl info` and `xen-cpuid -p` say of one host; None for what they were not asked.
 
@@ -147,6 +131,16 @@ class Host:
     policies: Mapping[PolicyName, Policy | None] = field(default_factory=dict, hash=False, repr=False)
     path: str | None = field(default=None, compare=False, repr=False)  # the file that says so
 
+    @property
+    def label(self) -> str:
+        """What it is called: by its file, else by its own name."""
+        return self.path or self.name or "-"
+
+    @property
+    def for_xen(self) -> Host:
+        """The same as far as Xen's answers hang on it: without what it is called, and how it fares just now."""
+        return replace(self, name=None, path=None, nr_cpus=None, free_memory=None)
+
     # -- the release ----------------------------------------------------------------------------------
 
     @property
@@ -167,9 +161,8 @@ class Host:
         if self.most_leaves is None or self.most_msrs is None:
             return left_open(NO_XEN_CPUID)
         because = f"maximum {self.most_leaves} leaves and {self.most_msrs} MSRs"
-        if self.most_leaves not in _RANGES:
-            return left_open(f"{because}: no release up to 4.22 says so")
-        return Answer(Ranges(*_RANGES[self.most_leaves], self.most_leaves, self.most_msrs), because)
+        known = ranges_of(self.most_leaves, self.most_msrs)
+        return left_open(f"{because}: no known release says so") if known is None else Answer(known, because)
 
     # -- which guests ---------------------------------------------------------------------------------
 
@@ -296,7 +289,7 @@ class Host:
         if vendor.value in _UNAFFECTED_BY_L1TF:
             return Answer(False, vendor.because)
         host = self.policies.get(PolicyName.HOST)
-        if host and host.msrs and host.msrs.get(ARCH_CAPABILITIES, 0) & _RDCL_NO:
+        if host and host.msrs and host.msrs.get(Msr.ARCH_CAPABILITIES, 0) & _RDCL_NO:
             return Answer(False, "the Host policy has rdcl_no")
         return left_open(f"{vendor.because}: whether Xen believes the model affected is not printed")
 

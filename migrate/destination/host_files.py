@@ -12,15 +12,15 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import IO, Any
 
 from migrate.destination.host import HW_CAPS, Host, PolicyName, XenVersion
 from migrate.destination.host_facts import Facts, HostFileError, Where
-from migrate.destination.host_json import put_json
+from migrate.destination.host_json import FACTS, put_json
 from migrate.destination.host_memory import Node
 from migrate.guest.cpu_policy import Policy, Registers
 from migrate.safe import safe
+from streams.values import dataclass, field
 from streams.wire.framing import NO_SUBLEAF
 
 MOST_BYTES = 16 << 20
@@ -98,6 +98,19 @@ def parse_host(inputs: Iterable[tuple[str, bytes]]) -> HostReading:
     host = facts.host()
     complete = host.xen is not None and host.policies
     return HostReading(host, () if complete else tuple(map(str, remarks)))
+
+
+def may_be_host_file(start: bytes) -> bool:
+    """Whether a file that begins so is text, as host files are and streams are not; JSON with the facts of a host."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return True
+    if start.lstrip()[:1] == b"{":
+        return f'"{FACTS}"'.encode() in start
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return False
+    return bool(text.strip()) and "\0" not in text
 
 
 def _content(source: str | os.PathLike[str] | IO[bytes]) -> tuple[str, bytes]:

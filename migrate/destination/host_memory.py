@@ -106,5 +106,13 @@ def fits(free: int | None, pages: int) -> Answer[bool]:
     return Answer(False, because)
 
 
+def page_table_pages(pages: int, vcpus: int) -> int:
+    """Pages that libxl sets aside for an HVM guest's page tables, nested ones or shadows.
+
+    Source: `libxl__get_required_shadow_memory`: 1 MiB per vcpu, and two pages per MiB of the guest.
+    """
+    return PAGES_PER_MIB * vcpus + 2 * (pages // PAGES_PER_MIB)
+
+
 def _mib(pages: int) -> int:
     return -(-pages // PAGES_PER_MIB)

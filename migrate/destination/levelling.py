@@ -8,7 +8,6 @@ of the last leaves are cut to the smallest; masking features alone does not help
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from operator import and_, or_
 
@@ -18,14 +17,16 @@ from migrate.guest.cpu_policy import (
     BASIC,
     EXTENDED,
     FEATURE_LEAF,
+    OF_THE_HOST,
+    PROMISED_ANYWHERE,
     SIZES_LEAF,
     XSTATE_LEAF,
     Policy,
     Registers,
     component_name,
 )
+from streams.values import dataclass
 from streams.wire.cpu_features import (
-    ARCH_CAPABILITIES,
     FEATURES,
     HOME,
     REGISTERS,
@@ -34,6 +35,7 @@ from streams.wire.cpu_features import (
     set_bits,
     word_features,
 )
+from streams.wire.msrs import Msr
 
 FEATURESET: tuple[Word, ...] = (
     *HW_CAPS,
@@ -51,9 +53,6 @@ BEYOND_FEATURESET = "MSR 0x10a and leaf 0x80000021 ecx"
 """What newer releases append: not the same in all of them."""
 _WORDS = (*FEATURESET, Word(0x8000_0021, None, "ecx"))
 
-# Whatever a Max policy says, Xen lets guests keep these; and these it copies from the host it runs on.
-_KEPT = ("htt", "x2apic", "cmp_legacy")
-_FROM_HOST = ("fdp_excptn_only", "zero_fcs_fds")
 # Of MSR 0x10a these bits are warnings: a guest that may come to such a host has to see them everywhere.
 _WARNINGS = 1 << 2 | 1 << 19
 
@@ -246,7 +245,7 @@ def _msrs(defaults: Sequence[Policy], everything: Sequence[Policy], *, arch_caps
     for index in sorted(indices):
         values = [(policy.msrs or {}).get(index, 0) for policy in everything]
         msrs[index] = reduce(and_, values)
-        if index == ARCH_CAPABILITIES:
+        if index == Msr.ARCH_CAPABILITIES:
             warnings = reduce(or_, ((policy.msrs or {})[index] for policy in defaults)) & _WARNINGS
             msrs[index] = msrs[index] & ~_WARNINGS | warnings if arch_caps else 0
     return msrs
@@ -264,7 +263,7 @@ def _last_places(policy: Policy) -> Iterator[Place]:
 
 def _masked(policy: Policy, defaults: Sequence[Policy]) -> dict[Word, int]:
     left_alone = dict.fromkeys(_WORDS, 0)
-    for name in (*_KEPT, *_FROM_HOST):
+    for name in (*PROMISED_ANYWHERE, *OF_THE_HOST):
         word, bit = HOME[name]
         left_alone[word] |= 1 << bit
     lasts = _lasts([policy])
@@ -282,12 +281,12 @@ def _notes(policy: Policy, defaults: Sequence[Policy], apart: Sequence[int]) -> 
         yield "the processors are of different vendors: programs that tell them apart will not notice a migration"
     if apart:
         yield f"{', '.join(map(component_name, apart))}: not at the same place of the XSAVE area everywhere, left out"
-    for name in _FROM_HOST:
+    for name in OF_THE_HOST:
         if _differ(default.has(name) for default in defaults):
             yield f"{name} follows the host that the guest runs on, whatever it was promised"
     if policy.has("arch_caps"):
-        offered = reduce(or_, ((default.msrs or {}).get(ARCH_CAPABILITIES, 0) for default in defaults))
-        differing = offered & ~reduce(and_, ((d.msrs or {}).get(ARCH_CAPABILITIES, 0) for d in defaults))
+        offered = reduce(or_, ((default.msrs or {}).get(Msr.ARCH_CAPABILITIES, 0) for default in defaults))
+        differing = offered & ~reduce(and_, ((d.msrs or {}).get(Msr.ARCH_CAPABILITIES, 0) for d in defaults))
         if differing:
-            names = ", ".join(msr_features(ARCH_CAPABILITIES, differing))
+            names = ", ".join(msr_features(Msr.ARCH_CAPABILITIES, differing))
             yield f"MSR 0x10a is not the same everywhere ({names}), and cpuid = [...] cannot set it"

@@ -6,12 +6,10 @@ change from which on it holds. Read at every release tag of Xen from 4.6.0 to 4.
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import NamedTuple
+from functools import cache, lru_cache
+
+from streams.values import NamedTuple, dataclass
 
 LONG_RECORD = 128 << 20
 SHORT_RECORD = 8 << 20
@@ -83,8 +81,11 @@ def _releases(text: str) -> tuple[Release, ...]:
     return tuple(Release(*map(int, name.split("."))) for name in text.split())
 
 
-def _reached(releases: tuple[Release, ...], release: Release) -> bool:
+# Asked again and again, for every entry of a context and for every host of a pool.
+@lru_cache(maxsize=1 << 14)
+def _reached(text: str, release: Release) -> bool:
     """Whether a release comes, in its branch, at or after the first of some that has a thing."""
+    releases = _releases(text)
     same_branch = [first for first in releases if first.branch == release.branch]
     return release >= (same_branch[0] if same_branch else releases[-1])
 
@@ -135,7 +136,7 @@ class Change:
 
     def holds(self, release: Release) -> bool:
         """Whether a release behaves so."""
-        return _reached(self.firsts, release) and not (self.until and _reached(self.lasts, release))
+        return _reached(self.since, release) and not (self.until and _reached(self.until, release))
 
 
 class _Supposed(Release):
@@ -247,7 +248,10 @@ seven_msrs_in_all = Change(
 
 # -- HVM guests -----------------------------------------------------------------------------------------
 
-hvm_errnos = Change("sethvmcontext answers what failed instead of EPERM", "4.13.4 4.14.3 4.15.1 4.16.0")
+hvm_errnos = Change(
+    "sethvmcontext, and whoever else loads machine check capabilities, answers what failed instead of EPERM",
+    "4.13.4 4.14.3 4.15.1 4.16.0",
+)
 hvm_two_phases = Change("a context is checked as a whole before any of it is loaded; PIC, PIT, PCI_LINK too", "4.19.0")
 hvm_lapic_checked = Change("LAPIC and LAPIC_REGS are among what is checked before loading", "4.20.0")
 hvm_devices_checked = Change("a guest may lack emulated devices, and state of those is ENODEV", "4.7.0")
@@ -289,9 +293,6 @@ nested_at_creation = Change("nested virtualisation is chosen when a domain is ma
 altp2m_at_creation = Change("altp2m is chosen when a domain is made, not by a param", "4.19.0")
 
 lmce = Change("a guest may have local machine checks (LMCE)", "4.10.0")
-mcg_caps_einval = Change(
-    "refused machine check capabilities are EINVAL instead of EPERM", "4.13.4 4.14.3 4.15.1 4.16.0"
-)
 
 CHANGES: dict[str, Change] = {name: change for name, change in list(globals().items()) if isinstance(change, Change)}
 """The table, by name."""
@@ -308,17 +309,24 @@ RELEASES: tuple[Release, ...] = tuple(
 
 NEWEST: Release = RELEASES[-1]
 
-_ALIKE: dict[tuple[bool, ...], list[Release]] = {}
-for _release in RELEASES:
-    _ALIKE.setdefault(tuple(map(_release.has, CHANGES.values())), []).append(_release)
 
-DISTINCT: tuple[Release, ...] = tuple(sorted(alike[0] for alike in _ALIKE.values()))
-"""Of releases that the table does not tell apart, the first; ascending."""
+@cache
+def _alike() -> dict[tuple[bool, ...], list[Release]]:
+    """Releases by what they have; most commands ask about one alone."""
+    alike: dict[tuple[bool, ...], list[Release]] = {}
+    for release in RELEASES:
+        alike.setdefault(tuple(map(release.has, CHANGES.values())), []).append(release)
+    return alike
+
+
+def distinct() -> tuple[Release, ...]:
+    """Of releases that the table does not tell apart, the first; ascending."""
+    return tuple(sorted(alike[0] for alike in _alike().values()))
 
 
 def like(release: Release) -> tuple[Release, ...]:
     """The known releases that behave as this one does, as far as the table tells; ascending."""
-    return tuple(_ALIKE.get(tuple(map(release.has, CHANGES.values())), ()))
+    return tuple(_alike().get(tuple(map(release.has, CHANGES.values())), ()))
 
 
 def spans(chosen: Collection[Release]) -> str:
@@ -342,7 +350,7 @@ def differences(one: Release, other: Release) -> tuple[Change, ...]:
 BRANCHES: frozenset[tuple[int, int]] = frozenset(release.branch for release in RELEASES)
 _BRANCH_NAMES = [release.short for release in RELEASES if release.point == 0]
 
-_RELEASE_TEXT = re.compile(r"(?:xen[- ]?)?v?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?", re.IGNORECASE | re.ASCII)
+_RELEASE_TEXT = r"(?ia)(?:xen[- ]?)?v?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?"
 
 
 def resolve(text: str = "newest") -> Release:
@@ -354,11 +362,13 @@ def resolve(text: str = "newest") -> Release:
     wanted = text.strip()
     if wanted.lower() == "newest":
         return NEWEST
-    match = _RELEASE_TEXT.fullmatch(wanted)
+    import re
+
+    match = re.fullmatch(_RELEASE_TEXT, wanted)
     if match is None:
-        raise ValueError(
-            _unknown(wanted, difflib.get_close_matches(wanted.lower(), ["newest", *_BRANCH_NAMES], 1, 0.5))
-        )
+        from difflib import get_close_matches
+
+        raise ValueError(_unknown(wanted, get_close_matches(wanted.lower(), ["newest", *_BRANCH_NAMES], 1, 0.5)))
     release = Release(*(int(part or 0) for part in match.groups()))
     if release > NEWEST:
         raise ValueError(f"Xen {release.short} is newer than any that is known here: the newest is {NEWEST}")

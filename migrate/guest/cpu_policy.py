@@ -8,8 +8,8 @@ destination has only the destination can tell, or a policy that was made there.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
+from streams.values import dataclass, field
 from streams.wire.cpu_features import (
     FEATURES,
     HOME,
@@ -27,6 +27,12 @@ SIZES_LEAF = 0x8000_0008
 # x87 and SSE have their place by definition; leaf 0xd speaks of those that follow.
 _FIRST_PLACED = 2
 _BRAND = (0x8000_0002, 0x8000_0003, 0x8000_0004)
+
+INTEL = "GenuineIntel"
+PROMISED_ANYWHERE = ("htt", "x2apic", "cmp_legacy")
+"""Features that Xen lets a guest keep whatever the host has: they describe the topology and Xen's own APIC."""
+OF_THE_HOST = ("fdp_excptn_only", "zero_fcs_fds")
+"""Features that follow the host that a guest runs on, whatever it was promised."""
 
 Registers = tuple[int, int, int, int]
 

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from migrate.guest.cpu_policy import Policy, read_policy
@@ -14,6 +13,7 @@ from streams.decoder import Decoder, drive
 from streams.pages import PfnWords
 from streams.records import Damage, DomainStart, Event, Place, Record, Unread
 from streams.transports import open_transport
+from streams.values import dataclass
 from streams.wire.framing import NO_SUBLEAF, GuestType, RecordType
 
 if TYPE_CHECKING:

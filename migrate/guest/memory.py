@@ -6,13 +6,13 @@ Arrays are indexed by pfn and grow with the highest pfn that the stream really n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.pages import LEVEL_MASK, PIN_BIT
+from streams.values import dataclass, field
 from streams.wire.framing import P2M_HEADER, PAGE_SIZE
 from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3, cr3_to_pfn
 from streams.wire.views import view
@@ -89,6 +89,11 @@ class PvGuest:
     def forget_placement(self) -> None:
         """Memory has changed: the p2m has to be read again."""
         self._source_mfns = None
+
+    @property
+    def frames(self) -> int:
+        """How many frames libxc has given it."""
+        return int(np.count_nonzero(self.state & (FRAMED | REFERENCED)))
 
     @property
     def frames_per_page(self) -> int:

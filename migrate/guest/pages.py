@@ -80,6 +80,7 @@ class PageStore:
     """
 
     KEPT_PAGES = 2304
+    REREAD_PAGES = 256
 
     def __init__(self, transport: Transport | None, *, rereads: bool, patience: int | None = None) -> None:
         self._transport = transport
@@ -92,6 +93,7 @@ class PageStore:
         # Compressed input can be decoded once more for the rare page that nobody saw coming.
         self._overflowed = transport is not None and transport.reread([]) is not None
         self._places = PagePlaces(transport) if transport is not None and self._overflowed else None
+        self._reread: dict[int, bytes] = {}  # by offset: each of several hosts asks for the same few pages
 
     # -- while the stream flows --------------------------------------------------------------------
 
@@ -194,9 +196,14 @@ class PageStore:
         missing = [pfn for pfn, page in found.items() if page is None]
         if missing and self._transport is not None and self._places is not None:
             places = self._places.offsets(missing)
-            if places and self._may_go_back():
-                pieces = self._transport.reread([(offset, PAGE_SIZE) for offset in places.values()]) or []
-                found.update(zip(places, pieces, strict=False))
+            new = [offset for offset in dict.fromkeys(places.values()) if offset not in self._reread]
+            pieces = (
+                self._transport.reread([(offset, PAGE_SIZE) for offset in new]) if new and self._may_go_back() else None
+            )
+            contents = self._reread | dict(zip(new, pieces or [], strict=False))
+            if len(contents) <= self.REREAD_PAGES:
+                self._reread = contents
+            found.update({pfn: contents[offset] for pfn, offset in places.items() if offset in contents})
         return found
 
     def found_batches(self, pfns: Sequence[int], size: int = 256) -> Iterable[tuple[list[int], Pages]]:

@@ -14,13 +14,11 @@ from functools import lru_cache
 from itertools import pairwise
 
 from streams.pages import FRAMELESS_TYPES, PFN_MASK, TYPE_SHIFT, PfnWords
-from streams.wire.framing import PFN_WORD_SIZE
 
 # A guest has few runs of pages: holes for devices, what is ballooned out. Of a stream with more nothing is told.
 MOST_RUNS = 1 << 16
 # Words of a saver's record, at most.
 BATCH = 1024
-_FRAMELESS = bytes(top for top in range(256) if top >> 4 in FRAMELESS_TYPES)
 
 
 class PopulatedPfns:
@@ -81,11 +79,11 @@ class PopulatedPfns:
 
 def _is_one_run(words: PfnWords) -> bool:
     """Whether the words are ascending pfns without a gap, of no type: as nearly all records of an HVM guest."""
-    if len(words) > BATCH:
+    count, first = len(words), words.word(0)
+    if count > BATCH or first + count > PFN_MASK:
         return False
-    ones, ramp = _patterns(len(words))
-    first = words.word(0)
-    return first + len(words) <= PFN_MASK and int.from_bytes(words.raw, "little") == first * ones + ramp
+    ones, ramp = _patterns(count)
+    return int.from_bytes(words.raw, "little") == first * ones + ramp
 
 
 @lru_cache(maxsize=8)
@@ -97,13 +95,12 @@ def _patterns(count: int) -> tuple[int, int]:
 def _framed(words: PfnWords) -> array[int]:
     """The pfns of a record that are to have a frame."""
     listed = array("Q")
-    tops = words.raw[PFN_WORD_SIZE - 1 :: PFN_WORD_SIZE]
-    if not tops.translate(None, _FRAMELESS):
+    if not words.has_frames:
         return listed
     listed.frombytes(words.raw)
     if sys.byteorder == "big":
         listed.byteswap()
-    if not (tops.strip(b"\0") or words.has_reserved_bits):
+    if words.are_bare_pfns:
         return listed
     return array("Q", (word & PFN_MASK for word in listed if word >> TYPE_SHIFT not in FRAMELESS_TYPES))
 

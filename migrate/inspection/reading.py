@@ -74,6 +74,10 @@ class Inspection:
         """Verdict and findings."""
         return self.judgement.report(self.destination, Selection())
 
+    def report_for(self, destination: Destination) -> Report:
+        """Verdict and findings at another destination."""
+        return self.judgement.report(destination, Selection())
+
     @cached_property
     def answers(self) -> list[StepAnswer]:
         """The hypercalls of the restore, in its order, each with Xen's answer."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from migrate.destination.destination import Destination
 from migrate.destination.releases import CHANGES, Change, Release, differences, like, spans
 from migrate.judging.check import Source, judge
-from migrate.judging.report import Report
-from migrate.rules.declaring import Effect, Severity
+from migrate.judging.report import Report, damages
+from migrate.rules.declaring import Severity
 from migrate.rules.selection import Selection
 from streams.compression import MAX_EXPANSION
+from streams.values import dataclass, field
 
 if TYPE_CHECKING:
     from migrate.judging.judgement import Judgement
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Ask = Callable[[Destination], Report]
 # What of an answer counts: the verdict, what fails and how, what comes back damaged, and why nothing is known.
 Answer = tuple[object, ...]
+# Where nobody says where frames lie, a 32-bit guest is asked about both sides of 4 GiB: it depends on that.
+OTHER_PLACEMENT = "low"
 
 
 @dataclass(slots=True)
@@ -31,12 +33,18 @@ class AnswerGroup:
     ----------
     report:
         the report for the first of them.
+    other:
+        the report for that one under the other placement that was asked about; None where there is none.
     releases:
         all of them, ascending.
+    warnings:
+        the numbers of warnings that their reports have.
     """
 
     report: Report
+    other: Report | None = None
     releases: list[Release] = field(default_factory=list)
+    warnings: set[int] = field(default_factory=set)
 
     @property
     def spans(self) -> str:
@@ -46,27 +54,33 @@ class AnswerGroup:
     @property
     def damage(self) -> tuple[str, ...]:
         """Rules that tell of a guest that comes back damaged."""
-        return _damage(self.report)
+        return damage_of(self.report)
 
 
 def answer_of(report: Report) -> Answer:
     """What two reports have in common that answer alike."""
     failure = report.failure
     failed = failure and (failure.rule, failure.step, failure.call, failure.errno, failure.vcpu, failure.pfn)
-    return report.verdict, failed, _damage(report), report.reason, report.l3_rule
+    return report.verdict, failed, damage_of(report), report.unjudged_because, report.l3_rule
 
 
-def _damage(report: Report) -> tuple[str, ...]:
-    errors = (f for f in report.findings if f.effect is Effect.CORRUPT and f.severity is Severity.ERROR)
-    return tuple(sorted({finding.rule.id for finding in errors}))
+def damage_of(report: Report) -> tuple[str, ...]:
+    """Rules by which a guest comes back damaged."""
+    return tuple(sorted({finding.rule.id for finding in report.findings if damages(finding)})) if report.damaged else ()
 
 
-def groups(reports: Sequence[Report]) -> list[AnswerGroup]:
-    """The groups that the reports for all distinct releases make up, the oldest first."""
+def groups(reports: Sequence[Report], others: Sequence[Report] = ()) -> list[AnswerGroup]:
+    """The groups that the reports for all distinct releases make up, the oldest first.
+
+    `others` are those for the other placement, in the same order; empty where none was asked about.
+    """
     found: dict[Answer, AnswerGroup] = {}
-    for report in reports:
-        group = found.setdefault(answer_of(report), AnswerGroup(report))
+    for number, report in enumerate(reports):
+        other = others[number] if others else None
+        key = answer_of(report) + (() if other is None else answer_of(other))
+        group = found.setdefault(key, AnswerGroup(report, other))
         group.releases = sorted({*group.releases, *like(report.destination.release)})
+        group.warnings.add(sum(f.count for f in report.findings if f.severity is Severity.WARNING))
     return list(found.values())
 
 
@@ -104,15 +118,19 @@ class Comparison:
         one for each destination that was asked about.
     changes:
         what makes some of them answer otherwise.
+    others:
+        the same for the other placement, where it was not said which one is meant and some release answers otherwise
+        there.
     """
 
     reports: list[Report]
     changes: tuple[Change, ...]
+    others: tuple[Report, ...] = ()
 
     @property
     def groups(self) -> list[AnswerGroup]:
         """The releases that answer alike."""
-        return groups(self.reports)
+        return groups(self.reports, self.others)
 
 
 def compare(
@@ -137,9 +155,16 @@ def compare(
             return judgement.report(destination, selection)
 
         reports = [ask(destination) for destination in destinations]
-        forms = {report.l3_rule for report in reports}
-        decided = {c for form in forms for c in deciding_changes([r for r in reports if r.l3_rule == form], ask)}
-        return Comparison(reports, tuple(change for change in CHANGES.values() if change in decided))
+        others = []
+        if judgement.facts.width == 4 and all(one.placement_assumed for one in destinations):
+            others = [ask(destination.but(placement=OTHER_PLACEMENT)) for destination in destinations]
+            if all(answer_of(one) == answer_of(other) for one, other in zip(reports, others, strict=True)):
+                others = []
+        forms: dict[tuple[str | None, str], list[Report]] = {}
+        for report in (*reports, *others):
+            forms.setdefault((report.l3_rule, report.placement), []).append(report)
+        decided = {change for those in forms.values() for change in deciding_changes(those, ask)}
+        return Comparison(reports, tuple(change for change in CHANGES.values() if change in decided), tuple(others))
 
     compared: Comparison = judge(
         source,

@@ -12,9 +12,9 @@ from migrate.judging.report import Report
 from migrate.rules.selection import Selection
 from streams.compression import MAX_EXPANSION
 from streams.decoder import Decoder, drive
-from streams.transports import open_transport
+from streams.transports import Readable, open_transport
 
-Source = str | os.PathLike[str] | int | bytes | bytearray | memoryview
+Source = str | os.PathLike[str] | int | bytes | bytearray | memoryview | Readable
 
 
 class Checker:
@@ -147,7 +147,7 @@ def check(
     Parameters
     ----------
     source:
-        a path, "-" for standard input, a file descriptor, or the stream's bytes.
+        a path, "-" for standard input, a file descriptor, the stream's bytes, or a file object that gives bytes.
     destination:
         where it would come back; else it is made of the next four.
     target, placement, vcpus, l3_rule:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from migrate.judging.report import CheckpointVerdict, Report
+from migrate.judging.report import CheckpointVerdict, Report, damages
 from migrate.rules.declaring import GuestKind, Verdict
 from migrate.rules.findings import Collector, Failure, Finding
 from migrate.rules.selection import Selection
 from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.restore import Restorer
 from migrate.toolstack.session import Session
-from migrate.xen.answers import Answering, StepAnswer, Trace
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
     from migrate.destination.placement import Placement
     from migrate.guest.memory import PvGuest
     from migrate.toolstack.restore import Kind
+    from migrate.xen.answers import StepAnswer, Trace
     from migrate.xen.hypercalls import Step
     from migrate.xen.replay import PvTrace
     from streams.records import Place
@@ -33,6 +33,8 @@ class _Calls:
     """Xen's answers at one destination to what was asked while records were read, as far as that has come."""
 
     def __init__(self, session: Session, destination: Destination) -> None:
+        from migrate.xen.answers import Answering
+
         self._session = session
         self.answering = Answering(destination, session.facts.guest or GuestKind.HVM, session.vcpus)
         self._answers: list[tuple[int, StepAnswer]] = []
@@ -55,6 +57,7 @@ class Judgement:
         self.steps: list[Step] = []
         self.completed = False
         self._calls: dict[Destination, _Calls] = {}
+        self._replayed: dict[Destination, list[Finding] | None] = {}
         self._placements: dict[str, Placement] = {}
         self._questions: tuple[Destination, ...] = ()
         self._at_checkpoints: dict[Destination, list[CheckpointVerdict]] = {}
@@ -82,6 +85,7 @@ class Judgement:
         """END has come, or never will: what libxc would do now."""
         self.completed = True
         self._placements.clear()
+        self._replayed.clear()
         self.steps = self.restorer.complete()
 
     def finish(self, size: int) -> None:
@@ -99,9 +103,13 @@ class Judgement:
 
     def calls(self, destination: Destination) -> list[tuple[int, StepAnswer]]:
         """Answers to the calls made while records are read, each with the number of findings met before it."""
-        if destination not in self._calls:
-            self._calls[destination] = _Calls(self.session, destination)
-        return self._calls[destination].answers()
+        return self._answering(destination).answers()
+
+    def _answering(self, destination: Destination) -> _Calls:
+        asked = destination.for_xen
+        if asked not in self._calls:
+            self._calls[asked] = _Calls(self.session, asked)
+        return self._calls[asked]
 
     def replay(self, destination: Destination, schedule: str = "restore", *, exact: bool = True) -> Trace | None:
         """The restore from END on at one destination; None where the stream never got there.
@@ -117,8 +125,10 @@ class Judgement:
             return None
         if self.facts.guest == GuestKind.PV:
             return self.pv_replay(destination, schedule, exact=exact)
+        from migrate.xen.answers import Trace
+
         self.calls(destination)
-        answering = self._calls[destination].answering
+        answering = self._answering(destination).answering
         return Trace([answering.answer(step) for step in self.steps])
 
     def pv_replay(self, destination: Destination, schedule: str = "restore", *, exact: bool = True) -> PvTrace | None:
@@ -134,7 +144,7 @@ class Judgement:
         self.calls(destination)
         known = self.session.vcpus
         vcpus = known if known is not None else max(kind.guest.vcpus, default=-1) + 1
-        replay = PvReplay(kind.guest, self._calls[destination].answering, where, vcpus)
+        replay = PvReplay(kind.guest, self._answering(destination).answering, where, vcpus)
         return replay.run(SCHEDULES[schedule](self.steps), None if exact else kind.tally)
 
     def placement(self, name: str) -> Placement | None:
@@ -151,7 +161,19 @@ class Judgement:
     def answers(self, destination: Destination, schedule: str = "restore") -> list[StepAnswer]:
         """The hypercalls of the restore in the order of a schedule, from the first to the last, past refusals."""
         trace = self.replay(destination, schedule)
-        return [answer for _, answer in self.calls(destination)] + (trace.answers if trace else [])
+        refused = self._not_created(destination)
+        if refused is None:
+            first = []
+        else:
+            from migrate.xen.answers import StepAnswer
+            from migrate.xen.hypercalls import CreateDomain
+
+            first = [StepAnswer(CreateDomain(), refused)]
+        return first + [answer for _, answer in self.calls(destination)] + (trace.answers if trace else [])
+
+    def _not_created(self, destination: Destination) -> Finding | None:
+        """Why a known host has no such guests."""
+        return self._answering(destination).answering.created() if self.facts.guest else None
 
     # -- the verdict -------------------------------------------------------------------------------
 
@@ -160,7 +182,7 @@ class Judgement:
         findings, calls = self.collector.findings, self.calls(destination)
         course = self.session.course
         before_doubt = course.findings_before_doubt if course.doubt is not None else len(findings)
-        if self.facts.guest and (refusal := self._calls[destination].answering.created()):
+        if (refusal := self._not_created(destination)) is not None:
             yield True, refusal
         at = 0
         for number, finding in enumerate([*findings, None]):
@@ -190,18 +212,23 @@ class Judgement:
             first = next((finding for finding in found if finding.effect.harms_host), None)
         return first
 
+    def told_by_toolstack(self, destination: Destination) -> list[Finding]:
+        """What is found while a stream is read, whatever Xen says to it; floods folded."""
+        return _folded(finding for finding in self.collector.findings if finding.in_force(destination))
+
     def report(self, destination: Destination, selection: Selection) -> Report:
         """The report for one destination."""
         met = list(self._while_reading(destination))
         course = self.session.course
         findings = _folded(finding for _, finding in met if course.in_time(finding))
-        trace = self.replay(destination, exact=False)
-        if trace is not None:
-            findings += _told_once(trace)
-        if (guest := self.pv_guest) is not None and trace is not None:
+        replayed = self._replay_findings(destination)
+        findings += replayed or []
+        if (guest := self.pv_guest) is not None and replayed is not None:
             from migrate.judging.other_placements import other_placements
 
             findings += other_placements(guest, destination, self._refused_with)
+        if (short := self._short_of_memory(destination)) is not None:
+            findings.append(short)
         findings += [finding for _, finding in met if not course.in_time(finding)]
         fatal = next((finding for finding in findings if finding.fatal), None)
         certain = any(finding is fatal and sure for sure, finding in met)
@@ -213,14 +240,23 @@ class Judgement:
             verdict=verdict,
             failure=None if verdict != Verdict.REFUSE or fatal is None else _failure(fatal),
             findings=[finding for finding in findings if selection.wants(finding.rule)],
-            reason=reason,
+            unjudged_because=reason,
+            damaged=verdict == Verdict.ACCEPT and any(map(damages, findings)),
             checkpoints=self._at_checkpoints.get(destination, []),
         )
 
+    def _replay_findings(self, destination: Destination) -> list[Finding] | None:
+        """What the replay finds, once for all hosts that are alike; None where the stream never got there."""
+        asked = destination.for_xen
+        if asked not in self._replayed:
+            trace = self.replay(asked, exact=False)
+            self._replayed[asked] = None if trace is None else _told_once(trace)
+        return self._replayed[asked]
+
     def _refused_with(self, destination: Destination) -> str | None:
         """The rule by which the replay is refused at a destination."""
-        trace = self.replay(destination, exact=False)
-        return next((finding.rule.id for finding in trace.findings if finding.fatal), None) if trace else None
+        found = self._replay_findings(destination) or []
+        return next((finding.rule.id for finding in found if finding.fatal), None)
 
     def unjudged_because(self) -> str | None:
         """Why no verdict can be given; None where one can."""
@@ -229,6 +265,21 @@ class Judgement:
         if self.restorer.containers.colo:
             return "a COLO stream: the secondary runs from the first checkpoint on"
         return None
+
+    def _short_of_memory(self, destination: Destination) -> Finding | None:
+        """Whether a known host has less memory free than the guest needs."""
+        kind, host, restored = self.facts.guest, destination.host, self.restorer.kind
+        if host is None or kind is None or restored is None:
+            return None
+        from migrate.judging.room_on_host import short_of_memory
+        from migrate.toolstack.hvm import HvmRestore
+
+        guest = self.pv_guest
+        if isinstance(restored, HvmRestore):
+            pages = restored.guest.populated.pages
+        else:
+            pages = 0 if guest is None else guest.frames
+        return short_of_memory(host, kind, pages, destination.vcpus or self.facts.vcpus or 1)
 
     @property
     def page_tables(self) -> int:
@@ -249,7 +300,8 @@ class Judgement:
 
         Has to be asked before the stream flows: state that the next checkpoint replaces is not kept.
         """
-        self._questions = tuple(questions)
+        # Hosts of which the same is known are the same destination.
+        self._questions = tuple(dict.fromkeys(questions))
         self.restorer.on_checkpoint = self._checkpoint
 
     def _checkpoint(self, place: Place) -> None:
@@ -271,6 +323,7 @@ class Judgement:
             yield from [(question, kept[-1].failure) for question, kept in self._at_checkpoints.items()]
             return
         self._placements.clear()
+        self._replayed.clear()
         with self.collector.trial() as found:
             self.steps = kind.complete()
         for destination in self._questions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from migrate.guest.memory import PvGuest
 
 
+def _placement_open(destination: Destination) -> bool:
+    """Whether nobody knows where the host's frames lie."""
+    return destination.host is None or (destination.host.places_high().open and destination.placement_assumed)
+
+
 def other_placements(
     guest: PvGuest, destination: Destination, refused_with: Callable[[Destination], str | None]
 ) -> list[Finding]:
@@ -35,8 +40,8 @@ def other_placements(
     extended = guest.extended_cr3
     found: list[Finding] = []
 
-    def tell(rule: str, message: str, pfn: int | None = None, count: int = 1, severity: Severity | None = None) -> None:
-        finding = RULES[rule].finding(message, pfn=pfn, count=count, severity=severity)
+    def tell(rule: str, message: str, pfn: int | None = None, **fields: Any) -> None:
+        finding = RULES[rule].finding(message, pfn=pfn, **fields)
         if finding.in_force(destination):
             found.append(finding)
 
@@ -45,7 +50,7 @@ def other_placements(
             tell("L3C-4", "the 64-bit guest has enabled pae_extended_cr3, which means nothing there")
         return found
     if (
-        destination.host is None
+        _placement_open(destination)
         and destination.release.has(releases.shared_info_moves_low)
         and destination.placement != "high"
     ):
@@ -55,6 +60,7 @@ def other_placements(
                 "maps it where it was",
                 effect=Effect.HOST,
                 severity=Severity.WARNING,
+                left_to_host=True,
             )
         )
     if destination.host is None or destination.host.pv32.open:
@@ -64,6 +70,7 @@ def other_placements(
             "the destination must run 32-bit PV guests: "
             + ("Xen is built without them by default (CONFIG_PV32)" if off else "not every host does (pv=32)"),
             severity=None if off else Severity.INFO,
+            left_to_host=True,
         )
     by_vcpu = guest.roots
     for index, vcpu in guest.vcpus.items():
@@ -79,7 +86,7 @@ def other_placements(
     others = sorted(live - {by_vcpu.get(0)})
     mfns = guest.source_mfns()
     high = [p for p in np.flatnonzero(guest.types & LEVEL_MASK == 3).tolist() if mfns[p] >= PAE_L3_LIMIT]
-    at_risk = others and refused_with(destination.but(placement="high")) == "HYP-22"
+    at_risk = others and _placement_open(destination) and refused_with(destination.but(placement="high")) == "HYP-22"
     if at_risk and refused_with(destination.but(placement="low")) is None:
         names = ", ".join(f"{pfn:#x}" for pfn in others[:8]) + (", …" if len(others) > 8 else "")
         tell(
@@ -87,7 +94,8 @@ def other_placements(
             f"restores on a host that hands out low frames, refused with ERANGE by Xen 4.19 and later otherwise: "
             f"{len(others)} of {len(live)} live L3 tables at risk (pfn {names}); vcpu 0's own root is exempt",
             others[0],
-            len(others),
+            count=len(others),
+            left_to_host=True,
         )
     elif live and not others:
         tell("L3C-2", "vcpu 0's root is the only live L3 table: it is taken before the 4 GiB rule applies")
@@ -97,6 +105,6 @@ def other_placements(
             f"on the source {len(high)} L3 tables lay at or above 4 GiB, first pfn {high[0]:#x} "
             f"(mfn {int(mfns[high[0]]):#x}): the source did not enforce the rule",
             high[0],
-            len(high),
+            count=len(high),
         )
     return found

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from migrate.judging.judgement import Judgement
 from migrate.judging.report import Report
 from migrate.rules.declaring import Severity, Verdict
-from streams.conduit import OutputError
-from streams.decoder import Decoder, drive
+from streams.conduit import STEPS, OutputError
+from streams.decoder import LOOKED_BEHIND, Decoder, drive
 from streams.requests import Give
 from streams.transports import BytesTransport, TransportError
+from streams.values import dataclass, field, replace
 from streams.wire.framing import DOMAIN_HEADER, IMAGE_HEADER, IMAGE_ID, IMAGE_MARKER, PAGE_SHIFT, GuestType
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ class Filter:
         self._judged_at_end = False
         self._prepared = False  # to judge without a pause for imports
         self._over = False  # the decoder has nothing more to ask for
+        self._behind = b""  # the end: what follows begins with it
         self._stood_down: str | None = None
         self._stopped: str | None = None
         self._failure: BaseException | None = None
@@ -185,17 +186,22 @@ class Filter:
                 raise
             self._fail(error)
         if self._stopped is None:
+            if self._failure is None and self._decoder.ended:
+                self._look_behind()
             transport.pass_all()
 
     def _consult(self, judge: Callable[[Answer], Request | None], answer: Answer) -> Request | None:
         """Let the judge have an answer; its next request, or None where it has none, or shall have no more."""
         request = None
         self._judging = True
+        state = self._transport.state
         # No descriptor of the pipe is touched in here: whatever is raised, of any kind at all, is a fault of ours.
         try:
+            state[STEPS] += 1
             request = judge(answer)
         except BaseException as error:
             self._fail(error)
+        state[STEPS] += state[STEPS] % 2  # not where even that failed: without any memory the interpreter itself hangs
         self._judging = False
         if self._interruption is not None:
             raise self._interruption
@@ -218,6 +224,17 @@ class Filter:
             request, self._over = None, True
         self._heed()
         return request
+
+    def _look_behind(self) -> None:
+        """Pass on what follows the end, and keep how it begins. All that the guard decides is decided."""
+        try:
+            self._behind = bytes(self._transport.look(LOOKED_BEHIND))
+        except (BrokenPipeError, OutputError, TransportError):
+            raise
+        except BaseException as error:
+            if error is self._interruption:
+                raise
+            self._failed(error)
 
     def interrupt(self, error: BaseException) -> None:
         """For signal handlers: have `forward` raise this, at once where it waits, and else after what it is judging.
@@ -352,7 +369,7 @@ class Filter:
         judgement, decoder, position = self.judgement, self._decoder, self._transport.position
         judgement.session.course.broke_off |= not self._over
         if decoder.ended and position > decoder.position:
-            judgement.restorer.trailing(decoder.position, position - decoder.position)
+            judgement.restorer.trailing(decoder.position, position - decoder.position, self._behind)
         judgement.finish(position)
         report = judgement.report(self._destination, self._selection)
         # A checkpointed stream has no other end than to be broken off.
@@ -360,7 +377,10 @@ class Filter:
         if (held or not self._over) and not judgement.facts.checkpoints and report.verdict == Verdict.ACCEPT:
             why = self._stopped or broken_off
             report = replace(
-                report, verdict=Verdict.UNJUDGED, reason=f"it was broken off after {position - held} bytes: {why}"
+                report,
+                verdict=Verdict.UNJUDGED,
+                damaged=False,
+                unjudged_because=f"it was broken off after {position - held} bytes: {why}",
             )
         return report
 
@@ -375,7 +395,7 @@ class Filter:
             verdict=Verdict.UNJUDGED,
             failure=None,
             findings=[f for f in found if f.in_force(self._destination) and self._selection.wants(f.rule)],
-            reason=why,
+            unjudged_because=why,
         )
 
     def _stats(self) -> Stats:

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from migrate.destination.destination import Destination
+from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity, Verdict
 from migrate.rules.findings import Failure, Finding
 from migrate.toolstack.facts import StreamFacts
+from streams.values import dataclass, field
 
 SCHEMA = 2
+
+
+def damages(finding: Finding) -> bool:
+    """Whether it is an error that does not stop the restore."""
+    return finding.severity is Severity.ERROR and not finding.fatal
+
+
+class Outcome(StrEnum):
+    """What would become of a guest, in the words that people see."""
+
+    RESTORES = "restores"
+    DAMAGED = "restores, but damaged"
+    REFUSED = "refused"
+    UNJUDGED = "not judged"
+
+
+def outcome_of(verdict: str, damaged: bool) -> Outcome:
+    """A verdict in the words that people see."""
+    if verdict == Verdict.ACCEPT:
+        return Outcome.DAMAGED if damaged else Outcome.RESTORES
+    return Outcome.REFUSED if verdict == Verdict.REFUSE else Outcome.UNJUDGED
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +48,38 @@ class CheckpointVerdict:
 
 @dataclass(slots=True)
 class Report:
-    """The outcome for one stream at one destination."""
+    """What would become of one stream at one destination."""
 
     stream: StreamFacts
     destination: Destination
     verdict: Verdict
     failure: Failure | None
     findings: list[Finding]
-    reason: str | None = None  # why it was not judged
+    unjudged_because: str | None = None
     checkpoints: list[CheckpointVerdict] = field(default_factory=list)  # of a checkpointed stream, one by one
+    damaged: bool = False  # it restores, and yet there are errors: the guest is not as it was saved
+
+    @property
+    def outcome(self) -> Outcome:
+        """The verdict in the words that people see."""
+        return outcome_of(self.verdict, self.damaged)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the guest would come back as it was saved."""
+        return self.outcome is Outcome.RESTORES
+
+    @property
+    def left_to_host(self) -> Finding | None:
+        """What may make the restore fail, and what is known of the host does not tell; None where all is told."""
+        return next((finding for finding in self.findings if finding.left_to_host), None)
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is refused, damaged or not judged, in a sentence; None where all is well."""
+        if self.failure is not None:
+            return self.failure.message
+        return self.damage.message if self.damage is not None else self.unjudged_because
 
     @property
     def target(self) -> str:
@@ -56,6 +102,20 @@ class Report:
         if (failure := self.failure) is None:
             return None
         return next((f for f in self.findings if f is failure.finding), None)
+
+    @property
+    def damage(self) -> Finding | None:
+        """The first finding by which a guest that restores is damaged; None where there is none, or it is not told."""
+        return next((finding for finding in self.findings if damages(finding)), None) if self.damaged else None
+
+    def explain(self) -> str:
+        """The outcome with its reason, and all there is to know of the rule that was broken; several paragraphs."""
+        told = [] if self.reason is None else [f"{self.outcome}: {self.reason}"]
+        rule = RULES.get(self.failure.rule) if self.failure else self.damage.rule if self.damage else None
+        if rule is not None:
+            told += [f"{rule.id} {rule.slug}: {rule.title}"]
+            told += [f"{heading}: {text}" for heading, text in rule.sections.items()]
+        return "\n\n".join(told or [self.outcome])
 
     def worst(self) -> Severity | None:
         """The worst severity among the findings."""

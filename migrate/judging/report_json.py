@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from migrate.destination.destination import Destination
+from migrate.destination.host import Host
 from migrate.destination.releases import CHANGES, Change
 from migrate.judging.report import SCHEMA, CheckpointVerdict, Report
 from migrate.rules import version
@@ -35,13 +36,14 @@ def report_object(report: Report) -> dict[str, Any]:
     """
     return {
         "schema": SCHEMA,
-        "tool": {"name": version.NAME, "version": version.installed()},
+        "tool": {"name": version.NAME, "version": version.VERSION},
         "rule_set": version.rule_set(),
         "stream": {**asdict(report.stream), "name": well_formed(report.stream.name)},
         "target": report.target,
         "placement": well_formed(report.placement),
         "destination": _destination_object(report.destination),
         "verdict": report.verdict,
+        "damaged": report.damaged,
         "checkpoints": [
             {
                 "checkpoint": one.checkpoint,
@@ -51,7 +53,7 @@ def report_object(report: Report) -> dict[str, Any]:
             }
             for one in report.checkpoints
         ],
-        "reason": None if report.reason is None else well_formed(report.reason),
+        "reason": None if report.unjudged_because is None else well_formed(report.unjudged_because),
         "failure": _failure_object(report.failure),
         "findings": [_finding_object(finding) for finding in report.findings],
     }
@@ -74,7 +76,7 @@ def _finding_object(finding: Finding) -> dict[str, Any]:
         "rule": finding.rule.id,
         "slug": finding.rule.slug,
         "severity": finding.severity.value,
-        "effect": finding.effect.name.lower(),
+        "effect": finding.effect.value,
         "message": well_formed(finding.message),
         "count": finding.count,
         "step": finding.step,
@@ -94,12 +96,22 @@ def _destination_object(destination: Destination) -> dict[str, Any]:
         "placement": well_formed(destination.placement),
         "l3_rule": destination.l3_rule,
         "vcpus": destination.vcpus,
-        "host": None if destination.host is None else well_formed(destination.host.name or "-"),
+        "overridden": list(destination.overridden),
+        "host": None if destination.host is None else well_formed(destination.host.label),
     }
 
 
 def _destination_from(told: dict[str, Any]) -> Destination:
-    return Destination(told["release"], told["placement"], l3_rule=told["l3_rule"], vcpus=told["vcpus"])
+    host = told["host"]
+    if not isinstance(host, str | None):
+        raise TypeError("a host is told by its name")
+    return Destination(
+        told["release"],
+        told["placement"],
+        l3_rule=told["l3_rule"],
+        vcpus=told["vcpus"],
+        host=None if host is None else Host(path=host),
+    )
 
 
 def _change(change: Change) -> dict[str, Any]:
@@ -118,7 +130,8 @@ _PLAIN = (
 def report_from(text: str) -> Report:
     """The report that `migrate check --format json` wrote as this object.
 
-    What the object does not hold is left as it is by default: `placement` of a finding.
+    What the object does not hold is left as it is by default: `placement` of a finding. Of a host no more than what
+    it is called is known.
 
     Raises
     ------
@@ -134,7 +147,8 @@ def report_from(text: str) -> Report:
             verdict=Verdict(told["verdict"]),
             failure=_failure_from(told["failure"], findings),
             findings=findings,
-            reason=told["reason"],
+            unjudged_because=told["reason"],
+            damaged=told.get("damaged", False),
             checkpoints=[
                 CheckpointVerdict(
                     one["checkpoint"], one["offset"], Verdict(one["verdict"]), _failure_from(one["failure"], ())
@@ -164,7 +178,7 @@ def _finding_from(told: dict[str, Any]) -> Finding:
     return Finding(
         rule=RULES[told["rule"]],
         severity=Severity(told["severity"]),
-        effect=Effect[told["effect"].upper()],
+        effect=Effect(told["effect"]),
         since=_change_from(told.get("since")),
         until=_change_from(told.get("until")),
         step=Stage(told["step"]),

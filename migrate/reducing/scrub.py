@@ -192,7 +192,7 @@ def changed(before: Source, after: Source, *, target: str = "newest", vcpus: int
 
     pairs = zip(judge(before, vcpus=vcpus, then=reports), judge(after, vcpus=vcpus, then=reports), strict=True)
     for placement, (was, now) in zip(PLACEMENTS, pairs, strict=True):
-        if (was.verdict, was.failure, was.reason) != (now.verdict, now.failure, now.reason):
+        if any(getattr(was, name) != getattr(now, name) for name in ("verdict", "failure", "reason")):
             return f"under placement {placement}, the verdict was {was.verdict} and is {now.verdict}"
         lost = [f.rule.id for f in was.findings if f not in now.findings]
         new = [f.rule.id for f in now.findings if f not in was.findings]

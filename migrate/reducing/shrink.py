@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from migrate.destination.destination import DEFAULT_PLACEMENT
 from migrate.judging.check import check
 from migrate.reducing.items import Contents, Items, contents, taken_apart
 from migrate.reducing.stream_memory import Memory
@@ -128,7 +129,7 @@ def shrink(
     rule: str | None = None,
     *,
     target: str = "newest",
-    placement: str = "source",
+    placement: str = DEFAULT_PLACEMENT,
     vcpus: int | None = None,
     verify: bool = False,
     clean: bool = False,
@@ -165,7 +166,7 @@ def shrink(
 
     report = judge(data)
     if rule is None and report.failure is None:
-        raise NothingToShowError(report.reason or "the restore does not fail: say which finding is to stay")
+        raise NothingToShowError(report.unjudged_because or "the restore does not fail: say which finding is to stay")
     rule = rule or (report.failure.rule if report.failure else "")
     wanted = Wanted.of(report, rule, clean=clean)
     items = taken_apart(data)

@@ -7,13 +7,15 @@ the rule by its id.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Any
 
+from streams.values import dataclass
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from migrate.building.builder import StreamBuilder
     from migrate.destination.releases import Change, Release
     from migrate.rules.findings import Finding
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 # Signals that kill the toolstack's process.
 SIGABRT = 6
 SIGSEGV = 11
+
+_HEADING = r"(?m)^(What|Why|Repair|Source): "
+_SENTENCE = r"(?<=[a-z)`])[.;] "
 
 Violation = Callable[["StreamBuilder"], None]
 
@@ -39,18 +44,23 @@ class Severity(StrEnum):
         return {"info": 0, "warning": 1, "error": 2}[self.value]
 
 
-class Effect(Enum):
+class Effect(StrEnum):
     """What real software does with a stream that breaks the rule."""
 
-    REFUSED = "the toolstack refuses the stream"
-    HYPERCALL = "a hypercall fails, and with it the restore"
-    CRASH = "the toolstack's process dies"
-    CORRUPT = "restores, but the guest's state is wrong"
-    TOLERATED = "restores; harmless or well defined"
-    HOST = "depends on the destination host"
-    HOST_DIES = "restores, and brings the whole host down"
-    DEBUG_HOST_DIES = "restores; a host with a debug build of Xen goes down"
-    SPEC = "restores; only the specification or Xen's verifier objects"
+    REFUSED = "refused"
+    HYPERCALL = "hypercall"
+    CRASH = "crash"
+    CORRUPT = "corrupt"
+    TOLERATED = "tolerated"
+    HOST = "host"
+    HOST_DIES = "host_dies"
+    DEBUG_HOST_DIES = "debug_host_dies"
+    SPEC = "spec"
+
+    @property
+    def meaning(self) -> str:
+        """What happens, in a few words."""
+        return _MEANINGS[self]
 
     @property
     def fatal(self) -> bool:
@@ -61,6 +71,19 @@ class Effect(Enum):
     def harms_host(self) -> bool:
         """Whether more than this guest is at stake: no host should get to see such a stream."""
         return self in (Effect.HOST_DIES, Effect.DEBUG_HOST_DIES)
+
+
+_MEANINGS = {
+    Effect.REFUSED: "the toolstack refuses the stream",
+    Effect.HYPERCALL: "a hypercall fails, and with it the restore",
+    Effect.CRASH: "the toolstack's process dies",
+    Effect.CORRUPT: "restores, but the guest's state is wrong",
+    Effect.TOLERATED: "restores; harmless or well defined",
+    Effect.HOST: "depends on the destination host",
+    Effect.HOST_DIES: "restores, and brings the whole host down",
+    Effect.DEBUG_HOST_DIES: "restores; a host with a debug build of Xen goes down",
+    Effect.SPEC: "restores; only the specification or Xen's verifier objects",
+}
 
 
 class Stage(StrEnum):
@@ -122,6 +145,9 @@ class Rule:
     doc: str  # the docstring as it stands in the source
     violation: Violation | None
 
+    def __repr__(self) -> str:
+        return f"<Rule {self.id} {self.slug}>"
+
     @property
     def title(self) -> str:
         """What is wrong, in a line."""
@@ -130,7 +156,31 @@ class Rule:
     @property
     def text(self) -> str:
         """The explanation, below the title."""
-        return inspect.cleandoc(self.doc).partition("\n")[2].strip()
+        from inspect import cleandoc
+
+        return cleandoc(self.doc).partition("\n")[2].strip()
+
+    @property
+    def sections(self) -> dict[str, str]:
+        """The parts of the explanation: What, Why, Repair, Source.
+
+        Lines are joined; an empty line starts a new paragraph, and is left between two.
+        """
+        import re
+
+        _, *parts = re.split(_HEADING, self.text)
+        return {
+            heading: "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+            for heading, text in zip(parts[::2], parts[1::2], strict=True)
+        }
+
+    @property
+    def repair(self) -> str:
+        """What to do about a breach, in a sentence without its full stop; "" where nothing is said of that."""
+        import re
+
+        text = self.sections.get("Repair", "").partition("\n\n")[0]
+        return re.split(_SENTENCE, text, maxsplit=1)[0].rstrip(".")
 
     @property
     def layer(self) -> Layer:

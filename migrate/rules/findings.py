@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from migrate.destination.destination import Destination
 from migrate.destination.releases import Change
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Rule, Severity, Stage, in_range
 from streams.records import Place
+from streams.values import NamedTuple, dataclass, field, replace
 
 
 class Link(NamedTuple):
@@ -56,11 +56,18 @@ class Finding:
     since: Change | None = None  # where the rule's own range does not tell it
     until: Change | None = None
     placement: str | None = None  # the only placement under which it holds
+    on_host: str | None = None  # the answer of a `Host`: it does not hold where that is no
     chain: tuple[Link, ...] = ()  # the tables that led there
+    left_to_host: bool = False  # the restore may fail of it: what is known of the host does not tell
+
+    def __repr__(self) -> str:
+        return f"<Finding {self.rule.id} {self.severity}: {self.message}>"
 
     def in_force(self, destination: Destination) -> bool:
-        """Whether a release behaves so on a host with this placement."""
+        """Whether a release behaves so with this placement, and on that host."""
         if self.placement not in (None, destination.placement):
+            return False
+        if self.on_host and destination.host and getattr(destination.host, self.on_host).value is False:
             return False
         if self.since is None and self.until is None:
             return self.rule.in_force(destination.release)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from migrate.rules.declaring import Effect, rule
 from streams.wire.framing import PV_INFO, RECORD_OPTIONAL, RecordType
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
 
@@ -164,7 +163,7 @@ def record_of_other_guest_type(b: StreamBuilder) -> None:
     Source: xg_sr_restore_x86_pv.c, x86_pv_process_record; xg_sr_restore_x86_hvm.c, x86_hvm_process_record.
     """
     b.become_hvm()
-    b.insert(RecordType.X86_PV_INFO, PV_INFO.pack(4, 3, bytes(6)))
+    b.insert(RecordType.X86_PV_INFO, PV_INFO.pack(b.width, b.levels, bytes(6)))
 
 
 @rule("FRM-12", "toolstack-record", Effect.REFUSED, "libxc: process_record")

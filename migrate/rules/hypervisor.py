@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from migrate.destination import releases
 from migrate.rules.declaring import Effect, Severity, rule
 from streams.pages import PageType
 from streams.wire.framing import PAGE_SIZE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
 
@@ -25,6 +24,9 @@ NOT_RULES: dict[str, str] = {
 
 NEEDS_PLACEMENT: dict[str, str] = {"HYP-27": "high"}
 """Rules whose violation shows only under a placement other than the source's: id -> placement."""
+
+VIOLATION_PLACEMENT = "source"
+"""All others' violations are judged so: of a 32-bit guest high frames alone are more than newer releases take."""
 
 
 @rule("HYP-01", "type-conflict", Effect.HYPERCALL, "xen: _get_page_type", errno="EINVAL")
@@ -407,4 +409,19 @@ def host_without_hvm(b: StreamBuilder) -> None:
         was built without them.
     Repair: switch virtualisation on in the firmware, or restore elsewhere.
     Source: xen, arch_sanitise_domain_config; `xl info`.
+    """
+
+
+@rule(
+    "HYP-32", "host-short-of-memory", Effect.HOST, "xen: populate_physmap", severity=Severity.WARNING, violation=False
+)
+def host_short_of_memory(b: StreamBuilder) -> None:
+    """The host has less memory free than the guest needs.
+
+    What: `free_memory` of the host is less than the guest's pages and, for HVM, what libxl sets aside for its page
+        tables. What Xen itself needs for a domain comes on top, and is not counted.
+    Why: libxc asks for the guest's pages as their contents come, and gives up once Xen has none left. What is free
+        changes: dom0 may give memory back before (autoballoon), another guest may go.
+    Repair: free memory there, or restore elsewhere.
+    Source: libxc populate_pfns; libxl__get_required_shadow_memory; `xl info`.
     """

@@ -7,13 +7,14 @@ Sources: the record handlers of libxc's restore (`xg_sr_restore.c`, `xg_sr_resto
 from __future__ import annotations
 
 from enum import Flag, auto
-from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.destination import releases
 from migrate.rules.declaring import SIGSEGV, Effect, Severity, rule
 from streams.pages import PageType
+from streams.values import NamedTuple
 from streams.wire.framing import RecordType
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
 
@@ -110,6 +111,11 @@ LAW: dict[RecordType, Law] = {
 
 # A version 2 image has no STATIC_DATA_END: libxc infers it when the first of these arrives.
 INFERS_STATIC_DATA_END = frozenset({RecordType.X86_PV_P2M_FRAMES, RecordType.PAGE_DATA})
+
+
+def laws_of(guests: Guests) -> dict[int, Law]:
+    """The laws of those records that belong to a kind of guest."""
+    return {kind: law for kind, law in LAW.items() if law.guests & guests}
 
 
 @rule("ORD-01", "pv-info-twice", Effect.REFUSED, "libxc: handle_x86_pv_info")

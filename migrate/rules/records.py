@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from migrate.destination import releases
 from migrate.rules.declaring import Effect, Severity, rule
 from streams.pages import PageType
@@ -14,6 +12,7 @@ from streams.wire.framing import (
     RecordType,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
 
@@ -308,6 +307,18 @@ def cpu_policy_host(b: StreamBuilder) -> None:
     Source: xen, x86_cpu_policies_are_compatible.
     """
     b.msr_policy[0]["value"] = 1 << 31
+
+
+@rule("REC-114", "cpu-features-lost", Effect.HOST, "nobody", severity=Severity.WARNING, violation=False)
+def cpu_features_lost(b: StreamBuilder) -> None:
+    """The host lacks processor features that the guest was promised.
+
+    What: X86_CPUID_POLICY promises features that are not in the PV Max or HVM Max policy of the host.
+    Why: Xen takes them away without a word. The guest, and each program in it, has looked once which instructions
+        there are; the next one that uses a missing one dies of an invalid opcode.
+    Repair: restore on a host that has them, or level the guest's CPUID before it is started (migrate policy --level).
+    Source: xen, recalculate_cpuid_policy; `xen-cpuid -p`.
+    """
 
 
 @rule("REC-107", "static-data-in-version-2", Effect.SPEC, "verify-stream-v2", since=releases.version_3)

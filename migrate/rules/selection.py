@@ -46,6 +46,7 @@ def resolve_rules(asked: Sequence[str]) -> tuple[str, ...]:
     ValueError
         as `matching` does.
     """
+    asked = [asked] if isinstance(asked, str) else asked
     words = filter(None, (word.strip() for some in asked for word in some.split(",")))
     return tuple(dict.fromkeys(id for word in words for id in matching(word)))
 

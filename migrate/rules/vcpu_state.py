@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from migrate.destination import releases
 from migrate.rules.declaring import Effect, Severity, rule
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
 
@@ -256,7 +255,7 @@ def msrs_reserved(b: StreamBuilder) -> None:
     Repair: zero it.
     Source: xen, arch_do_domctl, XEN_DOMCTL_set_vcpu_msrs.
     """
-    from streams.wire.vcpu import Msr
+    from streams.wire.msrs import Msr
 
     b.vcpus[0].msrs = _msrs(Msr.TSC_AUX, reserved=1)
 
@@ -292,7 +291,7 @@ def msrs_not_set(b: StreamBuilder) -> None:
     Repair: none in the stream; restore on a later release.
     Source: xg_sr_restore_x86_pv.c, process_vcpu_msrs.
     """
-    from streams.wire.vcpu import Msr
+    from streams.wire.msrs import Msr
 
     b.image["version"], b.domain["xen_minor"] = 2, 9
     b.vcpus[0].msrs = _msrs(Msr.AMD64_DR0_ADDRESS_MASK)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from migrate.destination import releases
 from migrate.rules.declaring import Effect, rule
 from streams.wire.framing import VCPU_HEADER, RecordType
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
 
@@ -109,7 +108,7 @@ def vcpu_msrs_length(b: StreamBuilder) -> None:
     Repair: cut or complete the last entry.
     Source: xg_sr_restore_x86_pv.c, handle_x86_pv_vcpu_blob.
     """
-    from streams.wire.vcpu import Msr
+    from streams.wire.msrs import Msr
 
     entry = Msr.INTEL_MISC_FEATURES_ENABLES.to_bytes(4, "little")
     b.insert(RecordType.X86_PV_VCPU_MSRS, VCPU_HEADER.pack(0, 0) + entry.ljust(24, b"\0"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from migrate.toolstack.config import KINDS, LONGEST_CONFIG, ConfigSource, Unusable, text_of
 from migrate.toolstack.config_libxl import parsed
+from streams.values import dataclass, replace
 from streams.wire.framing import XL_CONFIG_LENGTH, XL_FLAG_JSON, XL_HEADER, XL_MAGIC, XlHeader
 from streams.wire.libvirt import LIBVIRT_HEADER, LIBVIRT_MAGIC, decode_header, header_objection
 
@@ -227,7 +227,7 @@ def _find(text: bytes, path: str) -> _Span:
         stack.append(name)
         if open_spans and open_spans[-1] is not None:
             open_spans[-1].children = True
-        wanted = not found and stack[1:] == names
+        wanted = not found and len(stack) == len(names) + 1 and stack[1:] == names
         span = _Span(at, _tag_end(text, at)) if wanted else None
         if span is not None:
             found.append(span)

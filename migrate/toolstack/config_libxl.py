@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from typing import Any
 
 from migrate.toolstack.config import (
@@ -21,14 +20,17 @@ from migrate.toolstack.config import (
     Unusable,
     integer,
     text_of,
+    too_many_vcpus,
 )
+from streams.values import replace
 
-_UNSPECIFIED = "domain type unspecified"
+_UNSPECIFIED, _NO_BUILD_KIND = "domain type unspecified", "invalid domain type"
 _DEVICE_MODELS = frozenset({"unknown", TRADITIONAL, QEMU_XEN, "none"})
 _TSC_MODES = frozenset({"default", "always_emulate", "native", "native_paravirt"})
 _VGA_KINDS = frozenset({"unknown", "cirrus", "std", "none", "qxl"})
 _BIOSES = frozenset({"unknown", "rombios", "seabios", "ovmf"})
-_DEFBOOL = {"true": True, "false": False, "<default>": None}
+_LONGEST_NUMBER = 4000  # digits; Python converts 4300
+_DEFBOOL = {"<default>": None, "True": True, "False": False}  # by how the text begins
 # Least memory of a graphics card, in KiB, and libxl's words where it is less.
 _LEAST_VIDEO = {
     "cirrus": (8 << 10, "videoram must be at least 8 MB for CIRRUS on QEMU_XEN"),
@@ -39,13 +41,13 @@ _LEAST_VIDEO = {
 
 def read_json(raw: bytes) -> DomainConfig:
     """Read `libxl_domain_config` JSON, as xl writes it behind its header since 4.5."""
-    source = ConfigSource.JSON
     try:
-        return _Json(parsed(text_of(raw))).config()
+        top = parsed(text_of(raw))
     except Unusable as error:
         message = f"the configuration is no libxl_domain_config JSON: {error}"
         # xl reports the parser's failure and goes on with an empty configuration.
-        return DomainConfig(source, problems=(Problem(message, "libxl", _UNSPECIFIED),))
+        return DomainConfig(ConfigSource.JSON, problems=(Problem(message, "libxl", _UNSPECIFIED),))
+    return _Json(top).config()
 
 
 def parsed(text: str) -> dict[str, Any]:
@@ -57,11 +59,16 @@ def parsed(text: str) -> dict[str, Any]:
     def no_constant(name: str) -> Any:
         raise Unusable(f"{name} is no JSON number")
 
+    def whole(digits: str) -> Any:
+        return int(digits) if len(digits) <= _LONGEST_NUMBER else float("inf")
+
     def first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return dict(reversed(pairs))
 
     try:
-        value = json.loads(text, parse_constant=no_constant, object_pairs_hook=first_wins)
+        value = json.loads(
+            text, parse_constant=no_constant, parse_int=whole, parse_float=_Fraction, object_pairs_hook=first_wins
+        )
     except RecursionError:
         raise Unusable("it is nested too deep") from None
     except ValueError as error:
@@ -76,81 +83,107 @@ def _type(value: object) -> str:
     return names.get(type(value), "null")
 
 
+class _Fraction(float):
+    """A number with a point or an exponent, and how it was written."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
 class _Json:
-    """Reads the keys that are wanted; one of another type than libxl's makes it refuse the whole text."""
+    """Reads the keys that are wanted, in libxl's order, as what it generates from its IDL does.
+
+    A value of another JSON type than the key's is passed over. One that the type's own parser refuses ends the reading,
+    and xl goes on with what was read until there.
+    """
 
     def __init__(self, top: dict[str, Any]) -> None:
-        self._create = self._map(top, "c_info")
-        self._build = self._map(top, "b_info", "b_info.")
-        self._build_kind, self._typed = None, {}
-        for kind in GuestKind:
-            if f"type.{kind}" in self._build:
-                self._build_kind, self._typed = kind, self._map(self._build, f"type.{kind}", "b_info.")
-                break
+        self._create, self._build = self._map(top, "c_info"), self._map(top, "b_info")
+        self._typed: dict[str, Any] = {}
 
     def config(self) -> DomainConfig:
-        create, build, typed = self._create, self._build, self._typed
-        kind = self._enum(create, "type", frozenset({"invalid", *KINDS}))
-        vga = self._map(typed, "vga")
+        found = DomainConfig(ConfigSource.JSON)
+        problem: Problem | None = None
+        try:
+            for part in (self._kind, self._created, self._built, self._build_kind, self._of_kind):
+                found = replace(found, **part())
+        except Unusable as error:
+            problem = _ends_early(found, str(error))
+        return replace(found, problems=(problem,) if problem and problem.by else (*_problems(found, problem),))
+
+    def _kind(self) -> dict[str, Any]:
+        return {"kind": KINDS.get(self._enum(self._create, "type", frozenset({"invalid", *KINDS})) or "")}
+
+    def _created(self) -> dict[str, Any]:
+        return {"hap": self._bool(self._create, "hap"), "name": self._of(self._create, "name", str)}
+
+    def _built(self) -> dict[str, Any]:
+        build = self._build
         online = self._of(build, "avail_vcpus", list)
+        return {
+            "max_vcpus": self._int(build, "max_vcpus"),
+            "online_vcpus": None if online is None else len(set(map(str, online))),
+            "tsc_mode": self._enum(build, "tsc_mode", _TSC_MODES),
+            "max_kib": self._memory(build, "max_memkb"),
+            "target_kib": self._memory(build, "target_memkb"),
+            "video_kib": self._memory(build, "video_memkb"),
+            "device_model": self._enum(build, "device_model_version", _DEVICE_MODELS),
+            "nested": self._bool(build, "nested_hvm"),
+        }
+
+    def _build_kind(self) -> dict[str, Any]:
+        kinds = [kind for kind in GuestKind if isinstance(self._build.get(f"type.{kind}"), dict)]
+        self._typed = self._build[f"type.{kinds[0]}"] if kinds else {}
+        return {"build_kind": kinds[0] if kinds else None}
+
+    def _of_kind(self) -> dict[str, Any]:
+        typed = self._typed
         viridian = self._bool(typed, "viridian")
         if viridian is None and self._of(typed, "viridian_enable", list):
             viridian = True
-        found = DomainConfig(
-            source=ConfigSource.JSON,
-            kind=KINDS.get(kind or ""),
-            build_kind=self._build_kind,
-            name=self._of(create, "name", str),
-            max_vcpus=self._number(build, "max_vcpus", 32),
-            online_vcpus=None if online is None else len(set(map(str, online))),
-            target_kib=self._number(build, "target_memkb"),
-            max_kib=self._number(build, "max_memkb"),
-            device_model=self._enum(build, "device_model_version", _DEVICE_MODELS),
-            bios=self._enum(typed, "bios", _BIOSES),
-            # These moved from the HVM part to the common one in 4.10, and altp2m from a flag to a mode.
-            nested=self._either(build, typed, "nested_hvm"),
-            viridian=viridian,
-            hap=self._bool(create, "hap"),
-            altp2m=self._altp2m(),
-            tsc_mode=self._enum(build, "tsc_mode", _TSC_MODES),
-            video_kib=self._number(build, "video_memkb"),
-            vga=self._enum(vga, "kind", _VGA_KINDS),
-        )
-        return replace(found, problems=tuple(_problems(found)))
-
-    def _altp2m(self) -> bool | None:
+        # Nested virtualisation moved from here to the common part in 4.10, and altp2m from a flag to a mode.
+        nested = self._bool(typed, "nested_hvm")
         mode = self._of(self._build, "altp2m", str)
-        return self._bool(self._typed, "altp2m") if mode is None else mode != "disabled"
-
-    def _either(self, first: dict[str, Any], second: dict[str, Any], key: str) -> bool | None:
-        found = self._bool(first, key)
-        return self._bool(second, key) if found is None else found
+        return {
+            "bios": self._enum(typed, "bios", _BIOSES),
+            "viridian": viridian,
+            "altp2m": self._bool(typed, "altp2m") if mode is None else mode != "disabled",
+            "vga": self._enum(self._map(typed, "vga"), "kind", _VGA_KINDS),
+        } | ({} if nested is None else {"nested": nested})
 
     @staticmethod
-    def _map(of: dict[str, Any], key: str, where: str = "") -> dict[str, Any]:
-        value = of.get(key, {})
-        if not isinstance(value, dict):
-            raise Unusable(f"{where}{key} is a {_type(value)}; expected an object")
-        return value
+    def _map(of: dict[str, Any], key: str) -> dict[str, Any]:
+        value = of.get(key)
+        return value if isinstance(value, dict) else {}
 
     @staticmethod
     def _of(of: dict[str, Any], key: str, kind: type) -> Any:
         value = of.get(key)
-        if value is not None and not isinstance(value, kind):
-            raise Unusable(f"{key} is a {_type(value)}; expected a {_type(kind())}")
+        return value if isinstance(value, kind) else None
+
+    @staticmethod
+    def _integer(of: dict[str, Any], key: str) -> int | None:
+        """What libxl takes for an integer: a number without a point, up to its exponent, that fits 64 bits."""
+        value = of.get(key)
+        if isinstance(value, _Fraction) and "." not in value.text:
+            value = int(re.split("[eE]", value.text)[0][:_LONGEST_NUMBER])
+        if not isinstance(value, int) or isinstance(value, bool):
+            return None
+        return value if -(1 << 63) <= value < 1 << 63 else None
+
+    @classmethod
+    def _int(cls, of: dict[str, Any], key: str) -> int | None:
+        value = cls._integer(of, key)
+        if value is not None and not -(1 << 31) <= value < 1 << 31:
+            raise Unusable(f"{key} is {value}, which does not fit 32 bits")
         return value
 
     @classmethod
-    def _number(cls, of: dict[str, Any], key: str, bits: int = 64) -> int | None:
-        value = of.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise Unusable(f"{key} is a {_type(value)}; expected a number")
-        if not 0 <= value < 1 << bits:
-            raise Unusable(f"{key} does not fit {bits} bits")
-        # All ones are libxl's own "not said".
-        return None if value == (1 << bits) - 1 and bits == 64 else value
+    def _memory(cls, of: dict[str, Any], key: str) -> int | None:
+        value = cls._integer(of, key)
+        if value is not None and value < 0:
+            raise Unusable(f"{key} is {value}; expected KiB")
+        return value
 
     @classmethod
     def _enum(cls, of: dict[str, Any], key: str, known: frozenset[str]) -> str | None:
@@ -167,18 +200,30 @@ class _Json:
         value = cls._of(of, key, str)
         if value is None:
             return None
-        if value.lower() not in _DEFBOOL:
-            raise Unusable(f'{key} is {value[:40]!r}; expected "True", "False" or "<default>"')
-        return _DEFBOOL[value.lower()]
+        for begins, means in _DEFBOOL.items():
+            if value.startswith(begins):
+                return means
+        raise Unusable(f'{key} is {value[:40]!r}; expected "True", "False" or "<default>"')
 
 
-def _problems(config: DomainConfig) -> list[Problem]:
+def _ends_early(found: DomainConfig, why: str) -> Problem:
+    """What comes of a value at which libxl stops: it depends on what it has read by then."""
+    message = f"libxl stops reading the configuration at a value: {why}"
+    if found.kind is None:
+        return Problem(message, "libxl", _UNSPECIFIED)
+    if found.build_kind is None:
+        return Problem(message, "libxl", _NO_BUILD_KIND)
+    return Problem(f"{message}; xl goes on without what follows, the guest's disks and other devices among it")
+
+
+def _problems(config: DomainConfig, before: Problem | None = None) -> list[Problem]:
     """What libxl objects to on every release, in its order; the rest depends on the release and the host."""
     if config.kind is None:
         return [Problem("c_info.type is not set", "libxl", _UNSPECIFIED)]
     if config.build_kind is None:
-        return [Problem("b_info has none of type.pv, type.hvm and type.pvh", "libxl", "invalid domain type")]
-    problems = []
+        return [Problem("b_info has none of type.pv, type.hvm and type.pvh", "libxl", _NO_BUILD_KIND)]
+    problems = [] if before is None else [before]
+    problems += too_many_vcpus(config.kind, config.max_vcpus)
     if config.build_kind != config.kind:
         problems.append(_two_kinds(config.kind, config.build_kind))
     if config.build_kind == GuestKind.HVM:
@@ -195,6 +240,11 @@ def _two_kinds(created: GuestKind, built: GuestKind) -> Problem:
 
 
 def _hvm_problems(config: DomainConfig) -> list[Problem]:
+    if config.nested and config.altp2m:
+        message = "nested_hvm and altp2m are both on"
+        return [Problem(message, "libxl", "nestedhvm and altp2mhvm cannot be used together")]
+    if config.nested and config.hap is False:
+        return [Problem("nested_hvm is on, and hap off: Xen refuses the one without the other", "libxl")]
     traditional = config.device_model == TRADITIONAL
     if traditional and config.bios not in (None, "unknown", "rombios"):
         return [Problem(f"bios is {config.bios}", "libxl", "qemu-xen-traditional requires bios=rombios.")]

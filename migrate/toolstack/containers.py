@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _FLAGS_AT, _OPTIONAL_FLAGS_AT, _OPTIONAL_LENGTH_AT = 36, 40, 44  # in xl's header
 _LIBVIRT_VERSION_AT = 16
+_NEVER_WRITTEN = "only zeros, as in a file that was not written to its end (a full disk, or a hole)"
 
 
 class ContainerChecks:
@@ -187,7 +188,13 @@ class ContainerChecks:
             case XapiBlockId.LIBXL | XapiBlockId.QEMU_XEN:
                 report("CON-31", f"id {block.id:#x} is reserved, and read by no one")
             case id if id not in XapiBlockId.__members__.values():
-                report("CON-31", f"unknown id {id:#x}")
+                zeros = not id and not block.length
+                hint = (
+                    ": only zeros, as in a file that was not written to its end (a full disk, or a hole)"
+                    if zeros
+                    else ""
+                )
+                report("CON-31", f"unknown id {id:#x}{hint}")
 
     # -- the end -----------------------------------------------------------------------------------
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from migrate.rules.declaring import GuestKind
 from migrate.toolstack.passes import Round
+from streams.values import dataclass, field
 
 
 @dataclass(slots=True)
@@ -30,5 +30,7 @@ class StreamFacts:
     rounds: list[Round] = field(default_factory=list)  # passes over the guest's memory
     checkpoints: int = 0
     converted: bool = False  # by the legacy converter
+    pvh: bool | None = None  # of an HVM guest: whether it has no emulated devices; None where nobody knows
+    pages: int | None = None  # of an HVM guest: how many have been sent, each counted once
     device_model: str | None = None  # how the device model's state begins
     legacy: dict[str, Any] | None = None  # what a pre-4.6 stream says of itself

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 
 from migrate.destination import releases
 from migrate.toolstack.session import Session
-from migrate.xen.hvm_context import saved_vcpus
-from migrate.xen.hvm_guest import HvmGuest
+from migrate.xen.hvm_guest import HvmGuest, saved_vcpus
 from migrate.xen.hvm_params import length_objection, pairs
 from migrate.xen.hypercalls import SetHvmContext, SetHvmParam, Step
 from streams.pages import TABLE_TYPES, PfnWords
@@ -66,6 +65,7 @@ class HvmRestore:
         """REC-11: the types of an HVM guest's pages say nothing."""
         known = self.guest.populated.pages
         self.guest.populated.add(record.words)
+        self.session.facts.pages = self.guest.populated.pages
         if self.session.frames is not None:
             self.session.frames.add(self.guest.populated.pages - known, record.place)
         if record.words.has_tables and not self._typed_tables:
@@ -90,6 +90,7 @@ class HvmRestore:
         self.context = record
         self.guest.context = record.body
         self.session.facts.vcpus = saved_vcpus(record.body or b"")
+        self._tell_kind()
 
     def _hvm_params(self, record: Record) -> None:
         """`handle_hvm_params`."""
@@ -101,12 +102,19 @@ class HvmRestore:
                 self.session.refuse("REC-108", message, place)
                 return
             self.report("REC-108", f"{place.name}: {message}", place, since=since)
-        self.guest.configured = self.session.domain_type
+        self._tell_kind()
         for index, value, at in pairs(body):
             self.params[index & 0xFFFF_FFFF] = value  # all that is left of the index on its way to Xen
             self.session.ask(SetHvmParam(index, value, place, place.body + at, self.guest))
         if not PARAMS_HEADER.unpack_from(body)[0]:
             self.report("REC-51", "HVM_PARAMS without params, skipped", place)
+
+    def _tell_kind(self) -> None:
+        self.guest.configured = self.session.domain_type
+        if (config := self.session.config) is not None:
+            self.guest.nested, self.guest.hap = config.nested_allowed, config.hap
+        emulated = self.guest.emulated
+        self.session.facts.pvh = None if emulated is None else not emulated
 
     def complete(self) -> list[Step]:
         """`x86_hvm_stream_complete`."""
@@ -117,7 +125,7 @@ class HvmRestore:
             report("ORD-18", f"no HVM param {' and '.join(missing)}: gfn 0 is taken for it")
         if not self.session.seen.get(RecordType.X86_TSC_INFO):
             report("ORD-15", "no X86_TSC_INFO: the guest's clock keeps the new domain's defaults")
-        self.guest.configured = self.session.domain_type
+        self._tell_kind()
         body, place = (context.body or b"", context.place) if context else (None, None)
         return [SetHvmContext(body, place, self.guest)]
 

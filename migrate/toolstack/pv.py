@@ -7,7 +7,6 @@ Sources: `xg_sr_restore_x86_pv.c`, `xg_sr_common_x86_pv.c`, `handle_page_data` a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from migrate.xen.hypercalls import SetAddressSize, Step
 from migrate.xen.plainly_sound import SoundnessTally
 from streams.pages import FRAMELESS_TYPES, LEVEL_MASK, TYPES, PfnWords
 from streams.records import PageData, Place, Record
+from streams.values import replace
 from streams.wire.framing import (
     MSR_ENTRY_SIZE,
     P2M_ENTRY_SIZE,
@@ -316,7 +316,7 @@ class PvRestore:
             ("crashes the guest, unless Xen was built with shadow paging", releases.shadow_paging_off, None),
         ):
             message = f"{what}: a host that guards against L1TF {does}"
-            self.report("REC-29", message, record.place, pfn=pfn, slot=slot, since=since, until=until)
+            self.report("REC-29", message, record.place, pfn=pfn, slot=slot, since=since, until=until, on_host="l1tf")
 
     def _count_frames(self, pfns: NDArray[np.int64], place: Place) -> None:
         """CON-39: these pfns are given a frame unless they have one."""

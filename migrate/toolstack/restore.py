@@ -13,13 +13,12 @@ from migrate.destination import releases
 from migrate.destination.releases import LONG_RECORD, SHORT_RECORD, Release
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, GuestKind, Layer, Severity, Stage
-from migrate.rules.order import INFERS_STATIC_DATA_END, LAW, Guests, Law
+from migrate.rules.order import INFERS_STATIC_DATA_END, LAW, Guests, Law, laws_of
 from migrate.toolstack.containers import ContainerChecks
 from migrate.toolstack.passes import RoundCounter
 from migrate.toolstack.session import Session
 from migrate.xen.hypercalls import SetCpuPolicy, SetTscInfo
 from streams.decoder import MOST_WORDS
-from streams.other_files import find_stream
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
 from streams.records import (
     Breach,
@@ -143,6 +142,7 @@ class Restorer:
         self.facts = session.facts
         self.containers = ContainerChecks(session)
         self.kind: Kind | None = None
+        self._laws: dict[int, Law] = {}  # of the records that its restore handles
         self.verify: VerifyPhase | None = None  # compares, where that was asked for
         self.rounds = RoundCounter(self.facts.rounds)
         self._policies: dict[int, Record] = {}  # the last record of each kind that may be applied
@@ -229,13 +229,13 @@ class Restorer:
         if header.type == GuestType.PV:
             from migrate.toolstack.pv import PvRestore
 
-            self.session.guests, self.facts.guest = Guests.PV, GuestKind.PV
-            self.kind = PvRestore(self.session)
+            self.facts.guest, self.kind = GuestKind.PV, PvRestore(self.session)
+            self._laws = laws_of(Guests.PV)
         elif header.type == GuestType.HVM:
             from migrate.toolstack.hvm import HvmRestore
 
-            self.session.guests, self.facts.guest = Guests.HVM, GuestKind.HVM
-            self.kind = HvmRestore(self.session)
+            self.facts.guest, self.kind = GuestKind.HVM, HvmRestore(self.session)
+            self._laws = laws_of(Guests.HVM)
         else:
             self._header("HDR-09", f"domain type {header.type}; expected 1 (PV) or 2 (HVM)", offset)
             self.session.course.end_unknown = True
@@ -302,16 +302,9 @@ class Restorer:
         place = record.place
         if any(record.padding):
             self.report("FRM-04", f"padding of {place.name} is not zero", place, offset=place.body + place.length)
-        law = LAW.get(place.type)  # type: ignore[call-overload]
+        law = self._laws.get(place.type)
         if law is None:
-            self._unknown(place)
-            return
-        if not law.guests & self.session.guests:
-            if self.kind is None and law.guests:
-                return
-            guest = (self.facts.guest or "").upper()
-            what = f"a {guest} restore does not handle it" if law.guests else "no restore handles it"
-            self.report(law.stray, f"record {place.name}: {what}", place)
+            self._unhandled(place)
             return
         inferred = place.type in INFERS_STATIC_DATA_END and self.session.version < 3
         if inferred and not self.session.static_data_end:
@@ -326,6 +319,16 @@ class Restorer:
             self.session.seen[place.type] += 1
             self._process(record)
 
+    def _unhandled(self, place: Place) -> None:
+        """A record that is unknown, or nothing to this kind of guest."""
+        law = LAW.get(place.type)  # type: ignore[call-overload]
+        if law is None:
+            self._unknown(place)
+        elif self.kind is not None or not law.guests:
+            guest = (self.facts.guest or "").upper()
+            what = f"a {guest} restore does not handle it" if law.guests else "no restore handles it"
+            self.report(law.stray, f"record {place.name}: {what}", place)
+
     def _remark(self, law: Law, place: Place) -> None:
         """Orders and repetitions that libxc takes, and that no saver writes."""
         seen = self.session.seen
@@ -334,7 +337,7 @@ class Restorer:
                 self.report(law.again.rule, f"{place.name} again: {law.again.effect}", place)
             return
         for late in law.better_after:
-            if LAW[late.record].guests & self.session.guests and not seen[late.record]:
+            if late.record in self._laws and not seen[late.record]:
                 self.report(late.rule, f"{place.name} before {late.record.name}", place)
         for early in law.better_before:
             if seen[early.record]:
@@ -350,7 +353,7 @@ class Restorer:
             if need.record == RecordType.STATIC_DATA_END:
                 missing = not self.session.static_data_end
             else:
-                missing = not self.session.seen[need.record] and bool(LAW[need.record].guests & self.session.guests)
+                missing = not self.session.seen[need.record] and need.record in self._laws
             if missing:
                 killed = need.signal is not None and _only_pfn_0(record)
                 effect = Effect.REFUSED if need.signal is not None and not killed else None
@@ -529,21 +532,17 @@ class Restorer:
 
     def trailing(self, offset: int, length: int, content: bytes = b"") -> None:
         """Bytes after the end, and what they begin with where somebody has looked."""
-        message = f"{length} bytes follow the end of the stream"
+        from streams.other_files import describe_suffix
+
+        message = f"{length} bytes follow the end of the stream{describe_suffix(content, length, offset)}"
         severity = None
-        if (another := find_stream(content)) is not None:
-            at = offset + another.offset
+        end = self.session.course.end_offset  # None where a container ends without an image
+        if content and not content.strip(b"\0") and end is not None and not self._has_state:
+            severity = Severity.WARNING
             message += (
-                f"; another stream ({another.container}) begins at byte {at} ({at:#x}), which --offset {at} reads"
+                f"; so is the END at {end:#x}, which no state of the guest stands before: from there on the file was "
+                "never written (a full disk, or a hole in a sparse file)"
             )
-        elif content and not content.strip(b"\0"):
-            message += ", all of them zeros" if len(content) == length else ", the first of them zeros"
-            if not self._has_state:
-                severity = Severity.WARNING
-                message += (
-                    f"; so is the END at {self.session.course.end_offset:#x}, which no state of the guest stands "
-                    "before: from there on the file was never written (a full disk, or a hole in a sparse file)"
-                )
         rule = "CON-22" if self.facts.container in ("libxl", "xl", "libvirt") else "FRM-09"
         self.report(rule, message, offset=offset, severity=severity)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from migrate.rules.order import Guests
+from streams.values import NamedTuple, dataclass, field
 from streams.wire.framing import RecordType
 
 if TYPE_CHECKING:
@@ -99,7 +98,6 @@ class Session:
     transport: Transport | None = None
     vcpus: int | None = None
     course: Course = field(default_factory=Course)
-    guests: Guests = Guests.NONE
     version: int = 0
     seen: Counter[int] = field(default_factory=Counter)
     calls: list[Asked] = field(default_factory=list)

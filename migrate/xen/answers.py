@@ -6,10 +6,10 @@ Nothing here imports numpy or construct: a filter in front of an HVM guest stays
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from migrate.destination import releases
+from migrate.destination.host import MAX
 from migrate.guest.cpu_policy import Policy, read_policy
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, GuestKind, Severity, Stage
@@ -18,9 +18,20 @@ from migrate.xen.cpu_policy import processor
 from migrate.xen.hvm_context import context_objections, no_context
 from migrate.xen.hvm_entry import HvmDomain
 from migrate.xen.hvm_params import Params
-from migrate.xen.hypercalls import Refusal, SetAddressSize, SetCpuPolicy, SetHvmContext, SetHvmParam, SetTscInfo, Step
+from migrate.xen.hypercalls import (
+    CreateDomain,
+    Refusal,
+    SetAddressSize,
+    SetCpuPolicy,
+    SetHvmContext,
+    SetHvmParam,
+    SetTscInfo,
+    Step,
+)
 from migrate.xen.objection import Objection
 from migrate.xen.policy_checks import policy_objections
+from migrate.xen.policy_comparison import features_lost
+from streams.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
@@ -28,7 +39,8 @@ if TYPE_CHECKING:
     from streams.records import Place
 
 
-CREATE = "domctl createdomain"
+# A guest may lose dozens of features.
+FEATURES_TOLD = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +78,9 @@ def _finding(step: Step, objection: Objection, place: Place | None, within: Stag
         # What hangs on the host is a risk, or what the rule of just that says.
         host = rule.severity if rule.effect is Effect.HOST else Severity.WARNING
         severity = Severity.ERROR if objection.refuses else host if errno else rule.severity
-    outlook = f": {step.call} → -{errno}" if errno else ""
-    if errno and not objection.certain:
-        outlook = ": whether Xen takes it depends on the host"
+    consequence = ": whether Xen takes it depends on the host" if errno and not objection.certain else ""
     return rule.finding(
-        objection.message + outlook,
+        objection.message + consequence,
         place,
         effect=objection.outcome,
         severity=severity,
@@ -79,6 +89,7 @@ def _finding(step: Step, objection: Objection, place: Place | None, within: Stag
         errno=errno if objection.refuses else None,
         step=within,
         call=step.call,
+        left_to_host=not objection.certain,
     )
 
 
@@ -102,7 +113,8 @@ class Answering:
         self.host = destination.host
         # The most that the host can give a guest of the kind.
         self.host_max: Policy | None = None if self.host is None else self.host.max_policy(kind.value).value
-        self._params = Params(self.release)
+        self.intel = None if self.host is None else self.host.intel.value
+        self._params = Params(self.release, intel=self.intel)
 
     def answered(
         self, step: Step, objections: Iterable[Objection], place: Place | None, within: Stage = Stage.CONTEXT
@@ -140,8 +152,8 @@ class Answering:
         if takes is None or takes.value is not False:
             return None
         rule = RULES["HYP-30" if self.kind == GuestKind.PV else "HYP-31"]
-        message = f"no {self.kind.value.upper()} guest can be created there ({takes.because}): {CREATE} → -EINVAL"
-        return rule.finding(message, errno="EINVAL", step=Stage.CREATE, call=CREATE)
+        message = f"no {self.kind.value.upper()} guest can be created there ({takes.because})"
+        return rule.finding(message, errno="EINVAL", step=Stage.CREATE, call=CreateDomain.call)
 
     def _set_address_size(self, step: SetAddressSize) -> StepAnswer:
         """switch_compat."""
@@ -174,8 +186,10 @@ class Answering:
         cpuid, msrs = (record.body if record else None for record in (step.cpuid, step.msrs))
         self.policy = read_policy(cpuid or b"", msrs)
         found = list(policy_objections(cpuid, msrs, self.kind, self.release, self.host_max))
+        if self.host is not None and self.host.takes(self.kind.value).value is False:
+            found = [objection for objection in found if objection.certain]  # the domain cannot even be created
         if not found:
-            return StepAnswer(step)
+            return self._features_lost(step)
         # Either it is refused, or the host has its say: one thing to be told, however much of it there is.
         told = found[-1] if found[-1].certain else found[0]
         record = step.cpuid if told.cpuid and step.cpuid else step.msrs or step.cpuid
@@ -185,9 +199,20 @@ class Answering:
             objection = Objection("REC-106", told.errno, f"{told.message} ({told.position})", offset=at)
         else:
             needs = "; ".join(objection.message for objection in found)
-            outlook = f"{needs}: {step.call} fails with {told.errno} otherwise"
-            objection = Objection("REC-113", None, outlook, offset=at)
+            consequence = f"{needs}: {step.call} fails with {told.errno} otherwise"
+            objection = Objection("REC-113", None, consequence, certain=False, offset=at)
         return self.answered(step, [objection], record.place, Stage.RECORD)
+
+    def _features_lost(self, step: SetCpuPolicy) -> StepAnswer:
+        """What of a policy that Xen takes does not reach the guest."""
+        if self.host is None or self.host_max is None or self.policy is None or step.cpuid is None:
+            return StepAnswer(step)
+        lost = [name for name, _ in features_lost(self.policy, self.host_max)]
+        more = f" and {len(lost) - FEATURES_TOLD} more" if len(lost) > FEATURES_TOLD else ""
+        some = ", ".join(lost[:FEATURES_TOLD]) + more
+        message = f"promised to the guest, and not in the {MAX[self.kind]} policy of the host: {some}"
+        objections = [Objection("REC-114", None, message, offset=step.cpuid.place.body)] if lost else []
+        return self.answered(step, objections, step.cpuid.place, Stage.RECORD)
 
     def _tsc(self, step: SetTscInfo) -> Iterator[Objection]:
         """tsc_set_info."""
@@ -206,10 +231,19 @@ class Answering:
         """hvm_load."""
         # What a policy without leaves leaves out is the host's to say.
         policy = self.policy if self.policy and self.policy.leaves else None
-        hap = self.host is None or self.host.hap.value is not False
+        hap = step.guest.hap is not False and (self.host is None or self.host.hap.value is not False)
+        nested = step.guest.nested is not False or self._params.nested
         domain = HvmDomain(
             self.release,
-            processor(policy, GuestKind.HVM, self.release, hap=hap, nested=True, host_max=self.host_max),
+            processor(
+                policy,
+                GuestKind.HVM,
+                self.release,
+                hap=hap,
+                nested=nested,
+                host_max=self.host_max,
+                intel=self.intel,
+            ),
             host=self.host_max,
             vcpus=self.vcpus,
             emulated=step.guest.emulated,

@@ -9,48 +9,42 @@ Sources: `x86_cpuid_policy_clear_out_of_range_leaves` (`xen/lib/x86/cpuid.c`), `
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from migrate.destination import releases
+from migrate.destination.host import MAX
+from migrate.destination.policy_ranges import LAST_BASIC, last_extended, last_feature_subleaf
 from migrate.guest.cpu_policy import (
     BASIC,
     EXTENDED,
     FEATURE_LEAF,
+    INTEL,
+    OF_THE_HOST,
+    PROMISED_ANYWHERE,
     SIZES_LEAF,
     XSTATE_LEAF,
     Policy,
     Registers,
 )
 from migrate.rules.declaring import GuestKind
+from streams.values import NamedTuple
 from streams.wire.cpu_features import (
     FEATURES,
     HOME,
-    PLATFORM_INFO,
     REGISTERS,
     Word,
 )
+from streams.wire.msrs import Msr
 from streams.wire.xstate import XState
 
 if TYPE_CHECKING:
     from migrate.destination.releases import Change, Release
 
-INTEL = "GenuineIntel"
 
-LAST_BASIC = 0xD
 _LAST_WORD = 0xFFFF_FFFF
 
 CPUID_FAULTING = 1 << 31
-
-
-def last_feature_subleaf(release: Release) -> int:
-    """The last subleaf of leaf 7 that a release stores."""
-    return 2 if release.has(releases.leaf_7_2) else 1
-
-
-def last_extended(release: Release) -> int:
-    """The last extended leaf that a release stores."""
-    return 0x8000_0021 if release.has(releases.leaf_80000021) else 0x8000_001C
 
 
 # -- leaves beyond the maxima ---------------------------------------------------------------------------
@@ -96,10 +90,6 @@ _HVM_ALONE = """
     ibrs amd_stibp amd_ssbd amd_psfd virt_ssbd ipred_ctrl rrsba_ctrl bhi_ctrl"""
 _HAP_ALONE = "pcid pku pks"
 _NESTED_ALONE = "vmx svm"
-# Kept whatever the host has: they describe the topology and Xen's own APIC.
-_KEPT = "htt x2apic cmp_legacy"
-# Taken from the host whatever the policy says.
-_HOSTS = "fdp_excptn_only zero_fcs_fds"
 
 _SINCE: dict[str, Change] = {
     "umip": releases.umip,
@@ -177,9 +167,9 @@ def effective(
     stream = within_its_maxima(promised or Policy({}))
     have: dict[Word, int] = {word: _bits(stream, word, release) for word in FEATURES}
     if host_max is not None:
-        have = {word: bits & (host_max.word(word) | _mask(_KEPT, word)) for word, bits in have.items()}
+        have = {word: bits & (host_max.word(word) | _mask(PROMISED_ANYWHERE, word)) for word, bits in have.items()}
     for word, bits in have.items():
-        have[word] = (bits | _mask(_HOSTS, word)) if host_max is None else _of_the_host(bits, word, host_max)
+        have[word] = (bits | _mask(OF_THE_HOST, word)) if host_max is None else _of_the_host(bits, word, host_max)
     for feature in _not_for(kind, release, width, hap, nested):
         _clear(have, feature)
     last_leaf = stream.leaf(BASIC)[0] if (BASIC, None) in stream.leaves else LAST_BASIC
@@ -201,10 +191,10 @@ def effective(
         xcr0 |= components if _has(have, feature) else 0
     leaves[XSTATE_LEAF, 0] = [xcr0 & _LAST_WORD, 0, 0, xcr0 >> 32]
     leaves.setdefault((SIZES_LEAF, None), [0, 0, 0, 0])[0] = _physical_bits(stream, have, host_max)
-    msrs = {PLATFORM_INFO: (promised.msrs or {}).get(PLATFORM_INFO, CPUID_FAULTING) if promised else CPUID_FAULTING}
+    faulting = (promised.msrs or {}).get(Msr.PLATFORM_INFO, CPUID_FAULTING) if promised else CPUID_FAULTING
     if host_max is not None and kind == GuestKind.PV:  # an HVM guest may have it on any host
-        msrs[PLATFORM_INFO] &= (host_max.msrs or {}).get(PLATFORM_INFO, 0)
-    return Policy({key: (r[0], r[1], r[2], r[3]) for key, r in leaves.items()}, msrs)
+        faulting &= (host_max.msrs or {}).get(Msr.PLATFORM_INFO, 0)
+    return Policy({key: (r[0], r[1], r[2], r[3]) for key, r in leaves.items()}, {Msr.PLATFORM_INFO: faulting})
 
 
 class Processor(NamedTuple):
@@ -218,14 +208,32 @@ class Processor(NamedTuple):
         what it can have at most (`effective`).
     intel:
         whether the host is Intel's; None where that is not known.
-    dbext:
-        whether the host has AMD's data breakpoint extension; None where that is not known.
+    offered:
+        what its host offers guests of its kind at most; None where that is not known.
+    offer:
+        what that is called.
     """
 
     promised: Policy
     most: Policy
     intel: bool | None = None
-    dbext: bool | None = None
+    offered: Policy | None = None
+    offer: str = ""
+
+    @property
+    def dbext(self) -> bool | None:
+        """Whether the host has AMD's data breakpoint extension; None where that is not known."""
+        return None if self.offered is None else self.offered.has("dbext")
+
+    def not_offered(self, *features: str) -> str:
+        """The fact of the host, in brackets, that leaves a guest without these features; "" where it is none."""
+        lacks = self.offered is not None and not any(map(self.offered.has, features))
+        return f" (the {self.offer} policy has no {' or '.join(features)})" if lacks else ""
+
+    def components_not_offered(self, components: int) -> str:
+        """In the same way for components of xcr0, as a mask."""
+        lacks = self.offered is not None and components & ~self.offered.xcr0
+        return f" (the {self.offer} policy has {self.offered.xcr0:#x})" if self.offered and lacks else ""
 
     def has(self, feature: str) -> bool | None:
         """Whether the guest has a feature: yes, as far as the stream can say; no, for certain; None: the host's to say.
@@ -247,9 +255,9 @@ class Processor(NamedTuple):
     @property
     def faults_on_cpuid(self) -> bool | None:
         """In the same way whether the guest can have CPUID fault."""
-        if not (self.most.msrs or {}).get(PLATFORM_INFO, 0) & CPUID_FAULTING:
+        if not (self.most.msrs or {}).get(Msr.PLATFORM_INFO, 0) & CPUID_FAULTING:
             return False
-        return True if PLATFORM_INFO in (self.promised.msrs or {}) else None
+        return True if Msr.PLATFORM_INFO in (self.promised.msrs or {}) else None
 
 
 def processor(
@@ -261,11 +269,13 @@ def processor(
     hap: bool = True,
     nested: bool = False,
     host_max: Policy | None = None,
+    intel: bool | None = None,
 ) -> Processor:
-    """The processor of a guest at its destination; for the parameters see `effective`."""
+    """The processor of a guest at its destination; for the parameters see `effective` and `Processor`."""
     most = effective(promised, kind, release, width=width, hap=hap, nested=nested, host_max=host_max)
-    intel = None if host_max is None else host_max.vendor == INTEL
-    return Processor(promised or Policy({}), most, intel, None if host_max is None else host_max.has("dbext"))
+    if host_max is not None:
+        intel = host_max.vendor == INTEL
+    return Processor(promised or Policy({}), most, intel, host_max, MAX[kind])
 
 
 def _bits(stream: Policy, word: Word, release: Release) -> int:
@@ -296,13 +306,13 @@ def _not_for(kind: GuestKind, release: Release, width: int, hap: bool, nested: b
 
 
 def _of_the_host(bits: int, word: Word, host_max: Policy) -> int:
-    mask = _mask(_HOSTS, word)
+    mask = _mask(OF_THE_HOST, word)
     return bits & ~mask | host_max.word(word) & mask
 
 
-def _mask(features: str, word: Word) -> int:
+def _mask(features: Iterable[str], word: Word) -> int:
     """The bits of some features in one register."""
-    homes = (HOME[feature] for feature in features.split())
+    homes = (HOME[feature] for feature in features)
     return sum(1 << bit for home, bit in homes if home == word)
 
 

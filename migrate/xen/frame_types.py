@@ -13,13 +13,13 @@ pae_xen_mappings_check, do_mmuext_op), `xen/arch/x86/domain.c` (arch_set_info_gu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from migrate.destination.answers import Answer
 from migrate.guest.pages import UNWRITTEN
 from migrate.rules.extended_cr3 import L3Rule
 from migrate.rules.findings import Link
@@ -37,6 +37,7 @@ from migrate.xen.entries import (
 )
 from migrate.xen.untyped_pages import UntypedPages
 from streams.pages import LEVEL_MASK
+from streams.values import dataclass
 from streams.wire.paging import (
     ENTRIES,
     FRAME_MASK,
@@ -97,6 +98,7 @@ _TYPE_NAMES = {
 NONE, L1, L2, L3, L4, L2X, SEG, WRITABLE = FrameType
 
 # numpy compares with plain numbers much faster than with members of an enumeration.
+ALLOWED: Answer[bool] = Answer(True, "nothing is known of the host")
 _NONE = np.uint8(NONE)
 _WRITABLE = np.uint8(WRITABLE)
 _FREE_TO_WRITE = bytes([NONE, WRITABLE])
@@ -135,18 +137,27 @@ class Hypervisor:
     guest, placement:
         the frames, what they hold and where they lie.
     l3_rule:
-        the variant of the 4 GiB rule in force.
+        the form of the 4 GiB rule in force.
     linear_restricted:
         whether linear page tables are limited to one step; else chains may have any length.
+    linear_allowed:
+        whether the host allows them at all.
     """
 
     def __init__(
-        self, guest: PvGuest, placement: Placement, l3_rule: L3Rule, *, linear_restricted: bool = True
+        self,
+        guest: PvGuest,
+        placement: Placement,
+        l3_rule: L3Rule,
+        *,
+        linear_restricted: bool = True,
+        linear_allowed: Answer[bool] = ALLOWED,
     ) -> None:
         self.guest = guest
         self.placement = placement
         self.l3_rule = l3_rule
         self.linear_restricted = linear_restricted
+        self.linear_allowed = linear_allowed
         self.extended_cr3 = False
         self.vcpu0_initialised = False
         self.cost = Cost()
@@ -440,7 +451,9 @@ class Hypervisor:
         same = have == kind or {have, kind} == {L2, L2X}
         if not same or (kind == L3 and self.pae):
             return
-        if entry & RW:
+        if self.linear_allowed.value is False:
+            refused.rule, why = "HYP-17", self.linear_allowed.because
+        elif entry & RW:
             refused.rule, why = "HYP-17", "it is writable"
         else:
             refused.rule, why = "HYP-17", "such chains may be one table long"
@@ -451,7 +464,7 @@ class Hypervisor:
 
         Any other table of that level has been validated before: only tables of higher ones are not done yet.
         """
-        if entry & RW:
+        if entry & RW or self.linear_allowed.value is False:
             return False
         if target == table:
             self._note_linear(table, kind, target)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from migrate.guest.cpu_policy import INTEL
 from migrate.rules.declaring import Severity
-from migrate.xen.cpu_policy import INTEL
 from migrate.xen.hvm_records import About, Expected
 from migrate.xen.objection import Objection
+from streams.values import NamedTuple
 from streams.wire.framing import HVM_SAVE_HEADER
 from streams.wire.hvm_names import save_name
 
@@ -51,19 +51,13 @@ class HvmDomain(NamedTuple):
 
     def has(self, change: Change) -> bool:
         """Whether its Xen has a change."""
-        return _has(self.release, change)
+        return self.release.has(change)
 
     @property
     def from_intel(self) -> bool | None:
         """Whether the guest was promised a processor of Intel; None where the stream does not say."""
         vendor = self.processor.promised.vendor
         return vendor == INTEL if vendor else None
-
-
-# A context may have any number of entries, and asks the same of its release for each.
-@lru_cache
-def _has(release: Release, change: Change) -> bool:
-    return release.has(change)
 
 
 class Loading(NamedTuple):

@@ -7,13 +7,13 @@ record handle_hvm_params (`xg_sr_restore_x86_hvm.c`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from migrate.destination import releases
 from migrate.destination.releases import Change, Release
 from migrate.rules.declaring import Severity
 from migrate.xen.objection import Objection
+from streams.values import dataclass, field
 from streams.wire.framing import HVM_PARAM_SIZE, PARAMS_HEADER
 from streams.wire.hvm_names import HvmParam, param_name
 
@@ -119,6 +119,11 @@ class Params:
     def viridian(self) -> bool:
         """Whether the interface of Hyper-V is on."""
         return bool(self.values.get(HvmParam.VIRIDIAN, 0) & 1)
+
+    @property
+    def nested(self) -> bool:
+        """Whether a parameter has switched nested virtualisation on."""
+        return bool(self.values.get(HvmParam.NESTEDHVM, 0))
 
     def set(self, index: int, value: int, offset: int = 0) -> Iterator[Objection]:
         """One pair of the record: what is to be said of it; the last that is certain is Xen's answer.

@@ -30,7 +30,8 @@ def objections(one: Loading, state: Xsave) -> Iterator[Objection]:
         yield one.refused("HVM-06", message, at=XSAVE.offset("xcr0"))
     if release.has(releases.xcr0_by_policy):
         if processor.has_components(accum) is False:
-            message = f"{what}; the guest gets {processor.most.xcr0:#x} at most"
+            why = processor.components_not_offered(accum)
+            message = f"{what}; the guest gets {processor.most.xcr0:#x} at most{why}"
             yield one.refused("HVM-05", message, at=XSAVE.offset("xcr0_accum"))
         elif processor.has_components(accum) is None and accum & ~_LEGACY:
             message = f"{what}: the host has to have these components"

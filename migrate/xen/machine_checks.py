@@ -34,4 +34,4 @@ def taken(caps: int, release: Release, intel: bool | None) -> bool | None:
 
 def errno(release: Release) -> str:
     """What Xen answers to those that it does not take."""
-    return "EINVAL" if release.has(releases.mcg_caps_einval) else "EPERM"
+    return "EINVAL" if release.has(releases.hvm_errnos) else "EPERM"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from migrate.destination.releases import Change, Release
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity, in_range
+from streams.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +17,7 @@ class Objection:
     errno:
         what the call fails with; None where Xen takes it, and the guest comes back otherwise.
     certain:
-        false where only the destination host can tell.
+        false where only the destination host can tell whether the restore fails.
     offset:
         of what it is about, where that is not the record's: in the stream, or in the entries of an HVM context.
     effect, severity, since:

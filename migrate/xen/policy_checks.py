@@ -11,31 +11,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from migrate.destination import releases
-from migrate.guest.cpu_policy import BASIC, EXTENDED, FEATURE_LEAF, XSTATE_LEAF, Policy, read_policy
+from migrate.destination.host import MAX
+from migrate.destination.policy_ranges import (
+    HYPERVISOR_LEAVES,
+    LAST_BASIC,
+    LAST_SUBLEAF,
+    last_extended,
+    last_feature_subleaf,
+    most_leaves,
+    most_policy_msrs,
+)
+from migrate.guest.cpu_policy import BASIC, EXTENDED, FEATURE_LEAF, Policy, read_policy
 from migrate.rules.declaring import GuestKind
 from migrate.xen.cpu_policy import (
     CPUID_FAULTING,
-    LAST_BASIC,
-    last_extended,
-    last_feature_subleaf,
     within_its_maxima,
 )
-from streams.wire.cpu_features import ARCH_CAPABILITIES, MSR_NAMES, PLATFORM_INFO
+from streams.values import NamedTuple
+from streams.wire.cpu_features import MSR_NAMES
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
+from streams.wire.msrs import Msr
 
 if TYPE_CHECKING:
     from migrate.destination.releases import Release
 
 NOWHERE = 0xFFFF_FFFF
 """What Xen reports for the leaf, subleaf or MSR that a refusal is not about."""
-
-_CACHE_LEAF, _TOPOLOGY_LEAF = 0x4, 0xB
-# Leaves with subleaves, and the last one that is stored of each; that of leaf 7 is the release's.
-_LAST_SUBLEAF = {_CACHE_LEAF: 5, _TOPOLOGY_LEAF: 1, XSTATE_LEAF: 62}
-_HYPERVISOR_LEAVES = frozenset({0x4000_0000, 0x4000_0100})
 
 
 class Subject(Enum):
@@ -84,19 +88,6 @@ class PolicyObjection(NamedTuple):
         return f"leaf {self.leaf:08x}, subleaf {self.subleaf:08x}, msr {self.msr:08x}"
 
 
-def most_leaves(release: Release) -> int:
-    """How many leaves a policy may have: the number that `xen-cpuid -p` calls the maximum."""
-    with_subleaves = {**_LAST_SUBLEAF, FEATURE_LEAF: last_feature_subleaf(release)}
-    plain = LAST_BASIC + 1 - len(with_subleaves)
-    extended = last_extended(release) - EXTENDED + 1
-    return plain + sum(last + 1 for last in with_subleaves.values()) + len(_HYPERVISOR_LEAVES) + extended
-
-
-def most_policy_msrs(release: Release) -> int:
-    """How many MSRs a policy may have."""
-    return 2 if release.has(releases.arch_caps_known) else 1
-
-
 def policy_objections(
     cpuid: bytes | None, msrs: bytes | None, kind: GuestKind, release: Release, host_max: Policy | None = None
 ) -> Iterator[PolicyObjection]:
@@ -138,9 +129,9 @@ def _stored(leaf: int, subleaf: int, release: Release) -> bool:
     """Whether Xen has a place for a leaf."""
     if leaf == FEATURE_LEAF:
         return subleaf <= last_feature_subleaf(release)
-    if leaf in _LAST_SUBLEAF:
-        return subleaf <= _LAST_SUBLEAF[leaf]
-    known = leaf <= LAST_BASIC or leaf in _HYPERVISOR_LEAVES or EXTENDED <= leaf <= last_extended(release)
+    if leaf in LAST_SUBLEAF:
+        return subleaf <= LAST_SUBLEAF[leaf]
+    known = leaf <= LAST_BASIC or leaf in HYPERVISOR_LEAVES or EXTENDED <= leaf <= last_extended(release)
     return known and subleaf == NO_SUBLEAF
 
 
@@ -165,9 +156,9 @@ def _unreadable_msrs(body: bytes, release: Release) -> PolicyObjection | None:
 
 def _msr_width(index: int, release: Release) -> int | None:
     """Bits that a policy keeps of an MSR; None for one that it does not have."""
-    if index == PLATFORM_INFO:
+    if index == Msr.PLATFORM_INFO:
         return 32
-    if index == ARCH_CAPABILITIES and release.has(releases.arch_caps_known):
+    if index == Msr.ARCH_CAPABILITIES and release.has(releases.arch_caps_known):
         return 64 if release.has(releases.arch_caps_64) else 32
     return None
 
@@ -218,7 +209,8 @@ def incompatible(
     if release.has(releases.vendor_compared) and (BASIC, None) in cleared.leaves:
         vendor = cleared.vendor
         if not vendor or host_max is None or vendor != host_max.vendor:
-            message = f"the CPU vendor is {vendor or 'none'}, and has to be the host's"
+            theirs = f", {host_max.vendor}" if host_max else ""
+            message = f"the CPU vendor is {vendor or 'none'}, and has to be the host's{theirs}"
             yield PolicyObjection("EINVAL", message, Subject.VENDOR, BASIC, certain=not vendor or host_max is not None)
     limits = _limits(release, host_max)
     for subject, (name, leaf, subleaf) in _COMPARED.items():
@@ -227,20 +219,23 @@ def incompatible(
             continue
         if last > limit.least:
             certain = last > limit.most
-            most = f"; at most {limit.most:#x}" if certain else ", and may be no larger than the host's"
+            most = ", and may be no larger than the host's"
+            if certain:
+                most = f"; at most {limit.most:#x}" + (f", as in the {MAX[kind]} policy" if host_max else "")
             yield PolicyObjection(
                 "EINVAL", f"{subject.value} is {last:#x}{most}", subject, leaf, subleaf, certain=certain
             )
-    extra = (promised.msrs or {}).get(PLATFORM_INFO, 0)
+    extra = (promised.msrs or {}).get(Msr.PLATFORM_INFO, 0)
     offered = CPUID_FAULTING
     if host_max is not None and kind == GuestKind.PV:
-        offered = (host_max.msrs or {}).get(PLATFORM_INFO, 0)
+        offered = (host_max.msrs or {}).get(Msr.PLATFORM_INFO, 0)
     if extra & ~offered:
-        message = f"MSR {PLATFORM_INFO:#x} ({MSR_NAMES[PLATFORM_INFO]}) = {extra:#x}; the host offers {offered:#x}"
-        yield PolicyObjection("EINVAL", message, Subject.FAULTING, msr=PLATFORM_INFO, cpuid=False)
+        name = MSR_NAMES[Msr.PLATFORM_INFO]
+        message = f"MSR {Msr.PLATFORM_INFO:#x} ({name}) = {extra:#x}; the host offers {offered:#x}"
+        yield PolicyObjection("EINVAL", message, Subject.FAULTING, msr=Msr.PLATFORM_INFO, cpuid=False)
     elif extra and host_max is None and kind == GuestKind.PV:
-        message = f"MSR {PLATFORM_INFO:#x} = {extra:#x} takes a processor that can make CPUID fault"
-        yield PolicyObjection("EINVAL", message, Subject.FAULTING, msr=PLATFORM_INFO, cpuid=False, certain=False)
+        message = f"MSR {Msr.PLATFORM_INFO:#x} = {extra:#x} takes a processor that can make CPUID fault"
+        yield PolicyObjection("EINVAL", message, Subject.FAULTING, msr=Msr.PLATFORM_INFO, cpuid=False, certain=False)
 
 
 def _placed(objection: PolicyObjection, cpuid: bytes, msrs: bytes) -> PolicyObjection:

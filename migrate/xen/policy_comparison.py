@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from migrate.guest.cpu_policy import Policy, component_name
+from migrate.guest.cpu_policy import PROMISED_ANYWHERE, Policy, component_name
+from migrate.xen.cpu_policy import within_its_maxima
 from migrate.xen.policy_checks import Subject, incompatible, policy_objections
-from streams.wire.cpu_features import MSR_NAMES, PLATFORM_INFO, msr_features, set_bits, word_features
+from streams.values import dataclass
+from streams.wire.cpu_features import MSR_NAMES, Word, msr_features, set_bits, word_features
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
+from streams.wire.msrs import Msr
 
 if TYPE_CHECKING:
     from migrate.destination.releases import Release
@@ -50,7 +52,36 @@ def lacking(promised: Policy, other: Policy, kind: GuestKind, release: Release) 
     kind, release:
         of the guest, and of the destination.
     """
-    refused = {objection.subject for objection in incompatible(promised, kind, release, other) if objection.certain}
+    yield from _lacks(promised, other, _refused(promised, other, kind, release))
+
+
+def beyond(
+    promised: Policy, common: Policy, kind: GuestKind, hosts: Iterable[tuple[Release, Policy]]
+) -> Iterator[Lack]:
+    """What a guest was promised beyond the common policy of several hosts; refused is what one of them refuses.
+
+    Parameters
+    ----------
+    hosts:
+        the release of each, and the most that it offers a guest of the kind.
+    """
+    refused = (_refused(promised, most, kind, release) for release, most in hosts)
+    yield from _lacks(promised, common, frozenset[Subject]().union(*refused))
+
+
+def features_lost(promised: Policy, host_max: Policy) -> Iterator[tuple[str, Word]]:
+    """Names and registers of the promised features that are taken away where no more than `host_max` is offered."""
+    for word, names in within_its_maxima(promised).features_by_word():
+        have = set(word_features(word, host_max.word(word)))
+        yield from ((name, word) for name in names if name not in have and name not in PROMISED_ANYWHERE)
+
+
+def _refused(promised: Policy, other: Policy, kind: GuestKind, release: Release) -> frozenset[Subject]:
+    objections = incompatible(promised, kind, release, other)
+    return frozenset(objection.subject for objection in objections if objection.certain)
+
+
+def _lacks(promised: Policy, other: Policy, refused: frozenset[Subject]) -> Iterator[Lack]:
     if promised.vendor != other.vendor:
         yield Lack("vendor", promised.vendor, f"the other is {other.vendor or 'nameless'}", Subject.VENDOR in refused)
     theirs = other.max_leaves
@@ -58,9 +89,7 @@ def lacking(promised: Policy, other: Policy, kind: GuestKind, release: Release) 
         if last > theirs[name]:
             where = f"the other ends at {theirs[name]:#x}"
             yield Lack("leaves", f"{name} to {last:#x}", where, _MAXIMA[name] in refused)
-    for word, names in promised.features_by_word():
-        have = set(word_features(word, other.word(word)))
-        yield from (Lack("feature", name, str(word)) for name in names if name not in have)
+    yield from (Lack("feature", name, str(word)) for name, word in features_lost(promised, other))
     for bit in set_bits(promised.xcr0 & ~other.xcr0):
         yield Lack("xcr0", component_name(bit), f"xcr0 bit {bit}")
     if promised.msrs is None or other.msrs is None:
@@ -68,7 +97,7 @@ def lacking(promised: Policy, other: Policy, kind: GuestKind, release: Release) 
     for index in promised.msrs:
         missing = promised.msrs[index] & ~other.msrs.get(index, 0)
         where = MSR_NAMES.get(index, hex(index))
-        stops = index == PLATFORM_INFO and Subject.FAULTING in refused
+        stops = index == Msr.PLATFORM_INFO and Subject.FAULTING in refused
         yield from (Lack("msr", name, where, stops) for name in msr_features(index, missing))
 
 

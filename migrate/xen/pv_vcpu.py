@@ -17,6 +17,7 @@ from migrate.rules.declaring import Severity
 from migrate.xen import guest_msrs, machine_checks
 from migrate.xen.objection import Objection
 from streams.wire.framing import PAGE_SIZE
+from streams.wire.msrs import Msr
 from streams.wire.vcpu import (
     CONTEXT,
     EXTENDED,
@@ -28,7 +29,6 @@ from streams.wire.vcpu import (
     XSAVE_MIN_SIZE,
     XSAVE_WORDS,
     ContextFlag,
-    Msr,
 )
 from streams.wire.views import dtype_of, offset_of, view
 from streams.wire.xstate import XSAVE_AVX_SIZE, XSAVE_LEGACY_SIZE, XState, valid_xcr0
@@ -176,7 +176,8 @@ def xsave_objections(content: bytes, vcpu: int, release: Release, cpu: Processor
         yield Objection("REC-83", "EINVAL", f"{what}, xstate_bv {bv:#x}: not a state a CPU can have")
         return
     if release.has(releases.xcr0_by_policy) and cpu.has_components(accum) is False:
-        yield Objection("REC-83", "EINVAL", f"{what}; the guest can have {cpu.most.xcr0:#x} at most")
+        why = cpu.components_not_offered(accum)
+        yield Objection("REC-83", "EINVAL", f"{what}; the guest can have {cpu.most.xcr0:#x} at most{why}")
         return
     if release.has(releases.xcr0_without_hvm_bits) and accum & _HVM_COMPONENTS:
         yield Objection("REC-83", "EINVAL", f"{what}; no PV guest can have {accum & _HVM_COMPONENTS:#x}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,7 @@ from migrate.rules.findings import Finding
 from migrate.xen.answers import Answering, StepAnswer, Trace
 from migrate.xen.cpu_policy import processor
 from migrate.xen.entries import bad_descriptors
-from migrate.xen.frame_types import FrameType, Hypervisor, Refused
+from migrate.xen.frame_types import ALLOWED, FrameType, Hypervisor, Refused
 from migrate.xen.hypercalls import (
     MapP2m,
     Pin,
@@ -29,6 +28,7 @@ from migrate.xen.hypercalls import (
 )
 from migrate.xen.pv_vcpu import context_objections, extended_objections, msrs_objections, xsave_objections
 from streams.pages import LEVEL_MASK, PIN_BIT
+from streams.values import dataclass
 from streams.wire.framing import PAGE_SHIFT
 from streams.wire.paging import ENTRIES, FRAME_MASK, PAE_L3_LIMIT, RW, P
 from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3
@@ -83,12 +83,15 @@ class PvReplay(Answering):
         self._domain_vcpus = vcpus
         self._cleared = False
         self._mappers: dict[int, str] = {}  # which entry maps a frame writable, where that was asked
-        self.cpu = processor(self.policy, self.kind, self.release, width=guest.width, host_max=before.host_max)
+        self.cpu = processor(
+            self.policy, self.kind, self.release, width=guest.width, host_max=before.host_max, intel=before.intel
+        )
         self.xen = Hypervisor(
             guest,
             placement,
             L3_RULES[self.destination.l3_rule_in_force],
             linear_restricted=self.release.has(releases.linear_pt_restricted),
+            linear_allowed=ALLOWED if self.host is None else self.host.linear_page_tables,
         )
 
     def run(self, steps: Sequence[Step], tally: SoundnessTally | None = None) -> PvTrace:
@@ -216,7 +219,7 @@ class PvReplay(Answering):
             if step.user_mfn is not None:
                 self._user_mfn(step, root)
         except Refused as refused:
-            refusal = self._refusal(refused, f"vcpu {step.vcpu} context", Stage.CONTEXT, step)
+            refusal = self._refusal(refused, Stage.CONTEXT, step)
             answer = StepAnswer(step, refusal, answer.findings) if not answer.finding else answer
         if step.vcpu == 0:
             self.xen.vcpu0_initialised = True
@@ -234,8 +237,7 @@ class PvReplay(Answering):
         try:
             self.xen.pin(step.pfn, step.level)
         except Refused as refused:
-            what = "pin" if refused.pfn == step.pfn else f"pin L{step.level} pfn {step.pfn:#x}"
-            return StepAnswer(step, self._refusal(refused, what, Stage.PIN, step))
+            return StepAnswer(step, self._refusal(refused, Stage.PIN, step))
         return StepAnswer(step)
 
     def _map_p2m(self, step: MapP2m) -> StepAnswer:
@@ -271,17 +273,24 @@ class PvReplay(Answering):
             found += ((tables[row], int(np.argmax(hits[row]))) for row in np.flatnonzero(hits.any(axis=1)).tolist())
         return " (by L1 pfn {:#x}, entry {})".format(*min(found)) if found else ""
 
-    def _refusal(self, refused: Refused, what: str, within: Stage, step: SetContext | Pin) -> Finding:
+    @property
+    def _placed_so(self) -> str:
+        """The fact of the host, in brackets, that places frames as they are; "" where it is none."""
+        above = None if self.host is None else self.host.memory_above_4g
+        return f" ({above.because})" if above and above.value and self.destination.placement == "high" else ""
+
+    def _refusal(self, refused: Refused, within: Stage, step: SetContext | Pin) -> Finding:
         chain = (*reversed(refused.chain), *([refused.target] if refused.target else []))
         mapped_by = self._mapped_by(refused.pfn) if refused.rule == "HYP-03" and refused.pfn is not None else ""
         context = step if isinstance(step, SetContext) else None
+        high = refused.rule == "HYP-22" and refused.pfn is not None
         return RULES[refused.rule].finding(
-            f"{what}: {refused.message}{mapped_by}: {step.call} → -{refused.errno}",
+            f"{refused.message}{mapped_by}{self._placed_so if high else ''}",
             context.place if context else None,
             effect=Effect.HYPERCALL,
             severity=Severity.ERROR,
             pfn=refused.pfn,
-            mfn=self.placement.mfn(refused.pfn) if refused.pfn is not None and refused.rule == "HYP-22" else None,
+            mfn=self.placement.mfn(refused.pfn) if high and refused.pfn is not None else None,
             vcpu=context.vcpu if context else None,
             slot=refused.chain[0].slot if refused.chain else refused.slot,
             errno=refused.errno,

@@ -7,8 +7,8 @@ imported here but the standard library: a filter looks features up, too.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
+from streams.values import NamedTuple
 from streams.wire.msrs import POLICY_MSRS, Msr
 
 
@@ -73,15 +73,13 @@ _NAMES: dict[Word, str] = {
 FEATURES: dict[Word, tuple[str, ...]] = {word: tuple(names.split()) for word, names in _NAMES.items()}
 """Names of a register's bits, bit 0 first; `NO_NAME` for a bit that has none."""
 
-PLATFORM_INFO: int = Msr.PLATFORM_INFO
-ARCH_CAPABILITIES: int = Msr.ARCH_CAPABILITIES
 
 MSR_NAMES: dict[int, str] = {msr: msr.name.lower() for msr in POLICY_MSRS}
 """MSRs that a policy has."""
 
 MSR_BITS: dict[int, dict[int, str]] = {
-    PLATFORM_INFO: {31: "cpuid_faulting"},
-    ARCH_CAPABILITIES: {
+    Msr.PLATFORM_INFO: {31: "cpuid_faulting"},
+    Msr.ARCH_CAPABILITIES: {
         0: "rdcl_no",
         1: "eibrs",
         2: "rsba",

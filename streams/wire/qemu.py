@@ -7,9 +7,9 @@ alone: `qemu_devices` has what QEMU's own descriptions say of it.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+
+from streams.values import NamedTuple, dataclass
 
 HEAD_SIZE = 600
 """Enough for a header, a machine's name and a section's name, each as long as QEMU lets it be."""

@@ -13,7 +13,6 @@ from construct import Array, Bytes, Construct, Int8ul, Int16ul, Int32ul, Int64ul
 
 from streams.wire import xstate
 from streams.wire.constructs import construct_of
-from streams.wire.msrs import Msr as Msr
 
 # -- BASIC: vcpu_guest_context ----------------------------------------------------------------------
 

@@ -23,9 +23,26 @@ def before_end(stream: bytes, extra: bytes) -> bytes:
 
 def with_config(config: bytes) -> bytes:
     """An xl file with such a configuration of the domain."""
-    b = StreamBuilder.pv(4)
+    b = StreamBuilder.pv(8)
     b.wrap("xl")
     b.xl_config = config
+    return b.build()
+
+
+def with_xml(xml: bytes) -> bytes:
+    """An image of libvirt's with such a description of the domain."""
+    b = StreamBuilder.pv(8)
+    b.wrap("libvirt")
+    b.domain_xml = xml
+    return b.build()
+
+
+def with_device_model(state: bytes, container: str = "xl") -> bytes:
+    """An image of an HVM guest with such a state of its device model."""
+    b = StreamBuilder.hvm()
+    b.wrap(container)
+    b.libxl_after[0].body[EMULATOR_HEADER.size :] = state
+    b.xapi_blocks = [(id, state if id == XapiBlockId.QEMU_TRAD else body) for id, body in b.xapi_blocks]
     return b.build()
 
 

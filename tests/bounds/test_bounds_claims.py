@@ -7,6 +7,7 @@ from migrate.building import parts
 from migrate.building.builder import StreamBuilder
 from streams.pages import PageType
 from streams.wire.framing import (
+    EMULATOR_HEADER,
     P2M_ENTRY_SIZE,
     P2M_HEADER,
     PAGE_DATA_HEADER,
@@ -68,13 +69,14 @@ def test_a_policy_that_claims_gigabytes_is_refused(check):
 
 
 @pytest.mark.parametrize("container", ["libxl", "xl"])
-def test_a_libxl_record_that_claims_gigabytes_is_cut_short(check, container):
-    for kind in (LibxlRecordType.EMULATOR_CONTEXT, LibxlRecordType.EMULATOR_XENSTORE_DATA):
-        b = StreamBuilder.hvm()
-        b.wrap(container)
-        b.libxl_after[0] = parts.Rec(kind, b.libxl_after[0].body, length=HUGE)
-        ended = check(b.build())
-        assert (ended.code, "FRM-03" in rules(ended)) == (1, True)
+@pytest.mark.parametrize("kind", [LibxlRecordType.EMULATOR_CONTEXT, LibxlRecordType.EMULATOR_XENSTORE_DATA])
+def test_what_a_libxl_record_that_claims_gigabytes_lacks_is_not_made(check, container, kind):
+    b = StreamBuilder.hvm()
+    b.wrap(container)
+    b.libxl_after.insert(0, parts.Rec(kind, bytearray(EMULATOR_HEADER.pack(2, 0)), length=HUGE))
+    ended = check(b.build())
+    assert ended.code in (0, 1)  # libxl takes what is missing for zeros: it depends on what they stand for
+    assert "CON-35" in rules(ended)
 
 
 def test_optional_data_of_an_xl_file_that_claims_gigabytes_is_cut_short(check):
@@ -148,12 +150,14 @@ def test_a_vcpu_of_a_huge_number_makes_no_list_of_those_below(check, id):
     assert "ORD-25" in rules(check(b.build()))
 
 
-@pytest.mark.parametrize("vcpus", ["9" * 18, "9" * 300, "9" * (3 << 20), "-1", "1e999"])
-def test_a_config_with_a_strange_number_of_vcpus_is_read_without_loops_over_it(check, vcpus):
-    b = StreamBuilder.pv(4)
+@pytest.mark.parametrize(
+    ("vcpus", "code"), [("9" * 18, 1), ("9" * 300, 0), ("9" * 5000, 0), ("9" * (3 << 20), 0), ("-1", 1), ("1e999", 0)]
+)
+def test_a_config_with_a_strange_number_of_vcpus_is_read_without_loops_over_it(check, vcpus, code):
+    b = StreamBuilder.pv(8)
     b.wrap("xl")
     b.xl_config = b'{"c_info": {"type": "pv"}, "b_info": {"max_vcpus": %b, "type.pv": {}}}' % vcpus.encode()
-    assert check(b.build()).code == 0
+    assert check(b.build()).code == code
 
 
 # -- streams from before 4.6 ---------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The report as a browser shows it: nothing is loaded, nothing is obeyed that a stream says, and it can be used."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -14,7 +15,7 @@ from project import SAMPLES  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import Select  # noqa: E402
+from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -27,11 +28,19 @@ pytestmark = [
 STREAMS = {
     "good": SAMPLES / "x417-pv64.live4.libxc.zst",
     "refused": SAMPLES / "x417-pv32.plain.libxc.zst",
-    "damaged": SAMPLES / "oracle" / "pv64.plain__l1_maps_l1_writable.libxc.zst",
+    "chained": SAMPLES / "oracle" / "pv64.plain__l1_maps_l1_writable.libxc.zst",
+    "damaged": SAMPLES / "oracle" / "pv64.plain__l1_pte_to_xtab.libxc.zst",
     "cut": SAMPLES / "oracle" / "pv64.plain__length_field_off_by_8.libxc.zst",
     "hvm": SAMPLES / "x417-pvh.xl.zst",
 }
-VERDICTS = {"good": "Restores", "refused": "Refused", "damaged": "Refused", "cut": "Refused", "hvm": "Restores"}
+VERDICTS = {
+    "good": "Restores",
+    "refused": "Refused",
+    "chained": "Refused",
+    "damaged": "Restores, but damaged",
+    "cut": "Refused",
+    "hvm": "Restores",
+}
 HOSTILE = "<script>document.title='owned';alert(1)</script>\"'><img src=x onerror=alert(2)>"
 # A file's name has no slash.
 HOSTILE_NAME = "<script>alert(1)<\\script>\"'><img src=x onerror=alert(2)>.xl"
@@ -58,6 +67,8 @@ def reports(tmp_path_factory):
     for kind, stream in STREAMS.items():
         write(folder / f"{kind}.html", stream, "--target", "4.20", "--placement", "high")
     write(folder / "all.html", *STREAMS.values(), "--target", "4.20", "--placement", "high")
+    write(f"{folder / 'many'}/", *STREAMS.values(), "--target", "4.20", "--placement", "high")
+    write(folder / "scattered.html", STREAMS["refused"], "--target", "4.20", "--placement", "source")
     return folder
 
 
@@ -117,7 +128,7 @@ def test_the_page_never_scrolls_sideways(browser, reports, kind, width):
 
 
 def test_the_chain_that_fails_is_unfolded_and_other_tables_unfold_on_a_click_or_a_key(browser, reports):
-    show(browser, reports / "damaged.html")
+    show(browser, reports / "chained.html")
     assert [one.get_attribute("id") for one in seen(browser, ".on-chain")] == [
         f"s1-table-{pfn}" for pfn in ("d8", "118", "119", "11b")
     ]
@@ -127,6 +138,178 @@ def test_the_chain_that_fails_is_unfolded_and_other_tables_unfold_on_a_click_or_
         assert folded.get_attribute("open") is not None
     seen(browser, "button[data-unfold]")[0].click()
     assert seen(browser, ".forest details:not([open])") == []
+
+
+def dark(browser):
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    )
+
+
+def colour(element, of="color"):
+    """Red, green and blue of what a browser shows."""
+    return tuple(int(part) for part in re.findall(r"\d+", element.value_of_css_property(of))[:3])
+
+
+def beyond(browser, selector, width):
+    """Texts of what lies beside the page, or is cut off in something that does not scroll."""
+    return browser.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].filter(one => one.checkVisibility() &&"
+        " (one.getBoundingClientRect().right > arguments[1] + 0.5 || one.getBoundingClientRect().left < 0))"
+        ".map(one => one.textContent.slice(0, 80))",
+        selector,
+        width,
+    )
+
+
+at_every_size = pytest.mark.parametrize("width", [1280, 400])
+in_every_scheme = pytest.mark.parametrize("scheme", ["light", "dark"])
+
+
+@at_every_size
+@in_every_scheme
+@every_report
+def test_the_box_has_the_verdict_and_counts_then_the_cause_then_the_repair(browser, reports, kind, width, scheme):
+    if scheme == "dark":
+        dark(browser)
+    show(browser, reports / f"{kind}.html", width)
+    (box,) = seen(browser, ".verdict")
+    head, where, *why = box.find_elements(By.TAG_NAME, "p")
+    assert VERDICTS[kind] in head.text
+    assert float(head.find_element(By.TAG_NAME, "strong").value_of_css_property("font-size")[:-2]) >= 19
+    assert where.text.startswith("on Xen 4.20.0")
+    assert [one.text.split()[0] for one in why] == ([] if VERDICTS[kind] == "Restores" else ["Because", "Repair"])
+    heading = browser.find_element(By.TAG_NAME, "h2")
+    sizes = [float(one.value_of_css_property("font-size")[:-2]) for one in (heading, *seen(browser, "h2 .folder"))]
+    assert sizes[0] > 1.5 * sizes[1]
+
+
+@in_every_scheme
+def test_the_three_verdicts_and_warnings_have_colours_that_tell_them_apart(browser, reports, scheme):
+    if scheme == "dark":
+        dark(browser)
+    found = {}
+    for kind in ("good", "damaged", "refused"):
+        show(browser, reports / f"{kind}.html")
+        found[kind] = colour(browser.find_element(By.CSS_SELECTOR, ".verdict .head strong"))
+    show(browser, reports / "refused.html")
+    warning = colour(seen(browser, ".tag.warning")[0])
+    assert len(set(found.values())) == 3
+    assert found["damaged"] == warning
+    # Amber: red before green before blue, and far from either.
+    assert warning[0] > warning[1] > warning[2] + 40
+
+
+def test_what_stops_the_restore_is_the_first_finding_and_the_rest_is_folded_by_rule(browser, reports):
+    show(browser, reports / "refused.html")
+    entries = seen(browser, ".findings > li")
+    assert [entry.find_element(By.TAG_NAME, "a").text for entry in entries] == ["HYP-22", "REC-32", "L3C-1", "REC-29"]
+    assert "this stops the restore" in entries[0].text
+
+
+@at_every_size
+@pytest.mark.parametrize("kind", ["refused", "scattered", "good", "hvm"])
+def test_no_cell_of_a_map_lies_beside_the_page(browser, reports, kind, width):
+    show(browser, reports / f"{kind}.html", width)
+    assert seen(browser, ".map .run span")
+    assert beyond(browser, ".map *, .zoomed *, .bars *, .legend *", width) == []
+
+
+@pytest.mark.parametrize(("width", "rows"), [(1280, 1), (800, 2), (400, 4)])
+def test_the_64_cells_of_a_row_wrap_where_there_is_no_room_and_each_line_has_its_first_frame(
+    browser, reports, width, rows
+):
+    show(browser, reports / "scattered.html", width)
+    strips = browser.find_element(By.CSS_SELECTOR, ".map .row").find_elements(By.CLASS_NAME, "strip")
+    assert len(strips) == 4
+    lines = {}
+    for strip in strips:
+        lines.setdefault(strip.rect["y"], []).append(strip)
+    assert len(lines) == rows
+    labels = [label.text for label in seen(browser, ".map:first-of-type .row:first-child .at")]
+    assert labels == (["0x0"] if rows == 1 else ["0x0", "0x10", "0x20", "0x30"])
+
+
+def test_cells_lie_below_one_another(browser, reports):
+    show(browser, reports / "refused.html", 400)
+    widths = browser.execute_script(
+        "return [...document.querySelectorAll('.strip .run')].map(one =>"
+        " one.lastElementChild.getBoundingClientRect().right - one.getBoundingClientRect().left)"
+    )
+    assert max(widths) - min(widths) < 1
+
+
+def test_no_page_table_is_unfolded_but_on_the_way_to_the_failure(browser, reports):
+    show(browser, reports / "chained.html")
+    unfolded = "return [...document.querySelectorAll('.forest details[open]')].map(one => one.parentElement.id)"
+    assert browser.execute_script(unfolded) == ["s1-table-d8", "s1-table-118", "s1-table-119"]
+    seen(browser, "#s1-tables > p > a")[0].click()
+    assert browser.find_element(By.ID, "s1-table-11b").is_displayed()
+    show(browser, reports / "good.html")
+    assert browser.execute_script(unfolded) == []
+
+
+def test_calls_that_succeed_are_folded_and_unfold_on_a_click(browser, reports):
+    show(browser, reports / "refused.html")
+    # What a real restore ends with, then a click away what else would fail.
+    assert len(seen(browser, ".calls > .failed")) == 1
+    seen(browser, "#s1-calls > details > summary")[0].click()
+    assert len(seen(browser, ".calls > .failed")) == 7
+    assert seen(browser, ".calls .fine ol") == []
+    seen(browser, ".calls .fine summary")[0].click()
+    assert [one.get_attribute("value") for one in seen(browser, ".calls .fine ol li")] == ["1", "2", "3", "4", "5", "6"]
+
+
+@in_every_scheme
+@at_every_size
+def test_the_index_of_many_streams_has_a_headline_and_nothing_that_is_cut_off(browser, reports, width, scheme):
+    if scheme == "dark":
+        dark(browser)
+    show(browser, reports / "many" / "index.html", width)
+    assert browser.find_element(By.TAG_NAME, "h2").text == "3 refused, 1 damaged, 2 restore"
+    groups = [one.text.split()[:3] for one in seen(browser, ".group summary")]
+    assert groups == [["✗", "1", "refused:"]] * 3 + [["!", "1", "damaged:"], ["✓", "2", "restore"]]
+    browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    assert len(seen(browser, ".streams li")) == len(STREAMS)
+    assert beyond(browser, "main *", width) == []
+    clipped = (
+        "return [...document.querySelectorAll('main *')]"
+        ".filter(one => one.clientWidth && one.scrollWidth > one.clientWidth + 1).length"
+    )
+    assert browser.execute_script(clipped) == 0
+
+
+def test_an_index_leads_to_pages_that_lead_back_and_only_then_are_they_loaded(browser, reports):
+    folder = reports / "many"
+    show(browser, folder / "index.html")
+    assert requests(browser) == [(folder / "index.html").as_uri()]
+    link = seen(browser, ".group.damaged .streams a")[0]
+    assert link.text == "oracle/pv64.plain__l1_pte_to_xtab.libxc.zst"
+    link.click()
+    assert "Restores, but damaged" in seen(browser, ".verdict")[0].text
+    assert browser.get_log("browser") == []
+    browser.find_element(By.LINK_TEXT, "All streams").click()
+    assert browser.find_element(By.TAG_NAME, "h2").text.startswith("3 refused")
+
+
+@pytest.mark.parametrize("name", ["many/index.html", "all.html"])
+def test_lists_of_streams_are_folded_on_a_phone_alone(browser, reports, name):
+    show(browser, reports / name, 400)
+    assert seen(browser, ".streams li, .contents li") == []
+    assert len(seen(browser, ".group summary")) == 5
+    seen(browser, ".group.restores summary")[0].click()
+    assert len(seen(browser, ".streams li")) == 2
+    show(browser, reports / name, 1280)
+    assert len(seen(browser, ".streams li")) == len(STREAMS)
+
+
+def test_what_was_folded_on_a_narrow_page_unfolds_as_it_gets_wide(browser, reports):
+    show(browser, reports / "all.html", 400)
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    )
+    WebDriverWait(browser, 10).until(lambda _: len(seen(browser, ".streams li")) == len(STREAMS))
+    assert seen(browser, ".contents li")
 
 
 def test_search_and_type_and_findings_narrow_the_records(browser, reports):

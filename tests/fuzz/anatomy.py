@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import NamedTuple
 
+from streams.qemu_state import walk as walk_state
 from streams.wire.framing import (
     DOMAIN_HEADER,
     HVM_SAVE_HEADER,
@@ -33,6 +34,8 @@ from streams.wire.framing import (
 )
 from streams.wire.hvm_names import SaveType
 from streams.wire.legacy import CHUNK_KIND, CHUNK_SIZE, INFO_BLOCK, UINT32
+from streams.wire.libvirt import LIBVIRT_HEADER, LIBVIRT_MAGIC
+from streams.wire.qemu import HEADER as QEMU_HEADER
 
 # Pieces of a hopeless input, or of one that has been multiplied: more are not worth their time.
 MOST_PIECES = 4096
@@ -137,6 +140,12 @@ def stream(data: bytes) -> Pieces:
         yield walk.step(header[-1] if header else 0)
         yield walk.step(LIBXL_HEADER.size)
         yield from walk.libxl_records()
+    elif data.startswith(LIBVIRT_MAGIC):
+        header = _at(LIBVIRT_HEADER, data, 0)
+        yield walk.step(LIBVIRT_HEADER.size)
+        yield walk.step(header[2] if header else 0)
+        yield walk.step(LIBXL_HEADER.size)
+        yield from walk.libxl_records()
     elif data.startswith(IMAGE_START):
         yield from walk.image_headers()
         yield from walk.image_records(frozenset({RecordType.END}))
@@ -150,8 +159,8 @@ def libxl_payload(data: bytes) -> Pieces:
     yield from walk.rest()
 
 
-def xl_payload(data: bytes) -> Pieces:
-    """The length of the optional data, they, and libxl's records."""
+def configured_payload(data: bytes) -> Pieces:
+    """The length of xl's optional data or libvirt's XML, they, and libxl's records."""
     walk = _Walk(data)
     length = _at(UINT32, data, 0)
     yield walk.step(UINT32.size)
@@ -195,6 +204,23 @@ def hvm_context(data: bytes) -> Pieces:
         yield walk.step(HVM_SAVE_HEADER.size + header[2], framed=True)
         if header[0] == SaveType.END:
             break
+    yield from walk.rest()
+
+
+def log(data: bytes) -> Pieces:
+    """A log, line by line."""
+    walk = _Walk(data)
+    for line in data.splitlines(keepends=True)[:MOST_PIECES]:
+        yield walk.step(len(line))
+    yield from walk.rest()
+
+
+def device_model(data: bytes) -> Pieces:
+    """The header and the sections of QEMU's state."""
+    walk = _Walk(data)
+    yield walk.step(QEMU_HEADER.size)
+    for section in walk_state(data).sections[:MOST_PIECES]:
+        yield walk.step(max(0, section.data + (section.length or 0) - walk.at))
     yield from walk.rest()
 
 

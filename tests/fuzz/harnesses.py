@@ -11,7 +11,9 @@ import laws
 import seeds
 from anatomy import Anatomy
 
+from migrate.building.builder import StreamBuilder
 from streams.wire.framing import (
+    EMULATOR_HEADER,
     LIBXL_HEADER,
     LIBXL_IDENT,
     LIBXL_VERSION,
@@ -26,6 +28,7 @@ from streams.wire.framing import (
     padded,
 )
 from streams.wire.legacy import UINT32
+from streams.wire.libvirt import encode_image
 
 LIBXL_START = LIBXL_HEADER.pack(LIBXL_IDENT, LIBXL_VERSION, 0)
 KIB = 1 << 10
@@ -75,6 +78,29 @@ def _xl(payload: bytes) -> bytes:
     return header + optional + LIBXL_START + rest
 
 
+def _libvirt(payload: bytes) -> bytes:
+    (length,) = UINT32.unpack(payload[: UINT32.size].ljust(UINT32.size, b"\0"))
+    xml, rest = payload[UINT32.size :][:length], payload[UINT32.size + length :]
+    return encode_image(xml, LIBXL_START + rest)
+
+
+def _device_model(state: bytes) -> None:
+    laws.device_model_holds(state)
+    b = StreamBuilder.hvm()
+    b.wrap("xl")
+    b.libxl_after[0].body[EMULATOR_HEADER.size :] = state
+    laws.answers(b.build())
+
+
+def _configuration(text: bytes) -> None:
+    laws.configuration_holds(text)
+    for container in ("xl", "libvirt"):
+        b = StreamBuilder.hvm()
+        b.wrap(container)
+        b.xl_config = b.domain_xml = text
+        laws.answers(b.build())
+
+
 def _legacy(word: int) -> Harness:
     start = seeds.LEGACY_PFNS.to_bytes(word, "little") + b"\xff" * word
     return Harness(
@@ -98,10 +124,14 @@ HARNESSES: dict[str, Harness] = {
     # What it decodes to may be 30,000 times as long.
     "compressed": Harness(laws.answers, seeds.packed, anatomy.shapeless, longest=4 * KIB),
     "libxl": Harness(_container(lambda payload: LIBXL_START + payload), seeds.libxl_payloads, anatomy.libxl_payload),
-    "xl": Harness(_container(_xl), seeds.xl_payloads, anatomy.xl_payload),
+    "xl": Harness(_container(_xl), seeds.xl_payloads, anatomy.configured_payload),
+    "libvirt": Harness(_container(_libvirt), seeds.libvirt_payloads, anatomy.configured_payload),
     "xapi": Harness(_container(lambda payload: XAPI_MAGIC + payload), seeds.xapi_payloads, anatomy.xapi_payload),
     "legacy32": _legacy(4),
     "legacy64": _legacy(8),
+    "qemu": Harness(_device_model, seeds.device_models, anatomy.device_model, longest=32 * KIB),
+    "config": Harness(_configuration, seeds.configurations, anatomy.shapeless, longest=8 * KIB),
+    "log": Harness(laws.explained, seeds.logs, anatomy.log, longest=8 * KIB),
     "context": Harness(_context, seeds.contexts, anatomy.hvm_context, longest=32 * KIB),
 }
 

@@ -19,17 +19,28 @@ from migrate.judging.check import survey
 from migrate.judging.pipe_filter import Filter, FilterResult, Mode
 from migrate.judging.report import Report
 from migrate.judging.report_json import dumps, report_object
+from migrate.reports.rules.failures import log_object
+from migrate.reports.rules.failures_text import render_log
 from migrate.reports.verdict.text import console_for, render
+from migrate.rules.catalogue import RULES
+from migrate.rules.messages.log import Log, read
 from migrate.rules.selection import Selection
+from migrate.toolstack.config import ConfigSource
+from migrate.toolstack.config_edit import EditError, set_json, set_xml
+from migrate.toolstack.config_libvirt import read_xml
+from migrate.toolstack.config_libxl import read_json
+from migrate.toolstack.configuration import read as read_configuration
 from migrate.xen.cpu_policy import processor
-from migrate.xen.hvm_context import context_objections, has_emulated_devices, saved_vcpus
+from migrate.xen.hvm_context import context_objections
 from migrate.xen.hvm_entry import HvmDomain
+from migrate.xen.hvm_guest import has_emulated_devices, saved_vcpus
 from streams.decoder import Decoder, drive
 from streams.encoder import DecodeError, decode, encode
 from streams.feeder import Feeder
 from streams.forwarding import ForwardingTransport
 from streams.hvm_context import decode_context, encode_context
 from streams.pages import PfnWords
+from streams.qemu_state import walk
 from streams.records import Event, PageData, Place
 from streams.transports import BytesTransport, TransportError
 
@@ -132,7 +143,9 @@ def told(report: Report) -> dict[str, Any]:
     """A report as JSON object, after a look at whether it is a sane one."""
     holds(report.verdict in VERDICTS, f"verdict {report.verdict!r}")
     holds((report.failure is not None) == (report.verdict == "refuse"), "a failure without a refusal, or a refusal …")
-    holds((report.reason is not None) == (report.verdict == "unjudged"), "a reason with a verdict, or none without")
+    unjudged = report.unjudged_because is not None
+    holds(unjudged == (report.verdict == "unjudged"), "a verdict, and a reason for none; or neither")
+    holds(report.ok == (report.reason is None), "a reason where all is well, or none where it is not")
     size = report.stream.bytes
     for finding in report.findings:
         holds(finding.count > 0, f"{finding.rule.id} is told {finding.count} times")
@@ -247,6 +260,9 @@ def passes(data: bytes) -> None:
         holds(sorted(_facts(guarding.report)) == sorted(_facts(checked)), "the guard finds something else than check")
         return
     failure = guarding.report.failure
+    if failure is None and checked.failure is None:
+        holds(any(found.effect.harms_host for found in checked.findings), "the guard stopped a stream for nothing")
+        return
     holds(failure is not None, "the guard stopped a stream for nothing")
     if checked.verdict == "unjudged":  # for something that came after what stopped it
         rules = {finding.rule.id for finding in checked.findings if finding.fatal}
@@ -282,3 +298,51 @@ def _context_holds(body: bytes) -> None:
             domain = HvmDomain(release, made, None, vcpus, has_emulated_devices(body), True, lambda pfn: False)
             for objection in context_objections(body, domain):
                 holds(0 <= objection.offset <= len(body), f"{objection.rule} at {objection.offset}")
+
+
+# -- device models and configurations -------------------------------------------------------------------
+
+
+def device_model_holds(state: bytes) -> None:
+    """A state is walked, and all that is said of it is about places in it."""
+    walked = bounded(walk, state)
+    for fault in (walked.fault, walked.doubt):
+        holds(fault is None or 0 <= fault.offset <= len(state), "a fault lies outside of the state")
+    holds(walked.fault is not None or walked.end is not None or walked.doubt or walked.sections, "nothing is said")
+    holds(0 <= walked.trailing <= len(state), "more lies behind the end than there is")
+    ends = [section.data + (section.length or 0) for section in walked.sections]
+    holds(ends == sorted(ends) and max(ends, default=0) <= len(state), "sections overlap, or lie outside of the state")
+
+
+def configuration_holds(text: bytes) -> None:
+    """Every reader makes something of any text; what is edited reads as was set, or cannot be edited."""
+    for source in ConfigSource:
+        found = bounded(read_configuration, text, source)
+        holds(found is not None and all(problem.message for problem in found.problems), "a problem without words")
+    for edit, reader, key in ((set_json, read_json, "c_info.name"), (set_xml, read_xml, "name")):
+        try:
+            edited = bounded(edit, text, key, "other")
+        except EditError:
+            continue
+        name = reader(edited).name
+        holds(name in ("other", None), f"the name is {name!r} after it was set")
+
+
+# -- logs ---------------------------------------------------------------------------------------------
+
+
+def _log(data: bytes) -> Log:
+    return read([data])
+
+
+def explained(data: bytes) -> None:
+    """Any bytes are a log: read the same however they come, and what is said of it harms no terminal."""
+    log = bounded(_log, data)
+    holds(log_object(log, "log") == log_object(read(pieces(data)), "log"), "in pieces, a log is read otherwise")
+    holds(dumps(log_object(log, "log")).isascii(), "the JSON is not ASCII")
+    holds(all(id in RULES for failure in log.failures for id in failure.rules), "a rule is named that there is not")
+    if len(data) % PRINTED_ONE_IN:
+        return
+    out = io.StringIO()
+    render_log(log, "log", console_for(out))
+    holds(all(line.isprintable() for line in out.getvalue().split("\n")), "the text has control characters")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import lzma
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,25 +13,33 @@ from pathlib import Path
 import zstandard
 
 from migrate.building.builder import StreamBuilder
+from migrate.building.configuration import domain_xml, libxl_json
 from migrate.building.hvm_contexts import EVERYTHING, hvm_context
+from migrate.building.qemu_state import QemuStateBuilder
 from streams.bodies import HvmContext
 from streams.encoder import decode, encode
 from streams.pages import PageType, PfnWords
-from streams.records import PageData
+from streams.records import LibxlRecord, PageData
 from streams.transports import open_transport
 from streams.wire.framing import (
+    EMULATOR_HEADER,
     LIBXL_HEADER,
     PAGE_SIZE,
     PFN_WORD_SIZE,
     SHARED_INFO_SIZE,
     XAPI_MAGIC,
     XL_HEADER,
+    LibxlRecordType,
 )
 from streams.wire.legacy import CHUNK_KIND, CHUNK_SIZE, INFO_BLOCK, INFO_EXTENDED, INFO_VCPU, UINT32, VCPU_INFO, Chunk
+from streams.wire.libvirt import decode_image
 from streams.wire.vcpu import CONTEXT
 
 SAMPLES = Path(__file__).parents[2] / "sample_streams"
+LOGS = Path(__file__).parents[1] / "data" / "logs"
 PVH, XL, REMUS = "x417-pvh.plain.libxc", "x417-pvh.xl", "x417-pvh.remus.libxc"
+GENUINE = SAMPLES / "genuine-hvm" / "hvm-x4200-virall-2vcpu.xl.zst"
+EMULATOR_CONTEXT = LibxlRecordType.EMULATOR_CONTEXT
 # PAGE_DATA records of a real stream that are kept, and pages of each.
 KEPT_PAGES = 4
 KEPT_BATCHES = 3
@@ -116,7 +125,7 @@ def streams() -> Iterator[bytes]:
     yield StreamBuilder.pv(4, extended=True).build()
     for guest in GUESTS:
         yield from (built(guest, kind) for kind in KINDS)
-        yield from (built(guest, container=container) for container in ("libxl", "xl", "xapi"))
+        yield from (built(guest, container=container) for container in ("libxl", "xl", "libvirt", "xapi"))
         yield built(guest, "checkpointed", "libxl")
     yield from map(skeleton, (PVH, XL, REMUS))
 
@@ -151,6 +160,13 @@ def xl_payloads() -> Iterator[bytes]:
         yield UINT32.pack(length) + optional + stream[XL_HEADER.size + length + LIBXL_HEADER.size :]
 
 
+def libvirt_payloads() -> Iterator[bytes]:
+    """The length of libvirt's XML, it, and libxl records."""
+    for guest in GUESTS:
+        _, xml, stream = decode_image(built(guest, container="libvirt"))
+        yield UINT32.pack(len(xml)) + xml + stream[LIBXL_HEADER.size :]
+
+
 def xapi_payloads() -> Iterator[bytes]:
     """xapi blocks."""
     for guest in GUESTS:
@@ -177,6 +193,28 @@ def legacy_payloads(word: int) -> Iterator[bytes]:
         )
 
 
+def device_models() -> Iterator[bytes]:
+    """States of QEMU: small ones, one with all that QEMU writes elsewhere, and a genuine guest's."""
+    yield QemuStateBuilder.of("timer", "0000:00:02.0/platform").build()
+    yield QemuStateBuilder().build()
+    elsewhere = QemuStateBuilder.of("timer", "ide", "slirp", "0000:00:02.0/platform")
+    elsewhere.machine, elsewhere.footers, elsewhere.description = "xenfv", True, True
+    yield elsewhere.build()
+    with open_transport(GENUINE) as transport:
+        items = decode(bytes(transport.give(64 << 20))).items
+    (record,) = (item for item in items if isinstance(item, LibxlRecord) and item.type == EMULATOR_CONTEXT)
+    yield record.body[EMULATOR_HEADER.size :]
+
+
+def configurations() -> Iterator[bytes]:
+    """Configurations of xl, libvirt and xenopsd."""
+    for kind in ("pv", "hvm", "pvh"):
+        yield libxl_json(kind, 2, 4096)
+        yield domain_xml(kind, 2, 4096)
+    yield b'builder = "hvm"\nname = "guest"\nvcpus = 2\nmemory = 64\n'
+    yield StreamBuilder.pv(8).xapi_blocks[0][1]
+
+
 def contexts() -> Iterator[bytes]:
     """HVM contexts: small ones, a real one, and one with an entry of every type."""
     yield from (hvm_context(vcpus) for vcpus in (1, 2))
@@ -190,3 +228,11 @@ def around_context() -> tuple[bytes, bytes]:
     record = b.record("HVM_CONTEXT").build()
     before, _, after = b.build().partition(record)
     return before, after
+
+
+def logs() -> Iterator[bytes]:
+    """Real lines of failed restores, as libxc and Xen's console give them, and among others."""
+    restores = [json.loads(line) for line in (LOGS / "restores.jsonl").read_text("utf-8").splitlines()]
+    texts = ["\n".join([f"xc: error: {one['error']}", *map("(XEN) {}".format, one["console"])]) for one in restores]
+    yield from ("\n".join(texts[at : at + 5]).encode() for at in range(0, len(texts), 5))
+    yield b"\x1b[1mxl: Loading new save file x\x1b[0m\r\n\xff\xfe" + texts[0].encode() + b"\0" * 5000

@@ -20,6 +20,7 @@ from streams.other_files import (
     STREAM_MAGICS,
     Found,
     describe_prefix,
+    describe_suffix,
     find_stream,
     recognise,
     translated_newlines,
@@ -167,6 +168,31 @@ def test_what_stands_in_front_is_described(prefix, words):
 @given(st.binary(min_size=1, max_size=200))
 def test_any_prefix_is_described_in_one_line(prefix):
     assert describe_prefix(prefix).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "words"),
+    [
+        (b"", ""),
+        (bytes(8), ", all of them zeros"),
+        (b"migration sender: Target has acknowledged transfer.\n", ", text, 'migration sender: Target has acknow"),
+        (b"\x80\x81", ""),
+        (bytes(8) + StreamBuilder.hvm().build(), "; another stream (libxc) begins at byte 108 (0x6c), which --offset"),
+    ],
+)
+def test_what_stands_behind_the_end_is_described(suffix, words):
+    described = describe_suffix(suffix, len(suffix), 100)
+    assert described.startswith(words)
+    assert bool(described) == bool(words)
+
+
+def test_of_many_zeros_behind_the_end_the_first_are_told():
+    assert describe_suffix(bytes(8), 9, 0) == ", the first of them zeros"
+
+
+@given(st.binary(max_size=200))
+def test_any_suffix_is_described_in_one_line(suffix):
+    assert describe_suffix(suffix, len(suffix), 0).isprintable()
 
 
 # -- newlines ----------------------------------------------------------------------------------------------

@@ -5,10 +5,20 @@ from __future__ import annotations
 import click
 
 from migrate.cli import suggestions
-from migrate.cli.corpus.run import cache_option, discovered, expansion_option, jobs_option, judged, known_option
+from migrate.cli.command import command
+from migrate.cli.corpus.run import (
+    cache_option,
+    discovered,
+    expansion_option,
+    host_files,
+    jobs_option,
+    judged,
+    known_option,
+)
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.signals import orderly_signals
 from migrate.counting import count
+from migrate.destination.destination import DEFAULT_PLACEMENT
 from migrate.destination.placement import NAMES as PLACEMENTS
 
 
@@ -21,7 +31,7 @@ def _targets(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...])
         raise click.BadParameter(str(error)) from None
 
 
-@click.command(
+@command(
     epilog="Exit code: 0 written, or nothing to write; 1 there is something to write, and it was not; 2 wrong usage, "
     "or a file that cannot be used; 3 written, but a stream could not be judged."
 )
@@ -33,18 +43,26 @@ def _targets(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...])
     "targets",
     metavar="VERSION",
     multiple=True,
-    default=("newest",),
     callback=_targets,
     shell_complete=suggestions.releases(),
-    help="For new streams: what they are judged under; may be repeated. By default the newest release.",
+    help="For new streams: what they are judged under; may be repeated. By default the newest release, or the host's.",
 )
 @click.option(
     "--placement",
     "placements",
     multiple=True,
     type=click.Choice(PLACEMENTS),
-    default=("source",),
-    help="For new streams: where the frames would lie; may be repeated. By default source.",
+    help="For new streams: where the frames would lie; may be repeated. By default "
+    f"{DEFAULT_PLACEMENT}, or as on the host.",
+)
+@click.option(
+    "--host",
+    "hosts",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="For new streams: what `xl info` and `xen-cpuid -p` print on the host that would restore it; decides release "
+    "and placement where they are not given; may be repeated.",
 )
 @jobs_option
 @known_option
@@ -58,6 +76,7 @@ def accept(
     new_only: bool,
     targets: tuple[str, ...],
     placements: tuple[str, ...],
+    hosts: tuple[str, ...],
     jobs: int | None,
     known: tuple[str, ...],
     no_cache: bool,
@@ -73,10 +92,16 @@ def accept(
     Example: migrate corpus accept guests --target 4.20 --placement high
     """
     from migrate.corpus.accepting import AcceptError, plan
+    from migrate.corpus.hosts import asked
     from migrate.safe import safe
 
     found = discovered(ctx, paths, known)
-    unexpected = tuple((target, placement) for target in targets for placement in dict.fromkeys(placements))
+    unexpected = tuple(
+        asked(target, placement, host)
+        for host in (*host_files(hosts),) or (None,)
+        for target in targets or [None]
+        for placement in dict.fromkeys(placements) or [None]
+    )
     with orderly_signals():
         results = judged(
             ctx,

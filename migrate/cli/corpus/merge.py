@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from migrate.cli.command import command
 from migrate.cli.corpus.run import EXIT_CODES, complain_of, ending_of, journal_of, output_options, write_outputs
 from migrate.cli.ending import ExitCode
 from migrate.cli.output import refuse_doubles
 
 
-@click.command(epilog=EXIT_CODES + " An interrupted run, or a shard that is not there, counts as not judged.")
+@command(epilog=EXIT_CODES + " An interrupted run, or a shard that is not there, counts as not judged.")
 @click.argument("files", metavar="RESULTS.jsonl...", nargs=-1, required=True, type=click.Path(dir_okay=False))
 @output_options
 @click.pass_context

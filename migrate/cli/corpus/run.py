@@ -6,15 +6,19 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain
 from migrate.cli.output import refuse_doubles, write_document
 from migrate.cli.signals import EndedBySignal, orderly_signals
 from streams.compression import MAX_EXPANSION
+from streams.values import replace
 
 if TYPE_CHECKING:
     from migrate.corpus.cache import Cache
     from migrate.corpus.discovery import Case, Corpus, Shard
+    from migrate.corpus.hosts import Asked, HostFile
     from migrate.corpus.journal import Written
     from migrate.corpus.results import Result, Run
     from migrate.corpus.workers import Workers
@@ -66,6 +70,20 @@ def known_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def host_files(names: Sequence[str]) -> list[HostFile]:
+    """Host files that an option names. Raises UsageError for files that are none."""
+    from migrate.corpus.filesystems import FetchError
+    from migrate.corpus.hosts import host_file
+    from migrate.destination.host_facts import HostFileError
+
+    try:
+        return [host_file(name, name) for name in dict.fromkeys(names)]
+    except (HostFileError, FetchError) as error:
+        raise click.UsageError(str(error)) from error
+    except OSError as error:
+        raise click.UsageError(f"{error.filename}: {error.strerror}") from error
+
+
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--junit`, `--sarif`, `--markdown`."""
     for option, what in (
@@ -90,7 +108,7 @@ def expansion_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-@click.command(epilog=EXIT_CODES)
+@command(epilog=EXIT_CODES)
 @click.argument("paths", metavar="PATH|URL...", nargs=-1, required=True, type=click.Path())
 @jobs_option
 @click.option(
@@ -101,6 +119,15 @@ def expansion_option(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--shard", metavar="I/N", callback=_shard, help="Judge the I-th of N parts only; `merge` joins them.")
 @known_option
+@click.option(
+    "--host",
+    "hosts",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="What `xl info` and `xen-cpuid -p` print on the host where real Xen was asked: decides what depends on the "
+    "host for all expectations of its branch that name none, and judges new streams. May be repeated.",
+)
 @click.option(
     "--fail-on",
     type=click.Choice(["error", "warning"]),
@@ -127,6 +154,7 @@ def run(
     dask: str | None,
     shard: Shard | None,
     known: tuple[str, ...],
+    hosts: tuple[str, ...],
     fail_on: str | None,
     no_cache: bool,
     max_expansion: int,
@@ -147,11 +175,15 @@ def run(
     Example: migrate corpus run guests --junit guests.xml --jsonl guests.jsonl
     """
     from migrate.cli.corpus.live import LiveTable
+    from migrate.corpus.hosts import asked, at_hosts
     from migrate.corpus.journal import Journal
     from migrate.reports.corpus.text import render
     from migrate.reports.verdict.text import console_for
 
+    # What stands in a settings file is about guests that are to move, not about what was measured.
+    at = host_files(hosts) if ctx.get_parameter_source("hosts") is ParameterSource.COMMANDLINE else []
     found = discovered(ctx, paths, known, shard, fail_on)
+    found = replace(found, cases=at_hosts(found.cases, at)) if at else found
     outputs = {"--junit": junit, "--sarif": sarif, "--markdown": markdown, "--jsonl": jsonl}
     refuse_doubles(outputs, {"a stream": [case.path for case in found.cases], "known deviations": known})
     if resume is not None:
@@ -171,7 +203,15 @@ def run(
             left = [case for case in found.cases if case.number not in taken]
             try:
                 judged(
-                    ctx, left, done, live.tick, jobs=jobs, dask=dask, cache=not no_cache, max_expansion=max_expansion
+                    ctx,
+                    left,
+                    done,
+                    live.tick,
+                    jobs=jobs,
+                    dask=dask,
+                    cache=not no_cache,
+                    unexpected=tuple(asked(host=host) for host in at),
+                    max_expansion=max_expansion,
                 )
             except KeyboardInterrupt as ended:
                 why = _interrupted(ended, len(results), len(found.cases))
@@ -264,7 +304,7 @@ def judged(
     jobs: int | None = None,
     dask: str | None = None,
     cache: bool = True,
-    unexpected: tuple[tuple[str, str], ...] | None = None,
+    unexpected: tuple[Asked, ...] = (),
     max_expansion: int = MAX_EXPANSION,
 ) -> list[Result]:
     """Results in the order of the cases."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import target_option, vcpus_option
 from migrate.cli.output import STDOUT, stream_output
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from migrate.reducing.scrub import Scrubbed
 
 
-@click.command(
+@command(
     epilog="Exit code: 0; 2 for wrong usage, a stream that cannot be read, one whose findings would change, or a "
     "file that cannot be written."
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli import suggestions
+from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import STDIN, one_rule, placement_option, source_of, target_option, vcpus_option
 from migrate.cli.output import STDOUT, stream_output
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from migrate.reducing.shrink import Shrunk
 
 
-@click.command(
+@command(
     epilog="Exit code: 0; 2 for wrong usage, a stream that cannot be read or does not show the finding, or a file "
     "that cannot be written."
 )
@@ -52,7 +53,7 @@ def shrink(
     rule: str | None,
     out: str | None,
     target: str,
-    placement: str,
+    placement: str | None,
     vcpus: int | None,
     verify: bool,
     clean: bool,
@@ -67,12 +68,14 @@ def shrink(
     \b
     Example: migrate corpus shrink guest.xl --rule HYP-22 --placement high -o small.libxc
     """
+    from migrate.destination.destination import DEFAULT_PLACEMENT
     from migrate.reducing.items import read_whole
     from migrate.reducing.shrink import NothingToShowError
     from migrate.reducing.shrink import shrink as leave_out
     from streams.transports import TransportError
 
     started = time.monotonic()
+    placement = placement or DEFAULT_PLACEMENT
     out = out or _default_name(stream)
     try:
         with stream_output(out, force=force, sources=[stream]) as file:
@@ -96,7 +99,8 @@ def shrink(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if out != STDOUT:
-        asked = ["--target", target, "--placement", placement]
+        asked = ["--target", target] if target else []
+        asked += ["--placement", placement] if placement else []
         asked += ["--vcpus", str(vcpus)] if vcpus else []
         asked += ["--verify"] if verify else []
         _tell(shrunk, out, time.monotonic() - started, asked)

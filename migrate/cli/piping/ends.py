@@ -9,6 +9,7 @@ import select
 import sys
 import termios
 import time
+from contextlib import suppress
 
 import click
 
@@ -50,8 +51,9 @@ class Ends:
 
     def let_go(self) -> None:
         """Close the descriptors, and no more than that: another process has them, too."""
-        os.close(self.source)
-        os.close(self.sink)
+        for fd in (self.source, self.sink):
+            with suppress(OSError):  # that one hears of it, too
+                os.close(fd)
 
     def settle(self) -> None:
         """Of a connection, wait until the receiver has got all, and a while for it to close its side."""

@@ -7,12 +7,15 @@ import os
 import select
 import stat
 import sys
+from contextlib import suppress
 
 from migrate.cli.ending import complaint
 
 STDERR = 2
 # Up to so many bytes a pipe takes whole or not at all, and as long as it is writable at all without waiting.
 ATOMIC = 4096
+# Columns of a terminal that does not know.
+WIDTH = 80
 _UNTELLABLE = b"migrate: the filter itself failed\n"
 
 
@@ -23,6 +26,8 @@ class Messages:
     ----------
     stream:
         the descriptor that the stream is written to: if standard error is the same, nothing is said at all.
+    fd:
+        standard error.
 
     Attributes
     ----------
@@ -32,10 +37,11 @@ class Messages:
         seconds to wait for a reader who takes nothing; 0 while the stream flows. Used up, it is 0 again.
     """
 
-    def __init__(self, stream: int | None = None) -> None:
+    def __init__(self, stream: int | None = None, fd: int = STDERR) -> None:
         self.dropped = 0
         self.patience = 0.0
-        self._fd = _descriptor(stream)
+        self._fd = _opened(fd, stream)
+        self._ours = self._fd != fd  # and does not block
         self._cut = False  # in the middle of a line
         self._status = 0  # characters of a status line on the terminal
 
@@ -66,7 +72,7 @@ class Messages:
             return
         try:
             cleared = self._cleared()
-            line = line[: os.get_terminal_size(self._fd or 0).columns - 1]
+            line = line[: (os.get_terminal_size(self._fd or 0).columns or WIDTH) - 1]
             self._status = len(line)
             self._put(cleared + line.encode("utf-8", "backslashreplace"))
         except BaseException:
@@ -91,15 +97,22 @@ class Messages:
         if self._fd is None:
             return
         view = memoryview(b"\n" + text if self._cut else text)
+        whole = len(view)
         while view and (taken := self._taken(view[:ATOMIC])):
-            self._cut = self._status == 0 and view[taken - 1] != ord("\n")
             view = view[taken:]
-        self.dropped += bool(view)
+        if view:
+            self.dropped += 1
+            self._cut |= len(view) < whole
+        else:
+            self._cut = False
 
     def _taken(self, text: memoryview) -> int:
         """How much of a piece was taken: all of it or nothing, as a rule."""
         assert self._fd is not None
         try:
+            if self._ours:
+                with suppress(BlockingIOError):
+                    return os.write(self._fd, text)
             if _ready(self._fd, self.patience):
                 return os.write(self._fd, text)
         except OSError:  # full after all; the reader is gone: nobody will ever know
@@ -126,20 +139,18 @@ def _ready(fd: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
-def _descriptor(stream: int | None) -> int | None:
+def _opened(fd: int, stream: int | None) -> int | None:
     """Standard error; opened anew where it could block, for the one it has is others' too, and shall block for them."""
     if sys.stderr is None:
         return None
     try:
-        there = os.fstat(STDERR)
+        there = os.fstat(fd)
         if stream is not None and not stat.S_ISCHR(there.st_mode) and os.path.samestat(there, os.fstat(stream)):
             return None
     except OSError:
         return None
     if stat.S_ISFIFO(there.st_mode) or stat.S_ISCHR(there.st_mode):
-        try:
-            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-            return os.open(f"/proc/self/fd/{STDERR}", flags)
-        except OSError:  # no /proc, another user's terminal, nobody to read it
-            pass
-    return STDERR
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        with suppress(OSError):  # no /proc, another user's terminal, nobody to read it
+            return os.open(f"/proc/self/fd/{fd}", flags)
+    return fd

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -23,12 +24,17 @@ import click
 from migrate.cli.ending import ExitCode
 from migrate.cli.piping.messages import Messages
 from migrate.cli.piping.signals import ENDED_BY, ENDING, is_ignored
-from streams.conduit import EMPTY, HANDS, HOLDS, Conduit, OutputError
+from streams.conduit import EMPTY, HANDS, HOLDS, STEPS, Conduit, OutputError
 from streams.transports import TransportError
 
 RELAYED = (*ENDING, signal.SIGUSR1)
 # Seconds after which a second signal is no echo of the first: whoever sends it has waited in vain.
 IN_VAIN = 10.0
+# Seconds between two looks at the judge, and how many of them it may be at one step: so many, and one more for each
+# AS_LONG steps before it. The longest is the replay at the end, and what it replays has come in steps of 1 MiB at most.
+LOOK = 3.0
+LOOKS = 20
+AS_LONG = 4096
 _OOM_SCORE = "/proc/self/oom_score_adj"
 _DISPENSABLE = "1000"
 
@@ -50,11 +56,16 @@ class Stage:
     """What the process that judges tells the one that waits."""
 
     def __init__(self, conduit: Conduit, ends: Ends, words: int | None = None) -> None:
-        shared = memoryview(mmap.mmap(-1, mmap.PAGESIZE))
+        shared = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
         conduit.share(shared[: len(conduit.state)])
+        self._state = conduit.state
         self._told = shared[len(conduit.state) :]
         self._ends = ends
         self.words: int | None = words
+
+    def ready(self) -> None:
+        """All is there, and the next step begins once bytes come."""
+        self._state[STEPS] += 1
 
     def hang_up(self) -> None:
         """The stream is over, here and in the other process. Raises OSError."""
@@ -100,6 +111,7 @@ def accompanied(act: Callable[[Stage], int], conduit: Conduit, ends: Ends, messa
     """
     heard, words = os.pipe2(os.O_CLOEXEC)
     alive, life = os.pipe2(os.O_CLOEXEC)
+    conduit.state[STEPS] = 1  # to begin is one
     stage = Stage(conduit, ends, words)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, RELAYED)
     try:
@@ -144,10 +156,10 @@ def _play(act: Callable[[Stage], int], stage: Stage) -> NoReturn:
 
 
 def _die_with_the_other(alive: int) -> None:
-    """Have a SIGTERM sent to this process when the other one is killed, so that nothing is left behind."""
+    """Have this process killed when the other one is, so that nothing is left behind."""
     with suppress(OSError, AttributeError):
         fcntl.fcntl(alive, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(alive, fcntl.F_SETSIG, signal.SIGTERM)
+        fcntl.fcntl(alive, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(alive, fcntl.F_SETFL, fcntl.fcntl(alive, fcntl.F_GETFL) | os.O_ASYNC)
 
 
@@ -181,17 +193,33 @@ class _Understudy:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         child = self._child
         assert child is not None
-        try:
-            if os.read(heard, 1):
-                self._ends.let_go()
-            _, status = os.waitpid(child, 0)
-        finally:
-            self._child = None
+        hangs = not self._heard(heard)
+        if hangs:
+            self._send(signal.SIGKILL)
+        elif os.read(heard, 1):
+            self._ends.let_go()
+        _, status = os.waitpid(child, 0)
+        self._child = None
         if self.stage.code is not None:
             return self.stage.code
         if self._told is not None:
             return ENDED_BY + self._told
-        return self.step_in(_how(status))
+        return self.step_in("it came to no end" if hangs else _how(status))
+
+    def _heard(self, words: int) -> bool:
+        """Wait for a word, or the end, of the process that judges; False where it does not come to the end of a step.
+
+        Looks are counted, and no clock is asked: it goes on while all are stopped.
+        """
+        poll = select.poll()
+        poll.register(words, select.POLLIN)
+        step, looks = 0, 0
+        while not _there(poll, LOOK):
+            before, step = step, self._conduit.state[STEPS]
+            looks = looks + 1 if step == before and step % 2 else 0
+            if looks > LOOKS + step // AS_LONG:
+                return False
+        return True
 
     def _relay(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGUSR1:
@@ -235,6 +263,14 @@ class _Understudy:
                 self._ends.hang_up()
         self._ends.settle()
         return ExitCode.JUDGE_LOST
+
+
+def _there(poll: select.poll, seconds: float) -> bool:
+    """Whether there is something to read, or no way to wait for it but to read."""
+    try:
+        return bool(poll.poll(seconds * 1000))
+    except OSError:
+        return True
 
 
 def _how(status: int) -> str:

@@ -122,6 +122,9 @@ class PageMap:
         pages that should have a machine frame, and nobody knows which.
     beyond:
         pfns that lie too far out to be shown: words that name them, or pfns that are only claimed to exist.
+    shift:
+        how far every page's machine frame lies above its pfn, where that is the same for all: both spaces then look
+        alike. None where it differs, and where no frame is known.
     """
 
     guest: Space
@@ -130,6 +133,7 @@ class PageMap:
     unplaced: int = 0
     beyond: int = 0
     four_gib: int = PAE_L3_LIMIT
+    shift: int | None = None
 
 
 def page_map(inspection: Inspection, bins: int = 1024) -> PageMap:
@@ -158,12 +162,14 @@ def page_map(inspection: Inspection, bins: int = 1024) -> PageMap:
     roots = np.array([pfn for pfn in vcpu_roots(guest) if pfn < len(kinds)], np.int64)
     by_pfn = _guest_space(kinds, high, roots, bins)
     placed = np.flatnonzero(_HAS_FRAME[kinds[: len(mfns)]] & (mfns >= 0))
+    shifts = mfns[placed] - placed
     return PageMap(
         by_pfn,
         _machine_space(mfns, kinds, placed, high, roots, bins) if len(placed) else None,
         placement.name,
         _frames(kinds) - _frames(kinds[placed]),
         max(0, claimed - shown),
+        shift=int(shifts[0]) if len(shifts) and np.ptp(shifts) == 0 else None,
     )
 
 

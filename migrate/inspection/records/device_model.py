@@ -43,6 +43,9 @@ def state_fields(cursor: Cursor) -> Iterator[Field]:
     for fault in (state.fault, state.doubt):
         if fault is not None:
             yield Field("fault", start + fault.offset, None, f"{fault.message} ({fault.errno})")
+    if state.description is not None and state.end is not None:
+        described = count(len(state.description["devices"]), "device")
+        yield Field("description", None, None, f"QEMU's own, of {described}")
     if state.trailing:
         yield Field("behind", start + state.size - state.trailing, None, count(state.trailing, "byte") + " unread")
 

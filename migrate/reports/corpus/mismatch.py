@@ -9,7 +9,6 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from migrate.corpus.expected_verdict import serious
-from migrate.destination.destination import Destination
 from migrate.judging.check import judge
 from migrate.judging.judgement import Judgement
 from migrate.reports.verdict import text, trace
@@ -35,6 +34,7 @@ def check_command(name: str, vcpus: int | None, expectation: Expectation, comman
     """The command line that asks the same question of the stream of that name."""
     name = f"./{name}" if name.startswith("-") else name
     words = ["migrate", command, name, "--target", expectation.target, "--placement", expectation.placement]
+    words += ["--host", expectation.host.path] if expectation.host else []
     return shlex.join(words + (["--vcpus", str(vcpus)] if vcpus else []))
 
 
@@ -58,6 +58,8 @@ def mismatch(path: str, name: str, vcpus: int | None, comparison: Comparison) ->
 
     report, calls = judge(path, vcpus=vcpus, then=texts)
     lines = [f"{name}: not as expected under Xen {expectation.target}, placement {expectation.placement}"]
+    if expectation.host:
+        lines[0] += f", on {expectation.host.name}"
     lines += [_INDENT + line for line in differences(comparison)]
     if (measured := expectation.measured) is not None:
         lines += [
@@ -78,7 +80,7 @@ def mismatch(path: str, name: str, vcpus: int | None, comparison: Comparison) ->
 
 def _report(judgement: Judgement, expectation: Expectation) -> Iterator[str]:
     """The report, with those findings alone that make the difference."""
-    destination = _destination(expectation)
+    destination = expectation.asked.destination()
     whole = judgement.report(destination, Selection())
     rules = _differing(whole, expectation)
     shown = judgement.report(destination, Selection(rules)) if rules else whole
@@ -98,9 +100,5 @@ def _differing(report: Report, expectation: Expectation) -> list[str]:
 
 def _failing_calls(judgement: Judgement, expectation: Expectation) -> Iterator[str]:
     """The trace's lines about calls that fail."""
-    answers = judgement.answers(_destination(expectation))
+    answers = judgement.answers(expectation.asked.destination())
     return trace.lines(answers, judgement.placement(expectation.placement), only_failed=True)
-
-
-def _destination(expectation: Expectation) -> Destination:
-    return Destination(expectation.target, expectation.placement)

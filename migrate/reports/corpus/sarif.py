@@ -72,6 +72,7 @@ def _difference(rule: tuple[str, str, str], result: Result, comparison: Comparis
     made["properties"] = {
         "target": comparison.expectation.target,
         "placement": comparison.expectation.placement,
+        "host": comparison.expectation.host and well_formed(comparison.expectation.host.name),
         "expected": str(comparison.expectation.outcome),
         "observed": str(comparison.observation.outcome),
         "rule": comparison.observation.rule,

@@ -9,18 +9,17 @@ one script and the one style sheet of the document by their hashes, and nothing 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import IO, TYPE_CHECKING
 
 from migrate.reports.html.explanations import explanations
-from migrate.reports.html.section import Section
+from migrate.reports.html.overview import overview
 from migrate.reports.html.templating import environment, inline
 from migrate.rules import version
 from migrate.rules.catalogue import RULES
 
 if TYPE_CHECKING:
-    from migrate.reports.html.explanations import Explanation
     from migrate.reports.html.section import Section
 
 
@@ -32,34 +31,49 @@ def _policy() -> str:
     )
 
 
-def render(sections: Sequence[Section], explanations: Sequence[Explanation], untold: int) -> Iterator[str]:
-    """The whole document, piece by piece.
-
-    Parameters
-    ----------
-    explanations:
-        of the rules that the sections name.
-    untold:
-        how many rules there are beside.
-    """
-    values = {
+def _document(template: str, sections: Sequence[Section], out: IO[bytes], **values: object) -> int:
+    common = {
         "sections": sections,
-        "explanations": explanations,
-        "explained": frozenset(one.rule.id for one in explanations),
-        "untold": untold,
         "style": inline("report.css"),
         "script": inline("report.js"),
         "policy": _policy(),
-        "tool": f"{version.NAME} {version.installed()}",
+        "tool": f"{version.NAME} {version.VERSION}",
         "rule_set": version.rule_set(),
     }
-    yield from environment().get_template("document.html.j2").generate(**values)
-
-
-def write(sections: Sequence[Section], out: IO[bytes]) -> int:
-    """Write the document that some sections make; returns its size in bytes."""
-    told = explanations(frozenset[str]().union(*(one.rules for one in sections)))
     size = 0
-    for piece in render(sections, told, len(RULES) - len(told)):
+    for piece in environment().get_template(template).generate(**common, **values):
         size += out.write(piece.encode())
     return size
+
+
+def write(sections: Sequence[Section], out: IO[bytes], *, index: str = "") -> int:
+    """Write the document that some sections make; returns its size in bytes.
+
+    Parameters
+    ----------
+    index:
+        the page that lists this stream among others, if there is one.
+    """
+    told = explanations(frozenset[str]().union(*(one.rules for one in sections)))
+    return _document(
+        "document.html.j2",
+        sections,
+        out,
+        index=index,
+        start=sections[0].prefix if len(sections) == 1 else "overview",
+        seen=overview(sections, [f"#{one.prefix}" for one in sections]),
+        explanations=told,
+        explained=frozenset(one.rule.id for one in told),
+        untold=len(RULES) - len(told),
+    )
+
+
+def write_index(sections: Sequence[Section], pages: Sequence[str | None], out: IO[bytes]) -> int:
+    """Write the page that leads to the pages of single streams; returns its size in bytes.
+
+    Parameters
+    ----------
+    pages:
+        file name of each one's page; None for one that has none.
+    """
+    return _document("index.html.j2", sections, out, index="", start="overview", seen=overview(sections, pages))

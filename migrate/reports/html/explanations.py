@@ -6,15 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from migrate.reports.rules.pages import (
-    GUEST_SEES,
-    check_command,
-    explain_command,
-    in_order,
-    releases,
-    sections,
-    write_command,
-)
+from migrate.reports.rules.commands import check_command, explain_command, write_command
+from migrate.reports.rules.pages import GUEST_SEES, in_order, releases
 from migrate.rules.catalogue import RULES
 
 if TYPE_CHECKING:
@@ -39,7 +32,7 @@ def explanations(ids: Collection[str]) -> list[Explanation]:
 def _explanation(rule: Rule) -> Explanation:
     facts = [
         ("severity", rule.severity.value),
-        ("effect", rule.effect.value),
+        ("effect", rule.effect.meaning),
         ("enforced by", rule.enforced_by),
         ("releases", releases(rule).words),
         *([("errno", rule.errno)] if rule.errno is not None else []),
@@ -49,6 +42,6 @@ def _explanation(rule: Rule) -> Explanation:
     return Explanation(
         rule,
         facts,
-        [(heading, text.split("\n\n")) for heading, text in sections(rule).items()],
+        [(heading, text.split("\n\n")) for heading, text in rule.sections.items()],
         [" ".join(command(rule)) for command in shown],
     )

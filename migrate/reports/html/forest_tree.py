@@ -18,6 +18,8 @@ MOST_LINES = 1200
 # Of one group, and below one table.
 MOST_ROOTS = 256
 MOST_CHILDREN = 96
+# More roots of a group than this are folded, unless one of them leads to what stops the restore.
+ROOTS_SEEN = 24
 # Tables may name one another in as many ways as they have entries: beyond this nobody looks.
 MOST_LOOKED_AT = 200_000
 
@@ -43,7 +45,7 @@ class Node:
     pfn:
         the table it stands for, here or elsewhere.
     open:
-        whether something below it is worth telling.
+        whether something below it leads to what stops the restore.
     hidden:
         how many lines right below it are left out.
     """
@@ -63,10 +65,10 @@ class Node:
 class Tree:
     """The forest: roots by the heading of their group, and how many tables there are and are not shown."""
 
-    groups: list[tuple[str, list[Node], int]]  # heading, roots, how many roots are left out
+    groups: list[tuple[str, list[Node], int, bool]]  # heading, roots, how many are left out, whether it is folded
     tables: int
     left_out: int
-    chain: bool  # whether a line of it leads to what stops the restore
+    failing: str | None  # a link to the last of the tables that lead to what stops the restore
 
 
 @dataclass(slots=True)
@@ -93,7 +95,6 @@ class _Grower:
         self.roots = {group: Node(heading, []) for group, heading in HEADINGS.items()}
         self.path: list[_Step] = []
         self.tables = 0
-        self.chain = False
 
     def grow(self) -> Tree:
         """All of it, or as much as is looked at."""
@@ -106,7 +107,7 @@ class _Grower:
             if telling and telling_lines < MOST_LINES:
                 telling_lines += 1
                 for depth in range(len(self.path)):
-                    self._show(depth).open |= depth < branch.depth
+                    self._show(depth).open |= step.chain and depth < branch.depth
                 continue
             above = self._above(branch.depth)
             if above is None:
@@ -117,8 +118,14 @@ class _Grower:
                 self._show(branch.depth)
             else:
                 above.hidden += 1
-        groups = [(root.what, root.below, root.hidden) for root in self.roots.values() if root.below or root.hidden]
-        return Tree(groups, len(self.forest), len(self.forest) - self.tables, self.chain)
+        groups = [
+            (root.what, root.below, root.hidden, len(root.below) > ROOTS_SEEN and not any(n.chain for n in root.below))
+            for root in self.roots.values()
+            if root.below or root.hidden
+        ]
+        links = (self.anchors.table(pfn) for pfn, _ in reversed(self.forest.chain))
+        failing = next((link for link in links if link is not None), None)
+        return Tree(groups, len(self.forest), len(self.forest) - self.tables, failing)
 
     def _chain(self, branch: Branch) -> bool:
         if branch.pages > 1 or branch.pfns[0] not in self.on_chain:
@@ -137,7 +144,6 @@ class _Grower:
         if step.node is None:
             step.node = _node(self.forest, step.branch, self.anchors)
             step.node.chain = step.chain
-            self.chain |= step.chain
             above = self._above(depth)
             assert above is not None  # those above are shown first
             above.below.append(step.node)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,12 +20,9 @@ if TYPE_CHECKING:
     from migrate.inspection.reading import Inspection
 
 BINS = 2048
-COLUMNS = 64
-# Of the drawing, in user units.
-CELL = 14
-LEFT = 88
-BASELINE = 11  # of a letter, below the top of its cell
-GAP = 16  # above a row that something is left out before, or that 4 GiB begin with
+# Cells that stay together however narrow the page is, and those of a row where there is room for all.
+STRIP = 16
+COLUMNS = 4 * STRIP
 _FOUR_GIB = "4 GiB"
 
 
@@ -51,22 +48,39 @@ _ROOT, _HIGH, _FAILING = "v", "H", "!"
 
 
 class Run(NamedTuple):
-    """Neighbouring cells that look alike."""
+    """Neighbouring cells that look alike; `letters` has a character for each."""
 
-    x: int
-    y: int
-    width: int
     look: Look
     letters: str
     title: str
     failing: bool
 
 
-class Line(NamedTuple):
-    """A line across the picture."""
+class Strip(NamedTuple):
+    """Cells that stay together, and what their first frame is called."""
 
-    y: int
-    text: str
+    label: str
+    runs: list[Run]
+
+
+class Line(NamedTuple):
+    """What stands below one another: a row of strips, rows that are all alike as one, or words between rows.
+
+    Attributes
+    ----------
+    label:
+        first frame of rows that are alike.
+    look:
+        that of all their cells; None for words, and where there are strips.
+    limit:
+        whether it marks 4 GiB.
+    """
+
+    strips: tuple[Strip, ...] = ()
+    label: str = ""
+    look: Look | None = None
+    text: str = ""
+    limit: bool = False
 
 
 class Entry(NamedTuple):
@@ -79,21 +93,19 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A drawing of cells: `labels` are the first frames of rows, `gaps` says what is left out above a row."""
+    """Cells in rows; each stands for `step` frames."""
 
-    width: int
-    height: int
-    runs: list[Run]
-    labels: list[Line]
-    gaps: list[Line]
-    limit: Line | None
+    lines: list[Line]
     description: str
     step: int
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Both pictures, what their letters mean, and what they do not show."""
+    """Both pictures, what their letters mean, and what they do not show.
+
+    The one by machine frame is left out where it would look the same: a note says so.
+    """
 
     guest: Picture
     machine: Picture | None
@@ -119,9 +131,12 @@ def memory(inspection: Inspection, failing: frozenset[int]) -> Memory:
     placement = inspection.placement
     frames = frozenset(placement.mfn(pfn) for pfn in failing) - {-1} if placement is not None else frozenset()
     guest = _picture(found.guest, "pfn", failing, None)
-    machine = None if found.machine is None else _picture(found.machine, "mfn", frames, found.four_gib)
+    differs = found.machine is not None and found.shift is None
+    machine = _picture(found.machine, "mfn", frames, found.four_gib) if found.machine and differs else None
     legend = [Entry(_LOOKS.get(k, _UNKNOWN), kind_name(k), n) for k, n in enumerate(found.guest.totals.tolist()) if n]
-    letters = {letter for p in (guest, machine) if p is not None for run in p.runs for letter in run.letters}
+    pictures = [picture for picture in (guest, machine) if picture is not None]
+    strips = [strip for picture in pictures for line in picture.lines for strip in line.strips]
+    letters = {letter for strip in strips for run in strip.runs for letter in run.letters}
     marks = [
         (letter, meaning)
         for letter, meaning in (
@@ -135,6 +150,8 @@ def memory(inspection: Inspection, failing: frozenset[int]) -> Memory:
 
 
 def _notes(found: PageMap) -> Iterator[str]:
+    if found.machine is not None and found.shift is not None:
+        yield f"By machine frame it looks the same: {_same(found.machine, found.shift, found)}."
     if found.guest.step > 1 and found.guest.totals[list(TABLE_TYPES)].any():
         yield (
             f"Each cell stands for {found.guest.step:,} pages and shows the highest level of page table that is a "
@@ -146,30 +163,69 @@ def _notes(found: PageMap) -> Iterator[str]:
         yield f"{count(found.beyond, 'pfn')} too far out to be drawn: named by the stream, or claimed to exist."
 
 
+def _same(machine: Space, shift: int, found: PageMap) -> str:
+    """Where frames lie that all have the same distance from their pfns."""
+    lies = "each page lies at its pfn" + (f" {'+' if shift > 0 else '-'} {abs(shift):#x}" if shift else "")
+    if machine.starts[0] >= found.four_gib:
+        return f"{lies}, above 4 GiB"
+    below = ", below 4 GiB" if machine.end <= found.four_gib else f"; pfn {found.four_gib - shift:#x} is at 4 GiB"
+    return lies + below
+
+
 def _picture(space: Space, what: str, failing: frozenset[int], limit: int | None) -> Picture:
     hit = {at for frame in failing if (at := space.bin_of(frame)) is not None}
+    return Picture(list(_lines(space, what, hit, limit)), _description(space, what, limit), space.step)
+
+
+def _lines(space: Space, what: str, hit: set[int], limit: int | None) -> Iterator[Line]:
     above = _words_above(space, what, limit)
-    runs: list[Run] = []
-    labels: list[Line] = []
-    gaps: list[Line] = []
-    border: Line | None = None
-    y = 0
-    for row in _rows(len(space), above):
-        if words := above.pop(row.start, None):
-            y += GAP
-            if words.startswith(_FOUR_GIB):
-                border = Line(y - 4, words)
-            else:
-                gaps.append(Line(y - 4, words))
-        labels.append(Line(y + BASELINE, f"{space.starts[row.start]:#x}"))
-        runs += _runs(space, row, y, what, hit)
-        y += CELL
+    kinds = space.prominent.tolist()
+    marks = [_mark(space, at, hit) for at in range(len(space))]
+
+    def kind_of_all(row: range) -> int | None:
+        """What all cells of a row show; None where they differ, are few, or one is marked."""
+        some = set(kinds[row.start : row.stop])
+        return None if len(some) > 1 or len(row) < STRIP or any(marks[row.start : row.stop]) else some.pop()
+
+    for first, end in pairwise(sorted({0, *above, len(space)})):
+        if words := above.pop(first, None):
+            yield Line(text=words, limit=words.startswith(_FOUR_GIB))
+        rows = (range(at, min(at + COLUMNS, end)) for at in range(first, end, COLUMNS))
+        for kind, group in groupby(rows, key=kind_of_all):
+            alike = list(group)
+            if kind is not None:
+                cells = range(alike[0].start, alike[-1].stop)
+                yield Line(label=f"{space.starts[cells.start]:#x}", look=look_of(kind), text=_title(space, cells, what))
+                continue
+            for row in alike:
+                yield Line(
+                    tuple(_strip(space, row[at : at + STRIP], what, kinds, marks) for at in range(0, len(row), STRIP))
+                )
     for words in above.values():
-        y += GAP
-        border = Line(y - 4, words)
-    return Picture(
-        LEFT + COLUMNS * CELL + 1, y + 1, runs, labels, gaps, border, _description(space, what, limit), space.step
-    )
+        yield Line(text=words, limit=True)
+
+
+def _strip(space: Space, strip: range, what: str, kinds: list[int], marks: list[str]) -> Strip:
+    runs = []
+    for (kind, mark), group in groupby(strip, key=lambda at: (kinds[at], marks[at])):
+        some = list(group)
+        look = look_of(kind)
+        title = _title(space, range(some[0], some[-1] + 1), what)
+        runs.append(Run(look, (mark or look.letter or " ") * len(some), title, mark == _FAILING))
+    return Strip(f"{space.starts[strip.start]:#x}", runs)
+
+
+def look_of(kind: int) -> Look:
+    """How a cell is drawn that shows a kind of page; -1 for none."""
+    return NOTHING if kind < 0 else _LOOKS.get(kind, _UNKNOWN)
+
+
+def _title(space: Space, bins: range, what: str) -> str:
+    """Which frames some cells stand for, and what is in them."""
+    first, last = bins[0], bins[-1]
+    start, end = int(space.starts[first]), min(int(space.starts[last]) + space.step, space.end) - 1
+    span = f"{what} {start:#x}" + (f" to {end:#x}" if end > start else "")
+    return f"{span}: {_contents(space.counts[first : last + 1].sum(axis=0))}"
 
 
 def _words_above(space: Space, what: str, limit: int | None) -> dict[int, str]:
@@ -180,36 +236,6 @@ def _words_above(space: Space, what: str, limit: int | None) -> dict[int, str]:
         where = {0: "every frame of the guest lies above", len(space): "every frame of the guest lies below"}.get(at)
         above[at] = "; ".join(filter(None, (_FOUR_GIB, where, above.get(at))))
     return above
-
-
-def _rows(bins: int, breaks: Iterable[int]) -> Iterator[range]:
-    """Bins in rows; each break begins a new one."""
-    for first, end in pairwise(sorted({0, *breaks, bins})):
-        for start in range(first, end, COLUMNS):
-            yield range(start, min(start + COLUMNS, end))
-
-
-def _runs(space: Space, row: range, y: int, what: str, hit: set[int]) -> Iterator[Run]:
-    kinds = space.prominent[row.start : row.stop].tolist()
-
-    def alike(at: int) -> tuple[int, str]:
-        return kinds[at - row.start], _mark(space, at, hit)
-
-    for (kind, mark), group in groupby(row, key=alike):
-        some = list(group)
-        first, last = some[0], some[-1]
-        look = NOTHING if kind < 0 else _LOOKS.get(kind, _UNKNOWN)
-        start, end = int(space.starts[first]), min(int(space.starts[last]) + space.step, space.end) - 1
-        span = f"{what} {start:#x}" + (f" to {end:#x}" if end > start else "")
-        yield Run(
-            LEFT + (first - row.start) * CELL,
-            y,
-            len(some) * CELL,
-            look,
-            (mark or look.letter) * len(some),
-            f"{span}: {_contents(space.counts[first : last + 1].sum(axis=0))}",
-            mark == _FAILING,
-        )
 
 
 def _mark(space: Space, at: int, hit: set[int]) -> str:

@@ -12,17 +12,14 @@ from streams.pages import TABLE_TYPES, type_name
 if TYPE_CHECKING:
     from migrate.inspection.reading import Inspection
 
-BAR = 22  # distance of the bars, in user units
-LONGEST = 520
-LEFT = 120
+LONGEST = 1000  # length of the longest bar, in its own units
 MOST_BARS = 60
 _TABLES = frozenset(map(type_name, TABLE_TYPES))
 
 
 class Bar(NamedTuple):
-    """One pass: where its bar lies, and what it tells."""
+    """One pass: how long its bar is, and what it tells."""
 
-    y: int
     length: int
     done: Pass
     number: int
@@ -34,9 +31,9 @@ class Passes:
     """The bars, what they add up to, and how many are left out."""
 
     bars: list[Bar]
-    height: int
     notes: list[str]
     left_out: int
+    longest: int = LONGEST
 
 
 def passes(inspection: Inspection) -> Passes | None:
@@ -46,10 +43,10 @@ def passes(inspection: Inspection) -> Passes | None:
     found = live(inspection)
     most = max(one.round.pages for one in found.passes) or 1
     bars = [
-        Bar(at * BAR, max(1, one.round.pages * LONGEST // most), one, at + 1, _tables(one))
+        Bar(max(1, one.round.pages * LONGEST // most), one, at + 1, _tables(one))
         for at, one in enumerate(found.passes[:MOST_BARS])
     ]
-    return Passes(bars, len(bars) * BAR, list(live_sentences(found)), len(found.passes) - len(bars))
+    return Passes(bars, list(live_sentences(found)), len(found.passes) - len(bars))
 
 
 def _tables(one: Pass) -> int:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.text import Text
 
 from migrate.destination.answers import Answer
-from migrate.destination.host import Host, Ranges
+from migrate.destination.host import Host
 from migrate.destination.host_files import HostReading
 from migrate.destination.host_json import FACTS, facts_object
+from migrate.destination.policy_ranges import Ranges
 from migrate.destination.releases import Release
 from migrate.guest.cpu_policy import Policy, component_name
 from migrate.judging.report import SCHEMA

@@ -10,22 +10,27 @@ from rich.text import Text
 from migrate.destination.levelling import BEYOND_FEATURESET, Levelled
 from migrate.destination.levelling_forms import featureset, libvirt_cpu, unnamed, xl_cpuid, xl_key_values, xl_strings
 from migrate.judging.report import SCHEMA
-from migrate.reports.inspection.policy import policy_object
+from migrate.reports.inspection.policy import lack_object, policy_object, render_lacks
 from migrate.reports.verdict.text import hanging
 from migrate.safe import safe, well_formed
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from migrate.xen.policy_comparison import Lack
+
 _KEY_WIDTH = 18
 
 
-def levelling_object(levelled: Levelled, hosts: Sequence[str]) -> dict[str, Any]:
+def levelling_object(
+    levelled: Levelled, hosts: Sequence[str], guest: str | None = None, lacks: Sequence[Lack] | None = None
+) -> dict[str, Any]:
     """The JSON object of a levelled policy; its "policy" is what `migrate policy --against` takes.
 
     `xl` has the strings of `cpuid = [...]`; `unnamed` is what the forms by name (`xl_names`, `libvirt`) cannot say.
+    `promised` is there for a guest that was asked about: what it was promised beyond.
     """
-    return {
+    told = {
         "schema": SCHEMA,
         "hosts": list(map(well_formed, hosts)),
         "guest": levelled.kind,
@@ -39,10 +44,15 @@ def levelling_object(levelled: Levelled, hosts: Sequence[str]) -> dict[str, Any]
         "xapi": featureset(levelled.policy),
         "notes": list(levelled.notes),
     }
+    if guest is not None and lacks is not None:
+        told["promised"] = {"name": well_formed(guest), "beyond": list(map(lack_object, lacks))}
+    return told
 
 
-def render_levelling(levelled: Levelled, hosts: Sequence[str], console: Console) -> None:
-    """Print the common policy, the configuration that asks for it, and what cannot be levelled."""
+def render_levelling(
+    levelled: Levelled, hosts: Sequence[str], guest: str | None, lacks: Sequence[Lack] | None, console: Console
+) -> None:
+    """Print the common policy, the configuration that asks for it, what cannot be levelled, and a guest beyond it."""
 
     def line(key: str, value: str) -> None:
         hanging(console, Text(f"    {key:<{_KEY_WIDTH}}"), safe(value))
@@ -67,3 +77,7 @@ def render_levelling(levelled: Levelled, hosts: Sequence[str], console: Console)
     for note in levelled.notes:
         console.print()
         hanging(console, Text("note: "), safe(note))
+    if guest is not None and lacks is not None:
+        console.print()
+        title = f"promised to {guest}, and beyond the common policy: {len(lacks) or 'nothing'}"
+        render_lacks(title, lacks, console)

@@ -57,12 +57,13 @@ def comparison_object(against: str, release: Release, lacking: Sequence[Lack], e
     return {
         "name": well_formed(against),
         "target": release.name,
-        "lacking": list(map(_lack, lacking)),
-        "extra": list(map(_lack, extra)),
+        "lacking": list(map(lack_object, lacking)),
+        "extra": list(map(lack_object, extra)),
     }
 
 
-def _lack(lack: Lack) -> dict[str, Any]:
+def lack_object(lack: Lack) -> dict[str, Any]:
+    """The JSON object of something that is lacking."""
     return {"kind": lack.kind, "name": well_formed(lack.name), "where": lack.where, "refused": lack.refused}
 
 
@@ -97,11 +98,7 @@ def render_comparison(
         (f"in {against}, and not promised by {name}", extra),
     ):
         console.print()
-        console.print(Text(safe(f"{title}: {len(found) or 'nothing'}")), soft_wrap=True)
-        for lack in found:
-            mark = "refused" if lack.refused and found is lacking else ""
-            head = Text.assemble(f"    {safe(lack.name):<{_KEY_WIDTH}}", (f"{mark:<{_REFUSED_WIDTH}}", "bold red"))
-            hanging(console, head, safe(lack.where), "dim")
+        render_lacks(f"{title}: {len(found) or 'nothing'}", found, console, marked=found is lacking)
     console.print()
     if lacking:
         kinds = sum(lack.refused for lack in lacking)
@@ -113,3 +110,19 @@ def render_comparison(
     else:
         verdict = Text.assemble(("keeps    ", "bold green"), safe(f"{against} has all that the guest was promised"))
         console.print(verdict, soft_wrap=True)
+
+
+def render_lacks(title: str, lacks: Sequence[Lack], console: Console, *, marked: bool = True) -> None:
+    """Print what is lacking, a line for each thing.
+
+    Parameters
+    ----------
+    marked:
+        whether to say what a guest is refused for.
+    """
+    console.print(Text(safe(title)), soft_wrap=True)
+    width = max([_KEY_WIDTH, *(len(safe(lack.name)) + 1 for lack in lacks)])
+    for lack in lacks:
+        mark = "refused" if lack.refused and marked else ""
+        head = Text.assemble(f"    {safe(lack.name):<{width}}", (f"{mark:<{_REFUSED_WIDTH}}", "bold red"))
+        hanging(console, head, safe(lack.where), "dim")

@@ -12,6 +12,7 @@ from migrate.inspection.logbook import Layer
 from migrate.inspection.records.contents import blame, contents, number_at
 from migrate.inspection.records.cursor import Field
 from migrate.inspection.records.shown import fields_of, needed, summary
+from migrate.reports.folding import place
 from migrate.reports.inspection.hexdump import hexdump
 from migrate.reports.inspection.lines import INDENT, line_writer
 from migrate.reports.verdict.text import SEVERITY_STYLE
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from migrate.rules.findings import Finding
 
 _MARKS = {Severity.ERROR: "!", Severity.WARNING: "?", Severity.INFO: "."}
+_MEANINGS = {Severity.ERROR: "an error", Severity.WARNING: "a warning", Severity.INFO: "for information"}
 _LINES_MEASURED = 512  # names of later records may be longer
 _OFFSET_DIGITS = 8
 # Of a longer record only so much is dumped, unless all is wanted; and read at once.
@@ -50,9 +52,11 @@ def render_contents(inspection: Inspection, console: Console, *, everything: boo
     name_width = max((len(_name(line)) for line in first), default=0)
     length_width = len(str(max((line.length for line in first), default=0)))
     write = line_writer(console)
+    seen: set[Severity] = set()
     for part in (first, lines):
         for line in part:
             worst = max((finding.severity for finding in line.findings), key=lambda s: s.rank, default=None)
+            seen |= set() if worst is None else {worst}
             mark = " " if worst is None else _MARKS[worst]
             blamed = f"  <- {', '.join(map(_id, line.findings))}" if line.findings else ""
             write(
@@ -69,7 +73,11 @@ def render_contents(inspection: Inspection, console: Console, *, everything: boo
         more = f", and {len(alike) - 1} more like it" if len(alike) > 1 else ""
         text = f"{alike[0].message} ({_id(alike[0])}{more})"
         severity = alike[0].severity
-        write(f"{_MARKS[severity]} of no one record: ", text, SEVERITY_STYLE[severity])
+        seen.add(severity)
+        write(f"{_MARKS[severity]} {place(alike[0])}: ", text, SEVERITY_STYLE[severity])
+    if seen:
+        told = (f"{_MARKS[one]} {_MEANINGS[one]}" for one in _MARKS if one in seen)
+        write("", f"{', '.join(told)}: migrate explain RULE tells of each", "dim")
 
 
 def _elsewhere(inspection: Inspection) -> Iterator[list[Finding]]:

@@ -5,23 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from migrate.destination.releases import NEWEST, RELEASES, Change, Release, spans
 from migrate.judging.report import SCHEMA
 from migrate.reports.markdown import escaped, table
+from migrate.reports.rules.commands import check_command, write_command
 from migrate.rules import version
 from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
-from migrate.rules.cross import NEEDS_VERIFY
 from migrate.rules.declaring import Effect, Layer, Rule
-from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.rules.order import INFERS_STATIC_DATA_END, LAW, Guests
 
 if TYPE_CHECKING:
     from migrate.judging.report import Report
     from migrate.rules.order import Law
-
-STREAM_NAME = "bad.libxc"
 
 GUEST_SEES: dict[Effect, str] = {
     Effect.REFUSED: "never runs on the destination: the toolstack gives up and destroys what it had built",
@@ -40,7 +37,6 @@ GUEST_SEES: dict[Effect, str] = {
 
 # The forms of the 4 GiB rule are numbered apart from its rules.
 _OTHER_PREFIXES = {"L3V": Layer.L3C}
-_HEADING = re.compile(r"^(What|Why|Repair|Source): ", re.MULTILINE)
 _RULE_ID = re.compile(r"\b[A-Z0-9]{3}-\d+\b")
 
 
@@ -68,18 +64,6 @@ def _number(id: str) -> tuple[str, int]:
 def rules_of(layer: Layer) -> list[Rule]:
     """The rules of one layer, by number."""
     return [RULES[id] for id in in_order(RULES, layer)]
-
-
-def sections(rule: Rule) -> dict[str, str]:
-    """The parts of a rule's explanation: What, Why, Repair, Source.
-
-    Lines are joined; an empty line starts a new paragraph, and is left between two.
-    """
-    _, *parts = _HEADING.split(rule.text)
-    return {
-        heading: "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
-        for heading, text in zip(parts[::2], parts[1::2], strict=True)
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +123,7 @@ def rule_object(rule: Rule) -> dict[str, Any]:
         "title": rule.title,
         "layer": rule.layer.name,
         "severity": rule.severity.value,
-        "effect": rule.effect.name.lower(),
+        "effect": rule.effect.value,
         "enforced_by": rule.enforced_by,
         "since": _change(rule.since),
         "until": _change(rule.until),
@@ -152,45 +136,6 @@ def rule_object(rule: Rule) -> dict[str, Any]:
 
 def _change(change: Change | None) -> str | None:
     return None if change is None else change.firsts[0].name
-
-
-# -- how to see it --------------------------------------------------------------------------------------
-
-
-def explain_command(rule: Rule) -> tuple[str, ...]:
-    """The command line that explains a rule."""
-    return "migrate", "explain", rule.id
-
-
-def write_command(rule: Rule) -> tuple[str, ...]:
-    """The command line that writes the smallest stream that breaks a rule."""
-    return *explain_command(rule), "--write", STREAM_NAME
-
-
-class Conditions(NamedTuple):
-    """Under what a rule's violation shows: arguments of `migrate.check`, with its defaults."""
-
-    target: str = "newest"
-    placement: str = "source"
-    verify: bool = False
-
-
-def conditions(rule: Rule) -> Conditions:
-    """Under what a rule's violation shows."""
-    newest = [release for release in RELEASES if rule.in_force(release)][-1]
-    default = Conditions()
-    return Conditions(
-        default.target if newest == NEWEST else newest.short,
-        NEEDS_PLACEMENT.get(rule.id, default.placement),
-        rule.id in NEEDS_VERIFY,
-    )
-
-
-def check_command(rule: Rule, file: str = STREAM_NAME) -> tuple[str, ...]:
-    """The command line that judges that stream, with the options it needs."""
-    needed = sorted(conditions(rule)._asdict().items() - Conditions()._asdict().items())
-    options = (word for name, value in needed for word in (f"--{name}", value) if word is not True)
-    return "migrate", "check", file, *map(str, options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,15 +155,16 @@ class Shown:
         """The verdict, with the reason where that is not the rule itself."""
         if self.report.failure is not None and self.report.failure.rule != self.rule.id:
             return f"{self.report.verdict}, because of {self.report.failure.rule}"
-        return f"{self.report.verdict}: {self.report.reason}" if self.report.reason else self.report.verdict
+        why = self.report.unjudged_because
+        return f"{self.report.verdict}: {why}" if why else self.report.verdict
 
 
 def explanation_object(rule: Rule, shown: Shown | None) -> dict[str, Any]:
     """The JSON object of `migrate explain`; `shown` is null for a rule that no stream can break."""
     return {
-        **_head(),
+        **document_head(),
         "rule": rule_object(rule),
-        "sections": {heading.lower(): text for heading, text in sections(rule).items()},
+        "sections": {heading.lower(): text for heading, text in rule.sections.items()},
         "guest_sees": GUEST_SEES[rule.effect],
         "shown": shown
         and {
@@ -232,13 +178,14 @@ def explanation_object(rule: Rule, shown: Shown | None) -> dict[str, Any]:
 
 def not_rule_object(id: str) -> dict[str, Any]:
     """The JSON object of `migrate explain` for an id that deliberately is no rule."""
-    return {**_head(), "rule": None, "not_a_rule": {"id": id, "reason": NOT_RULES[id]}}
+    return {**document_head(), "rule": None, "not_a_rule": {"id": id, "reason": NOT_RULES[id]}}
 
 
-def _head() -> dict[str, Any]:
+def document_head() -> dict[str, Any]:
+    """What every JSON document about rules begins with."""
     return {
         "schema": SCHEMA,
-        "tool": {"name": version.NAME, "version": version.installed()},
+        "tool": {"name": version.NAME, "version": version.VERSION},
         "rule_set": rule_set_version(),
     }
 
@@ -249,7 +196,7 @@ def _head() -> dict[str, Any]:
 def rules_object(layer: Layer | None = None) -> dict[str, Any]:
     """The JSON document of `migrate rules`."""
     return {
-        **_head(),
+        **document_head(),
         "rules": [rule_object(RULES[id]) for id in in_order(RULES, layer)],
         "not_rules": [{"id": id, "reason": NOT_RULES[id]} for id in in_order(NOT_RULES, layer)],
     }
@@ -271,7 +218,7 @@ def _page(layer: Layer | None, shown: frozenset[str]) -> Iterator[str]:
     yield ""
     yield from table(
         ["effect", "real software", "the guest"],
-        [[f"`{effect.name.lower()}`", effect.value, GUEST_SEES[effect]] for effect in Effect],
+        [[f"`{effect.value}`", effect.meaning, GUEST_SEES[effect]] for effect in Effect],
     )
     if layer in (None, Layer.ORD):
         yield ""
@@ -333,7 +280,7 @@ def _rule(rule: Rule, shown: frozenset[str]) -> Iterator[str]:
     yield f"**{escaped(rule.title)}.**"
     yield ""
     facts: Mapping[str, str | None] = {
-        rule.severity.value: rule.effect.value,
+        rule.severity.value: rule.effect.meaning,
         "enforced by": rule.enforced_by,
         "releases": releases(rule).words,
         "errno": rule.errno,
@@ -342,7 +289,7 @@ def _rule(rule: Rule, shown: frozenset[str]) -> Iterator[str]:
     for key, value in facts.items():
         if value is not None:
             yield f"- {key}: {escaped(value)}"
-    for heading, text in sections(rule).items():
+    for heading, text in rule.sections.items():
         yield ""
         yield f"*{heading}.* {_linked(text, shown)}"
     if rule.violation is not None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from migrate.reports.rules.pages import GUEST_SEES, Shown, check_command, releases, rules_of, sections, write_command
+from migrate.reports.rules.commands import check_command, write_command
+from migrate.reports.rules.pages import GUEST_SEES, Shown, releases, rules_of
 from migrate.reports.verdict.text import SEVERITY_STYLE, hanging
 from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
 from migrate.rules.declaring import Layer, Rule
@@ -44,7 +45,7 @@ def _row(rule: Rule) -> tuple[str, ...]:
         rule.id,
         rule.slug,
         rule.severity.value,
-        rule.effect.name.lower(),
+        rule.effect.value,
         rule.enforced_by,
         releases(rule).short,
     )
@@ -99,14 +100,14 @@ def render_explanation(rule: Rule, shown: Shown | None, console: Console) -> Non
     hanging(console, Text(), rule.title, "bold", width=PROSE_WIDTH)
     console.print()
     fact("severity", rule.severity.value, SEVERITY_STYLE[rule.severity])
-    fact("effect", rule.effect.value)
+    fact("effect", rule.effect.meaning)
     fact("enforced by", rule.enforced_by)
     fact("releases", releases(rule).words)
     if rule.errno is not None:
         fact("errno", rule.errno)
     fact("the guest", GUEST_SEES[rule.effect])
     console.print()
-    for heading, text in sections(rule).items():
+    for heading, text in rule.sections.items():
         fact(heading, text)
     console.print()
     if shown is None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from migrate.reports.verdict.sentences import verdict_sentence
+from migrate.reports.folding import folds
+from migrate.reports.verdict.sentences import cause_line, verdict_sentence
 from migrate.rules.declaring import Severity
 from migrate.safe import safe
 
@@ -20,13 +21,12 @@ COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO:
 
 
 def workflow_commands(report: Report) -> Iterator[str]:
-    """A line per finding, and one for a stream that was not judged."""
+    """A line per rule and cause, and one for a stream that was not judged."""
     name = report.stream.name
-    for finding in report.findings:
-        where = f" (at {finding.offset:#x})" if finding.offset is not None else ""
-        more = f" (and {finding.count - 1} more like it)" if finding.count > 1 else ""
-        title = f"{finding.rule.id} {finding.rule.slug}"
-        yield workflow_command(COMMANDS[finding.severity], name, title, f"{finding.message}{where}{more}")
+    for entry in folds(report):
+        title = f"{entry.rule.id} {entry.rule.slug}"
+        for cause in entry.causes:
+            yield workflow_command(COMMANDS[entry.severity], name, title, cause_line(cause))
     if report.verdict == "unjudged":
         yield workflow_command("warning", name, "not judged", verdict_sentence(report))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
 
+from migrate.reports.folding import folds
 from migrate.reports.verdict.sentences import plain_lines, verdict_sentence
 from migrate.rules.declaring import Severity
 from migrate.safe import safe
@@ -60,8 +61,8 @@ def _case(report: Report, fail_on: Severity) -> Trial:
     if report.verdict == "refuse":
         failure = TestCase(report.failure.rule if report.failure else "refuse", sentence, told)
     elif worst is not None and worst.rank >= fail_on.rank:
-        first = next(finding for finding in report.findings if finding.severity is worst)
-        failure = TestCase(first.rule.id, first.message, told)
+        first = next(entry for entry in folds(report) if entry.severity is worst)
+        failure = TestCase(first.rule.id, sentence if report.damaged else first.first.message, told)
     elif report.verdict == "unjudged":
         skipped = sentence
     output = told if failure is None and report.findings else ""

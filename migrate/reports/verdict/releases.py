@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from migrate.judging.across_releases import damage_of
 from migrate.reports.tables import print_table
-from migrate.reports.verdict.sentences import failure_place
+from migrate.reports.verdict.sentences import failure_place, placed
 from migrate.reports.verdict.text import hanging
 from migrate.safe import safe
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from migrate.judging.across_releases import AnswerGroup, Comparison
+    from migrate.judging.report import Report
 
 _INDENT = "    "
 
@@ -34,15 +36,22 @@ def render_comparison(comparison: Comparison, console: Console) -> None:
 
 def _row(group: AnswerGroup) -> dict[str, str]:
     report, failure = group.report, group.report.failure
-    row = {"releases": group.spans, "verdict": report.verdict}
+    if group.other is None:
+        row = {"releases": group.spans, "verdict": str(report.outcome)}
+    else:
+        row = {"releases": group.spans} | {placed(one.placement): _in_short(one) for one in (report, group.other)}
     if report.l3_rule is not None:
         from migrate.rules.extended_cr3 import L3_RULES
 
         row["4 GiB rule"] = f"{report.l3_rule} {L3_RULES[report.l3_rule].name}"
-    if failure:
-        rule, where = failure.rule, failure_place(failure)
-    elif group.damage:
-        rule, where = ", ".join(group.damage), "restores, but damaged"
-    else:
-        rule, where = "", report.reason or ""
-    return row | {"rule": rule, "where": where}
+    least, most = min(group.warnings), max(group.warnings)
+    row["warnings"] = str(least) if least == most else f"{least}–{most}"
+    if group.other is not None:
+        return row
+    rule = failure.rule if failure else ", ".join(group.damage)
+    return row | {"rule": rule, "where": failure_place(failure) if failure else report.unjudged_because or ""}
+
+
+def _in_short(report: Report) -> str:
+    rules = report.failure.rule if report.failure else ", ".join(damage_of(report))
+    return f"{report.outcome} ({rules})" if rules else str(report.outcome)

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from migrate.corpus.filesystems import is_url
 from migrate.judging.report import Report
+from migrate.reports.folding import Cause, cause_of, folds
 from migrate.reports.verdict.sentences import verdict_sentence
 from migrate.rules import version
 from migrate.rules.catalogue import RULES
@@ -30,14 +31,14 @@ Json = dict[str, Any]
 
 
 def document(reports: Sequence[Report], unreadable: Sequence[tuple[str, str]] = ()) -> Json:
-    """The log file of some reports: one result per finding, and a notification for what has no verdict.
+    """The log file of some reports: one result per rule and cause, and a notification for what has no verdict.
 
     Parameters
     ----------
     unreadable:
         streams that could not be read, each with the reason.
     """
-    results = [_finding(report, finding) for report in reports for finding in report.findings]
+    results = [_result(report, cause) for report in reports for entry in folds(report) for cause in entry.causes]
     broken = {finding.rule.id for report in reports for finding in report.findings}
     notes = [notification(r.stream.name, verdict_sentence(r)) for r in reports if r.verdict == "unjudged"]
     notes += [notification(name, why, "error") for name, why in unreadable]
@@ -55,7 +56,7 @@ def log(results: Iterable[Json], rules: Sequence[Json], notifications: Sequence[
         invocation["toolExecutionNotifications"] = list(notifications)
     driver = {
         "name": version.NAME,
-        "version": version.installed(),
+        "version": version.VERSION,
         "rules": list(rules),
         "properties": {"ruleSet": version.rule_set()},
     }
@@ -81,7 +82,7 @@ def rule_object(rule: Rule) -> Json:
         "name": "".join(part.capitalize() for part in rule.slug.split("-")),
         "shortDescription": {"text": f"{rule.title}."},
         "fullDescription": {"text": explained},
-        "help": {"text": f"{rule.title}.\n\n{explained}\n\nEnforced by {rule.enforced_by}: {rule.effect.value}."},
+        "help": {"text": f"{rule.title}.\n\n{explained}\n\nEnforced by {rule.enforced_by}: {rule.effect.meaning}."},
         "defaultConfiguration": {"level": LEVELS[rule.severity]},
         "properties": {"tags": [rule.layer.name.lower(), rule.layer.value], "slug": rule.slug},
     }
@@ -121,25 +122,26 @@ def fingerprint(*parts: object) -> Json:
     return {FINGERPRINT: blake2b(repr(parts).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()}
 
 
-def _finding(report: Report, finding: Finding) -> Json:
-    known = {name: value for name in _OPTIONAL if (value := getattr(finding, name)) is not None}
-    name = report.stream.name
+def _result(report: Report, cause: Cause) -> Json:
+    first, name = cause.first, report.stream.name
+    known = {key: value for key in _OPTIONAL if (value := getattr(first, key)) is not None}
     return {
-        "ruleId": finding.rule.id,
-        "level": LEVELS[finding.severity],
-        "message": {"text": well_formed(finding.message)},
-        "locations": [location(name, finding)],
-        "occurrenceCount": finding.count,
+        "ruleId": first.rule.id,
+        "level": LEVELS[first.severity],
+        "message": {"text": well_formed(cause.message)},
+        "locations": [location(name, finding) for finding in cause.findings],
+        "occurrenceCount": cause.count,
         "partialFingerprints": fingerprint(
-            name, report.target, report.placement, report.l3_rule, finding.rule.id, finding.message
+            name, report.target, report.placement, report.l3_rule, first.rule.id, cause_of(first)
         ),
         "properties": {
             "target": report.target,
             "placement": well_formed(report.placement),
             "verdict": report.verdict,
-            "effect": finding.effect.name.lower(),
-            "step": finding.step,
-            "call": finding.call,
+            "damaged": report.damaged,
+            "effect": first.effect.value,
+            "step": first.step,
+            "call": first.call,
             **known,
         },
     }

@@ -8,27 +8,34 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from migrate.counting import count
-from migrate.rules.declaring import Effect, Severity
+from migrate.counting import count, memory_size
+from migrate.judging.report import Outcome
+from migrate.reports.folding import folds
+from migrate.rules.catalogue import RULES
+from migrate.rules.declaring import GuestKind, Severity
 from migrate.rules.findings import Link
 from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:
     from migrate.inspection.memory.resent import Live
     from migrate.judging.report import Report
+    from migrate.reports.folding import Cause
+    from migrate.rules.declaring import Rule
     from migrate.rules.findings import Failure, Finding
     from migrate.toolstack.facts import StreamFacts
     from migrate.toolstack.passes import Round
 
 _PLACED = {
-    "source": "frames placed as on the source",
-    "high": "frames placed above 4 GiB",
-    "low": "frames placed below 4 GiB",
-    "identity": "frames placed where mfn = pfn",
+    "source": "frames where they lay on the source",
+    "high": "frames above 4 GiB",
+    "low": "frames below 4 GiB",
+    "identity": "frames where mfn = pfn",
 }
-MIB = 1 << 20
 _ROUNDS_TOLD = 8  # one by one, per kind
 _PFNS_TOLD = 8
+PLACES_TOLD = 12
+"""Of so many places of one cause each is told."""
+_DETAILS = frozenset({"pinned", "cr3", "extended cr3", "host", "placement", "target"})
 _READERS = {name: name for name in ("libxc", "libxl", "xl", "libvirt", "xapi")} | {"qemu": "QEMU"}
 """Who has checks of its own, as a finding's call and as it is written; all other calls are hypercalls."""
 
@@ -45,39 +52,74 @@ def link_text(link: Link) -> str:
 
 
 def verdict_sentence(report: Report) -> str:
-    """What the receiver would do, in a sentence; not escaped."""
-    match report.verdict:
-        case "accept":
-            told = tally(finding for finding in report.findings if finding.severity is not Severity.INFO)
-            return _acceptance(report) + (f"; {told}" if told else "")
-        case "refuse":
-            return _refusal(report.failure) if report.failure else "the restore would fail"
-        case _:
-            return f"not judged: {report.reason or 'no reason given'}"
+    """What the receiver would do, and why, in a sentence."""
+    cause, rule = cause_sentence(report), broken_rule(report)
+    if cause and rule:
+        cause += f" ({rule.id})"
+    if report.outcome is Outcome.UNJUDGED:
+        return f"{report.outcome}: {cause}"
+    told = tally(finding for finding in report.findings if finding.severity is not Severity.INFO)
+    return f"{report.outcome} {circumstances(report)}" + (f": {cause}" if cause else f"; {told}" if told else "")
 
 
-def _acceptance(report: Report) -> str:
+def circumstances(report: Report) -> str:
+    """On which Xen, and with the guest's frames placed how, where that may matter."""
     # An HVM guest's stream has no page tables: its frames may lie anywhere.
-    where = "" if report.stream.guest == "hvm" else f" ({placed(report.placement)})"
-    corrupt = sorted({finding.rule.id for finding in report.findings if finding.effect is Effect.CORRUPT})
-    but = f", but not in the state it was saved in ({', '.join(corrupt)})" if corrupt else ""
-    return f"Xen {release(report)} would restore this guest{but}{where}"
+    frames = f" with {placed(report.placement)}" if report.stream.guest == GuestKind.PV else ""
+    return f"on Xen {release(report)}{frames}"
+
+
+def assumption(report: Report) -> str | None:
+    """What was assumed of the destination, and what would change that; None where nothing hangs on it."""
+    if not report.destination.placement_assumed or report.stream.guest != GuestKind.PV or report.stream.width == 8:
+        return None
+    return "assumed: --placement low or --host FILE changes that"
+
+
+def cause_sentence(report: Report) -> str | None:
+    """Why the guest is refused, comes back damaged, or is not judged; None where all is well."""
+    match report.outcome:
+        case Outcome.REFUSED:
+            return _refusal(report.failure) if report.failure else "the restore would fail"
+        case Outcome.DAMAGED:
+            damage = report.damage
+            return damage.message if damage else "of findings that are not told"
+        case Outcome.UNJUDGED:
+            return report.unjudged_because or "no reason is given"
+        case _:
+            return None
+
+
+def broken_rule(report: Report) -> Rule | None:
+    """The rule that the cause is a breach of; None where all is well, or it is not judged."""
+    if report.failure is not None:
+        return RULES.get(report.failure.rule)
+    return report.damage.rule if report.damage is not None else None
+
+
+def repair_sentence(report: Report) -> str | None:
+    """What to do about it, as the rule has it; None where there is nothing to do, or no rule."""
+    rule = broken_rule(report)
+    return rule.repair if rule is not None and not rule.repair.startswith("none") else None
 
 
 def _refusal(failure: Failure) -> str:
-    if failure.call in _READERS:
-        subject, verb = _READERS[failure.call], "refuses it" + (f" with {failure.errno}" if failure.errno else "")
-    else:
-        subject, verb = failure.call, "fails"
-        if failure.vcpu is not None:
-            subject = f"vcpu {failure.vcpu}'s {subject}"
-        elif failure.pfn is not None:
-            subject = f"{subject} for pfn {failure.pfn:#x}"
+    return f"{failure.message}: {answer(failure)}"
+
+
+def answer(failure: Failure | Finding) -> str:
+    """Who says no, and how."""
     if failure.signal is not None:
-        verb = f"dies of {_signal_name(failure.signal)}"
-    elif failure.errno is not None and failure.call not in _READERS:
-        verb = f"fails with {failure.errno}"
-    return f"{subject} {verb} ({failure.rule}): {failure.message}"
+        return f"{_who(failure)} dies of {_signal_name(failure.signal)}"
+    if failure.call in _READERS:
+        return f"{_who(failure)} refuses it" + (f" with {failure.errno}" if failure.errno else "")
+    return f"{_who(failure)} fails" + (f" with {failure.errno}" if failure.errno else "")
+
+
+def _who(failure: Failure | Finding) -> str:
+    if failure.call in _READERS:
+        return _READERS[failure.call]
+    return failure.call if failure.vcpu is None else f"vcpu {failure.vcpu}'s {failure.call}"
 
 
 def failure_place(failure: Failure) -> str:
@@ -103,9 +145,24 @@ def tally(findings: Iterable[Finding]) -> str:
     return ", ".join(told)
 
 
+# A word for each outcome, as many streams are told of.
+_OUTCOMES = {
+    Outcome.REFUSED: "refused",
+    Outcome.DAMAGED: "damaged",
+    Outcome.RESTORES: "restore",
+    Outcome.UNJUDGED: "not judged",
+}
+
+
+def outcomes_told(outcomes: Counter[Outcome]) -> str:
+    """How many streams came out how: "8 refused, 1 damaged, 16 restore"; empty where there are none."""
+    words = {**_OUTCOMES, **({Outcome.RESTORES: "restores"} if outcomes[Outcome.RESTORES] == 1 else {})}
+    return ", ".join(f"{outcomes[one]} {word}" for one, word in words.items() if outcomes[one])
+
+
 def placed(placement: str) -> str:
     """Where a placement puts the guest's frames."""
-    return _PLACED.get(placement) or f"frames placed by {placement.removeprefix('file:')}"
+    return _PLACED.get(placement) or f"frames as in {placement.removeprefix('file:')}"
 
 
 def release(report: Report) -> str:
@@ -165,9 +222,29 @@ def facts_told(report: Report) -> list[tuple[str, str]]:
         lines.append(("extended cr3", "yes" if stream.extended_cr3 else "no"))
     if stream.device_model is not None:
         lines.append(("device model", stream.device_model))
-    lines.append(("placement", f"{report.placement}: {placed(report.placement)}"))
-    lines.append(("target", f"Xen {release(report)}"))
+    host = report.destination.host
+    if host is not None:
+        lines.append(("host", host.label))
+    lines.append(("placement", f"{report.placement}: {placed(report.placement)}{_of_host(report, 'placement')}"))
+    lines.append(("target", f"Xen {release(report)}{_of_host(report, 'release')}"))
     return lines
+
+
+def _of_host(report: Report, what: str) -> str:
+    """The fact of a known host that decides on its release or placement, and whether another one was asked for."""
+    host = report.destination.host
+    answer = None if host is None else host.release if what == "release" else host.places_high()
+    if answer is None or answer.open:
+        return ""
+    return f" ({'not as on the host: ' if what in report.destination.overridden else ''}{answer.because})"
+
+
+def short_facts(report: Report) -> list[tuple[str, str]]:
+    """What the stream is, shortly: nothing that was asked, nor what is in its page tables."""
+    told = dict(facts_told(report))
+    if (saved_by := told.pop("saved by", None)) is not None:
+        told["stream"] += f", from {saved_by}"
+    return [(key, value) for key, value in told.items() if key not in _DETAILS]
 
 
 def _root(root: dict[str, int | None]) -> str:
@@ -182,7 +259,7 @@ def _container(stream: StreamFacts) -> str:
 
 
 def _guest(stream: StreamFacts) -> str:
-    known = [stream.guest or "unknown"]
+    known = ["pvh" if stream.pvh else stream.guest or "unknown"]
     if stream.width is not None:
         known.append(f"{stream.width * 8}-bit")
     if stream.levels is not None:
@@ -190,20 +267,42 @@ def _guest(stream: StreamFacts) -> str:
     if stream.vcpus is not None:
         known.append(count(stream.vcpus, "vcpu"))
     if stream.max_pfn is not None:
-        known.append(f"{_mebibytes(stream.max_pfn)} MiB (max pfn {stream.max_pfn:#x})")
+        known.append(f"{memory_size((stream.max_pfn + 1) * PAGE_SIZE)} (max pfn {stream.max_pfn:#x})")
+    if stream.pages is not None:
+        known.append(f"{memory_size(stream.pages * PAGE_SIZE)} in {count(stream.pages, 'page')}")
     return ", ".join(known)
 
 
-def _mebibytes(max_pfn: int) -> str:
-    return f"{(max_pfn + 1) * PAGE_SIZE / MIB:.1f}".removesuffix(".0")
-
-
 def plain_lines(report: Report, least: Severity) -> Iterator[str]:
-    """A line per finding of at least some severity, and the verdict."""
-    for finding in report.findings:
-        if finding.severity.rank >= least.rank:
-            rule = finding.rule
+    """A line per rule and cause that is of at least some severity, and the verdict."""
+    for entry in folds(report):
+        if entry.severity.rank >= least.rank:
+            rule = entry.rule
+            for cause in entry.causes:
+                yield f"{rule.id} {rule.slug} {entry.severity.value}: {cause_line(cause)}"
+    yield verdict_sentence(report)
+
+
+def concise_lines(report: Report) -> Iterator[str]:
+    """A line per finding, for editors and grep: FILE:OFFSET: RULE message; what has no verdict has a line, too."""
+    name = report.stream.name
+    for entry in folds(report):
+        for finding in entry.findings:
+            at = "" if finding.offset is None else f":{finding.offset:#x}"
             more = f" (and {finding.count - 1} more like it)" if finding.count > 1 else ""
-            where = f" at {finding.offset:#x}" if finding.offset is not None else ""
-            yield f"{rule.id} {rule.slug} {finding.severity.value}{where}: {finding.message}{more}"
-    yield f"{report.verdict}: {verdict_sentence(report)}"
+            yield f"{name}{at}: {finding.rule.id} {finding.message}{more}"
+    if report.outcome is Outcome.UNJUDGED:
+        yield f"{name}: {verdict_sentence(report)}"
+
+
+def cause_line(cause: Cause) -> str:
+    """What is said, and where: of one place with the byte, of many with how many they are."""
+    if cause.count == 1:
+        where = f" (at {cause.first.offset:#x})" if cause.first.offset is not None else ""
+        return f"{cause.message}{where}"
+    return f"{cause.message} ({times_and_places(cause)})"
+
+
+def times_and_places(cause: Cause) -> str:
+    """How often, and where: "7 times: pfn 0x13, 0x14, …"."""
+    return f"{cause.count} times: {cause.places(PLACES_TOLD)}"

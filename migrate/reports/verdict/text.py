@@ -6,37 +6,62 @@ import os
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
-from rich.text import Text
-
-from migrate.reports.rules.pages import explain_command
-from migrate.reports.verdict.sentences import facts_told, link_text, verdict_sentence
+from migrate.judging.report import Outcome
+from migrate.reports.folding import folds, is_placed, place
+from migrate.reports.lines import UNLIMITED, PlainConsole, Text
+from migrate.reports.rules.commands import explain_command
+from migrate.reports.verdict.sentences import (
+    answer,
+    assumption,
+    broken_rule,
+    cause_sentence,
+    circumstances,
+    facts_told,
+    link_text,
+    repair_sentence,
+    short_facts,
+    tally,
+    times_and_places,
+    verdict_sentence,
+)
 from migrate.rules.declaring import Severity
 from migrate.safe import safe
 
 if TYPE_CHECKING:
+    import rich.text
+    from rich.console import Console
+
     from migrate.judging.report import Report
+    from migrate.reports.folding import Fold
+    from migrate.rules.declaring import Rule
     from migrate.rules.findings import Finding
 
-# Wider than any line: where nobody looks at a screen, nothing is broken into lines.
-UNLIMITED = 1 << 20
-
 SEVERITY_STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
-_VERDICT_STYLE = {"accept": "bold green", "refuse": "bold red", "unjudged": "bold yellow"}
-_VERDICT_WIDTH = 9
+OUTCOME_STYLE = {
+    Outcome.RESTORES: "bold green",
+    Outcome.DAMAGED: "bold magenta",
+    Outcome.REFUSED: "bold red",
+    Outcome.UNJUDGED: "bold yellow",
+}
+_BECAUSE = "because   "
 _ID_WIDTH = 8
 _KEY_WIDTH = 13
-_SLUG_WIDTH = 13
 _SEVERITY_WIDTH = 9
-_EXPLAIN_GAP = " " * 6
-# A message gets at least so many columns; in a narrower window it starts on a line of its own.
-_NARROWEST = 40
 
 
-class _ReportConsole(Console):
-    def on_broken_pipe(self) -> None:
-        # Newer versions of rich would exit here with a code of their own.
-        raise
+# What makes rich take a file for a terminal.
+_TERMINAL_ANYWAY = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE"})
+
+
+def printer_for(file: TextIO | None = None) -> Console | PlainConsole:
+    """What prints lines on a file, by default on stdout: rich on a terminal alone.
+
+    Raises BrokenPipeError where there is no stdout.
+    """
+    file = file or sys.stdout
+    if file is None or file.isatty() or not _TERMINAL_ANYWAY.isdisjoint(os.environ):
+        return console_for(file)
+    return PlainConsole(file)
 
 
 def console_for(file: TextIO | None = None) -> Console:
@@ -47,12 +72,19 @@ def console_for(file: TextIO | None = None) -> Console:
 
     Raises BrokenPipeError where there is no stdout.
     """
+    from rich.console import Console
+
+    class ReportConsole(Console):
+        def on_broken_pipe(self) -> None:
+            # Newer versions of rich would exit here with a code of their own.
+            raise
+
     file = file or sys.stdout
     if file is None:
         raise BrokenPipeError("stdout is closed")
     width = None if file.isatty() else UNLIMITED
     unstyled = bool(os.environ.get("NO_COLOR"))
-    return _ReportConsole(
+    return ReportConsole(
         file=file,
         width=width,
         no_color=unstyled,
@@ -63,69 +95,166 @@ def console_for(file: TextIO | None = None) -> Console:
     )
 
 
-def render(report: Report, console: Console) -> None:
-    """Print the whole report of one stream, wrapped to the width of the console."""
-    render_head(report, console)
-    if report.findings:
-        console.print()
-        slug_width = max(_SLUG_WIDTH, *(len(finding.rule.slug) for finding in report.findings))
-        for finding in report.findings:
-            _finding(finding, console, slug_width)
-    console.print()
+def render(report: Report, console: Console | PlainConsole, *, verbose: bool = False) -> None:
+    """Print the report of one stream: the verdict with its cause, the findings by rule, what the stream is.
+
+    Everything is wrapped to the width of the console.
+
+    Parameters
+    ----------
+    verbose:
+        tell each finding by itself, and all facts.
+    """
     render_verdict(report, console)
+    entries = folds(report)
+    if entries:
+        console.print()
+    if verbose:
+        for finding in (finding for entry in entries for finding in entry.findings):
+            _finding(finding, console)
+    elif entries:
+        _entries(entries, report.decisive or report.damage, console)
+    console.print()
+    facts = facts_told(report) if verbose else short_facts(report)
+    for key, value in facts:
+        hanging(console, Text(f"{key:<{_KEY_WIDTH}}"), safe(value))
 
 
-def render_head(report: Report, console: Console) -> None:
+def render_head(report: Report, console: Console | PlainConsole) -> None:
     """Print what the stream is, and what was asked of it."""
     _print(console, Text(safe(report.stream.name), "bold"))
     for key, value in facts_told(report):
         hanging(console, Text(f"    {key:<{_KEY_WIDTH}}"), safe(value))
 
 
-def render_verdict(report: Report, console: Console) -> None:
-    """Print the verdict line alone."""
-    head = Text(f"{safe(report.verdict):<{_VERDICT_WIDTH}}", _VERDICT_STYLE.get(report.verdict, ""))
-    hanging(console, head, safe(f"{report.stream.name}: {verdict_sentence(report)}"))
-
-
-def _finding(finding: Finding, console: Console, slug_width: int) -> None:
-    rule = finding.rule
-    head = Text.assemble(
-        (f"{rule.id:<{_ID_WIDTH}}", "bold"),
-        f"{rule.slug:<{slug_width}}  ",
-        (f"{finding.severity.value:<{_SEVERITY_WIDTH}}", SEVERITY_STYLE[finding.severity]),
+def render_verdict(report: Report, console: Console | PlainConsole) -> None:
+    """Print the verdict, its cause, and what to do about it."""
+    assumed = assumption(report)
+    told = tally(finding for finding in report.findings if finding.severity is not Severity.INFO)
+    cause, rule, repair = cause_sentence(report), broken_rule(report), repair_sentence(report)
+    asked = f"{circumstances(report)}{f' ({assumed})' if assumed else ''}"
+    line = Text.assemble(
+        (f"{report.outcome}: ", OUTCOME_STYLE[report.outcome]),
+        (safe(report.stream.name), "bold"),
+        safe(f" {asked}" + (f"; {told}" if told and not cause else "")),
     )
-    if console.width - len(head) >= _NARROWEST:
-        hanging(console, head, safe(finding.message))
-    else:
-        _print(console, head)
-        hanging(console, Text(" " * _ID_WIDTH), safe(finding.message))
+    _wrapped(console, line, len(_BECAUSE))
+    if cause:
+        explain = f" ({' '.join(explain_command(rule))})" if rule else ""
+        hanging(console, Text(_BECAUSE), safe(cause + explain))
+    if repair:
+        hanging(console, Text(f"{'repair':<{len(_BECAUSE)}}"), safe(repair))
+
+
+def render_verdict_line(report: Report, console: Console | PlainConsole) -> None:
+    """Print all that in one line, however long."""
+    head = Text(f"{report.outcome}: ", OUTCOME_STYLE[report.outcome])
+    told = verdict_sentence(report).removeprefix(report.outcome).removeprefix(":").strip()
+    _print(console, Text.assemble(*head.pieces, safe(f"{report.stream.name} {told}")))
+
+
+def _entries(entries: list[Fold], told: Finding | None, console: Console | PlainConsole) -> None:
+    """Findings by rule, without what the verdict has told already; those that are for information only in a line."""
+    for entry in entries:
+        if entry.severity is not Severity.INFO:
+            _entry(entry, told, console)
+    infos = [f"{entry.rule.id} {entry.rule.slug}" for entry in entries if entry.severity is Severity.INFO]
+    if infos:
+        head = Text(f"{'info':<{_ID_WIDTH}}", SEVERITY_STYLE[Severity.INFO])
+        hanging(console, head, f"{', '.join(infos)} (-v tells all)")
+
+
+def _entry(entry: Fold, told: Finding | None, console: Console | PlainConsole) -> None:
+    """A rule, where it is broken, and how."""
+    for number, cause in enumerate(entry.causes):
+        said = cause.first is told
+        where = _where(cause.first) if cause.count == 1 else times_and_places(cause)
+        place_told = safe(_joined(entry.rule.slug, where) if number == 0 else where)
+        hanging(console, _head(entry.rule if number == 0 else None, entry.severity), place_told)
+        if not said:
+            hanging(console, Text(" " * _ID_WIDTH), safe(cause.message))
+        elif cause.first.chain:
+            _chain(cause.first, console)
+
+
+def _finding(finding: Finding, console: Console | PlainConsole) -> None:
+    """One finding by itself."""
+    rule = finding.rule
+    more = f"and {finding.count - 1} more like it" if finding.count > 1 else ""
+    hanging(console, _head(rule, finding.severity), safe(_joined(rule.slug, _where(finding), more)))
+    hanging(console, Text(" " * _ID_WIDTH), safe(finding.message))
+    if finding.errno is not None or finding.signal is not None:
+        hanging(console, Text(" " * _ID_WIDTH), safe(answer(finding)))
     if finding.chain:
-        hanging(console, Text(" " * _ID_WIDTH), safe(f"by way of {', '.join(map(link_text, finding.chain))}"), "dim")
-    explain = f"explain: {' '.join(explain_command(rule))}"
-    hanging(console, Text(" " * _ID_WIDTH), safe(_EXPLAIN_GAP.join(filter(None, (_place(finding), explain)))), "dim")
+        _chain(finding, console)
+    hanging(console, Text(" " * _ID_WIDTH), f"explain: {' '.join(explain_command(rule))}", "dim")
 
 
-def _place(finding: Finding) -> str:
-    parts = []
-    if finding.offset is not None:
-        parts.append(f"at {finding.offset:#x}")
-    if finding.record is not None:
-        parts.append(f"record {finding.record} {finding.record_type or ''}".rstrip())
-    if finding.count > 1:
-        parts.append(f"and {finding.count - 1} more like it")
-    return ", ".join(parts)
+def _head(rule: Rule | None, severity: Severity) -> Text:
+    return Text.assemble(
+        (f"{rule.id if rule else '':<{_ID_WIDTH}}", "bold"),
+        (f"{severity.value if rule else '':<{_SEVERITY_WIDTH}}", SEVERITY_STYLE[severity]),
+    )
 
 
-def hanging(console: Console, head: Text, body: str, style: str = "", *, width: int = UNLIMITED) -> None:
+def _chain(finding: Finding, console: Console | PlainConsole) -> None:
+    hanging(console, Text(" " * _ID_WIDTH), safe(f"by way of {', '.join(map(link_text, finding.chain))}"), "dim")
+
+
+def _where(finding: Finding) -> str:
+    """The place, and the byte that it begins at."""
+    told = place(finding) if is_placed(finding) else ""
+    at = "" if finding.offset is None or told.startswith("byte") else f"at {finding.offset:#x}"
+    record = f"record {finding.record} {finding.record_type or ''}".rstrip() if finding.record is not None else ""
+    return _joined(told, record if record != told else "", at)
+
+
+def _joined(*parts: str) -> str:
+    return ", ".join(filter(None, parts))
+
+
+def _wrapped(console: Console | PlainConsole, line: Text, indent: int) -> None:
+    """Print a line, wrapped to the console's width, what follows the first one indented."""
+    if isinstance(console, PlainConsole):
+        console.print(line)
+        return
+    from rich.text import Text as Styled
+
+    first, *rest = line.__rich__().wrap(console, console.width) or [Styled()]
+    _print(console, first)
+    if rest:
+        for part in rest:
+            part.rstrip()
+        hanging(console, Text(" " * indent), Styled(" ").join(rest))
+
+
+def hanging(
+    console: Console | PlainConsole,
+    head: Text | rich.text.Text,
+    body: str | rich.text.Text,
+    style: str = "",
+    *,
+    width: int = UNLIMITED,
+) -> None:
     """Print `head` and beside it `body`, wrapped under itself, within `width` columns and those of the console."""
-    room = max(min(width, console.width) - len(head), 1)
-    for line in Text(body, style).wrap(console, room) or [Text()]:
-        _print(console, Text.assemble(head, line))
-        head = Text(" " * len(head))
+    if isinstance(console, PlainConsole):
+        console.print(head.plain + (body if isinstance(body, str) else body.plain))
+        return
+    from rich.text import Text as Styled
+
+    styled = head.__rich__() if isinstance(head, Text) else head
+    room = max(min(width, console.width) - len(styled), 1)
+    text = Styled(body, style) if isinstance(body, str) else body
+    for line in text.wrap(console, room) or [Styled()]:
+        _print(console, Styled.assemble(styled, line))
+        styled = Styled(" " * len(styled))
 
 
-def _print(console: Console, line: Text) -> None:
-    line.rstrip()
+def _print(console: Console | PlainConsole, line: Text | rich.text.Text) -> None:
+    if isinstance(console, PlainConsole):
+        console.print(line)
+        return
+    styled = line.__rich__() if isinstance(line, Text) else line
+    styled.rstrip()
     # Lines are broken already; and a name is never cut off.
-    console.print(line, soft_wrap=True)
+    console.print(styled, soft_wrap=True)

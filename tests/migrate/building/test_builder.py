@@ -341,10 +341,12 @@ def test_a_checkpointed_stream_stops_at_its_last_checkpoint():
 def test_checkpoints_in_libxl_hand_over_until_checkpoint_end():
     b = StreamBuilder.hvm()
     b.container, b.checkpoints = "libxl", 2
-    checkpoint = struct.pack("<II", CHECKPOINT, 0)
-    emulator = struct.pack("<IIIIII", 3, 16, 2, 0, 0x4D564551, 0x03000000)
+    state = b.libxl_after[0].body
+    body = bytes(state).ljust(-(-len(state) // 8) * 8, b"\0")
+    emulator = struct.pack("<II", 3, len(state)) + body
     data = b.build()
-    assert data.count(checkpoint + emulator + struct.pack("<II", 4, 0)) == 2
+    assert state.startswith(struct.pack("<II", 2, 0) + b"QEVM")
+    assert data.count(struct.pack("<II", CHECKPOINT, 0) + emulator + struct.pack("<II", 4, 0)) == 2
     assert data.endswith(struct.pack("<II", 4, 0))
 
 
@@ -653,7 +655,7 @@ def test_the_command_takes_sizes_by_suffix(path):
 
 
 def accepted(path):
-    return CliRunner().invoke(main, ["check", "--format", "json", str(path)])
+    return CliRunner().invoke(main, ["check", "--format", "json", "--placement", "source", str(path)])
 
 
 @pytest.mark.parametrize("container", ["libxc", "libxl", "xl"])

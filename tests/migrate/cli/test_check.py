@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 from click.testing import CliRunner
@@ -17,7 +18,7 @@ from migrate.cli.ending import ExitCode
 from migrate.cli.main import main
 from migrate.cli.progress import PATIENCE, ProgressBar
 from migrate.destination.destination import Destination
-from migrate.destination.releases import DISTINCT
+from migrate.destination.releases import distinct
 from migrate.judging.report import Report
 from migrate.rules.catalogue import NOT_RULES, RULES
 from migrate.rules.declaring import Effect, Severity
@@ -32,6 +33,10 @@ def run(*args):
     return CliRunner().invoke(main, [str(arg) for arg in args])
 
 
+def report_of(path, *args):
+    return json.loads(run("check", "--format", "json", path, *args).output)
+
+
 def spawn(*args, **options):
     return subprocess.run(
         [*COMMAND, *map(str, args)], stdin=options.pop("stdin", subprocess.DEVNULL), check=False, timeout=60, **options
@@ -42,9 +47,9 @@ def spawn(*args, **options):
 def streams(tmp_path_factory):
     """One stream of each fate: the restore of `good` succeeds, `bad` has no vcpu state, `junk` is no stream."""
     folder = tmp_path_factory.mktemp("streams")
-    bad = StreamBuilder.pv(4)
+    bad = StreamBuilder.pv(8)
     bad.drop("X86_PV_VCPU_BASIC")
-    (folder / "good").write_bytes(StreamBuilder.pv(4).build())
+    (folder / "good").write_bytes(StreamBuilder.pv(8).build())
     (folder / "bad").write_bytes(bad.build())
     (folder / "junk").write_bytes(b"no stream at all " * 8)
     return folder
@@ -156,13 +161,15 @@ def test_the_worst_exit_code_is_2_then_1_then_3_then_0():
 def test_accepted_stream_exits_0(streams):
     result = run("check", streams / "good")
     assert result.exit_code == 0, result.output
-    assert result.output.splitlines()[-1].startswith(f"accept   {streams / 'good'}: Xen ")
+    assert result.output.splitlines()[0].startswith(f"restores: {streams / 'good'} on Xen ")
 
 
 def test_refused_stream_exits_1(streams):
     result = run("check", streams / "bad")
     assert result.exit_code == 1
-    assert result.output.splitlines()[-1].startswith(f"refuse   {streams / 'bad'}: libxc refuses it (")
+    first, cause, *_ = result.output.splitlines()
+    assert first.startswith(f"refused: {streams / 'bad'} on Xen ")
+    assert ": libxc refuses it (migrate explain " in cause
 
 
 def test_unreadable_stream_exits_2_and_says_why(streams):
@@ -229,9 +236,9 @@ def test_all_releases_are_told_by_those_that_answer_alike(tmp_path):
     lines = [line.rstrip() for line in result.output.splitlines()]
     assert lines == [
         str(path),
-        "releases       verdict  rule    where",
-        "4.6.0–4.21.0   accept",
-        "4.21.1–4.22.0  refuse   REC-66  context: vcpu 0 setvcpucontext EINVAL",
+        "releases       verdict   warnings  rule    where",
+        "4.6.0–4.21.0   restores  0–2",
+        "4.21.1–4.22.0  refused   2         REC-66  context: vcpu 0 setvcpucontext EINVAL",
         "",
         "what makes the difference:",
         "    a 32-bit context with eflags.VM is refused: 4.21.1–4.22.0",
@@ -248,8 +255,8 @@ def test_releases_that_all_answer_alike_have_no_difference(tmp_path):
     path.write_bytes(b.build())
     result = run("check", path, "--target", "all", "--placement", "low")
     assert [line.rstrip() for line in result.output.splitlines()[1:]] == [
-        "releases      verdict  rule  where",
-        "4.6.0–4.22.0  accept",
+        "releases      verdict   warnings  rule  where",
+        "4.6.0–4.22.0  restores  0",
     ]
     assert result.exit_code == 0
 
@@ -257,7 +264,7 @@ def test_releases_that_all_answer_alike_have_no_difference(tmp_path):
 def test_other_forms_tell_each_release_on_its_own(streams):
     result = run("check", streams / "good", "--target", "all", "--format", "jsonl")
     targets = [json.loads(line)["destination"]["release"] for line in result.output.splitlines()]
-    assert targets == [release.name for release in DISTINCT]
+    assert targets == [release.name for release in distinct()]
 
 
 @pytest.mark.parametrize("target", ["4.23", "4.22.1", "5.0"])
@@ -299,14 +306,88 @@ def test_quiet_says_nothing_of_what_is_fine(streams):
 
 def test_quiet_gives_the_verdict_line_of_what_is_not(streams):
     (line,) = run("check", "--quiet", streams / "good", streams / "bad").output.splitlines()
-    assert line.startswith("refuse   ")
+    assert line.startswith("refused: ")
 
 
 def test_standard_input_is_a_stream(streams):
     with (streams / "good").open("rb") as source:
         result = spawn("check", "-", stdin=source, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[0] == "-"
+    assert result.stdout.splitlines()[0].startswith("restores: - on Xen ")
+
+
+def test_unfolded_every_finding_and_all_facts_are_told(streams):
+    folded, unfolded = run("check", streams / "good").output, run("check", "-v", streams / "good").output
+    assert "explain: migrate explain REC-113" not in folded
+    assert "explain: migrate explain REC-113" in unfolded
+    assert ("cr3 " in folded, "cr3 " in unfolded) == (False, True)
+
+
+def test_concise_is_a_line_per_finding(streams):
+    output = run("check", "--concise", streams / "bad", streams / "good").output
+    told = [report_of(streams / name) for name in ("bad", "good")]
+    assert len(output.splitlines()) == sum(len(report["findings"]) for report in told)
+    at = next(finding for finding in told[0]["findings"] if finding["offset"] is not None)
+    assert f"{streams / 'bad'}:{at['offset']:#x}: {at['rule']} {at['message']}\n" in output
+
+
+def test_statistics_count_over_all_streams(streams):
+    lines = run("check", "--statistics", streams / "bad", streams / "good").output.splitlines()
+    counted = {line.split()[3]: (int(line.split()[0]), int(line.split()[1])) for line in lines[1:-2]}
+    expected = {}
+    for name in ("bad", "good"):
+        for rule, number in Counter(finding["rule"] for finding in report_of(streams / name)["findings"]).items():
+            findings, found_in = expected.get(rule, (0, 0))
+            expected[rule] = (findings + number, found_in + 1)
+    assert counted == expected
+    assert lines[-1] == "2 answers: 1 refused, 1 restores"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["-q", "-v"], ["--concise", "--statistics"], ["--concise", "--format", "json"], ["-v", "--format", "sarif"]],
+)
+def test_ways_of_telling_exclude_each_other(streams, args):
+    assert run("check", streams / "good", *args).exit_code == 2
+
+
+def test_a_directory_is_all_streams_in_it_and_below(tmp_path):
+    (tmp_path / "inner").mkdir()
+    for name in ("one", "inner/two"):
+        (tmp_path / name).write_bytes(StreamBuilder.pv(8).build())
+    (tmp_path / "README.md").write_text("no stream")
+    told = json.loads(run("check", "--format", "json", tmp_path).output)
+    assert [one["stream"]["name"] for one in told] == [str(tmp_path / "one"), str(tmp_path / "inner" / "two")]
+
+
+def test_of_a_directory_with_one_stream_json_is_an_array(tmp_path):
+    (tmp_path / "one").write_bytes(StreamBuilder.pv(8).build())
+    assert isinstance(json.loads(run("check", "--format", "json", tmp_path).output), list)
+    assert isinstance(json.loads(run("check", "--format", "json", tmp_path / "one").output), dict)
+
+
+def test_a_directory_without_a_stream_is_wrong_usage(tmp_path):
+    result = run("check", tmp_path)
+    assert result.exit_code == 2
+    assert "there is no stream in" in result.output
+
+
+def test_where_nobody_says_more_frames_land_above_4_gib(tmp_path):
+    path = tmp_path / "guest"
+    path.write_bytes(StreamBuilder.pv(4, vcpus=2, roots=2).build())
+    assert report_of(path, "--target", "4.20")["failure"]["rule"] == "HYP-22"
+    assert report_of(path, "--target", "4.20", "--placement", "low")["verdict"] == "accept"
+
+
+def test_a_32_bit_guest_is_asked_about_both_sides_of_4_gib_at_all_releases(tmp_path):
+    path = tmp_path / "guest"
+    path.write_bytes(StreamBuilder.pv(4, vcpus=2, roots=2).build())
+    lines = run("check", path, "--target", "all").output.splitlines()
+    assert lines[1].split("  ")[0] == "releases"
+    assert "frames above 4 GiB  frames below 4 GiB  warnings" in lines[1]
+    (row,) = (line for line in lines if "4.19.0" in line and "HYP-22" in line)
+    assert "refused (HYP-22)" in row
+    assert "restores" in row
 
 
 def test_piped_input_gives_the_same_verdict(streams):
@@ -314,7 +395,7 @@ def test_piped_input_gives_the_same_verdict(streams):
         [*COMMAND, "check", "-q", "-"], input=(streams / "bad").read_bytes(), capture_output=True, timeout=60
     )
     assert result.returncode == 1
-    assert result.stdout.startswith(b"refuse   -: ")
+    assert result.stdout.startswith(b"refused: - on Xen ")
 
 
 def test_output_to_a_pipe_is_plain_and_not_wrapped(streams):
@@ -322,7 +403,7 @@ def test_output_to_a_pipe_is_plain_and_not_wrapped(streams):
     long.write_bytes((streams / "bad").read_bytes())
     result = spawn("check", long, capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
     assert "\x1b" not in result.stdout
-    assert len(result.stdout.splitlines()[-1]) > 200
+    assert len(result.stdout.splitlines()[0]) > 200
 
 
 def test_hostile_file_names_are_escaped(streams):
@@ -457,3 +538,12 @@ def test_progress_is_drawn_without_colour_where_none_is_wanted(monkeypatch, caps
 
 def test_progress_is_not_drawn_into_a_pipe(streams):
     assert spawn("check", streams / "good", capture_output=True).stderr == b""
+
+
+def test_a_report_is_about_a_directory_as_well(tmp_path):
+    (tmp_path / "streams").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "streams" / name).write_bytes(StreamBuilder.pv(8).build())
+    out = tmp_path / "report.html"
+    assert run("report", tmp_path / "streams", "-o", out).exit_code == 0
+    assert all(re.search(rf"\b{name}<", out.read_text()) for name in ("one", "two"))

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from migrate.cli.explain import violating_stream
 from migrate.cli.main import main
 from migrate.destination.releases import NEWEST, resolve, version_3
-from migrate.reports.rules.pages import GUEST_SEES, Conditions, check_command, conditions, releases, sections
+from migrate.reports.rules.commands import Conditions, check_command, conditions
+from migrate.reports.rules.pages import GUEST_SEES, releases
 from migrate.rules.catalogue import NOT_RULES, RULES
 from migrate.rules.declaring import Effect
 
@@ -58,13 +59,13 @@ def test_every_rule_explains_itself(rule):
     assert text.splitlines()[0] == f"{rule.id}  {rule.slug}"
     assert text.splitlines()[1] == rule.title
     assert fact(text, "severity") == rule.severity.value
-    assert fact(text, "effect") == rule.effect.value
+    assert fact(text, "effect") == rule.effect.meaning
     assert fact(text, "enforced by") == rule.enforced_by
     assert fact(text, "releases") == releases(rule).words
     assert fact(text, "the guest") == GUEST_SEES[rule.effect]
     assert (rule.errno is None) or fact(text, "errno") == rule.errno
     printed = " ".join(text.split())
-    for heading, words in sections(rule).items():
+    for heading, words in rule.sections.items():
         assert f"{heading} {' '.join(words.split())}" in printed
 
 
@@ -80,27 +81,28 @@ def test_page_shows_commands_finding_and_verdict():
     start = lines.index("To see it")
     assert lines[start + 1 : start + 3] == [
         "    migrate explain HYP-22 --write bad.libxc",
-        "    migrate check bad.libxc",
+        "    migrate check bad.libxc --placement source",
     ]
     text = "\n".join(lines[start:])
     assert "lies above 4 GiB" in fact(text, "finding")
     assert fact(text, "verdict") == "refuse"
 
 
-def test_page_names_the_placement_under_which_a_rule_shows():
-    assert "    migrate check bad.libxc --placement high" in output("HYP-27").splitlines()
+def test_page_names_no_placement_where_a_rule_shows_under_the_usual_one():
+    assert "    migrate check bad.libxc" in output("HYP-27").splitlines()
 
 
 def test_a_rule_that_ended_is_shown_on_its_last_release():
     ended = replace(RULES["HYP-12"], until=version_3)
     assert conditions(ended).placement == "source"
     assert ended.in_force(resolve(conditions(ended).target))
-    assert check_command(ended)[3:] == ("--target", conditions(ended).target)
+    assert check_command(ended)[3:] == ("--placement", "source", "--target", conditions(ended).target)
 
 
-def test_other_rules_need_no_options():
+def test_hvm_guests_and_what_high_frames_break_need_no_options():
     ended = {rule.id for rule in RULES.values() if not rule.in_force(NEWEST)}
-    assert {rule.id for rule in RULES.values() if conditions(rule) != Conditions()} - ended == {"HYP-27", "XRC-46"}
+    plain = {rule.id for rule in RULES.values() if conditions(rule) == Conditions()}
+    assert plain == {id for id in RULES if id.startswith("HVM-")} - ended | {"HYP-27"}
 
 
 @no_violation
@@ -118,7 +120,7 @@ def test_rule_is_meant_by_id_or_slug_in_any_case(word):
     [
         ("l3-above-4gb", "did you mean l3-above-4g"),
         ("HYP-122", "or HYP-12"),
-        ("no such rule whatever", "no rule is called"),
+        ("no-such-rule-whatever", "no rule is called"),
         ("HYP-2", "HYP-22, HYP-27"),
         ("", "no rule is called"),
     ],
@@ -144,7 +146,7 @@ def test_page_is_set_for_reading_where_no_terminal_gives_a_width():
 
 def test_an_empty_line_in_an_explanation_starts_a_paragraph():
     rule = replace(RULES["HYP-12"], doc="Title.\n\nWhat: one\n    thing.\n\n    And another.\nWhy: because.")
-    assert sections(rule) == {"What": "one thing.\n\nAnd another.", "Why": "because."}
+    assert rule.sections == {"What": "one thing.\n\nAnd another.", "Why": "because."}
 
 
 # -- JSON ---------------------------------------------------------------------------------------------
@@ -156,7 +158,7 @@ def test_json_has_all_parts():
     assert list(told["sections"]) == ["what", "why", "repair", "source"]
     assert told["guest_sees"] == GUEST_SEES[Effect.REFUSED]
     assert told["shown"]["write"] == ["migrate", "explain", "HYP-27", "--write", "bad.libxc"]
-    assert told["shown"]["check"] == ["migrate", "check", "bad.libxc", "--placement", "high"]
+    assert told["shown"]["check"] == ["migrate", "check", "bad.libxc"]
     assert told["shown"]["verdict"] == "refuse"
 
 
@@ -200,7 +202,7 @@ def test_written_stream_breaks_its_rule_under_the_command_that_is_told(rule, tmp
 def test_writing_tells_size_and_what_to_do_next(tmp_path):
     file = tmp_path / "bad.libxc"
     told = output("HYP-27", "--write", file)
-    assert told == f"{file}: {file.stat().st_size} bytes; to see it: migrate check {file} --placement high\n"
+    assert told == f"{file}: {file.stat().st_size} bytes; to see it: migrate check {file}\n"
 
 
 def test_written_streams_are_the_same_every_time(tmp_path):
@@ -232,7 +234,7 @@ def test_dash_writes_the_stream_and_nothing_else_to_standard_output():
 
 
 def test_stream_can_be_piped_into_check():
-    line = "{0} explain HYP-22 --write - | {0} check - --format json".format(shlex.join(COMMAND))
+    line = "{0} explain HYP-22 --write - | {0} check - --placement source --format json".format(shlex.join(COMMAND))
     done = subprocess.run(line, shell=True, capture_output=True, check=False)
     assert done.returncode == 1
     assert json.loads(done.stdout)["failure"]["rule"] == "HYP-22"

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -13,70 +14,11 @@ from contextlib import suppress
 
 import pytest
 from project import SAMPLES
+from running_filter import BAD, COMMAND, END, GOOD, HVM, MODES, WAIT, Running, no_traceback, run
 
 from migrate.building.builder import StreamBuilder
 from migrate.judging.check import check
 from streams.transports import open_transport
-from streams.wire.framing import RECORD_HEADER, RecordType
-
-COMMAND = [sys.executable, "-m", "migrate", "filter"]
-END = RECORD_HEADER.pack(RecordType.END, 0)
-WAIT = 30  # seconds, for what takes a moment
-MODES = pytest.mark.parametrize("mode", [[], ["--guard"]], ids=["observe", "guard"])
-
-
-class Running:
-    """A filter that runs; the test is sender and receiver."""
-
-    def __init__(self, *args, command=COMMAND, **options):
-        self.process = subprocess.Popen(
-            [*command, *map(str, args)],
-            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0, **options},
-        )
-        self.came = b""
-
-    def send(self, data):
-        self.process.stdin.write(data)
-
-    def arrives(self, size):
-        """Read until there are so many bytes."""
-        while len(self.came) < size:
-            piece = self.process.stdout.read(size - len(self.came))
-            assert piece, f"it ends after {len(self.came)} of {size} bytes"
-            self.came += piece
-        return self.came
-
-    def ends(self):
-        """Close the input and read the rest; returns (exit code, all output, stderr)."""
-        process = self.process
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None and pipe.closed:
-                setattr(process, "stdin" if pipe is process.stdin else "stdout", None)
-        try:
-            rest, said = process.communicate(timeout=WAIT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            pytest.fail("it hangs")
-        self.came += rest or b""
-        return process.returncode, self.came, no_traceback(said)
-
-
-def no_traceback(said):
-    said = (said or b"").decode()
-    assert "Traceback" not in said
-    assert "internal error" not in said
-    return said
-
-
-def run(*args, data=b"", **options):
-    """A filter that is sent all of some bytes: (exit code, output, stderr)."""
-    command = [*COMMAND, *map(str, args)]
-    if "stdin" not in options:
-        options["input"] = data
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    done = subprocess.run(command, check=False, timeout=WAIT, **options)
-    return done.returncode, done.stdout, no_traceback(done.stderr)
 
 
 def sample(name):
@@ -84,29 +26,18 @@ def sample(name):
         return bytes(transport.give(1 << 30))
 
 
-def bad_stream():
-    b = StreamBuilder.pv(4)
-    b.drop("X86_PV_VCPU_BASIC")
-    return b.build()
-
-
-GOOD = StreamBuilder.pv(8).build()
-HVM = StreamBuilder.hvm().build()
-BAD = bad_stream()
-
-
 # -- exit codes, and what is said ------------------------------------------------------------------------
 
 
 @MODES
 @pytest.mark.parametrize(
-    ("data", "code", "verdict"), [(GOOD, 0, "accept"), (BAD, 1, "refuse"), (b"junk" * 9, 3, "unjudged")]
+    ("data", "code", "verdict"), [(GOOD, 0, "restores on "), (BAD, 1, "refused on "), (b"junk" * 9, 3, "not judged: ")]
 )
 def test_it_ends_as_check_does(mode, data, code, verdict):
     ended, came, said = run(*mode, data=data)
     assert ended == code
     assert came == (data.removesuffix(END) if mode and code == 1 else data)
-    assert said.splitlines()[-1].startswith(f"migrate: {verdict}: ")
+    assert said.splitlines()[-1].startswith(f"migrate: {verdict}")
 
 
 def test_a_finding_counts_as_asked_for():
@@ -182,7 +113,7 @@ def test_a_real_guest_with_extended_cr3_passes_the_guard():
 
 def test_a_real_remus_stream_passes_and_the_guard_says_that_it_stood_down(tmp_path):
     data = sample("x417-pv32.remus.libxc")
-    code, came, said = run("--guard", "--report", tmp_path / "report", data=data)
+    code, came, said = run("--guard", "--placement", "source", "--report", tmp_path / "report", data=data)
     assert (code, came) == (3, data)
     assert said.startswith("migrate: the guard stands down, and only observes from here on: a checkpointed stream")
     assert json.loads((tmp_path / "report").read_text())["stood_down"].startswith("a checkpointed stream")
@@ -190,7 +121,7 @@ def test_a_real_remus_stream_passes_and_the_guard_says_that_it_stood_down(tmp_pa
 
 def test_a_real_migration_passes_with_what_follows_its_end():
     data = sample("pv32.migrate.bin")
-    running = Running("--guard")
+    running = Running("--guard", "--placement", "source")
     sender = threading.Thread(target=running.send, args=(data,), daemon=True)
     sender.start()
     assert running.arrives(len(data)) == data  # and the sender has not closed
@@ -205,7 +136,7 @@ def test_a_real_migration_passes_with_what_follows_its_end():
 def test_the_report_is_that_of_check(tmp_path, data):
     run("--report", tmp_path / "report", data=data)
     report = json.loads((tmp_path / "report").read_text())
-    expected = check(data).to_dict()
+    expected = check(data, placement="source").to_dict()
     assert (report.pop("stopped"), report.pop("stood_down")) == (None, None)
     report["stream"].pop("bytes"), expected["stream"].pop("bytes")  # check does not read on behind what it cannot judge
     assert report == expected
@@ -217,7 +148,7 @@ def test_a_report_goes_to_a_descriptor_on_one_line():
     os.close(sink)
     with open(source) as lines:
         (line,) = lines
-    assert json.loads(line)["failure"] == check(BAD).to_dict()["failure"]
+    assert json.loads(line)["failure"] == check(BAD, placement="source").to_dict()["failure"]
 
 
 @pytest.mark.parametrize("option", ["--report", "--stats"])
@@ -271,7 +202,7 @@ def test_a_receiver_that_goes_away_ends_it_quietly(mode, data):
     for running in filters:
         code, _, said = running.ends()
         assert code == 141
-        assert all(": broken off" in line or line.startswith("migrate: unjudged") for line in said.splitlines())
+        assert all(": broken off" in line or line.startswith("migrate: not judged") for line in said.splitlines())
 
 
 @pytest.mark.parametrize("at", [3, 20, 24, 43, 57, 5000])
@@ -290,7 +221,7 @@ def test_a_sender_that_dies_in_a_record_is_reported(mode, at):
     assert code == 1
     assert GOOD[:at].startswith(came)
     assert mode or came == GOOD[:at]
-    assert "migrate: refuse: " in said
+    assert "migrate: refused on " in said
 
 
 def test_a_guarded_sender_is_told_by_a_broken_pipe():
@@ -446,7 +377,7 @@ def test_sigusr1_shows_where_the_stream_is():
     running.arrives(len(data) - 5000)
     running.process.send_signal(signal.SIGUSR1)
     line = running.process.stderr.readline().decode()
-    assert re.fullmatch(r"migrate: 0\.\d MiB, \d+\.\d MiB/s, round 2 \(3 pages\), \d findings?\n", line)
+    assert re.fullmatch(r"migrate: \d+(\.\d)? KiB, \d+(\.\d)? [KM]iB/s, round 2 \(3 pages\), \d findings?\n", line)
     running.send(data[-5000:])
     assert running.ends()[:2] == (0, data)
 
@@ -457,6 +388,50 @@ def test_progress_is_a_line_a_second_where_there_is_no_terminal():
     assert running.process.stderr.readline().decode().endswith(" 1 finding\n")
     running.send(HVM[200:])
     assert running.ends()[:2] == (0, HVM)
+
+
+def test_of_a_file_it_tells_per_cent_and_the_time_that_is_left(tmp_path):
+    (tmp_path / "given").write_bytes(GOOD)
+    with open(tmp_path / "given", "rb") as given:
+        code, came, said = run("--progress", "--interval", "0.1", "--name", "db1", "-L", len(GOOD), "-q", stdin=given)
+    assert (code, came) == (0, GOOD)
+    gone = r"migrate: db1: \d+(\.\d)? KiB of \d+(\.\d)? KiB \(\d+%\), \d+(\.\d)? [KM]iB/s, 0:00:0\d left"
+    assert re.search(gone + r", round \d \(\d+ pages?\), \d findings?\n", said), said
+
+
+def test_of_a_pipe_it_tells_them_where_the_size_is_given():
+    running = Running("--progress", "--interval", "0.1", "--size", "1M")
+    running.send(GOOD[:5000])
+    assert b" KiB of 1 MiB (0%), " in running.process.stderr.readline()
+    running.send(GOOD[5000:])
+    assert running.ends()[:2] == (0, GOOD)
+
+
+@pytest.mark.parametrize("mode", [[], ["--guard"]], ids=["observe", "guard"])
+def test_a_limit_of_the_rate_is_kept(mode):
+    started = time.monotonic()
+    code, came, _ = run("--rate-limit", len(GOOD), *mode, data=GOOD)
+    assert (code, came) == (0, GOOD)
+    assert time.monotonic() - started > 0.8  # of a second, but for the last piece
+
+
+def test_a_terminal_gets_no_stream():
+    seen, terminal = pty.openpty()
+    code, _, said = run(data=GOOD, stdout=terminal)
+    os.set_blocking(seen, False)
+    with pytest.raises(BlockingIOError):
+        os.read(seen, 1)
+    os.close(seen)
+    os.close(terminal)
+    assert code == 2
+    assert "redirect standard output" in said
+
+
+def test_a_report_to_a_dash_goes_to_standard_error(tmp_path):
+    code, came, said = run("--report", "-", data=GOOD, cwd=tmp_path)
+    assert (code, came) == (0, GOOD)
+    assert json.loads(said)["verdict"] == "accept"
+    assert os.listdir(tmp_path) == []
 
 
 # -- faults of our own, and what is imported -------------------------------------------------------------
@@ -489,18 +464,58 @@ def test_a_fault_of_our_own_is_owned_up_to(tmp_path, mode):
     assert (report["stopped"] is not None) == bool(mode)
 
 
-IMPORTS = """
-import sys
+IMPORTED = [sys.executable, "-X", "importtime", *COMMAND[1:]]
+
+
+def heavy(said):
+    """What of weight is in a list of imports."""
+    return {"numpy", "construct", "rich", "zstandard"} & {line.split("|")[-1].strip() for line in said.splitlines()}
+
+
+@MODES
+def test_in_front_of_an_hvm_guest_nothing_heavy_is_imported(mode):
+    running = Running("--quiet", *mode, command=IMPORTED)
+    running.send(HVM)
+    code, came, said = running.ends()
+    assert (code, came, heavy(said)) == (0, HVM, set())
+    assert "migrate.toolstack.hvm" in said  # it is the list
+
+
+FIRST_BYTE = """
+import os, sys
+from streams import conduit
 from migrate.cli.main import main
-try:
-    main(["filter", "--quiet", *sys.argv[1:]], prog_name="migrate")
-finally:
-    print(*sorted({"numpy", "construct", "rich", "zstandard"} & set(sys.modules)), file=sys.stderr)
+
+class Watching:
+    def __getattr__(self, name):
+        return getattr(os, name)
+    def splice(self, source, sink, n):
+        if sink == 1 and seen:
+            seen.pop()
+            os.write(2, b"numpy %d\\n" % ("numpy" in sys.modules))
+        return os.splice(source, sink, n)
+
+seen = [True]
+conduit.os = Watching()
+main(["filter", "--quiet"], prog_name="migrate")
 """
 
 
-def test_in_front_of_an_hvm_guest_nothing_heavy_is_imported():
-    running = Running("--guard", command=[sys.executable, "-c", IMPORTS])
-    running.send(HVM)
+def first_byte(*pieces):
+    """Whether numpy was there before the first byte went on; the pieces come as they are asked for."""
+    running = Running(command=[sys.executable, "-c", FIRST_BYTE])
+    for piece in pieces:
+        running.send(piece)
+        running.arrives(len(running.came) + len(piece))
     code, came, said = running.ends()
-    assert (code, came, said.strip()) == (0, HVM, "")
+    assert (code, came) == (0, b"".join(pieces))
+    return said.startswith("numpy 1\n")
+
+
+def test_what_a_pv_guest_needs_is_imported_before_the_first_byte_goes_on():
+    assert first_byte(GOOD)
+    assert not first_byte(HVM)
+
+
+def test_where_the_first_bytes_do_not_tell_the_guest_all_is_imported_that_any_needs():
+    assert first_byte(HVM[:10], HVM[10:])

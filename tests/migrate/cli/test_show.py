@@ -76,10 +76,27 @@ def lines_of(text, what):
 # -- the table of records -------------------------------------------------------------------------------
 
 
-def test_the_head_is_that_of_check():
-    text = shown(SAMPLE)
-    checked = CliRunner().invoke(main, ["check", str(SAMPLE)]).stdout
-    assert text.partition("\n\n")[0] == checked.partition("\n\n")[0]
+def test_the_head_tells_the_facts_that_check_tells():
+    name, *facts = shown(SAMPLE).partition("\n\n")[0].splitlines()
+    assert name == str(SAMPLE)
+    checked = CliRunner().invoke(main, ["check", "-v", str(SAMPLE)]).stdout
+    assert [line.strip() for line in facts] == checked.rpartition("\n\n")[2].splitlines()
+
+
+def test_marks_are_explained_where_there_are_some(write):
+    text = shown(SAMPLE, "--target", "4.20")
+    assert text.endswith("! an error, ? a warning, . for information: migrate explain RULE tells of each\n")
+    b = StreamBuilder.hvm()
+    text = shown(write(b.build()), "--target", "4.20")
+    assert "! an error" not in text
+
+
+def test_what_lies_in_no_record_says_when_it_comes():
+    text = shown(SAMPLE, "--target", "4.20")
+    assert "of no one record" not in text
+    assert lines_of(text, ". among the records: the destination must run 32-bit PV guests") or lines_of(
+        text, "? among the records: the destination must run 32-bit PV guests"
+    )
 
 
 def test_every_record_has_a_line():
@@ -115,7 +132,7 @@ def test_where_the_grammar_breaks_is_the_last_line_about_records(write):
 
 def test_findings_of_one_rule_about_no_record_share_a_line():
     text = shown(SAMPLE, "--target", "4.20", "--placement", "high")
-    (line,) = lines_of(text, "pin: L3")
+    (line,) = lines_of(text, "! pfn 0x13: L3")
     assert line.endswith("(HYP-22, and 5 more like it)")
 
 
@@ -278,7 +295,7 @@ def test_a_selector_that_means_nothing_is_wrong_usage(asked):
 
 
 def test_the_root_of_vcpu_1_is_explained():
-    (line,) = lines_of(shown(SAMPLE, "--vcpu", "1"), "cr3=")
+    (line,) = lines_of(shown(SAMPLE, "--vcpu", "1", "--placement", "source"), "cr3=")
     assert line.split("cr3=")[1] == "00019000  pfn 0x19, source mfn 0xbfbf6, in the stream the pfn stands for the mfn"
 
 

@@ -81,7 +81,10 @@ def test_defaults_hold_for_every_stream_that_does_not_say_otherwise(tmp_path):
         (ACCEPTED.replace("4.20", "5.1"), "expect 1: target: Xen 5.1 is newer than any that is known here"),
         (ACCEPTED.replace("low", "lower"), "expect 1: placement: expected source, high, low or identity"),
         (ACCEPTED.replace('"4.20"', "4.20"), "expect 1: target: expected a string, found 4.2"),
-        (REFUSED + 'step = "later"\n', "expect 1: step: expected create, headers, record, context, pin or p2m"),
+        (
+            REFUSED + 'step = "later"\n',
+            "expect 1: step: expected create, headers, record, context, pin, p2m or device-model",
+        ),
         (REFUSED + "vcpu = true\n", "expect 1: vcpu: expected a number, found True"),
         (REFUSED + "vcpu = -1\n", "expect 1: vcpu: expected at least 0, found -1"),
         (REFUSED + "rules = { HYP-220 = 1 }\n", "expect 1: rules.HYP-220: no such rule; did you mean HYP-22?"),
@@ -337,7 +340,7 @@ def test_of_streams_that_nothing_is_expected_of_the_run_says_how_many_there_are(
     expect(folder, "good", ACCEPTED)
     (folder / "good2").write_bytes(good())
     result = corpus_run(folder)
-    assert "nothing is expected of 3 streams: 1 accept, 1 refuse, 1 unjudged\n" in result.output
+    assert "nothing is expected of 3 streams: 1 refused, 1 restores, 1 not judged\n" in result.output
 
 
 def test_by_fail_on_a_new_stream_that_is_refused_exits_with_1(folder):
@@ -355,7 +358,7 @@ def test_fail_on_is_for_what_nothing_is_expected_of(folder):
 
 @pytest.mark.parametrize(("threshold", "code"), [("error", 0), ("warning", 1)])
 def test_fail_on_has_a_threshold(tmp_path, threshold, code):
-    builder = StreamBuilder.pv(4)
+    builder = StreamBuilder.pv(8)
     RULES[WARNING].violation(builder)
     (tmp_path / "stream").write_bytes(builder.build())
     assert corpus_run(tmp_path, "--fail-on", threshold).exit_code == code

@@ -31,7 +31,10 @@ from migrate.destination.host_facts import HostFileError
 from migrate.destination.host_files import MOST_BYTES, parse_host, read_host
 from migrate.destination.host_json import facts_object
 from migrate.destination.host_memory import Node
+from migrate.destination.policy_ranges import most_leaves, most_policy_msrs
+from migrate.destination.releases import pv32_off_by_default, resolve
 from migrate.guest.cpu_policy import Policy
+from migrate.reports.inspection.host import QUESTIONS
 
 AMD_TEXT = AMD.read_text()
 POLICY = Policy({(0x0, None): (0xD, 1, 2, 3), (0x7, 0): (2, 0, 0, 1)}, {0xCE: 0x8000_0000, 0x10A: 0})
@@ -173,6 +176,65 @@ def test_a_word_before_a_colon_is_no_host_name():
 
 def test_the_version_in_one_line_is_enough():
     assert parsed(info(xen_version="4.21-rc2")).xen == XenVersion(4, 21, "-rc2")
+
+
+# -- what each release prints --------------------------------------------------------------------------
+
+# Words of virt_caps that came later, each to the end of the line or before the last ones.
+_VMTRACE, _GRANTS = ("vmtrace",), ("vpmu", "gnttab-v1", "gnttab-v2")
+_MORE_WORDS = {
+    **dict.fromkeys(("4.14.0", "4.14.1", "4.14.5"), ()),
+    **dict.fromkeys(("4.15.0", "4.15.3"), _VMTRACE),
+    **dict.fromkeys(("4.16.0", "4.17.7", "4.18.0", "4.19.0", "4.20.0", "4.21.0", "4.22.0"), _VMTRACE + _GRANTS),
+}
+_VIRT_CAPS = ("pv", "hvm", "hvm_directio", "pv_directio", "hap", "shadow", "iommu_hap_pt_share")
+_XEN_CAPS = ("xen-3.0-x86_64", "hvm-3.0-x86_32", "hvm-3.0-x86_32p", "hvm-3.0-x86_64")
+# From 4.16 on Xen has no 32-bit PV unless it is built so.
+_PV32 = ("xen-3.0-x86_64", "xen-3.0-x86_32p")
+
+
+@pytest.mark.parametrize("release", _MORE_WORDS)
+@pytest.mark.parametrize("with_nodes", [False, True], ids=["xl info", "xl info -n"])
+def test_what_a_release_prints_leaves_nothing_open(release, with_nodes):
+    target = resolve(release)
+    msrs = {0xCE: 1 << 31, 0x10A: 0} if most_policy_msrs(target) > 1 else {0xCE: 1 << 31}
+    leaf_0 = (0xD, 0x756E_6547, 0x6C65_746E, 0x4965_6E69)
+    sizes = (0x3028, 0, 0, 0)
+    made = Policy({(0, None): leaf_0, (0x8000_0008, None): sizes}, msrs)
+    off_by_default = target.has(pv32_off_by_default)
+    host = Host(
+        name="dom0.example.org",
+        xen=XenVersion(target.major, target.minor, f".{target.point}"),
+        xen_caps=_XEN_CAPS if off_by_default else _PV32 + _XEN_CAPS[1:],
+        virt_caps=_VIRT_CAPS + _MORE_WORDS[release],
+        total_memory=130724,
+        free_memory=54067,
+        nr_cpus=48,
+        hw_caps=(0,) * 8,
+        command_line="placeholder dom0_mem=4096M pv-l1tf=domu",
+        nodes=(Node(0, 66560, 20000), Node(1, 65536, 34067)) if with_nodes else (),
+        most_leaves=most_leaves(target),
+        most_msrs=most_policy_msrs(target),
+        policies=dict.fromkeys(PolicyName, made),
+    )
+    read = parsed(_AROUND + xl_info(host) + _TOPOLOGY * with_nodes + xen_cpuid(host))
+    assert read == host
+    assert read.release.value == target
+    assert read.pv32.value is not off_by_default
+    assert {name for name, question in QUESTIONS.items() if question.ask(read).open} == set()
+
+
+_AROUND = "Warning: Permanently added 'dom0' (ED25519) to the list of known hosts.\nroot@dom0:~# xl info\n"
+_TOPOLOGY = """\
+cpu_topology           :
+cpu:    core    socket     node
+  0:       0        0        0
+  1:       0        0        0
+device topology        :
+device           node
+0000:00:00.0      0
+xend_config_format     : 4
+"""
 
 
 # -- JSON ---------------------------------------------------------------------------------------------

@@ -5,13 +5,13 @@ import pytest
 from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.destination.destination import Destination
-from migrate.destination.releases import DISTINCT, RELEASES, resolve
+from migrate.destination.releases import RELEASES, distinct, resolve
 from migrate.judging.across_releases import answer_of, compare
 from migrate.rules.catalogue import RULES
 
 
 def compared(b, placement="low", **more):
-    return compare(b.build(), [Destination(release, placement) for release in DISTINCT], **more)
+    return compare(b.build(), [Destination(release, placement) for release in distinct()], **more)
 
 
 def told(comparison):

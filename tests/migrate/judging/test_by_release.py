@@ -12,8 +12,9 @@ from migrate.building.parts import PTE_RO, entry
 from migrate.judging.report import Report
 from migrate.rules.declaring import Severity
 from streams.wire.framing import NO_SUBLEAF, PV_INFO, VCPU_HEADER, RecordType
+from streams.wire.msrs import Msr
 from streams.wire.paging import RW
-from streams.wire.vcpu import MSR_ENTRY, Msr
+from streams.wire.vcpu import MSR_ENTRY
 
 Edit = Callable[[StreamBuilder], None]
 

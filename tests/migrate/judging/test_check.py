@@ -11,11 +11,11 @@ from itertools import pairwise
 
 import pytest
 import zstandard
+from asking import Checker, check
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from project import SAMPLES
 
-from migrate import Checker, check
 from migrate.building import parts
 from migrate.building.builder import StreamBuilder
 from migrate.judging.report import Report
@@ -23,8 +23,8 @@ from migrate.judging.report_json import report_object
 from migrate.rules.catalogue import RULES
 from streams.pages import PageType
 from streams.wire.framing import LIBXL_HEADER, LIBXL_IDENT, LIBXL_VERSION, RecordType
+from streams.wire.msrs import Msr
 from streams.wire.paging import PCD
-from streams.wire.vcpu import Msr
 
 AT_4_GIB = 0x100000
 

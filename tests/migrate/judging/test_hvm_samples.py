@@ -8,7 +8,8 @@ from project import SAMPLES
 from migrate.corpus.agreement import agreement, total
 from migrate.corpus.discovery import discover
 from migrate.corpus.expectations import Shelf
-from migrate.corpus.runner import InProcess, Status, run
+from migrate.corpus.results import Status
+from migrate.corpus.runner import InProcess, run
 from migrate.judging.check import check
 from migrate.rules.declaring import Severity
 

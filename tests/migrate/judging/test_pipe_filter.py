@@ -7,6 +7,7 @@ import time
 from itertools import chain, repeat
 
 import pytest
+from asking import WHERE_IT_WAS, check
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from project import SAMPLES
@@ -14,10 +15,9 @@ from project import SAMPLES
 from migrate.building.builder import StreamBuilder
 from migrate.cli.explain import violating_stream
 from migrate.destination.destination import Destination
-from migrate.judging.check import check
 from migrate.judging.judgement import Judgement
 from migrate.judging.pipe_filter import Filter, Mode
-from migrate.reports.rules.pages import conditions
+from migrate.reports.rules.commands import conditions
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
 from migrate.rules.selection import Selection
@@ -50,6 +50,7 @@ class Channel:
         self._file_input = source == "file"
         self._receiver = [self.receive] if sink in ("pipe", "socket") else []  # of a file, once it is written
         options = {"mode": Mode.OBSERVE, **options}
+        options.setdefault("placement", WHERE_IT_WAS)
         asked = {name: options.pop(name) for name in ("placement", "vcpus") if name in options}
         options["destination"] = Destination(options.pop("target", "newest"), **asked)
         options.setdefault("selection", Selection())
@@ -287,6 +288,41 @@ def test_what_follows_the_end_of_a_real_migration_passes_the_guard(send):
     came, outcome = send(data, mode=Mode.GUARD)
     assert came == data
     assert "44 bytes follow the end of the stream" in {f.message for f in outcome.report.findings}
+
+
+BEHIND = {
+    "a few words": b"go ahead",
+    "some zeros": bytes(5),
+    "many zeros": bytes(100_000),
+    "zeros and no zeros": bytes(70_000) + b"x",
+    "another stream": StreamBuilder.hvm().build(),
+}
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("behind", BEHIND)
+def test_what_follows_the_end_is_looked_at_as_check_does(send, mode, behind):
+    b = StreamBuilder.pv(4)
+    b.trailing = BEHIND[behind]
+    data = b.build()
+    came, outcome = send(data, mode=mode)
+    assert came == data
+    assert sorted(facts(outcome.report)) == sorted(facts(check(data)))
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_what_follows_the_end_goes_on_as_it_comes(channel, mode):
+    data = StreamBuilder.pv(4).build()
+    channel = channel(mode=mode)
+    os.write(channel.feed, data)
+    for passed in range(3):
+        channel.arrives(len(data) + passed)
+        os.write(channel.feed, b"x")
+    os.close(channel.feed)
+    channel.join()
+    os.close(channel.seen)
+    assert channel.came == data + b"xxx"
+    assert channel.outcome.report.verdict == "accept"
 
 
 def test_pages_of_a_real_hvm_guest_never_leave_the_kernel(send):

@@ -12,7 +12,7 @@ from migrate.inspection.reading import inspect
 from migrate.reports.html.document import write
 from migrate.reports.html.section import section
 
-REFERENCES = ("aria-labelledby", "data-table", "data-unfold", "for")
+REFERENCES = ("aria-labelledby", "aria-describedby", "data-table", "data-unfold", "for")
 NAMED = ("section", "nav", "form")
 
 
@@ -50,12 +50,17 @@ def skeleton(text):
     ]
 
 
-def assert_sound(text):
-    """What holds of every report: it stands alone, its links lead somewhere, and it is accessible."""
+def assert_sound(text, beside=frozenset()):
+    """What holds of every report: it stands alone, its links lead somewhere, and it is accessible.
+
+    `beside` has the names of the pages that it may lead to.
+    """
     root = parsed(text)
     ids = [one.get("id") for one in root.iter() if one.get("id") is not None]
     assert len(ids) == len(set(ids)), sorted(id for id in ids if ids.count(id) > 1)[:4]
-    assert not [link for link in root.xpath("//@href") if not link.startswith("#") or link[1:] not in ids]
+    inside = {link for link in root.xpath("//@href") if link.startswith("#")}
+    assert {link[1:] for link in inside} <= set(ids)
+    assert set(root.xpath("//@href")) - inside <= set(beside)
     assert not root.xpath("//@src | //@srcset | //@style | //@action | //link | //iframe | //object | //embed | //img")
     assert not [name for name in root.xpath("//@*/..") for key in name.attrib if key.startswith("on")]
     for attribute in REFERENCES:
@@ -77,10 +82,12 @@ def assert_sound(text):
     for table in root.iter("table"):
         assert table.find("caption") is not None
         assert [one for one in table.iter("th") if one.get("scope") is None] == []
+    # A drawing is told in words, or what it draws stands beside it.
     for drawing in root.iter("svg"):
-        assert drawing.get("role") == "img"
-        assert drawing.find("title").text
-        assert drawing.find("desc").text
+        assert drawing.get("aria-hidden") == "true"
+    for drawing in root.xpath("//*[@role='img']"):
+        for attribute in ("aria-labelledby", "aria-describedby"):
+            assert root.get_element_by_id(drawing.get(attribute)).text_content()
     for box in root.find_class("scroll"):
         assert (box.get("role"), box.get("tabindex")) == ("region", "0")
         assert label(box)

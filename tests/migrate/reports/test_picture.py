@@ -16,7 +16,7 @@ from migrate.inspection.memory.pagemap import NEVER_SENT, kind_name, page_map
 from migrate.inspection.reading import NotInStream, inspect
 from migrate.judging.report_json import dumps
 from migrate.reports.inspection import picture
-from migrate.reports.verdict.text import UNLIMITED
+from migrate.reports.lines import UNLIMITED
 from migrate.testing import strategies
 from streams.pages import PageType
 
@@ -134,6 +134,8 @@ def test_bins_count_every_page_once(stream, bins):
         assert found.unplaced == len(framed) - len(placed)
         for pfn in placed:
             assert found.machine.counts[found.machine.bin_of(placement.mfn(pfn)), kinds[pfn]]
+        shifts = {placement.mfn(pfn) - pfn for pfn in placed}
+        assert found.shift == (shifts.pop() if len(shifts) == 1 else None)
 
 
 # -- the picture -----------------------------------------------------------------------------------
@@ -176,7 +178,10 @@ def test_every_page_is_where_the_stream_has_it():
 
 
 def test_a_line_at_4_gib_parts_frames_on_both_sides_of_it():
-    lines = drawn("x417-pv32.plain.libxc.zst")  # the saving host had its roots below, the rest above
+    # The saving host had its roots below, the rest above.
+    lines = drawn(
+        "x417-pv32.plain.libxc.zst", placement="source"
+    )  # the saving host had its roots below, the rest above
     at = next(n for n, line in enumerate(lines) if " 4 GiB ─" in line)
     frames = {n: int(line.split()[0], 16) for n, line in enumerate(lines) if line.strip().startswith("0xb")}
     assert frames

@@ -4,11 +4,13 @@ import re
 
 import pytest
 import schemas
+from asking import check
+from project import SAMPLES
 
-from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.cli.main import main
 from migrate.judging.report_json import dumps, report_from
+from migrate.reports.folding import folds
 from migrate.reports.verdict import github, junit, sarif
 from migrate.rules.catalogue import RULES, rule_set_version
 from migrate.rules.declaring import Severity
@@ -53,17 +55,19 @@ def test_every_rule_s_finding_makes_sound_sarif_with_the_rule_s_help(id):
     report = broken(id)
     (run,) = schemas.sarif(dumps(sarif.document([report])))["runs"]
     rules = run["tool"]["driver"]["rules"]
-    assert [rules[one["ruleIndex"]]["id"] for one in run["results"]] == [f.rule.id for f in report.findings]
+    causes = [(entry.rule.id, cause) for entry in folds(report) for cause in entry.causes]
+    assert [rules[one["ruleIndex"]]["id"] for one in run["results"]] == [rule for rule, _ in causes]
+    assert [len(one["locations"]) for one in run["results"]] == [len(cause.findings) for _, cause in causes]
     assert all(RULES[rule["id"]].title in rule["help"]["text"] for rule in rules)
 
 
 def test_sarif_names_the_byte_and_the_record(ran):
-    code, output = ran("bad", "--format", "sarif")
+    code, output = ran("bad", "--format", "sarif", "--placement", "source")
     assert code == 1
     (run,) = schemas.sarif(output)["runs"]
-    report = check("bad")
-    assert [one["locations"][0]["physicalLocation"].get("region", {}).get("byteOffset") for one in run["results"]] == [
-        finding.offset for finding in report.findings
+    places = [place for one in run["results"] for place in one["locations"]]
+    assert [place["physicalLocation"].get("region", {}).get("byteOffset") for place in places] == [
+        finding.offset for entry in folds(check("bad")) for finding in entry.findings
     ]
     assert {one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for one in run["results"]} == {"bad"}
 
@@ -119,8 +123,8 @@ def test_junit_has_a_case_per_stream_and_question(ran):
     assert code == 2
     cases = schemas.junit(output)
     assert {name: schemas.outcome(case) for name, case in cases.items()} == {
-        "./good (4.20, source)": "passed",
-        "./bad (4.20, source)": "failure",
+        "./good (4.20, high)": "passed",
+        "./bad (4.20, high)": "failure",
         "./unreadable": "error",
     }
 
@@ -130,7 +134,7 @@ def test_junit_fails_by_the_threshold_of_the_exit_code(folder, ran):
     (folder / "warned").write_bytes(builder.build())
     outcomes = {}
     for threshold in ("error", "warning"):
-        code, output = ran("warned", "--format", "junit", "--fail-on", threshold)
+        code, output = ran("warned", "--format", "junit", "--fail-on", threshold, "--placement", "low")
         (case,) = schemas.junit(output).values()
         outcomes[threshold] = (code, schemas.outcome(case))
     assert outcomes == {"error": (0, "passed"), "warning": (1, "failure")}
@@ -152,13 +156,24 @@ def test_junit_skips_what_is_not_judged():
 # -- GitHub -------------------------------------------------------------------------------------------
 
 
-def test_annotations_are_one_line_per_finding(ran):
-    code, output = ran("bad", "--format", "github")
+def test_findings_of_one_cause_are_one_result_one_annotation_and_one_line():
+    report = check(SAMPLES / "x417-pv32.plain.libxc.zst", target="4.20", placement="high")
+    assert len([finding for finding in report.findings if finding.rule.id == "HYP-22"]) == 7
+    (result,) = (one for one in sarif.document([report])["runs"][0]["results"] if one["ruleId"] == "HYP-22")
+    assert (len(result["locations"]), result["occurrenceCount"]) == (7, 7)
+    (line,) = (line for line in github.workflow_commands(report) if "title=HYP-22" in line)
+    assert "(7 times: pfn 0x19 (vcpu 1), 0x13, 0x14, 0x15, 0x18, 0x1a, 0x115)" in line
+    (case,) = junit.from_reports([report], Severity.ERROR)
+    assert len([line for line in case.failure.text.splitlines() if line.startswith("HYP-22")]) == 1
+
+
+def test_annotations_are_one_line_per_cause(ran):
+    code, output = ran("bad", "--format", "github", "--placement", "source")
     report = check("bad")
     commands = {"error": "error", "warning": "warning", "info": "notice"}
     assert code == 1
     assert [re.match(r"::(\w+) file=bad,title=(\S+) ", line).groups() for line in output.splitlines()] == [
-        (commands[finding.severity.value], finding.rule.id) for finding in report.findings
+        (commands[entry.severity.value], entry.rule.id) for entry in folds(report) for _ in entry.causes
     ]
 
 

@@ -10,7 +10,8 @@ from rich.console import Console
 from migrate.destination.destination import Destination
 from migrate.judging.report import Report
 from migrate.judging.report_json import dumps, report_object
-from migrate.reports.verdict.text import console_for, render, render_verdict, verdict_sentence
+from migrate.reports.verdict.sentences import concise_lines, verdict_sentence
+from migrate.reports.verdict.text import console_for, render, render_verdict, render_verdict_line
 from migrate.rules.catalogue import RULES, rule_set_version
 from migrate.rules.declaring import Effect, Severity
 from migrate.rules.findings import Failure, Finding, Link
@@ -18,10 +19,7 @@ from migrate.safe import safe, well_formed
 from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.passes import Round
 
-MESSAGE = (
-    "vcpu 1 context: L3 pfn 0x19 (mfn 0x1bac57) lies above 4 GiB, and the guest has not enabled "
-    "pae_extended_cr3: setvcpucontext → -ERANGE (Xen 4.19 and later)"
-)
+MESSAGE = "L3 pfn 0x19 (mfn 0x1bac57) lies above 4 GiB, and the guest has not enabled pae_extended_cr3"
 
 
 def l3_finding(message=MESSAGE, **fields):
@@ -71,13 +69,19 @@ def refused(stream=None, failure=None, findings=None):
     return Report(stream or facts(), Destination("4.20", "source"), "refuse", failure or l3_failure(), found)
 
 
+def damaged(message="wrong afterwards", count=1):
+    rule = RULES["REC-71"]
+    found = [Finding(rule, message, rule.severity, Effect.CORRUPT, offset=0x40, record=2, count=count)]
+    return Report(facts(), Destination("4.20", "high"), "accept", None, found, damaged=True)
+
+
 def unjudged(reason, stream=None):
     return Report(stream or facts(), Destination("4.20", "source"), "unjudged", None, [], reason)
 
 
-def printed(report, width=None):
+def printed(report, width=None, *, verbose=False):
     file = io.StringIO()
-    render(report, console_for(file) if width is None else Console(file=file, width=width))
+    render(report, console_for(file) if width is None else Console(file=file, width=width), verbose=verbose)
     return file.getvalue()
 
 
@@ -89,60 +93,81 @@ class Terminal(io.StringIO):
 # -- verdicts -----------------------------------------------------------------------------------------
 
 
-def test_acceptance_names_release_and_placement():
-    last = printed(accepted()).splitlines()[-1]
-    assert last == "accept   sample.zst: Xen 4.20.0 would restore this guest (frames placed as on the source)"
+def test_a_verdict_names_release_and_placement():
+    first = printed(accepted()).splitlines()[0]
+    assert first == "restores: sample.zst on Xen 4.20.0 with frames where they lay on the source"
 
 
 @pytest.mark.parametrize(
     ("placement", "words"),
     [("high", "above 4 GiB"), ("low", "below 4 GiB"), ("identity", "mfn = pfn"), ("file:frames.map", "frames.map")],
 )
-def test_acceptance_names_other_placements(placement, words):
+def test_a_verdict_names_other_placements(placement, words):
     assert words in verdict_sentence(accepted(placement=placement))
 
 
-def test_acceptance_of_an_hvm_guest_names_no_placement():
-    assert verdict_sentence(accepted(facts(guest="hvm"))) == "Xen 4.20.0 would restore this guest"
+def test_what_was_assumed_is_said_with_what_would_change_it():
+    assumed = "(assumed: --placement low or --host FILE changes that)"
+    assert assumed in printed(accepted(placement=None)).splitlines()[0]
+    assert "assumed" not in printed(accepted(placement="high"))
 
 
-def test_acceptance_counts_warnings():
+def test_nothing_is_assumed_where_nothing_hangs_on_it():
+    assert "assumed" not in printed(accepted(facts(width=8), placement=None))
+    assert "assumed" not in printed(accepted(facts(guest="hvm", width=None), placement=None))
+
+
+def test_of_an_hvm_guest_no_placement_is_named():
+    assert verdict_sentence(accepted(facts(guest="hvm"))) == "restores on Xen 4.20.0"
+
+
+def test_warnings_are_counted():
     assert verdict_sentence(accepted(findings=[warning_finding()])).endswith("; 1 warning")
 
 
-def test_acceptance_of_corrupt_state_says_so():
-    finding = l3_finding(message="wrong afterwards")
-    corrupt = Finding(finding.rule, "wrong afterwards", Severity.ERROR, Effect.CORRUPT)
-    assert "not in the state it was saved in (HYP-22)" in verdict_sentence(accepted(findings=[corrupt]))
+def test_a_damaged_guest_restores_but_damaged():
+    lines = printed(damaged()).splitlines()
+    assert lines[:3] == [
+        "restores, but damaged: sample.zst on Xen 4.20.0 with frames above 4 GiB",
+        "because   wrong afterwards (migrate explain REC-71)",
+        f"repair    {RULES['REC-71'].repair}",
+    ]
 
 
-def test_refusal_names_vcpu_hypercall_errno_and_rule():
-    last = printed(refused()).splitlines()[-1]
-    assert last == f"refuse   sample.zst: vcpu 1's setvcpucontext fails with ERANGE (HYP-22): {MESSAGE}"
+def test_a_refusal_says_in_a_sentence_who_says_no_and_how():
+    lines = printed(refused()).splitlines()
+    assert lines[0].startswith("refused: sample.zst on Xen 4.20.0 ")
+    assert lines[1] == f"because   {MESSAGE}: vcpu 1's setvcpucontext fails with ERANGE (migrate explain HYP-22)"
+    assert lines[2] == f"repair    {RULES['HYP-22'].repair}"
 
 
-def test_refusal_by_a_pin_names_the_pfn():
-    failure = l3_failure(step="pin", call="mmuext_op", vcpu=None, errno="EINVAL", message="no.")
-    assert verdict_sentence(refused(failure=failure)) == "mmuext_op for pfn 0x19 fails with EINVAL (HYP-22): no."
+def test_call_and_errno_are_said_once():
+    text = printed(refused())
+    assert text.count("setvcpucontext") == text.count("ERANGE") == 1
 
 
 def test_refusal_by_libxc_blames_libxc():
     failure = l3_failure(rule="ORD-01", step="record", call="libxc", errno=None, message="twice")
-    assert verdict_sentence(refused(failure=failure)) == "libxc refuses it (ORD-01): twice"
+    assert verdict_sentence(refused(failure=failure)).endswith(": twice: libxc refuses it (ORD-01)")
 
 
 def test_death_of_the_toolstack_names_the_signal():
     failure = l3_failure(rule="ORD-01", step="record", call="libxc", errno=None, message="m", signal=6)
-    assert verdict_sentence(refused(failure=failure)) == "libxc dies of SIGABRT (ORD-01): m"
+    assert verdict_sentence(refused(failure=failure)).endswith(": m: libxc dies of SIGABRT (ORD-01)")
 
 
 def test_unjudged_gives_the_reason():
-    assert printed(unjudged("a xapi suspend image")).splitlines()[-1] == (
-        "unjudged sample.zst: not judged: a xapi suspend image"
-    )
+    lines = printed(unjudged("a xapi suspend image")).splitlines()
+    assert lines[0].startswith("not judged: sample.zst on Xen 4.20.0")
+    assert lines[1] == "because   a xapi suspend image"
 
 
-# -- the header ---------------------------------------------------------------------------------------
+def test_a_rule_that_nothing_can_be_done_about_has_no_repair():
+    assert RULES["HYP-19"].repair == "none"
+    assert "repair" not in printed(refused(failure=l3_failure(rule="HYP-19")))
+
+
+# -- what the stream is -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -152,20 +177,38 @@ def test_unjudged_gives_the_reason():
         "pv, 32-bit, 3 page table levels, 2 vcpus, 8 MiB",
         "Xen 4.17",
         "L1 2, L2 2, L3 7",
-        "source: frames placed as on the source",
+        "source: frames where they lay on the source",
         "Xen 4.20.0",
     ],
 )
-def test_header_says_what_the_stream_is(said):
-    header = printed(accepted()).split("\n\n")[0]
-    assert any(line.endswith(said) or said in line for line in header.splitlines())
+def test_the_end_says_what_the_stream_is(said):
+    end = printed(accepted(), verbose=True).split("\n\n")[-1]
+    assert any(said in line for line in end.splitlines())
+
+
+def test_page_tables_are_for_those_who_ask_for_more():
+    assert "pinned" not in printed(accepted())
+    assert "8383648 bytes, from Xen 4.17" in printed(accepted())
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"pages": 100, "pvh": False}, "hvm, 2 vcpus, 400 KiB in 100 pages"),
+        ({"pages": 1, "pvh": True}, "pvh, 2 vcpus, 4 KiB in 1 page"),
+        ({"pages": 3 << 17, "pvh": None}, "hvm, 2 vcpus, 1.5 GiB in 393216 pages"),
+    ],
+)
+def test_memory_of_hvm_guests_is_told_and_pvh_is_told_apart(fields, said):
+    guest = facts(guest="hvm", width=None, levels=None, max_pfn=None, **fields)
+    assert f"guest        {said}\n" in printed(accepted(guest))
 
 
 def test_only_the_verdict_is_in_the_colour_of_the_verdict(monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     file = io.StringIO()
     render_verdict(accepted(), Console(file=file, force_terminal=True, width=200, color_system="standard"))
-    assert file.getvalue().startswith("\x1b[1;32maccept   \x1b[0msample.zst: ")
+    assert file.getvalue().startswith("\x1b[1;32mrestores: \x1b[0m\x1b[1msample.zst\x1b[0m ")
 
 
 def test_rounds_are_told_of_live_streams_only():
@@ -188,27 +231,77 @@ def test_header_of_an_unknown_stream_is_short():
 # -- findings -----------------------------------------------------------------------------------------
 
 
-def test_finding_stands_on_two_lines_where_nobody_wraps():
-    lines = printed(refused()).splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("HYP-22"))
-    assert lines[first] == f"HYP-22  l3-above-4g    error    {MESSAGE}"
-    place = "        at 0x7fe0d0, record 11 X86_PV_VCPU_BASIC"
-    assert lines[first + 1] == f"{place}      explain: migrate explain HYP-22"
+def l3_findings(*pfns):
+    return [l3_finding(MESSAGE.replace("0x19", f"{pfn:#x}"), pfn=pfn, vcpu=None, record=None) for pfn in pfns]
 
 
-def test_finding_wraps_under_its_own_message():
-    lines = printed(refused(), width=90).splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("HYP-22"))
-    column = lines[first].index("vcpu 1 context")
-    assert lines[first + 1][:column] == " " * column
-    assert lines[first + 1][column] != " "
+def entry(text, rule="HYP-22"):
+    """The lines about a rule."""
+    lines = text.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith(rule))
+    last = next((i for i in range(first + 1, len(lines)) if not lines[i].startswith(" ")), len(lines))
+    return lines[first:last]
+
+
+def test_an_entry_says_where_and_then_what():
+    assert entry(printed(accepted(findings=[l3_finding()]))) == [
+        "HYP-22  error    l3-above-4g, pfn 0x19 (vcpu 1), record 11 X86_PV_VCPU_BASIC, at 0x7fe0d0",
+        f"        {MESSAGE}",
+    ]
+
+
+def test_findings_of_one_cause_share_an_entry():
+    assert entry(printed(accepted(findings=l3_findings(0x19, 0x13, 0x115)))) == [
+        "HYP-22  error    l3-above-4g, 3 times: pfn 0x19, 0x13, 0x115",
+        f"        {MESSAGE}",
+    ]
+
+
+def test_what_the_verdict_says_is_not_said_again():
+    finding = l3_finding()
+    text = printed(refused(failure=l3_failure(finding=finding), findings=[finding]))
+    assert len(entry(text)) == 1
+    assert text.count(MESSAGE) == 1
+
+
+def test_what_stops_the_restore_stands_before_what_weighs_as_much():
+    first, stops = Finding(RULES["REC-71"], "odd", Severity.ERROR, Effect.CORRUPT), l3_finding()
+    text = printed(refused(failure=l3_failure(finding=stops), findings=[first, stops]))
+    assert text.index("\nHYP-22") < text.index("\nREC-71")
+
+
+def test_what_is_for_information_shares_a_line():
+    infos = [Finding(RULES[id], "so it is", Severity.INFO, Effect.TOLERATED) for id in ("REC-113", "ORD-16")]
+    text = printed(accepted(findings=infos))
+    assert "info    REC-113 cpu-policy-host, ORD-16 params-after-context (-v tells all)\n" in text
+    assert "so it is" not in text
+    assert printed(accepted(findings=infos), verbose=True).count("so it is") == 2
+
+
+def test_unfolded_each_finding_says_all():
+    text = printed(
+        refused(findings=[l3_finding(errno="ERANGE", call="setvcpucontext"), *l3_findings(0x13)]), verbose=True
+    )
+    assert entry(text) == [
+        "HYP-22  error    l3-above-4g, pfn 0x19 (vcpu 1), record 11 X86_PV_VCPU_BASIC, at 0x7fe0d0",
+        f"        {MESSAGE}",
+        "        vcpu 1's setvcpucontext fails with ERANGE",
+        "        explain: migrate explain HYP-22",
+    ]
+    assert text.count("\nHYP-22") == 2
+
+
+def test_finding_wraps_under_its_place():
+    lines = entry(printed(accepted(findings=l3_findings(*range(0x10, 0x18))), width=60))
+    assert lines[1].startswith(" " * 17 + "0x")
+    assert lines[2].startswith(" " * 8 + "L3 pfn")
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 120])
 def test_no_line_is_wider_than_the_terminal(width):
     report = refused(facts("a name/" * 30), findings=[l3_finding(), l3_finding("x" * 300)])
-    body = printed(report, width).split("\n", maxsplit=1)[1]
-    assert max(map(len, body.split("\n\n")[-1].splitlines())) <= width
+    body = printed(report, width).split("\n\n", maxsplit=1)[1]
+    assert max(map(len, body.splitlines())) <= width
 
 
 def test_wrapped_message_loses_no_word():
@@ -216,20 +309,41 @@ def test_wrapped_message_loses_no_word():
     assert " ".join(MESSAGE.split()) in " ".join(lines.split())
 
 
-def test_folded_findings_are_counted():
-    assert "and 36 more like it" in printed(refused(findings=[l3_finding(count=37)]))
+def test_findings_beyond_those_that_are_told_are_counted():
+    assert "37 times: pfn 0x19 (vcpu 1), …" in printed(refused(findings=[l3_finding(count=37)]))
+    assert "and 36 more like it" in printed(refused(findings=[l3_finding(count=37)]), verbose=True)
 
 
-def test_chain_of_tables_is_told():
-    assert "by way of L3 pfn 0x19 slot 3, pfn 0x1a (L2)" in printed(
-        refused(findings=[l3_finding(chain=(Link("L3", 0x19, 3), Link("L2", 0x1A)))])
-    )
+def test_chain_of_tables_is_told_of_what_stops_the_restore():
+    finding = l3_finding(chain=(Link("L3", 0x19, 3), Link("L2", 0x1A)))
+    told = "by way of L3 pfn 0x19 slot 3, pfn 0x1a (L2)"
+    assert told in printed(refused(failure=l3_failure(finding=finding), findings=[finding]))
+    assert told in printed(refused(findings=[finding]), verbose=True)
 
 
 def test_finding_without_a_place_still_says_what_explains_it():
-    lines = printed(accepted(findings=[warning_finding()])).splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("HYP-22"))
-    assert lines[first + 1] == "        explain: migrate explain HYP-22"
+    assert entry(printed(accepted(findings=[warning_finding()]), verbose=True)) == [
+        "HYP-22  warning  l3-above-4g",
+        "        told as a warning",
+        "        explain: migrate explain HYP-22",
+    ]
+
+
+def test_a_verdict_line_holds_all():
+    file = io.StringIO()
+    render_verdict_line(refused(), console_for(file))
+    (line,) = file.getvalue().splitlines()
+    assert line.startswith("refused: sample.zst on Xen 4.20.0 with frames where they lay on the source: L3 pfn 0x19")
+    assert line.endswith("vcpu 1's setvcpucontext fails with ERANGE (HYP-22)")
+
+
+def test_concise_lines_are_told_by_file_and_byte():
+    report = refused(findings=[l3_finding(), l3_finding("later", offset=None, count=3)])
+    assert list(concise_lines(report)) == [
+        f"sample.zst:0x7fe0d0: HYP-22 {MESSAGE}",
+        "sample.zst: HYP-22 later (and 2 more like it)",
+    ]
+    assert list(concise_lines(unjudged("why"))) == ["sample.zst: not judged: why"]
 
 
 def test_plain_output_has_no_escape_sequences():
@@ -260,7 +374,7 @@ def test_terminal_output_has_neither_colour_nor_bold_where_none_is_wanted(colour
         monkeypatch.setenv(name, value)
     shown = Terminal()
     render(refused(), console_for(shown))
-    assert "refuse   " in shown.getvalue()
+    assert "refused: " in shown.getvalue()
     assert "\x1b" not in shown.getvalue()
 
 
@@ -293,7 +407,7 @@ def test_hostile_text_reaches_a_terminal_escaped():
     text = printed(report)
     assert "\x1b" not in text
     assert "\x07" not in text
-    assert text.count("[bold red]x[/] :smile:") == 8
+    assert text.count("[bold red]x[/] :smile:") == 6
 
 
 # -- JSON ---------------------------------------------------------------------------------------------
@@ -318,17 +432,15 @@ def test_json_has_the_stream_by_its_names():
 
 def test_json_has_verdict_and_failure():
     report = report_object(refused())
-    assert (report["schema"], report["target"], report["placement"], report["verdict"]) == (
-        2,
-        "4.20",
-        "source",
-        "refuse",
-    )
+    assert (report["schema"], report["target"], report["placement"]) == (2, "4.20", "source")
+    assert (report["verdict"], report["damaged"]) == ("refuse", False)
+    assert (report_object(damaged())["verdict"], report_object(damaged())["damaged"]) == ("accept", True)
     assert report["destination"] == {
         "release": "4.20.0",
         "placement": "source",
         "l3_rule": None,
         "vcpus": None,
+        "overridden": [],
         "host": None,
     }
     assert report["failure"] == {
@@ -379,6 +491,13 @@ def test_json_is_printable_ascii_whatever_the_name():
 
 def test_well_formed_text_keeps_what_utf8_has():
     assert well_formed("ä\x1b\udcff").encode() == "ä\x1b\\xff".encode()
+
+
+def test_a_report_says_whether_all_is_well_and_why_not():
+    assert (accepted().ok, accepted().reason) == (True, None)
+    assert (damaged().ok, damaged().damaged, damaged().reason) == (False, True, "wrong afterwards")
+    assert (refused().ok, refused().damaged, refused().reason) == (False, False, MESSAGE)
+    assert (unjudged("why").ok, unjudged("why").damaged, unjudged("why").reason) == (False, False, "why")
 
 
 def test_report_converts_itself():

@@ -574,7 +574,7 @@ def test_the_trees_tell_why_the_restore_fails_where_it_does():
     lines = text.splitlines()
     at = next(n for n, line in enumerate(lines) if line.strip().startswith("L3 pfn 0x19,"))
     assert "above 4 GiB" in lines[at]
-    assert lines[at + 1].strip().startswith("HYP-22 vcpu 1 context: L3 pfn 0x19")
+    assert lines[at + 1].strip().startswith("HYP-22 L3 pfn 0x19")
 
 
 def test_json_tells_the_same_tables():

@@ -30,12 +30,12 @@ KNOWN: dict[str, list[tuple[int, int]]] = {
         (70, 75),  # EXTENDED
         (80, 85),  # XSAVE
         (90, 93),  # MSRS
-        (100, 113),  # the others
+        (100, 114),  # the others
     ],
     "ORD": [(1, 25)],
     "XRC": [(1, 16), (20, 20), (30, 34), (40, 46)],
     "HVM": [(1, 28)],
-    "HYP": [(1, 31)],
+    "HYP": [(1, 32)],
 }
 KNOWN_IDS = [
     f"{layer}-{number:02}"

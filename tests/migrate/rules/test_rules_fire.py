@@ -29,7 +29,7 @@ COMES_WITH = {
     # An image of version 2 has no CPU policy, unless somebody puts one in.
     "HDR-13": {"ORD-08"},
     "REC-107": {"ORD-08"},
-    # A second root high on the source is the very risk that the outlook tells of, under every placement (L3C-1),
+    # A second root high on the source is the very risk that other placements tell of, under every placement (L3C-1),
     # and its source frame shows that the source did not mind (L3C-3).
     "HYP-22": {"L3C-1", "L3C-3"},
     # libxc asks for start_info's type before its frame. Of a pfn that was sent, NOTAB means a frame; so the pfn is

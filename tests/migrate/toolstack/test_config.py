@@ -54,13 +54,13 @@ def test_a_plain_configuration_is_read_without_a_problem(kind):
 
 
 def test_the_configuration_of_a_whole_hvm_guest_is_read():
-    typed = {"bios": "seabios", "viridian": "True", "vga": {"kind": "std"}, "nested_hvm": "True", "altp2m": "True"}
+    typed = {"bios": "seabios", "viridian": "True", "vga": {"kind": "std"}, "nested_hvm": "False", "altp2m": "True"}
     build = {"device_model_version": "qemu_xen", "video_memkb": 16384, "tsc_mode": "native"}
     found = read_json(text(config(create={"hap": "False"}, build=build, typed=typed)))
     assert (found.device_model, found.bios, found.vga, found.video_kib) == ("qemu_xen", "seabios", "std", 16384)
     assert (found.viridian, found.nested, found.altp2m, found.hap, found.tsc_mode) == (
         True,
-        True,
+        False,
         True,
         False,
         "native",
@@ -112,33 +112,72 @@ def test_what_is_no_json_leaves_the_domain_type_unspecified(raw):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "words", "says"),
     [
-        ({"create": {"type": "solaris"}}, "type is 'solaris'"),
-        ({"create": {"type": 1}}, "type is a number; expected a string"),
-        ({"create": {"hap": True}}, "hap is a true or false; expected a string"),
-        ({"create": {"hap": "yes"}}, "hap is 'yes'"),
-        ({"build": {"max_vcpus": "2"}}, "max_vcpus is a string; expected a number"),
-        ({"build": {"max_vcpus": True}}, "max_vcpus is a true or false"),
-        ({"build": {"max_vcpus": -1}}, "max_vcpus does not fit 32 bits"),
-        ({"build": {"max_vcpus": 1 << 32}}, "max_vcpus does not fit 32 bits"),
-        ({"build": {"target_memkb": 1 << 64}}, "target_memkb does not fit 64 bits"),
-        ({"build": {"target_memkb": 1e300}}, "target_memkb is a fraction"),
-        ({"build": {"avail_vcpus": 3}}, "avail_vcpus is a number; expected a list"),
-        ({"build": {"device_model_version": "bochs"}}, "device_model_version is 'bochs'"),
-        ({"typed": {"vga": []}}, "vga is a list; expected an object"),
-        ({"build": {"type.hvm": "x"}}, "type.hvm is a string; expected an object"),
+        ({"create": {"type": "solaris"}}, "type is 'solaris'", "domain type unspecified"),
+        ({"create": {"hap": "yes"}}, "hap is 'yes'", "invalid domain type"),
+        ({"create": {"hap": "true"}}, "hap is 'true'", "invalid domain type"),
+        ({"build": {"max_vcpus": 1 << 31}}, "max_vcpus is 2147483648", "invalid domain type"),
+        ({"build": {"target_memkb": -1}}, "target_memkb is -1", "invalid domain type"),
+        ({"build": {"device_model_version": "bochs"}}, "device_model_version is 'bochs'", "invalid domain type"),
     ],
 )
-def test_a_key_of_another_type_makes_libxl_refuse_the_whole_text(change, words):
+def test_a_value_that_libxl_cannot_read_leaves_what_follows_unsaid(change, words, says):
     found = read_json(text(config(**change)))
     assert words in found.problems[0].message
-    assert problems(found) == [("libxl", "domain type unspecified")]
+    assert problems(found) == [("libxl", says)]
 
 
-def test_a_number_beyond_every_float_is_no_number_of_kibibytes():
-    found = read_json(text(config()).replace(b"4096", b"1e999"))
-    assert "target_memkb is a fraction" in found.problems[0].message
+def test_a_value_that_libxl_cannot_read_behind_the_type_costs_the_guest_its_devices():
+    found = read_json(text(config("hvm", typed={"bios": "award", "viridian": "True"})))
+    assert (found.build_kind, found.viridian) == (GuestKind.HVM, None)
+    assert problems(found) == [(None, None)]
+    assert "disks" in found.problems[0].message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"build": {"max_vcpus": value}} for value in ("2", True, None, 2.5, [2], 10**30)),
+        {"build": {"target_memkb": "a lot"}},
+        {"build": {"avail_vcpus": 3}},
+        {"create": {"hap": True}},
+        {"typed": {"vga": []}},
+    ],
+    ids=str,
+)
+def test_a_value_of_another_json_type_is_passed_over(change):
+    ((part, values),) = change.items()
+    without = config("hvm")
+    where = {"create": without["c_info"], "build": without["b_info"], "typed": without["b_info"]["type.hvm"]}[part]
+    for key in values:
+        where.pop(key, None)
+    assert read_json(text(config("hvm", **change))) == read_json(text(without))
+
+
+def test_a_type_of_another_json_type_is_none():
+    assert problems(read_json(text(config(create={"type": 1})))) == [("libxl", "domain type unspecified")]
+    assert problems(read_json(b'{"c_info": {"type": "pv"}, "b_info": {"type.pv": 1}}')) == [
+        ("libxl", "invalid domain type")
+    ]
+
+
+@pytest.mark.parametrize(("number", "read"), [(b"1e999", 1), (b"3E2", 3), (b"2.5e0", None)])
+def test_a_number_without_a_point_is_read_up_to_its_exponent(number, read):
+    assert read_json(text(config()).replace(b'"max_vcpus": 2', b'"max_vcpus": ' + number)).max_vcpus == read
+
+
+def test_a_number_that_libxl_cannot_read_is_written_as_it_was():
+    before = text(config(build={"shadow_memkb": (1 << 64) - 1}))
+    assert b"18446744073709551615" in set_json(before, "c_info.name", "other")
+
+
+@pytest.mark.parametrize(("kind", "most"), [("pv", 8192), ("hvm", 128), ("pvh", 128)])
+def test_more_vcpus_than_xen_has_are_no_domain(kind, most):
+    assert read_json(text(config(kind, build={"max_vcpus": most}))).refused is None
+    for refused in (most + 1, -1):
+        found = read_json(text(config(kind, build={"max_vcpus": refused})))
+        assert problems(found) == [("libxl", "domain creation fail: Invalid argument")]
 
 
 def test_keys_that_nobody_knows_are_passed_over():
@@ -550,3 +589,21 @@ def test_a_text_of_xl_cfg_is_not_changed():
     image[36] &= ~1
     with pytest.raises(EditError, match=r"text of xl\.cfg"):
         read_front(io.BytesIO(bytes(image))).with_key("memory", "1")
+
+
+@pytest.mark.parametrize(("depth", "refused"), [(254, False), (255, True)])
+def test_elements_lie_as_deep_in_each_other_as_libvirt_reads_them(depth, refused):
+    inside = b"<a>" * depth + b"</a>" * depth
+    text = (
+        b"<domain type='xen'><os><type>hvm</type></os><vcpu>1</vcpu><memory>64</memory><metadata>%b</metadata></domain>"
+    )
+    found = read_xml(text % inside)
+    assert bool(found.problems) == refused
+    if refused:
+        assert "256 deep" in found.problems[0].message
+
+
+@pytest.mark.parametrize(("vcpus", "refused"), [(128, False), (129, True)])
+def test_more_vcpus_than_xen_has_are_no_domain_of_libvirts(vcpus, refused):
+    text = b"<os><type>hvm</type></os><vcpu>%d</vcpu><memory>64</memory>" % vcpus
+    assert bool(read_xml(b"<domain type='xen'>%b</domain>" % text).problems) == refused

@@ -9,16 +9,25 @@ import sys
 from pathlib import Path
 
 import pytest
+from asking import check
 from click.testing import CliRunner
 
-from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.cli.main import main
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
 from migrate.toolstack.old_streams import LEFT, MOVED, NOT_CONCERNED
 from streams.encoder import decode, encode
-from streams.wire.framing import XL_HEADER, XL_MAGIC, XapiBlockId
+from streams.wire.framing import (
+    LIBXL_HEADER,
+    LIBXL_IDENT,
+    LIBXL_VERSION,
+    RECORD_HEADER,
+    XL_HEADER,
+    XL_MAGIC,
+    LibxlRecordType,
+    XapiBlockId,
+)
 from streams.wire.vcpu import CONTEXT
 
 CONVERTERS = sorted(Path("/usr/lib").glob("xen-*/bin/convert-legacy-stream"))
@@ -82,6 +91,14 @@ def test_a_block_that_xapi_does_not_read_fails_the_resume(id, at):
     assert failure(b) == ("CON-31", "xapi")
 
 
+def test_blocks_of_zeros_are_said_to_be_a_file_that_was_not_written_to_its_end():
+    b = xapi()
+    data = b.build()
+    half = len(data) // 2
+    report = check(data[:half] + bytes(len(data) - half), placement="low")
+    assert any("unknown id 0x0: only zeros" in finding.message for finding in report.findings)
+
+
 @pytest.mark.parametrize("id", sorted(set(XapiBlockId) - {0xF, 0xF0, 0xF1, 0xF2, 0xF01, 0xFFFF}))
 def test_the_other_blocks_are_taken_in_any_place(id):
     b = xapi()
@@ -133,7 +150,14 @@ def test_bytes_after_a_suspend_image_are_told_as_those_after_a_bare_one():
     b.trailing = b"junk"
     report = check(b.build())
     assert report.verdict == "accept"
-    assert [f.message for f in report.findings if f.rule.id == "FRM-09"] == ["4 bytes follow the end of the stream"]
+    (told,) = (f.message for f in report.findings if f.rule.id == "FRM-09")
+    assert told == "4 bytes follow the end of the stream, text, 'junk' first"
+
+
+def test_zeros_after_a_libxl_stream_without_an_image_are_told():
+    stream = LIBXL_HEADER.pack(LIBXL_IDENT, LIBXL_VERSION, 0) + RECORD_HEADER.pack(LibxlRecordType.END, 0) + bytes(9)
+    said = {f.rule.id: f.message for f in check(stream).findings}
+    assert said["CON-22"] == "9 bytes follow the end of the stream, all of them zeros"
 
 
 @pytest.mark.parametrize("container", ["libxl", "xl", "xapi"])

@@ -4,8 +4,8 @@ import signal
 import struct
 
 import pytest
+from asking import check
 
-from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.destination.destination import Destination
 from migrate.destination.releases import RELEASES

@@ -4,9 +4,9 @@ import os
 import threading
 
 import pytest
+from asking import check
 from project import SAMPLES
 
-from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import page_data
 from streams.pages import PageType

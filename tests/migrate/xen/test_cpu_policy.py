@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from project import SAMPLES
 
+from migrate.destination.policy_ranges import most_leaves, most_policy_msrs
 from migrate.destination.releases import RELEASES, resolve
 from migrate.guest.cpu_policy import Policy
 from migrate.guest.cpu_policy_files import stream_policy
 from migrate.xen.cpu_policy import effective, processor
-from migrate.xen.policy_checks import most_leaves, most_policy_msrs, policy_objections
+from migrate.xen.policy_checks import policy_objections
 from streams.wire.cpu_features import FEATURES, HOME
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
 from streams.wire.xstate import XState

@@ -5,6 +5,7 @@ import pytest
 from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import PTE_RO, PTE_RW, TABLE, entry
+from migrate.destination.answers import Answer
 from migrate.destination.destination import Destination
 from migrate.judging.check import judge
 from migrate.judging.judgement import Judgement
@@ -50,7 +51,7 @@ def answers(trace: Trace) -> list[tuple[str, str | None]]:
     ]
 
 
-def alone(b: StreamBuilder, ask, **more: bool) -> object:
+def alone(b: StreamBuilder, ask, **more: object) -> object:
     """Ask a hypervisor that has not been asked anything about the guest yet."""
 
     def then(j: Judgement) -> object:
@@ -67,7 +68,7 @@ def refusal(b: StreamBuilder, pfn: int, want: FrameType, **options) -> Refused:
             xen.take(pfn, want)
         return refused.value
 
-    return alone(b, ask)
+    return alone(b, ask, **options)
 
 
 # -- where a refusal lies ----------------------------------------------------------------------------
@@ -229,6 +230,16 @@ def test_linear_tables_form_no_chains(third_maps):
         assert told.startswith("HYP-17: ")
         assert told.endswith("such chains may be one table long")
         assert alone(b, ask, linear_restricted=False) is None
+
+
+def test_a_host_may_have_linear_tables_switched_off():
+    b = StreamBuilder.pv(8)
+    table = b.new_table(2)
+    b.table(table)[7] = entry(table, PTE_RO)
+    switched_off = Answer(False, "xen_commandline has pv-linear-pt=false")
+    refused = refusal(b, table, FrameType.L2, linear_allowed=switched_off)
+    assert (refused.rule, refused.errno) == ("HYP-17", "EINVAL")
+    assert refused.message.endswith("as a linear table, but xen_commandline has pv-linear-pt=false")
 
 
 @pytest.mark.parametrize(("kind", "levels"), [(FrameType.L2, 2), (FrameType.L3, 3), (FrameType.L4, 4)])

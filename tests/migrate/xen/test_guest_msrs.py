@@ -133,5 +133,7 @@ def test_an_address_mask_takes_dbext_and_32_bits(features, value, expected):
 
 @pytest.mark.parametrize(("dbext", "expected"), [(None, None), (True, True), (False, False)])
 def test_before_4_12_an_address_mask_takes_a_host_that_has_them(dbext, expected):
-    cpu = Processor(Policy({}), unknown("4.11").most, dbext=dbext)
+    cpu = Processor(
+        Policy({}), unknown("4.11").most, offered=None if dbext is None else having(*["dbext"] * dbext).promised
+    )
     assert address_mask_allowed(5, cpu, resolve("4.11")) is expected

@@ -15,9 +15,9 @@ from migrate.building.hvm_contexts import (
     pack_entry,
     resize,
 )
-from migrate.destination.releases import DISTINCT
+from migrate.destination.releases import distinct
 from migrate.rules.declaring import Effect, Severity
-from migrate.xen.hvm_context import has_emulated_devices, saved_vcpus
+from migrate.xen.hvm_guest import has_emulated_devices, saved_vcpus
 from streams.hvm_context import decode_context
 from streams.wire.hvm_names import SaveType
 
@@ -239,7 +239,7 @@ def test_an_entry_of_any_length_gets_an_answer_in_its_place(kind):
                     assert objection.message.isprintable()
 
 
-@pytest.mark.parametrize("release", DISTINCT, ids=str)
+@pytest.mark.parametrize("release", distinct(), ids=str)
 def test_every_release_has_an_answer_to_everything_at_once(release):
     body = hvm_context(2, EVERYTHING)
     flipped = bytes(byte ^ (0xFF if at % 97 == 5 and at > HEADER_SIZE else 0) for at, byte in enumerate(body))

@@ -7,7 +7,7 @@ from migrate.destination.releases import resolve
 from migrate.guest.cpu_policy import Policy
 from migrate.guest.cpu_policy_files import stream_policy
 from migrate.rules.declaring import GuestKind
-from migrate.xen.policy_comparison import lacking, unreadable
+from migrate.xen.policy_comparison import beyond, lacking, unreadable
 from streams.wire.framing import GuestType
 
 INTEL = (0x756E_6547, 0x6C65_746E, 0x4965_6E69)
@@ -96,3 +96,17 @@ def test_a_genuine_policy_lacks_nothing_of_itself(sample):
 )
 def test_a_stream_says_which_kind_of_guest_it_is(name, guest):
     assert stream_policy(SAMPLES / name).guest == guest
+
+
+@pytest.mark.parametrize("bit", [28, pytest.param(5, id="not one of them")])
+def test_what_describes_the_topology_is_kept_by_every_host(bit):
+    lacks = told(policy(l1=(0, 0, 0, 1 << bit)), policy())
+    assert lacks == ([] if bit == 28 else [("feature", "msr", False)])
+
+
+def test_a_guest_is_refused_by_one_host_of_several_that_ends_too_early():
+    """Beyond the common policy is also what only the host refuses that is not levelled with."""
+    hosts = [(resolve("4.17.7"), policy(0xD)), (resolve("4.17.7"), policy(0xC)), (resolve("4.20"), policy(0xB))]
+    beyond_it = list(beyond(policy(0xD, l1=(0, 0, 1 << 28, 0)), policy(0xB), "pv", hosts))
+    assert [(lack.name, lack.refused) for lack in beyond_it] == [("basic to 0xd", True), ("avx", False)]
+    assert not any(lack.refused for lack in beyond(policy(0xD), policy(0xB), "pv", hosts[::2]))

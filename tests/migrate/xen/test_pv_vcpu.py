@@ -18,8 +18,8 @@ from migrate.xen.pv_vcpu import (
     xsave_objections,
 )
 from streams.wire.cpu_features import HOME, REGISTERS
-from streams.wire.msrs import PV_MSRS
-from streams.wire.vcpu import CONTEXT, EXTENDED, MSR_ENTRY, XSAVE_HEADER, ContextFlag, Msr
+from streams.wire.msrs import PV_MSRS, Msr
+from streams.wire.vcpu import CONTEXT, EXTENDED, MSR_ENTRY, XSAVE_HEADER, ContextFlag
 
 NEWEST = resolve()
 
@@ -442,7 +442,7 @@ def test_a_release_takes_only_so_many_msrs_and_four_more_on_some_hosts(target, s
 
 @pytest.mark.parametrize(("dbext", "most"), [(True, 6), (False, 2)])
 def test_a_known_host_takes_what_it_takes(dbext, most):
-    of = Processor(Policy({}), cpu(target="4.11").most, dbext=dbext)
+    of = Processor(Policy({}), cpu(target="4.11").most, offered=cpu(*["dbext"] * dbext).promised)
     assert msrs(*[FREE] * most, target="4.11", of=of) == []
     assert msrs(*[FREE] * (most + 1), target="4.11", of=of) == [("REC-90", "EINVAL", True)]
 

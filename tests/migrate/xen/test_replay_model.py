@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from asking import check
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from reference_model import Placement, Received, Step, restore
@@ -19,7 +20,7 @@ from migrate.building.builder import StreamBuilder
 from migrate.building.parts import PTE_RO, PTE_RW, TABLE, entry, page_data
 from migrate.destination.destination import Destination
 from migrate.destination.releases import RELEASES
-from migrate.judging.check import Checker, check, judge
+from migrate.judging.check import Checker, judge
 from migrate.judging.judgement import Judgement
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity

@@ -2,6 +2,14 @@
 (() => {
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
+  // A list that would fill a narrow screen is folded there.
+  const wide = matchMedia("(min-width: 64rem)");
+  const fit = () => {
+    for (const one of all("details[data-wide]")) one.open = wide.matches;
+  };
+  wide.addEventListener("change", fit);
+  if (!wide.matches) fit();
+
   // What a link leads to may lie in something folded.
   const reveal = () => {
     const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
