@@ -65,14 +65,14 @@ XMLS = {
 @pytest.mark.parametrize("what", XMLS)
 def test_strange_xml_is_judged_in_bounded_memory(run, what):
     xml, code = XMLS[what]
-    ended = run(["check"], with_xml(xml))
+    ended = run(["check", "-v", "--placement", "source"], with_xml(xml))
     assert ended.code == code
     assert len(ended.out) < LONGEST_REPORT
 
 
 def test_entities_are_refused_by_name_and_nothing_of_the_host_is_read(run):
     for xml in (entities(30, 10), EXTERNAL):
-        out = run(["check"], with_xml(xml)).out
+        out = run(["check", "-v", "--placement", "source"], with_xml(xml)).out
         assert "declares entities" in out
         assert "root:" not in out
 
