@@ -31,10 +31,11 @@ COMMANDS = {
     "show --vcpu all": ["vcpus"],
     "show --pfn 2": ["tables", "records of one page, PV"],
     "report -o OUT": ["tables that wait", "vcpus"],
-    "extract -o OUT": ["absent pfns, PV", "tables"],
+    "extract --raw OUT": ["absent pfns, PV"],
+    "extract --elf OUT": ["tables"],
     "corpus scrub -o OUT": ["self maps", "vcpus"],
     "trace": ["tables", "data pages for L1s"],
-    "verify-stream-v2": ["unknown mandatory records"],
+    "verify-stream-v2 -i": ["unknown mandatory records"],
     "policy": ["CPUID leaves"],
     "config": ["keys of a configuration"],
 }
@@ -47,7 +48,7 @@ def test_no_command_takes_more_than_the_law_allows(confinement, tmp_path, comman
     path, out = tmp_path / "stream", tmp_path / "out"
     path.write_bytes(KINDS[kind][1](HEAVY[kind]))
     arguments = [str(out) if one == "OUT" else one for one in command.split()]
-    confinement.run([*arguments, path], path.stat().st_size)
+    assert confinement.run([*arguments, path], path.stat().st_size).code in (0, 1, 3)
 
 
 def test_a_stream_is_shrunk_within_the_law(confinement, tmp_path):

@@ -28,12 +28,13 @@ WORST = {
     "show --pfn 2": ("records of one page, PV", "tables mapped writable"),
     "show --vcpu all": ("vcpus", "MSRs"),
     "report -o OUT": ("shared subtrees", "tables that wait"),
-    "extract -o OUT": ("records of one page, PV", "pages"),
+    "extract --elf OUT": ("records of one page, PV", "tables"),
+    "extract --raw OUT": ("records of one page, HVM", "pages"),
     "corpus scrub -o OUT": ("data pages for L2s", "vcpus"),
     "corpus run --no-cache -j 1": ("bad subtrees", "xapi blocks"),
-    "verify-stream-v2": ("records of one page, HVM", "unknown libxl records"),
+    "verify-stream-v2 -i": ("records of one page, HVM", "unknown libxl records"),
     "policy": ("CPUID leaves", "MSRs of a policy"),
-    "config": ("keys of a configuration", "pairs of xenopsd's"),
+    "config": ("keys of a configuration",),
 }
 COUNTS = {"vcpus": 40, "checkpoints": 20, "shared subtrees": 20, "p2m pages": 400}
 N = 100
@@ -58,7 +59,7 @@ def calls(command, stream, tmp_path):
             ended = runner.invoke(main, [*arguments, str(path)], catch_exceptions=False)
     finally:
         sys.setprofile(None)
-    assert ended.exit_code in (0, 1, 2, 3)
+    assert ended.exit_code in (0, 1, 3), ended.output[-300:]
     return count
 
 
