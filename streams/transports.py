@@ -159,22 +159,33 @@ class FileTransport(RawTransport):
             self._window = self._read(self.position, WINDOW)
             self._window_at = self.position
             data = self._window[:n]
+        if len(data) < n:
+            self._see_its_end()
         self.position += len(data)
         return data
 
     def skip(self, n: int) -> int:
         """Pass over n bytes: an addition, bounded by the file's size."""
         if n > self._known_size - self.position:
-            self._known_size = self.size
-            n = max(0, min(n, self._known_size - self.position))
+            self._see_its_end()
+            n = min(n, self._known_size - self.position)
         self.position += n
         return n
 
     def some(self, limit: int) -> bytes:
         """What one read returns."""
         data = self._read_piece(self.position, limit)
+        if not data:
+            self._see_its_end()
         self.position += len(data)
         return data
+
+    def _see_its_end(self) -> None:
+        """The file may have grown. Raises TransportError where it has lost what it had: it was another stream then."""
+        before, self._known_size = self._known_size, self.size
+        if self._known_size < before:
+            message = f"the file has become shorter while it was read: {self._known_size} bytes, which were {before}"
+            raise TransportError(message, self._known_size)
 
     def peek(self, n: int) -> bytes:
         """The next n bytes, which stay to be given."""
@@ -182,7 +193,10 @@ class FileTransport(RawTransport):
 
     def reread(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Bytes from elsewhere, one read each."""
-        return [self._read(offset, n) for offset, n in ranges]
+        pieces = [self._read(offset, n) for offset, n in ranges]
+        if any(len(piece) < n for piece, (_, n) in zip(pieces, ranges, strict=True)):
+            self._see_its_end()
+        return pieces
 
     def again(self) -> FileTransport:
         """The same file from its start."""

@@ -16,6 +16,8 @@ from streams.wire.framing import RECORD_HEADER, RecordType
 COMMAND = [sys.executable, "-m", "migrate", "filter"]
 END = RECORD_HEADER.pack(RecordType.END, 0)
 WAIT = 30  # seconds, for what takes a moment
+# Where the frames of these guests lay; a 32-bit one does not come back above 4 GiB.
+ENVIRONMENT = {**os.environ, "MIGRATE_PLACEMENT": "source"}
 MODES = pytest.mark.parametrize("mode", [[], ["--guard"]], ids=["observe", "guard"])
 
 
@@ -34,10 +36,9 @@ class Running:
     """A filter that runs; the test is sender and receiver."""
 
     def __init__(self, *args, command=COMMAND, **options):
-        self.process = subprocess.Popen(
-            [*command, *map(str, args)],
-            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0, **options},
-        )
+        ends = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        options = {**ends, "bufsize": 0, "env": ENVIRONMENT, **options}
+        self.process = subprocess.Popen([*command, *map(str, args)], **options)
         self.came = b""
 
     def send(self, data):
@@ -79,7 +80,7 @@ def run(*args, data=b"", **options):
     command = [*COMMAND, *map(str, args)]
     if "stdin" not in options:
         options["input"] = data
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": ENVIRONMENT, **options}
     done = subprocess.run(command, check=False, timeout=WAIT, **options)
     return done.returncode, done.stdout, no_traceback(done.stderr)
 

@@ -225,7 +225,7 @@ def _damaged(rule: Rule, container: str, given: set[str]) -> bytes:
     """
     from migrate import check
     from migrate.building.builder import StreamBuilder
-    from migrate.reports.rules.pages import conditions
+    from migrate.reports.rules.commands import conditions
 
     if rule.violation is None:
         raise ValueError(f"no stream can show {rule.id}, so there is none to write")
@@ -245,7 +245,7 @@ def _tell(out: str, written: int, rule: Rule | None) -> None:
     name = f"./{out}" if out.startswith("-") else out
     command: tuple[str, ...] = ("migrate", "check", name)
     if rule is not None:
-        from migrate.reports.rules.pages import check_command
+        from migrate.reports.rules.commands import check_command
 
         command = check_command(rule, name)
     echo(safe(f"{out}: {written} bytes; judge it: {shlex.join(command)}"))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from migrate.counting import count
 from migrate.destination.releases import RELEASES, r8_to_r15_lost
-from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT
+from migrate.guest.memory import DATA, FRAMED, PFNS_AT_ONCE, REFERENCED, SENT
 from migrate.guest.pages import UNWRITTEN
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity, Stage
@@ -403,7 +403,8 @@ def _any_twice(mfns: NDArray[np.signedinteger]) -> bool:
     """Whether any known frame comes twice, found in parts: to sort all takes as much memory again."""
     step = max(FRAMES_AT_ONCE, int(mfns.max(initial=0)) // FRAME_PARTS + 1)
     for low in range(0, int(mfns.max(initial=-1)) + 1, step):
-        part = mfns[(mfns >= low) & (mfns < low + step)]
+        some = (mfns[start : start + PFNS_AT_ONCE] for start in range(0, len(mfns), PFNS_AT_ONCE))
+        part = np.concatenate([frames[(frames >= low) & (frames < low + step)] for frames in some])
         part.sort()
         if (part[1:] == part[:-1]).any():
             return True

@@ -31,8 +31,9 @@ from migrate.toolstack.config_libvirt import read_xml
 from migrate.toolstack.config_libxl import read_json
 from migrate.toolstack.configuration import read as read_configuration
 from migrate.xen.cpu_policy import processor
-from migrate.xen.hvm_context import context_objections, has_emulated_devices, saved_vcpus
+from migrate.xen.hvm_context import context_objections
 from migrate.xen.hvm_entry import HvmDomain
+from migrate.xen.hvm_guest import has_emulated_devices, saved_vcpus
 from streams.decoder import Decoder, drive
 from streams.encoder import DecodeError, decode, encode
 from streams.feeder import Feeder
@@ -142,10 +143,9 @@ def told(report: Report) -> dict[str, Any]:
     """A report as JSON object, after a look at whether it is a sane one."""
     holds(report.verdict in VERDICTS, f"verdict {report.verdict!r}")
     holds((report.failure is not None) == (report.verdict == "refuse"), "a failure without a refusal, or a refusal …")
-    holds(
-        (report.unjudged_because is not None) == (report.verdict == "unjudged"),
-        "a reason with a verdict, or none without",
-    )
+    unjudged = report.unjudged_because is not None
+    holds(unjudged == (report.verdict == "unjudged"), "a verdict, and a reason for none; or neither")
+    holds(report.ok == (report.reason is None), "a reason where all is well, or none where it is not")
     size = report.stream.bytes
     for finding in report.findings:
         holds(finding.count > 0, f"{finding.rule.id} is told {finding.count} times")

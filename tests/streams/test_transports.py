@@ -258,6 +258,30 @@ def test_a_file_that_grows_is_read_to_its_new_end(tmp_path: Path) -> None:
         assert transport.size == 18
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda transport: transport.give(8192),
+        lambda transport: transport.give(100),
+        lambda transport: transport.skip(8192),
+        lambda transport: transport.some(100),
+        lambda transport: transport.reread([(0, 100), (900, 200)]),
+    ],
+    ids=["a page", "a few bytes", "skip", "some", "reread"],
+)
+def test_a_file_that_has_become_shorter_is_an_error_where_it_is_noticed(
+    tmp_path: Path, ask: Callable[[FileTransport], object]
+) -> None:
+    path = tmp_path / "stream"
+    path.write_bytes(bytes(10_000))
+    with open_transport(path) as transport:
+        assert isinstance(transport, FileTransport)
+        transport.skip(5000)
+        os.truncate(path, 1000)
+        with pytest.raises(TransportError, match="shorter while it was read: 1000 bytes, which were 10000"):
+            ask(transport)
+
+
 def test_a_sparse_4_gib_file_is_passed_over_at_once(tmp_path: Path, preads: list[tuple[int, int]]) -> None:
     path = tmp_path / "sparse"
     path.touch()

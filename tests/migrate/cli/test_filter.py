@@ -136,7 +136,7 @@ def test_a_real_migration_passes_with_what_follows_its_end():
 def test_the_report_is_that_of_check(tmp_path, data):
     run("--report", tmp_path / "report", data=data)
     report = json.loads((tmp_path / "report").read_text())
-    expected = check(data).to_dict()
+    expected = check(data, placement="source").to_dict()
     assert (report.pop("stopped"), report.pop("stood_down")) == (None, None)
     report["stream"].pop("bytes"), expected["stream"].pop("bytes")  # check does not read on behind what it cannot judge
     assert report == expected
@@ -148,7 +148,7 @@ def test_a_report_goes_to_a_descriptor_on_one_line():
     os.close(sink)
     with open(source) as lines:
         (line,) = lines
-    assert json.loads(line)["failure"] == check(BAD).to_dict()["failure"]
+    assert json.loads(line)["failure"] == check(BAD, placement="source").to_dict()["failure"]
 
 
 @pytest.mark.parametrize("option", ["--report", "--stats"])

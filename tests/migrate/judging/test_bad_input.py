@@ -12,17 +12,19 @@ from pathlib import Path
 import pytest
 import zstandard
 from asking import Checker, check
+from click.testing import CliRunner
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from project import ROOT, SAMPLES
 
 from migrate.building import parts
 from migrate.building.builder import StreamBuilder
+from migrate.cli.main import main
 from migrate.judging.report import Report
 from migrate.judging.report_json import report_object
 from streams.compression import CODECS
 from streams.pages import PageType
-from streams.transports import TransportError
+from streams.transports import FileTransport, TransportError
 from streams.wire.framing import (
     DOMAIN_HEADER,
     IMAGE_HEADER,
@@ -604,3 +606,22 @@ def test_a_p2m_list_for_all_pfns_is_judged(tmp_path):
     # Accepted, as measured of a list that names one page twice; and corrupt.
     assert report.verdict == "accept"
     assert {"XRC-31", "XRC-40"} <= {f.rule.id for f in report.findings}
+
+
+@pytest.mark.parametrize("left", [100, 5000, 30_000])
+@pytest.mark.parametrize("command", [["check"], ["trace"], ["show", "--tables"], ["corpus", "scrub", "-o", "scrubbed"]])
+def test_a_file_that_becomes_shorter_before_its_tables_are_read_is_told(tmp_path, monkeypatch, command, left):
+    path = tmp_path / "stream"
+    path.write_bytes(KINDS["pv64"]().build())
+    reread = FileTransport.reread
+
+    def shortened(self, ranges):
+        os.truncate(path, left)
+        return reread(self, ranges)
+
+    monkeypatch.setattr(FileTransport, "reread", shortened)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, [*command, str(path)])
+    assert done.exit_code == 2
+    assert f"the file has become shorter while it was read: {left} bytes" in done.stderr
+    assert not Path("scrubbed").exists()
