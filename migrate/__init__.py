@@ -29,9 +29,10 @@ may change with every version.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from migrate.destination.destination import Destination
     from migrate.inspection.reading import inspect
     from migrate.judging.check import Checker, check, survey
@@ -75,7 +76,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name == "__version__":
-        value = import_module("migrate.rules.version").installed()
+        value = import_module("migrate.rules.version").VERSION
     elif name in _HOME:
         value = getattr(import_module(f"migrate.{_HOME[name]}"), name)
     else:

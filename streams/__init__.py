@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from streams.bodies import Body, decode_body, encode_body
     from streams.decoder import Consumer, Decoder, drive
     from streams.encoder import DecodeError, Recorder, Stream, decode, encode, encode_item

@@ -74,7 +74,9 @@ class ContainerDecoder(Reading):
             if not head[:8].strip(b"\xff") or head[8:] == IMAGE_ID.to_bytes(4, "big"):
                 self.consumer.event(Recognised("libxc"))
                 return (yield from self._libxc(head))
-            if recognise(head):
+            from streams.other_files import is_signed
+
+            if recognise(head) and not is_signed(head):
                 self.consumer.event(Recognised("legacy"))
                 return (yield from self._legacy(head))
         container = _CONTAINERS.get(head)

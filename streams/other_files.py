@@ -6,10 +6,9 @@ Sources: the formats' own specifications; for Xen's and libvirt's, `xl`, xend, x
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from streams.compression import CODECS
-from streams.values import dataclass
+from streams.values import NamedTuple, dataclass
 from streams.wire.framing import (
     IMAGE_ID,
     IMAGE_MARKER,
@@ -143,6 +142,11 @@ FIXED_VHD = OtherFile("vhd", "a disk image, VHD of fixed size by its last 512 by
 _VHD = b"conectix"
 _ELF_MAGIC, _ELF_TYPE, _ELF_CORE, _ELF_BIG = b"\x7fELF", 16, 4, b"\2"
 _SPACE = b" \t\r\n\xef\xbb\xbf"
+
+
+def is_signed(head: bytes) -> bool:
+    """Whether the first bytes are some other file's signature, which the sizes that begin an old stream never are."""
+    return any(head.startswith(signature.bytes) for signature in SIGNATURES if not signature.offset)
 
 
 def recognise(head: bytes, tail: bytes | None = None) -> OtherFile | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
+from streams.values import NamedTuple
 from streams.wire.qemu import INSTANCE_VERSION, NUMBER, SectionType, text
 from streams.wire.qemu_devices import DEVICES, STRUCTURES, SUBSECTIONS, Counted, Layout
 

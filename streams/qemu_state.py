@@ -296,11 +296,12 @@ class _Walk:
     def _measured_ends(self, section: Section) -> Ends:
         if section.type not in _OPENS:
             return UNKNOWN
+        ends = measured(self._data, section.device, section.version, section.data)
         length = self._described.get((section.name, section.instance))
-        if length is None:
-            return measured(self._data, section.device, section.version, section.data)
-        end = section.data + length
-        return Ends((end,), False) if end <= len(self._data) else Ends((), True)
+        # QEMU does not read the description: one that is wrong has no say.
+        if length is None or not 0 <= length <= len(self._data) - section.data:
+            return ends
+        return Ends((section.data + length, *ends.offsets), ends.short)
 
     def _likelihood(self, at: int) -> int:
         """How likely it is that a section's data end here, by what follows."""

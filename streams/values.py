@@ -11,14 +11,34 @@ factory, and what they are left out of.
 
 from __future__ import annotations
 
+from collections import namedtuple
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from dataclasses import dataclass, field, replace
-    from typing import Any
+    from typing import Any, NamedTuple
 else:
+
+    class _NamedTupleMaker(type):
+        def __new__(cls, name, bases, space):
+            types = space.pop("__annotations__", {})
+            defaults = [space.pop(field) for field in types if field in space]
+            made = namedtuple(name, types, defaults=defaults, module=space.pop("__module__"))
+            made.__annotations__ = types
+            for key, held in space.items():
+                if key != "__classcell__":
+                    setattr(made, key, held)
+            return made
+
+    class NamedTuple:
+        """A tuple with names, without a look at what types they have."""
+
+        def __mro_entries__(self, bases):
+            return (type.__new__(_NamedTupleMaker, "NamedTuple", (), {}),)
+
+    NamedTuple = NamedTuple()
 
     def dataclass(*, slots, frozen=False, kw_only=False):
         """Declare a class of values."""
@@ -36,7 +56,7 @@ else:
         return value.__class__(**{name: getattr(value, name) for name in fields} | changes)
 
 
-__all__ = ["dataclass", "field", "replace"]
+__all__ = ["NamedTuple", "dataclass", "field", "replace"]
 
 _MISSING = object()
 

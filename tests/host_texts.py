@@ -1,12 +1,15 @@
 """Hosts for tests: real outputs, what `xl info` and `xen-cpuid -p` would print of a host, and hosts of any kind."""
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 from project import ROOT
 
-from migrate.destination.host import HW_CAPS, Host, PolicyName, XenVersion
+from migrate.destination.host import HW_CAPS, MAX, Host, PolicyName, XenVersion
 from migrate.destination.host_files import parse_host
 from migrate.destination.host_memory import Node
 from migrate.guest.cpu_policy import Policy
+from streams.wire.cpu_features import HOME, REGISTERS
 from streams.wire.framing import NO_SUBLEAF
 
 HOSTS = ROOT / "tests" / "data" / "hosts"
@@ -96,6 +99,18 @@ def xen_cpuid(host: Host) -> str:
         unsupported = f"{name} policy not supported by Xen\n"
         lines.append(unsupported if policy is None else policy_text(name, policy))
     return "".join(lines)
+
+
+def without_features(host, kind, *features):
+    """A host whose Max policy lacks these."""
+    policy = host.policies[MAX[kind]]
+    leaves = {place: list(registers) for place, registers in policy.leaves.items()}
+    for feature in features:
+        word, bit = HOME[feature]
+        if (word.leaf, word.subleaf) in leaves:
+            leaves[word.leaf, word.subleaf][REGISTERS.index(word.register)] &= ~(1 << bit)
+    less = Policy({place: tuple(registers) for place, registers in leaves.items()}, policy.msrs)
+    return replace(host, policies={**host.policies, MAX[kind]: less})
 
 
 # -- hosts of any kind --------------------------------------------------------------------------------

@@ -204,7 +204,7 @@ def test_what_is_in_these_streams_is_looked_at_and_shown_as_escapes(tmp_path):
     expected = {in_xenstore: "CON-16", in_xenops: "CON-32", in_signature: "CON-30", in_broken_config: "FRM-05"}
     for make, rule in expected.items():
         path.write_bytes(data_of(make))
-        told = output("check", path)
+        told = output("check", "-v", path)
         assert rule in told
         assert make is in_broken_config or r"\x1b" in told
     path.write_bytes(data_of(in_cpuid))

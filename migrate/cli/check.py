@@ -183,7 +183,7 @@ def check(
             endings = []
             for report in reports:
                 report.stream.name = name
-                endings.append(ending_of(report, fail_on))
+                endings.append(question.of_pool(report, ending_of(report, fail_on)))
                 output.show(report, endings[-1])
             ending = question.together(endings, any_host)
             if not isinstance(answer, list):

@@ -61,9 +61,9 @@ class TextOutput(Output):
     """For people: each stream as soon as it is judged, a blank line between two."""
 
     def __init__(self, *, verbose: bool) -> None:
-        from migrate.reports.verdict.text import console_for
+        from migrate.reports.verdict.text import printer_for
 
-        self.console = console_for()
+        self.console = printer_for()
         self.verbose = verbose
         self.first = True
 
@@ -83,9 +83,9 @@ class QuietOutput(Output):
     def show(self, report: Report, ending: ExitCode) -> None:
         """Print the verdict line."""
         if ending != ExitCode.FINE:
-            from migrate.reports.verdict.text import console_for, render_verdict_line
+            from migrate.reports.verdict.text import printer_for, render_verdict_line
 
-            render_verdict_line(report, console_for())
+            render_verdict_line(report, printer_for())
 
 
 class ConciseOutput(Output):

@@ -9,7 +9,7 @@ import click
 from migrate.cli.check import reason_of
 from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
-from migrate.cli.options import source_of
+from migrate.cli.options import offset_option, source_of
 from migrate.cli.output import STDOUT, stream_output
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def _assignments(ctx: click.Context, param: click.Parameter, asked: tuple[str, .
     help="The file to write: the changed configuration with its lengths, then the stream as it is, uncompressed.",
 )
 @click.option("--force", is_flag=True, help="Overwrite a file.")
+@offset_option
 @click.pass_context
 def config(
     ctx: click.Context,
@@ -59,6 +60,7 @@ def config(
     keys: tuple[str, ...],
     out: str | None,
     force: bool,
+    offset: int,
 ) -> None:
     """Show the configuration in an image of xl's or libvirt's, or write the image anew with another one.
 
@@ -75,6 +77,8 @@ def config(
         raise click.UsageError("--set and --unset go with -o, and -o with them")
     try:
         with open_transport(source_of(file)) as transport:
+            if transport.skip(offset) < offset:
+                raise EditError(f"the file ends before byte {offset}")
             front = read_front(cast(BinaryIO, _Reader(transport)))
             for key, value in edits:
                 front = front.with_key(key, value)

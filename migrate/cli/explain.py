@@ -195,7 +195,8 @@ def violating_stream(rule: Rule) -> bytes:
 def show(rule: Rule) -> Shown:
     """Judge the stream that breaks a rule, under what it takes to see it."""
     from migrate import check
-    from migrate.reports.rules.pages import Shown, conditions
+    from migrate.reports.rules.commands import conditions
+    from migrate.reports.rules.pages import Shown
 
     return Shown(rule, check(violating_stream(rule), **conditions(rule)._asdict()))
 
@@ -227,7 +228,7 @@ def _write(rule: Rule, file: str, force: bool) -> ExitCode:
 def _tell_what_next(rule: Rule, file: str, size: int) -> None:
     from shlex import join
 
-    from migrate.reports.rules.pages import check_command
+    from migrate.reports.rules.commands import check_command
     from migrate.safe import safe
 
     # A name that looks like an option would be taken for one.

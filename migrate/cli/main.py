@@ -103,10 +103,9 @@ class Commands(LazyGroup):
 
 def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        from migrate.rules.catalogue import RULES
-        from migrate.rules.version import installed, rule_set
+        from migrate.rules.version import version_line
 
-        click.echo(f"{PROGRAM} {installed()}, rules {len(RULES)} ({rule_set()})")
+        click.echo(version_line())
         ctx.exit()
 
 

@@ -51,11 +51,11 @@ def page(program: click.Group) -> str:
 
 
 def _page(program: click.Group) -> Iterator[str]:
-    from migrate.rules.version import installed
+    from migrate.rules.version import VERSION
 
     every = list(commands(program))
     title = " ".join(_help(program).partition("\n\n")[0].split())
-    yield f'.TH {PROGRAM.upper()} 1 "" "{_text(f"{PROGRAM} {installed()}")}" "User Commands"'
+    yield f'.TH {PROGRAM.upper()} 1 "" "{_text(f"{PROGRAM} {VERSION}")}" "User Commands"'
     # Lines are not filled to both margins, and no word is broken: options are searched for.
     yield from (".ad l", ".nh")
     yield from (".SH NAME", rf"{PROGRAM} \- {_text(title)}")

@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from migrate.cli import suggestions
 from migrate.cli.command import Command
 from migrate.cli.ending import ExitCode
-from streams.values import replace
+from streams.values import NamedTuple, replace
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
     from migrate.destination.host import Host
+    from migrate.judging.report import Report
 
 ALL = "all"
 STDIN = "-"
@@ -122,6 +123,11 @@ class Question(NamedTuple):
     every_form: bool = False
     several_hosts: bool = False
 
+    def of_pool(self, report: Report, ending: ExitCode) -> ExitCode:
+        """The exit code that one of several hosts makes: too little is known of it, or what any destination makes."""
+        open_there = self.several_hosts and ending is ExitCode.FINE and report.left_to_host is not None
+        return ExitCode.UNJUDGED if open_there else ending
+
     def together(self, endings: Sequence[ExitCode], any_host: bool) -> ExitCode:
         """The exit code that the answers about one stream make: the best of several hosts if one is enough."""
         better = min if self.several_hosts and any_host else max
@@ -143,6 +149,8 @@ any_option = click.option(
 
 def hosts_of(files: Sequence[str]) -> list[Host]:
     """What is known of hosts, each from its file. Raises UsageError for files that are none."""
+    if not files:
+        return []
     from migrate.destination.host_facts import HostFileError
     from migrate.destination.host_files import read_host
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -10,6 +10,7 @@ from click.core import ParameterSource
 from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import HostsAfterStreams, format_option, host_option, hosts_of, source_of, target_option
+from streams.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -94,7 +94,8 @@ def report(
                 inspection.report.stream.name = name
                 asked = [inspection.report, *map(inspection.report_for, question.destinations[1:])]
                 told = section(inspection, name, number, asked if question.several_hosts else ())
-                return told, question.together([ending_of(one, "error") for one in asked], any_host)
+                endings = [question.of_pool(one, ending_of(one, "error")) for one in asked]
+                return told, question.together(endings, any_host)
 
             try:
                 with progress.ProgressBar(name) if watched else nullcontext() as bar:

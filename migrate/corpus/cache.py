@@ -52,7 +52,7 @@ def validator() -> str:
     from migrate.rules import version
     from migrate.rules.catalogue import rule_set_version
 
-    name = blake2b(f"{version.installed()} {rule_set_version()}".encode(), digest_size=12)
+    name = blake2b(f"{version.VERSION} {rule_set_version()}".encode(), digest_size=12)
     # In a checkout the code changes more often than the version.
     for package in (streams, migrate):
         root = Path(package.__path__[0])

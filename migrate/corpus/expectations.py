@@ -36,6 +36,7 @@ from migrate.corpus.toml_reader import ExpectationError, Table, hint, parse_tabl
 from migrate.destination.destination import Destination
 from migrate.destination.host_facts import HostFileError
 from migrate.destination.placement import NAMES as PLACEMENTS
+from migrate.destination.releases import resolve
 from migrate.rules.catalogue import RULES
 
 if TYPE_CHECKING:
@@ -276,12 +277,14 @@ def _entry(table: Table, near: Beside) -> Entry:
 
 def _expectation(table: Table, near: Beside) -> Expectation:
     host, known = near.host(table) if table.has("host") else (None, None)
-    target = table.text("target") if known is None or table.has("target") else None
+    release = None
+    if known is None or table.has("target"):
+        try:
+            release = resolve(table.text("target"))
+        except ValueError as error:
+            raise table.error("target", str(error)) from None
     placement = table.word("placement", PLACEMENTS) if known is None or table.has("placement") else None
-    try:
-        destination = Destination(target, placement, host=known)
-    except ValueError as error:
-        raise table.error("target", str(error)) from None
+    destination = Destination(release, placement, host=known)
     rules = _rules(table)
     measured = _measured(table.table("measured")) if table.has("measured") else None
     if measured is None or table.has("verdict"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from migrate.destination.placement import check_name
@@ -28,12 +30,16 @@ class Destination:
     vcpus:
         how many vcpus the new domain has; by default what an xl file's config says, else the stream is believed.
     host:
-        what is known of a real host: `migrate.destination.host_files.read_host`.
+        what is known of a real host: a host file, or the host that `migrate.destination.host_files.read_host` reads
+        from several.
 
     Raises
     ------
     ValueError
-        for an unknown release, placement or form of the rule, or a number of vcpus that no domain has.
+        for an unknown release, placement or form of the rule, a number of vcpus that no domain has, or a file that is
+        no host's.
+    OSError
+        for a host file that cannot be read.
     """
 
     __slots__ = ("host", "l3_rule", "placement", "placement_assumed", "release", "vcpus")
@@ -52,7 +58,7 @@ class Destination:
         *,
         l3_rule: str | None = None,
         vcpus: int | None = None,
-        host: Host | None = None,
+        host: Host | str | os.PathLike[str] | None = None,
     ) -> None:
         for what, given, kinds in (
             ("release", release, (Release, str)),
@@ -64,6 +70,8 @@ class Destination:
                 raise ValueError(f"{given!r} is no {what}")
         if vcpus is not None and vcpus < 1:
             raise ValueError(f"a domain with {vcpus} vcpus? It has at least one")
+        if isinstance(host, (str, os.PathLike)):
+            host = _read(host)
         if release is None:
             release = _known_release(host) or NEWEST
         known = _known_placement(host) if placement is None else placement
@@ -120,6 +128,13 @@ class Destination:
     def l3_rule_in_force(self) -> str:
         """The form of the 4 GiB rule by which it answers."""
         return self.l3_rule or self.release.l3_rule
+
+
+def _read(file: str | os.PathLike[str]) -> Host:
+    """What a host file says, under its name."""
+    from migrate.destination.host_files import read_host
+
+    return replace(read_host(file).host, path=os.fspath(file))
 
 
 def _known_release(host: Host | None) -> Release | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from migrate.destination.host import Host, PolicyName, XenVersion
 from migrate.destination.host_memory import Node
 from migrate.guest.cpu_policy import Policy
+from streams.values import NamedTuple
 
 _LONGEST_SHOWN = 60
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from migrate.destination.answers import Answer, left_open
-from streams.values import dataclass
+from streams.values import NamedTuple, dataclass
 
 COMMAND_LINE = "xen_commandline"
 _POLICIES = "the policies"

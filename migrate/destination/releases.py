@@ -6,12 +6,10 @@ change from which on it holds. Read at every release tag of Xen from 4.6.0 to 4.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from functools import cache, lru_cache
-from typing import NamedTuple
 
-from streams.values import dataclass
+from streams.values import NamedTuple, dataclass
 
 LONG_RECORD = 128 << 20
 SHORT_RECORD = 8 << 20
@@ -352,7 +350,7 @@ def differences(one: Release, other: Release) -> tuple[Change, ...]:
 BRANCHES: frozenset[tuple[int, int]] = frozenset(release.branch for release in RELEASES)
 _BRANCH_NAMES = [release.short for release in RELEASES if release.point == 0]
 
-_RELEASE_TEXT = re.compile(r"(?:xen[- ]?)?v?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?", re.IGNORECASE | re.ASCII)
+_RELEASE_TEXT = r"(?ia)(?:xen[- ]?)?v?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?"
 
 
 def resolve(text: str = "newest") -> Release:
@@ -364,7 +362,9 @@ def resolve(text: str = "newest") -> Release:
     wanted = text.strip()
     if wanted.lower() == "newest":
         return NEWEST
-    match = _RELEASE_TEXT.fullmatch(wanted)
+    import re
+
+    match = re.fullmatch(_RELEASE_TEXT, wanted)
     if match is None:
         from difflib import get_close_matches
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def _placement_open(destination: Destination) -> bool:
     """Whether nobody knows where the host's frames lie."""
-    return destination.host is None or destination.host.places_high().open
+    return destination.host is None or (destination.host.places_high().open and destination.placement_assumed)
 
 
 def other_placements(
@@ -40,8 +40,8 @@ def other_placements(
     extended = guest.extended_cr3
     found: list[Finding] = []
 
-    def tell(rule: str, message: str, pfn: int | None = None, count: int = 1, severity: Severity | None = None) -> None:
-        finding = RULES[rule].finding(message, pfn=pfn, count=count, severity=severity)
+    def tell(rule: str, message: str, pfn: int | None = None, **fields: Any) -> None:
+        finding = RULES[rule].finding(message, pfn=pfn, **fields)
         if finding.in_force(destination):
             found.append(finding)
 
@@ -60,6 +60,7 @@ def other_placements(
                 "maps it where it was",
                 effect=Effect.HOST,
                 severity=Severity.WARNING,
+                left_to_host=True,
             )
         )
     if destination.host is None or destination.host.pv32.open:
@@ -69,6 +70,7 @@ def other_placements(
             "the destination must run 32-bit PV guests: "
             + ("Xen is built without them by default (CONFIG_PV32)" if off else "not every host does (pv=32)"),
             severity=None if off else Severity.INFO,
+            left_to_host=True,
         )
     by_vcpu = guest.roots
     for index, vcpu in guest.vcpus.items():
@@ -92,7 +94,8 @@ def other_placements(
             f"restores on a host that hands out low frames, refused with ERANGE by Xen 4.19 and later otherwise: "
             f"{len(others)} of {len(live)} live L3 tables at risk (pfn {names}); vcpu 0's own root is exempt",
             others[0],
-            len(others),
+            count=len(others),
+            left_to_host=True,
         )
     elif live and not others:
         tell("L3C-2", "vcpu 0's root is the only live L3 table: it is taken before the 4 GiB rule applies")
@@ -102,6 +105,6 @@ def other_placements(
             f"on the source {len(high)} L3 tables lay at or above 4 GiB, first pfn {high[0]:#x} "
             f"(mfn {int(mfns[high[0]]):#x}): the source did not enforce the rule",
             high[0],
-            len(high),
+            count=len(high),
         )
     return found

@@ -70,6 +70,11 @@ class Report:
         return self.outcome is Outcome.RESTORES
 
     @property
+    def left_to_host(self) -> Finding | None:
+        """What may make the restore fail, and what is known of the host does not tell; None where all is told."""
+        return next((finding for finding in self.findings if finding.left_to_host), None)
+
+    @property
     def reason(self) -> str | None:
         """Why it is refused, damaged or not judged, in a sentence; None where all is well."""
         if self.failure is not None:

@@ -36,7 +36,7 @@ def report_object(report: Report) -> dict[str, Any]:
     """
     return {
         "schema": SCHEMA,
-        "tool": {"name": version.NAME, "version": version.installed()},
+        "tool": {"name": version.NAME, "version": version.VERSION},
         "rule_set": version.rule_set(),
         "stream": {**asdict(report.stream), "name": well_formed(report.stream.name)},
         "target": report.target,

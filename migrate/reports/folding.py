@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from migrate.rules.declaring import Stage
+from streams.values import dataclass
 
 if TYPE_CHECKING:
     from migrate.judging.report import Report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from migrate.rules.declaring import RULES
+from migrate.rules.declaring import RULES, Rule
 
 # Each module declares the rules of one subject.
 SUBJECTS = (
@@ -25,16 +25,16 @@ def rule_set_version() -> str:
 
     It depends on what is declared alone, not on the order of declarations, nor on how violations are built.
     """
-    from dataclasses import asdict
     from hashlib import sha256
-    from inspect import cleandoc
+    from operator import attrgetter
 
+    facts = attrgetter(*(name for name in Rule.__match_args__ if name not in ("doc", "violation")))
     declared = [
         # Python 3.13 strips the indent of docstrings, older ones do not.
-        sorted({**asdict(rule), "doc": cleandoc(rule.doc), "violation": rule.violation is not None}.items())
+        f"{facts(rule)} {rule.violation is not None} {rule.doc.replace(' ', '')}"
         for rule in sorted(RULES.values(), key=lambda rule: rule.id)
     ]
-    return sha256(repr((declared, sorted(NOT_RULES.items()))).encode()).hexdigest()[:12]
+    return sha256("\0".join([*declared, repr(sorted(NOT_RULES.items()))]).encode()).hexdigest()[:12]
 
 
 __all__ = ["NOT_RULES", "RULES", "SUBJECTS", "rule_set_version"]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from migrate.destination import releases
 from migrate.rules.declaring import Effect, rule
 from streams.values import replace
 from streams.wire.framing import XL_CONFIG_LENGTH, XL_FLAG_LIBXL_V2, LibxlRecordType, XapiBlockId
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
 

@@ -7,15 +7,15 @@ the rule by its id.
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Any
 
 from streams.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from migrate.building.builder import StreamBuilder
     from migrate.destination.releases import Change, Release
     from migrate.rules.findings import Finding
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 SIGABRT = 6
 SIGSEGV = 11
 
-_HEADING = re.compile(r"^(What|Why|Repair|Source): ", re.MULTILINE)
-_SENTENCE = re.compile(r"(?<=[a-z)`])[.;] ")
+_HEADING = r"(?m)^(What|Why|Repair|Source): "
+_SENTENCE = r"(?<=[a-z)`])[.;] "
 
 Violation = Callable[["StreamBuilder"], None]
 
@@ -156,7 +156,9 @@ class Rule:
     @property
     def text(self) -> str:
         """The explanation, below the title."""
-        return inspect.cleandoc(self.doc).partition("\n")[2].strip()
+        from inspect import cleandoc
+
+        return cleandoc(self.doc).partition("\n")[2].strip()
 
     @property
     def sections(self) -> dict[str, str]:
@@ -164,7 +166,9 @@ class Rule:
 
         Lines are joined; an empty line starts a new paragraph, and is left between two.
         """
-        _, *parts = _HEADING.split(self.text)
+        import re
+
+        _, *parts = re.split(_HEADING, self.text)
         return {
             heading: "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
             for heading, text in zip(parts[::2], parts[1::2], strict=True)
@@ -173,8 +177,10 @@ class Rule:
     @property
     def repair(self) -> str:
         """What to do about a breach, in a sentence without its full stop; "" where nothing is said of that."""
+        import re
+
         text = self.sections.get("Repair", "").partition("\n\n")[0]
-        return _SENTENCE.split(text, maxsplit=1)[0].rstrip(".")
+        return re.split(_SENTENCE, text, maxsplit=1)[0].rstrip(".")
 
     @property
     def layer(self) -> Layer:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from migrate.destination import releases
 from migrate.rules.containers import add_libxl_record
 from migrate.rules.declaring import Effect, rule
 from streams.wire.framing import EMULATOR_HEADER, LibxlRecordType, XapiBlockId
 from streams.wire.qemu import OBSOLETE_VERSION, XAPI_LONGEST_STATE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
     from migrate.building.qemu_state import QemuStateBuilder

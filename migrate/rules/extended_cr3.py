@@ -6,7 +6,6 @@ HYP-22 is the rule itself, replayed for one placement; these tell of the risk un
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from migrate.destination import releases
 from migrate.rules.declaring import Effect, Severity, rule
@@ -14,6 +13,7 @@ from streams.pages import PIN_BIT, PageType
 from streams.values import dataclass
 from streams.wire.framing import PAGE_SIZE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from migrate.destination.destination import Destination
 from migrate.destination.releases import Change
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Rule, Severity, Stage, in_range
 from streams.records import Place
-from streams.values import dataclass, field, replace
+from streams.values import NamedTuple, dataclass, field, replace
 
 
 class Link(NamedTuple):
@@ -58,6 +58,7 @@ class Finding:
     placement: str | None = None  # the only placement under which it holds
     on_host: str | None = None  # the answer of a `Host`: it does not hold where that is no
     chain: tuple[Link, ...] = ()  # the tables that led there
+    left_to_host: bool = False  # the restore may fail of it: what is known of the host does not tell
 
     def __repr__(self) -> str:
         return f"<Finding {self.rule.id} {self.severity}: {self.message}>"

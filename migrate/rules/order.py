@@ -7,13 +7,14 @@ Sources: the record handlers of libxc's restore (`xg_sr_restore.c`, `xg_sr_resto
 from __future__ import annotations
 
 from enum import Flag, auto
-from typing import TYPE_CHECKING, NamedTuple
 
 from migrate.destination import releases
 from migrate.rules.declaring import SIGSEGV, Effect, Severity, rule
 from streams.pages import PageType
+from streams.values import NamedTuple
 from streams.wire.framing import RecordType
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
 

@@ -5,18 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 NAME = "xen-migrate"
-
-
-@cache
-def installed() -> str:
-    """The installed version, "unknown" where the package runs without having been installed."""
-    # Takes longer to import than all else that `--version` needs.
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(NAME)
-    except PackageNotFoundError:
-        return "unknown"
+VERSION = "0.1.0"
 
 
 @cache
@@ -25,3 +14,10 @@ def rule_set() -> str:
     from migrate.rules.catalogue import rule_set_version
 
     return rule_set_version()
+
+
+def version_line() -> str:
+    """What `migrate --version` prints."""
+    from migrate.rules.catalogue import RULES
+
+    return f"migrate {VERSION}, rules {len(RULES)} ({rule_set()})"

@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
 
-from streams.values import dataclass
+from streams.values import NamedTuple, dataclass
 
 # Longer configurations are not read: real ones are some KiB, and a text takes many times its length once it is parsed.
 LONGEST_CONFIG = 1 << 20
@@ -101,6 +100,11 @@ class DomainConfig:
         return next((problem for problem in self.problems if problem.by is not None), None)
 
     @property
+    def nested_allowed(self) -> bool | None:
+        """Whether the guest may have guests of its own; None where it is not known: libvirt's driver decides."""
+        return bool(self.nested) if self.source in (ConfigSource.JSON, ConfigSource.CFG) else None
+
+    @property
     def vcpus(self) -> int | None:
         """How many vcpus the domain is created with, where that is known."""
         return self.max_vcpus or (1 if self.source is ConfigSource.JSON and self.kind is not None else None)
@@ -113,6 +117,19 @@ class DomainConfig:
         if self.source is ConfigSource.JSON and self.kind is not None:
             return (DEFAULT_MAX_KIB if self.max_kib is None else self.max_kib) + SLACK_KIB
         return None if self.max_kib is None else self.max_kib + SLACK_KIB
+
+
+# Source: Xen's `domain_max_vcpus`, with MAX_VIRT_CPUS and HVM_MAX_VCPUS.
+_MOST_VCPUS = {GuestKind.PV: 8192, GuestKind.HVM: 128, GuestKind.PVH: 128}
+
+
+def too_many_vcpus(kind: GuestKind, vcpus: int | None) -> list[Problem]:
+    """The problem with a number of vcpus that no domain of a kind can have, if it is one."""
+    most = _MOST_VCPUS[kind]
+    if vcpus is None or 0 <= vcpus <= most:
+        return []
+    message = f"max_vcpus is {vcpus}; a guest of type {kind} has at most {most}"
+    return [Problem(message, "libxl", "domain creation fail: Invalid argument")]
 
 
 class Unusable(Exception):

@@ -227,7 +227,7 @@ def _find(text: bytes, path: str) -> _Span:
         stack.append(name)
         if open_spans and open_spans[-1] is not None:
             open_spans[-1].children = True
-        wanted = not found and stack[1:] == names
+        wanted = not found and len(stack) == len(names) + 1 and stack[1:] == names
         span = _Span(at, _tag_end(text, at)) if wanted else None
         if span is not None:
             found.append(span)

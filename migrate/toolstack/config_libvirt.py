@@ -17,8 +17,11 @@ from migrate.toolstack.config import (
     Problem,
     Unusable,
     integer,
+    too_many_vcpus,
 )
 
+_DEEPEST = 256
+"""Source: libxml2's XML_MAX_DEPTH (parserInternals.h), which libvirt does not lift."""
 _OS_TYPES = {"hvm": GuestKind.HVM, "xenpvh": GuestKind.PVH, "linux": GuestKind.PV, "xen": GuestKind.PV}
 _UNITS = {"b": 1, "bytes": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12} | {
     unit: 1 << shift
@@ -39,15 +42,33 @@ def read_xml(raw: bytes) -> DomainConfig:
 def _element(raw: bytes) -> Any:
     if len(raw) > LONGEST_CONFIG:
         raise Unusable(f"it has {len(raw)} bytes; at most {LONGEST_CONFIG} are read")
-    from xml.etree.ElementTree import ParseError
+    from xml.etree.ElementTree import ParseError, TreeBuilder
 
     try:
         from defusedxml import DefusedXmlException
-        from defusedxml.ElementTree import fromstring
+        from defusedxml.ElementTree import XMLParser
     except ImportError:
         raise Unusable("it cannot be read: the Python package defusedxml is missing") from None
+
+    class Shallow(TreeBuilder):
+        """Elements in elements, as deep as libvirt's parser goes."""
+
+        depth = 0
+
+        def start(self, tag: Any, attrs: Any) -> Any:
+            self.depth += 1
+            if self.depth > _DEEPEST:
+                raise Unusable(f"elements lie more than {_DEEPEST} deep in each other")
+            return super().start(tag, attrs)
+
+        def end(self, tag: Any) -> Any:
+            self.depth -= 1
+            return super().end(tag)
+
+    parser = XMLParser(target=Shallow(), forbid_dtd=True)
     try:
-        return fromstring(raw.partition(b"\0")[0], forbid_dtd=True)
+        parser.feed(raw.partition(b"\0")[0])
+        return parser.close()
     except DefusedXmlException as error:
         raise Unusable(f"it declares entities or a document type ({type(error).__name__})") from None
     except (ParseError, ValueError, LookupError) as error:
@@ -70,6 +91,8 @@ def _domain(root: Any) -> DomainConfig:
     if not most:
         problems.append(Problem("the number of vcpus is no number above 0", "libvirt"))
         most = None
+    if kind is not None:
+        problems += too_many_vcpus(kind, most)
     memory = _kib(root.find("memory"))
     current = _kib(root.find("currentMemory"))
     if not memory:

@@ -20,6 +20,7 @@ from migrate.toolstack.config import (
     Unusable,
     integer,
     text_of,
+    too_many_vcpus,
 )
 from streams.values import replace
 
@@ -30,8 +31,6 @@ _VGA_KINDS = frozenset({"unknown", "cirrus", "std", "none", "qxl"})
 _BIOSES = frozenset({"unknown", "rombios", "seabios", "ovmf"})
 _LONGEST_NUMBER = 4000  # digits; Python converts 4300
 _DEFBOOL = {"<default>": None, "True": True, "False": False}  # by how the text begins
-# Source: `domain_max_vcpus`, with MAX_VIRT_CPUS and HVM_MAX_VCPUS.
-_MOST_VCPUS = {GuestKind.PV: 8192, GuestKind.HVM: 128, GuestKind.PVH: 128}
 # Least memory of a graphics card, in KiB, and libxl's words where it is less.
 _LEAST_VIDEO = {
     "cirrus": (8 << 10, "videoram must be at least 8 MB for CIRRUS on QEMU_XEN"),
@@ -224,10 +223,7 @@ def _problems(config: DomainConfig, before: Problem | None = None) -> list[Probl
     if config.build_kind is None:
         return [Problem("b_info has none of type.pv, type.hvm and type.pvh", "libxl", _NO_BUILD_KIND)]
     problems = [] if before is None else [before]
-    most = _MOST_VCPUS[config.kind]
-    if config.max_vcpus is not None and not 0 <= config.max_vcpus <= most:
-        message = f"max_vcpus is {config.max_vcpus}; a {config.kind.upper()} guest has at most {most}"
-        problems.append(Problem(message, "libxl", "domain creation fail: Invalid argument"))
+    problems += too_many_vcpus(config.kind, config.max_vcpus)
     if config.build_kind != config.kind:
         problems.append(_two_kinds(config.kind, config.build_kind))
     if config.build_kind == GuestKind.HVM:
@@ -244,6 +240,11 @@ def _two_kinds(created: GuestKind, built: GuestKind) -> Problem:
 
 
 def _hvm_problems(config: DomainConfig) -> list[Problem]:
+    if config.nested and config.altp2m:
+        message = "nested_hvm and altp2m are both on"
+        return [Problem(message, "libxl", "nestedhvm and altp2mhvm cannot be used together")]
+    if config.nested and config.hap is False:
+        return [Problem("nested_hvm is on, and hap off: Xen refuses the one without the other", "libxl")]
     traditional = config.device_model == TRADITIONAL
     if traditional and config.bios not in (None, "unknown", "rombios"):
         return [Problem(f"bios is {config.bios}", "libxl", "qemu-xen-traditional requires bios=rombios.")]

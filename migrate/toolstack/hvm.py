@@ -10,8 +10,7 @@ from collections.abc import Iterable
 
 from migrate.destination import releases
 from migrate.toolstack.session import Session
-from migrate.xen.hvm_context import saved_vcpus
-from migrate.xen.hvm_guest import HvmGuest
+from migrate.xen.hvm_guest import HvmGuest, saved_vcpus
 from migrate.xen.hvm_params import length_objection, pairs
 from migrate.xen.hypercalls import SetHvmContext, SetHvmParam, Step
 from streams.pages import TABLE_TYPES, PfnWords
@@ -103,7 +102,7 @@ class HvmRestore:
                 self.session.refuse("REC-108", message, place)
                 return
             self.report("REC-108", f"{place.name}: {message}", place, since=since)
-        self.guest.configured = self.session.domain_type
+        self._tell_kind()
         for index, value, at in pairs(body):
             self.params[index & 0xFFFF_FFFF] = value  # all that is left of the index on its way to Xen
             self.session.ask(SetHvmParam(index, value, place, place.body + at, self.guest))
@@ -112,6 +111,8 @@ class HvmRestore:
 
     def _tell_kind(self) -> None:
         self.guest.configured = self.session.domain_type
+        if (config := self.session.config) is not None:
+            self.guest.nested, self.guest.hap = config.nested_allowed, config.hap
         emulated = self.guest.emulated
         self.session.facts.pvh = None if emulated is None else not emulated
 

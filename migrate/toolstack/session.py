@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from streams.values import dataclass, field
+from streams.values import NamedTuple, dataclass, field
 from streams.wire.framing import RecordType
 
 if TYPE_CHECKING:

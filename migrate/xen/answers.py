@@ -18,7 +18,16 @@ from migrate.xen.cpu_policy import processor
 from migrate.xen.hvm_context import context_objections, no_context
 from migrate.xen.hvm_entry import HvmDomain
 from migrate.xen.hvm_params import Params
-from migrate.xen.hypercalls import Refusal, SetAddressSize, SetCpuPolicy, SetHvmContext, SetHvmParam, SetTscInfo, Step
+from migrate.xen.hypercalls import (
+    CreateDomain,
+    Refusal,
+    SetAddressSize,
+    SetCpuPolicy,
+    SetHvmContext,
+    SetHvmParam,
+    SetTscInfo,
+    Step,
+)
 from migrate.xen.objection import Objection
 from migrate.xen.policy_checks import policy_objections
 from migrate.xen.policy_comparison import features_lost
@@ -30,7 +39,6 @@ if TYPE_CHECKING:
     from streams.records import Place
 
 
-CREATE = "domctl createdomain"
 # A guest may lose dozens of features.
 FEATURES_TOLD = 12
 
@@ -81,6 +89,7 @@ def _finding(step: Step, objection: Objection, place: Place | None, within: Stag
         errno=errno if objection.refuses else None,
         step=within,
         call=step.call,
+        left_to_host=not objection.certain,
     )
 
 
@@ -144,7 +153,7 @@ class Answering:
             return None
         rule = RULES["HYP-30" if self.kind == GuestKind.PV else "HYP-31"]
         message = f"no {self.kind.value.upper()} guest can be created there ({takes.because})"
-        return rule.finding(message, errno="EINVAL", step=Stage.CREATE, call=CREATE)
+        return rule.finding(message, errno="EINVAL", step=Stage.CREATE, call=CreateDomain.call)
 
     def _set_address_size(self, step: SetAddressSize) -> StepAnswer:
         """switch_compat."""
@@ -191,7 +200,7 @@ class Answering:
         else:
             needs = "; ".join(objection.message for objection in found)
             consequence = f"{needs}: {step.call} fails with {told.errno} otherwise"
-            objection = Objection("REC-113", None, consequence, offset=at)
+            objection = Objection("REC-113", None, consequence, certain=False, offset=at)
         return self.answered(step, [objection], record.place, Stage.RECORD)
 
     def _features_lost(self, step: SetCpuPolicy) -> StepAnswer:
@@ -222,7 +231,8 @@ class Answering:
         """hvm_load."""
         # What a policy without leaves leaves out is the host's to say.
         policy = self.policy if self.policy and self.policy.leaves else None
-        hap = self.host is None or self.host.hap.value is not False
+        hap = step.guest.hap is not False and (self.host is None or self.host.hap.value is not False)
+        nested = step.guest.nested is not False or self._params.nested
         domain = HvmDomain(
             self.release,
             processor(
@@ -230,7 +240,7 @@ class Answering:
                 GuestKind.HVM,
                 self.release,
                 hap=hap,
-                nested=True,
+                nested=nested,
                 host_max=self.host_max,
                 intel=self.intel,
             ),

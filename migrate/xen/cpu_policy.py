@@ -10,7 +10,7 @@ Sources: `x86_cpuid_policy_clear_out_of_range_leaves` (`xen/lib/x86/cpuid.c`), `
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from migrate.destination import releases
 from migrate.destination.host import MAX
@@ -28,6 +28,7 @@ from migrate.guest.cpu_policy import (
     Registers,
 )
 from migrate.rules.declaring import GuestKind
+from streams.values import NamedTuple
 from streams.wire.cpu_features import (
     FEATURES,
     HOME,

@@ -7,7 +7,6 @@ svm_vmcb_restore; for what a debug build asserts hvm_set_segment_register.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from migrate.destination import releases
 from migrate.destination.releases import Change
@@ -15,6 +14,7 @@ from migrate.rules.declaring import Effect, Severity
 from migrate.xen.hvm_entry import Loading
 from migrate.xen.hvm_segments import asserted
 from migrate.xen.objection import Objection
+from streams.values import NamedTuple
 from streams.wire.cpu_features import set_bits
 from streams.wire.hvm_cpu import (
     CPU,

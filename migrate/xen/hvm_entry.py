@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from migrate.guest.cpu_policy import INTEL
 from migrate.rules.declaring import Severity
 from migrate.xen.hvm_records import About, Expected
 from migrate.xen.objection import Objection
+from streams.values import NamedTuple
 from streams.wire.framing import HVM_SAVE_HEADER
 from streams.wire.hvm_names import save_name
 

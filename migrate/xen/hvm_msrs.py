@@ -6,7 +6,6 @@ Sources: hvm_load_cpu_msrs (`xen/arch/x86/hvm/hvm.c`), guest_wrmsr (`msr.c`); up
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from migrate.destination import releases
 from migrate.destination.releases import Change
@@ -15,6 +14,7 @@ from migrate.xen.guest_msrs import address_mask_allowed, misc_features_allowed, 
 from migrate.xen.hvm_entry import HvmDomain, Loading
 from migrate.xen.hvm_segments import canonical
 from migrate.xen.objection import Objection
+from streams.values import NamedTuple
 from streams.wire.hvm_cpu import CPU_MSR, CPU_MSRS, CpuMsr
 from streams.wire.msrs import Msr, msr_name
 from streams.wire.xstate import XState

@@ -120,6 +120,11 @@ class Params:
         """Whether the interface of Hyper-V is on."""
         return bool(self.values.get(HvmParam.VIRIDIAN, 0) & 1)
 
+    @property
+    def nested(self) -> bool:
+        """Whether a parameter has switched nested virtualisation on."""
+        return bool(self.values.get(HvmParam.NESTEDHVM, 0))
+
     def set(self, index: int, value: int, offset: int = 0) -> Iterator[Objection]:
         """One pair of the record: what is to be said of it; the last that is certain is Xen's answer.
 

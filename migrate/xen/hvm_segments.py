@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from enum import IntFlag
-from typing import NamedTuple
 
+from streams.values import NamedTuple
 from streams.wire.hvm_cpu import TABLES, Cpu
 
 _U16, _U32 = 0xFFFF, 0xFFFF_FFFF

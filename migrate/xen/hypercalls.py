@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
-from streams.values import dataclass, field
+from streams.values import NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
     from migrate.rules.findings import Finding
@@ -32,6 +32,13 @@ class Call:
     def request(self) -> object:
         """What Xen's answer hangs on."""
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class CreateDomain(Call):
+    """XEN_DOMCTL_createdomain: what the toolstack does before it reads the stream."""
+
+    call = "domctl createdomain"
 
 
 # -- while records are read -----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ class Objection:
     errno:
         what the call fails with; None where Xen takes it, and the guest comes back otherwise.
     certain:
-        false where only the destination host can tell.
+        false where only the destination host can tell whether the restore fails.
     offset:
         of what it is about, where that is not the record's: in the stream, or in the entries of an HVM context.
     effect, severity, since:

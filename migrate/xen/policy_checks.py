@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from migrate.destination import releases
 from migrate.destination.host import MAX
@@ -30,6 +30,7 @@ from migrate.xen.cpu_policy import (
     CPUID_FAULTING,
     within_its_maxima,
 )
+from streams.values import NamedTuple
 from streams.wire.cpu_features import MSR_NAMES
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
 from streams.wire.msrs import Msr

@@ -7,8 +7,8 @@ imported here but the standard library: a filter looks features up, too.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
+from streams.values import NamedTuple
 from streams.wire.msrs import POLICY_MSRS, Msr
 
 

@@ -9,8 +9,9 @@ Source: Xen's public `arch-x86/hvm/save.h`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
+from streams.values import NamedTuple
 from streams.wire.hvm_cpu import CPU, CPU_MSRS, MTRR, TSC_ADJUST, VMCE_VCPU, XSAVE
 from streams.wire.hvm_interrupts import IOAPIC, ISA_IRQ, LAPIC, LAPIC_REGS, PCI_IRQ, PCI_LINK, PIC
 from streams.wire.hvm_names import SaveType

@@ -21,7 +21,9 @@ import struct
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Generic, TypeVar, get_args, get_type_hints
+
+from streams.values import NamedTuple
 
 U8 = Annotated[int, "B"]
 U16 = Annotated[int, "H"]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import NamedTuple
+
+from streams.values import NamedTuple
 
 RECOGNISED_BY = 12
 """So many bytes tell whether a stream is one of these."""

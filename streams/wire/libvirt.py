@@ -7,7 +7,8 @@ A 64-byte header, the domain's XML with its NUL, then a libxl stream. Source: li
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+
+from streams.values import NamedTuple
 
 LIBVIRT_MAGIC = b"libvirt-xml\n \x00 \r"
 LIBVIRT_LEGACY = 1

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import NamedTuple
 
-from streams.values import dataclass
+from streams.values import NamedTuple, dataclass
 
 HEAD_SIZE = 600
 """Enough for a header, a machine's name and a section's name, each as long as QEMU lets it be."""

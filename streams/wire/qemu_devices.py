@@ -7,9 +7,7 @@ i386 machine, the same in 7.2 and 10.0. A layout is given for the devices that `
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from streams.values import dataclass
+from streams.values import NamedTuple, dataclass
 
 
 class Counted(NamedTuple):

@@ -42,16 +42,17 @@ COMMANDS: dict[str, Sequence[str]] = {
     "show --rounds": ["show", "--rounds"],
     "show --vcpu all": ["show", "--vcpu", "all"],
     "show --pfn 2": ["show", "--pfn", "2"],
-    "report": ["report", "-o", os.devnull],
-    "extract": ["extract"],
-    "scrub": ["corpus", "scrub"],
+    "report": ["report", "-o"],
+    "extract --raw": ["extract", "--raw"],
+    "extract --elf": ["extract", "--elf"],
+    "scrub": ["corpus", "scrub", "-o"],
     "corpus run": ["corpus", "run", "--no-cache", "-j", "1"],
     "policy": ["policy"],
     "config": ["config"],
     "verify-stream-v2": ["verify-stream-v2", "-q"],
 }
 STDIN = {"filter", "filter --guard", "verify-stream-v2"}
-OUTPUTS = {"extract", "scrub", "report"}
+OUTPUTS = {"extract --raw", "extract --elf", "scrub", "report"}  # whose last option is that
 STEPS = (1, 2, 4, 8)
 LEAST = 0.08  # seconds at 8 n; less is lost in noise
 LIMIT = 120  # seconds of processor time for one run
@@ -71,12 +72,8 @@ def prepare() -> None:
 
 def cost(name: str, path: Path, out: Path) -> tuple[float, int]:
     """Processor seconds of a command over a stream, and its peak in bytes."""
-    arguments = list(COMMANDS[name])
-    if name not in STDIN:
-        arguments.append(str(path))
-    if name in OUTPUTS:
-        out.unlink(missing_ok=True)
-        arguments = [one for one in arguments if one not in ("-o", os.devnull)] + ["-o", str(out)]
+    out.unlink(missing_ok=True)
+    arguments = [*COMMANDS[name], *([str(out)] if name in OUTPUTS else []), *([] if name in STDIN else [str(path)])]
     child = os.fork()
     if not child:
         code = 70
@@ -93,7 +90,7 @@ def cost(name: str, path: Path, out: Path) -> tuple[float, int]:
         finally:
             os._exit(code)
     _, status, usage = os.wait4(child, 0)
-    if os.waitstatus_to_exitcode(status) not in (0, 1, 2, 3):
+    if os.waitstatus_to_exitcode(status) not in (0, 1, 3):
         return math.inf, usage.ru_maxrss << 10
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10
 

@@ -142,7 +142,9 @@ class Confinement:
         return Ended(code, out.read_text("utf-8", "replace"), said)
 
     def check(self, stream: bytes, *options: str) -> Ended:
-        """`migrate check` of some bytes in a file."""
+        """`migrate check` of some bytes in a file; by default with frames as on the source, and telling all."""
         path = self._folder / "stream"
         path.write_bytes(stream)
-        return self.run(["check", *options, path], len(stream))
+        where = [] if "--placement" in options else ["--placement", "source"]
+        told = [] if "--format" in options else ["-v"]
+        return self.run(["check", *where, *told, *options, path], len(stream))

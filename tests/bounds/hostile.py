@@ -33,7 +33,7 @@ def with_xml(xml: bytes) -> bytes:
     """An image of libvirt's with such a description of the domain."""
     b = StreamBuilder.pv(8)
     b.wrap("libvirt")
-    b.libvirt_xml = xml
+    b.domain_xml = xml
     return b.build()
 
 

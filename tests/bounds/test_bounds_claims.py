@@ -219,7 +219,7 @@ def test_a_body_of_a_hundred_mebibytes_is_not_taken_in(confinement, tmp_path, ki
     path = tmp_path / "stream"
     _with_hole(path, StreamBuilder.pv(8).build(), kind, 100 << 20)
     # As if the hole were not part of it: less is allowed than the law would.
-    ended = confinement.run(["check", path], 0)
+    ended = confinement.run(["check", "-v", path], 0)
     assert ended.code == code
     assert rule is None or rule in rules(ended)
     assert code != 3 or "no more than 16 MiB are read" in ended.out
@@ -228,7 +228,7 @@ def test_a_body_of_a_hundred_mebibytes_is_not_taken_in(confinement, tmp_path, ki
 def test_an_hvm_context_of_a_hundred_mebibytes_is_not_taken_in(confinement, tmp_path):
     path = tmp_path / "stream"
     _with_hole(path, StreamBuilder.hvm().build(), RecordType.HVM_CONTEXT, 100 << 20)
-    ended = confinement.run(["check", path], 0)
+    ended = confinement.run(["check", "-v", path], 0)
     assert ended.code == 3
     assert "no more than 16 MiB are read" in ended.out
 
@@ -242,7 +242,7 @@ def test_a_hundred_mebibytes_of_pfn_words_are_not_taken_in(confinement, tmp_path
         out.write(stream[:-8] + head)
         out.seek(8 * count, 1)
         out.write(stream[-8:])
-    ended = confinement.run(["check", path], 0)
+    ended = confinement.run(["check", "-v", path], 0)
     assert ended.code == 3
     assert "pfn words: no more than 262144 are read" in ended.out
 

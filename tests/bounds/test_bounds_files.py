@@ -53,7 +53,7 @@ XMLS = {
     "a billion laughs": (entities(30, 10), 1),
     "quadratic": (entities(2, 100_000), 1),
     "a file of the host": (EXTERNAL, 1),
-    "deep": (DOMAIN % (b"<a>" * (FILL // 7) + b"</a>" * (FILL // 7)), 0),
+    "deep": (DOMAIN % (b"<a>" * (FILL // 7) + b"</a>" * (FILL // 7)), 1),
     "deep and open": (b"<a>" * (1 << 18), 1),
     "many elements": (DOMAIN % (b"<a/>" * (FILL // 4)), 0),
     "many attributes": (DOMAIN % (b"<a " + b" ".join(b'a%d=""' % n for n in range(80_000)) + b"/>"), 0),
@@ -65,14 +65,14 @@ XMLS = {
 @pytest.mark.parametrize("what", XMLS)
 def test_strange_xml_is_judged_in_bounded_memory(run, what):
     xml, code = XMLS[what]
-    ended = run(["check"], with_xml(xml))
+    ended = run(["check", "-v", "--placement", "source"], with_xml(xml))
     assert ended.code == code
     assert len(ended.out) < LONGEST_REPORT
 
 
 def test_entities_are_refused_by_name_and_nothing_of_the_host_is_read(run):
     for xml in (entities(30, 10), EXTERNAL):
-        out = run(["check"], with_xml(xml)).out
+        out = run(["check", "-v", "--placement", "source"], with_xml(xml)).out
         assert "declares entities" in out
         assert "root:" not in out
 
@@ -85,6 +85,12 @@ def test_no_command_expands_a_bomb(run, command):
 def test_a_bomb_is_not_edited(run):
     ended = run(["config", "--set", "name=other", "-o", "/dev/null", "--force"], with_xml(entities(30, 10)))
     assert ended.code == 2
+
+
+@pytest.mark.parametrize("what", ["deep", "many elements", "many attributes", "one long text"])
+def test_strange_xml_is_edited_in_bounded_memory(run, what):
+    ended = run(["config", "--set", "vcpu=2", "-o", "/dev/null", "--force"], with_xml(XMLS[what][0]))
+    assert ended.code in (0, 1, 2)
 
 
 # -- configurations of a gigabyte ----------------------------------------------------------------------------
@@ -132,7 +138,7 @@ STATES = {
     "half a million sections": (HEAD + opening(b"x") * 500_000 + b"\0", 1),
     "a million sections": (HEAD + opening(b"x") * 1_000_000 + b"\0", 1),
     "many sections of a device": (HEAD + TIMER * 150_000 + b"\0", 0),
-    "what looks like headers": (HEAD + opening(b"virtio-net", version=11) + b"\4\0\0\0\0\2aa" * 1_000_000, 1),
+    "what looks like headers": (HEAD + opening(b"virtio-net", version=11) + b"\4\0\0\0\0\2aa" * 1_000_000, 0),
     "many commands": (HEAD + b"\x08\0\1\0\0" * 1_500_000 + b"\0", 0),
     "many going on": (HEAD + TIMER + (b"\2" + NUMBER.pack(0)) * 1_000_000 + b"\0", 0),
     "a long machine": (HEAD + b"\x07" + NUMBER.pack(7 << 20) + b"m" * (7 << 20) + b"\0", 0),
@@ -149,7 +155,7 @@ STATES = {
 def test_a_strange_state_is_read_in_bounded_memory(run, command, what):
     state, code = STATES[what]
     ended = run(command, with_device_model(state))
-    assert len(ended.out) < LONGEST_REPORT
+    assert len(ended.out) < LONGEST_REPORT * (10 if command[0] == "show" else 1)
     if command == ["check"]:
         assert ended.code in {code, 3} if len(state) > 8 << 20 else ended.code == code
 

@@ -97,7 +97,7 @@ def _configuration(text: bytes) -> None:
     for container in ("xl", "libvirt"):
         b = StreamBuilder.hvm()
         b.wrap(container)
-        b.xl_config = b.libvirt_xml = text
+        b.xl_config = b.domain_xml = text
         laws.answers(b.build())
 
 

@@ -183,6 +183,18 @@ def test_a_description_that_is_none_is_passed_over(text):
     assert (state.description, state.fault, state.end) == (None, None, len(data))
 
 
+@pytest.mark.parametrize("size", [0, 5, 25, 10**30, -3])
+def test_a_description_that_is_wrong_has_no_say(size):
+    built = QemuStateBuilder.of(*SMALL)
+    built.description = True
+    sound, _, text = built.build().partition(bytes([SectionType.VMDESCRIPTION]))
+    text = text[4:].replace(b'"size": 24', b'"size": %d' % size)
+    state = walk(sound + bytes([SectionType.VMDESCRIPTION]) + len(text).to_bytes(4, "big") + text)
+    assert state.description is not None
+    assert [section.length for section in state.sections] == [24, 277]
+    assert (state.fault, state.doubt) == (None, None)
+
+
 def test_memory_in_a_state_not_of_xen_ends_at_its_footer():
     ram = bytes([SectionType.START]) + b"\0\0\0\2\3ram" + bytes(7) + b"\4" + b"\x55" * 999 + b"\x7e\0\0\0\2"
     rest = bytes([SectionType.END]) + b"\0\0\0\2" + b"\x55" * 8 + b"\x7e\0\0\0\2"

@@ -7,7 +7,8 @@ import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import NamedTuple
+
+from streams.values import NamedTuple
 
 _ADDRESS = re.compile(r"(?:\[(?P<bracketed>[^\[\]]*)\]|(?P<host>[^\[\]:]*)):(?P<port>[0-9]{1,5})")
 _FORM = "HOST:PORT, or [ADDRESS]:PORT for IPv6"

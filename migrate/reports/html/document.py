@@ -37,7 +37,7 @@ def _document(template: str, sections: Sequence[Section], out: IO[bytes], **valu
         "style": inline("report.css"),
         "script": inline("report.js"),
         "policy": _policy(),
-        "tool": f"{version.NAME} {version.installed()}",
+        "tool": f"{version.NAME} {version.VERSION}",
         "rule_set": version.rule_set(),
     }
     size = 0

@@ -6,14 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from migrate.reports.rules.pages import (
-    GUEST_SEES,
-    check_command,
-    explain_command,
-    in_order,
-    releases,
-    write_command,
-)
+from migrate.reports.rules.commands import check_command, explain_command, write_command
+from migrate.reports.rules.pages import GUEST_SEES, in_order, releases
 from migrate.rules.catalogue import RULES
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from migrate.counting import count
 from migrate.inspection.memory.pagemap import KINDS, NEVER_SENT, PageMap, Space, kind_name, page_map
-from migrate.reports.verdict.text import UNLIMITED, hanging
+from migrate.reports.lines import UNLIMITED
+from migrate.reports.verdict.text import hanging
 from migrate.safe import safe, well_formed
 from streams.pages import LEVEL_MASK, TABLE_TYPES, PageType
 

@@ -30,7 +30,7 @@ def changes_object() -> dict[str, Any]:
     """The JSON document of `migrate rules --releases`."""
     return {
         "schema": SCHEMA,
-        "tool": {"name": version.NAME, "version": version.installed()},
+        "tool": {"name": version.NAME, "version": version.VERSION},
         "releases": [release.name for release in RELEASES],
         "changes": [
             {

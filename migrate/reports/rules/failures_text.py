@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from migrate.reports.rules.commands import explain_command
 from migrate.reports.rules.failures import MOST_RULES, candidates, confirm_commands, decides, known_messages
-from migrate.reports.rules.pages import explain_command
 from migrate.reports.verdict.text import hanging
 from migrate.rules.catalogue import RULES
 from migrate.rules.messages.declaring import Role

@@ -5,24 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from migrate.destination.destination import DEFAULT_PLACEMENT
 from migrate.destination.releases import NEWEST, RELEASES, Change, Release, spans
 from migrate.judging.report import SCHEMA
 from migrate.reports.markdown import escaped, table
+from migrate.reports.rules.commands import check_command, write_command
 from migrate.rules import version
 from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
-from migrate.rules.cross import NEEDS_VERIFY
 from migrate.rules.declaring import Effect, Layer, Rule
-from migrate.rules.hypervisor import NEEDS_PLACEMENT, VIOLATION_PLACEMENT
 from migrate.rules.order import INFERS_STATIC_DATA_END, LAW, Guests
 
 if TYPE_CHECKING:
     from migrate.judging.report import Report
     from migrate.rules.order import Law
-
-STREAM_NAME = "bad.libxc"
 
 GUEST_SEES: dict[Effect, str] = {
     Effect.REFUSED: "never runs on the destination: the toolstack gives up and destroys what it had built",
@@ -142,45 +138,6 @@ def _change(change: Change | None) -> str | None:
     return None if change is None else change.firsts[0].name
 
 
-# -- how to see it --------------------------------------------------------------------------------------
-
-
-def explain_command(rule: Rule) -> tuple[str, ...]:
-    """The command line that explains a rule."""
-    return "migrate", "explain", rule.id
-
-
-def write_command(rule: Rule) -> tuple[str, ...]:
-    """The command line that writes the smallest stream that breaks a rule."""
-    return *explain_command(rule), "--write", STREAM_NAME
-
-
-class Conditions(NamedTuple):
-    """Under what a rule's violation shows: arguments of `migrate.check`, with its defaults."""
-
-    target: str = "newest"
-    placement: str = DEFAULT_PLACEMENT
-    verify: bool = False
-
-
-def conditions(rule: Rule) -> Conditions:
-    """Under what a rule's violation shows."""
-    newest = [release for release in RELEASES if rule.in_force(release)][-1]
-    default = Conditions()
-    return Conditions(
-        default.target if newest == NEWEST else newest.short,
-        NEEDS_PLACEMENT.get(rule.id, default.placement if rule.layer is Layer.HVM else VIOLATION_PLACEMENT),
-        rule.id in NEEDS_VERIFY,
-    )
-
-
-def check_command(rule: Rule, file: str = STREAM_NAME) -> tuple[str, ...]:
-    """The command line that judges that stream, with the options it needs."""
-    needed = sorted(conditions(rule)._asdict().items() - Conditions()._asdict().items())
-    options = (word for name, value in needed for word in (f"--{name}", value) if word is not True)
-    return "migrate", "check", file, *map(str, options)
-
-
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What `migrate check` says of the stream that breaks a rule."""
@@ -228,7 +185,7 @@ def document_head() -> dict[str, Any]:
     """What every JSON document about rules begins with."""
     return {
         "schema": SCHEMA,
-        "tool": {"name": version.NAME, "version": version.installed()},
+        "tool": {"name": version.NAME, "version": version.VERSION},
         "rule_set": rule_set_version(),
     }
 

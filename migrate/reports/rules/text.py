@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from migrate.reports.rules.pages import GUEST_SEES, Shown, check_command, releases, rules_of, write_command
+from migrate.reports.rules.commands import check_command, write_command
+from migrate.reports.rules.pages import GUEST_SEES, Shown, releases, rules_of
 from migrate.reports.verdict.text import SEVERITY_STYLE, hanging
 from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
 from migrate.rules.declaring import Layer, Rule

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from migrate.counting import count
 from migrate.judging.report import Outcome
 from migrate.reports.markdown import escaped, table
+from migrate.rules.declaring import Effect, Severity, Verdict
 from migrate.safe import safe
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from migrate.judging.report import Report
+    from migrate.rules.findings import Finding
 
 Row = dict[str, str]
 
@@ -30,23 +32,35 @@ ANSWERS = {
 }
 
 
+def answer_of(report: Report) -> Outcome:
+    """What a host would do: not judged also where too little is known of it."""
+    if report.verdict == Verdict.ACCEPT and report.left_to_host is not None:
+        return Outcome.UNJUDGED
+    return report.outcome
+
+
 def host_name(report: Report) -> str:
     """What a host is called: by its file, else by its own name."""
     host = report.destination.host
     return "-" if host is None else host.label
 
 
-def reason_of(report: Report) -> str:
-    """Why a host does not take a stream as it is; "" where it does."""
-    rule = _rule(report)
-    return (report.reason or "") + (f" ({rule})" if rule else "")
-
-
-def _rule(report: Report) -> str:
-    """The rule that this hangs on; "" where it is none."""
+def _about(report: Report) -> tuple[str, str]:
+    """What an answer hangs on, or what the guest would find there; and the rule, "" where it is none."""
     if report.failure is not None:
-        return report.failure.rule
-    return report.damage.rule.id if report.damage is not None else ""
+        return report.failure.message, report.failure.rule
+    found = report.damage or report.left_to_host or next(filter(_is_risk, report.findings), None)
+    return (found.message, found.rule.id) if found else (report.unjudged_because or "", "")
+
+
+def _is_risk(finding: Finding) -> bool:
+    return finding.effect is Effect.HOST and finding.severity is Severity.WARNING
+
+
+def reason_of(report: Report) -> str:
+    """Why a host does not take a stream as it is, or what it takes away; "" where there is nothing to say."""
+    message, rule = _about(report)
+    return f"{message} ({rule})" if rule else message
 
 
 def rows(reports: Sequence[Report]) -> list[Row]:
@@ -55,7 +69,7 @@ def rows(reports: Sequence[Report]) -> list[Row]:
         {
             "host": host_name(report),
             "Xen": report.destination.release.short,
-            "answer": ANSWERS[report.outcome],
+            "answer": ANSWERS[answer_of(report)],
             "why": reason_of(report),
         }
         for report in reports
@@ -77,7 +91,7 @@ def _matrix(reports: Sequence[Report]) -> list[Row]:
 
 
 def _cell(report: Report) -> str:
-    return f"{ANSWERS[report.outcome]} {_rule(report)}".rstrip()
+    return f"{ANSWERS[answer_of(report)]} {_about(report)[1]}".rstrip()
 
 
 def _told_apart(names: Sequence[str]) -> dict[str, str]:
@@ -87,13 +101,13 @@ def _told_apart(names: Sequence[str]) -> dict[str, str]:
 
 
 def _reasons(reports: Sequence[Report]) -> list[Row]:
-    """A row for each answer of the matrix that is not simply yes: how many there are, and what the first one says."""
+    """A row for each answer that there is more to say of: how many cells have it, and what the first one says."""
     alike: dict[str, list[Report]] = {}
     for report in reports:
-        if not report.ok:
+        if reason_of(report):
             alike.setdefault(_cell(report), []).append(report)
     return [
-        {"answer": cell, "cells": str(len(those)), "why, for the first": those[0].reason or ""}
+        {"answer": cell, "cells": str(len(those)), "why, for the first": _about(those[0])[0]}
         for cell, those in sorted(alike.items())
     ]
 
@@ -110,7 +124,7 @@ def summary(reports: Sequence[Report]) -> Iterator[str]:
     for report in reports:
         by_stream.setdefault(report.stream.name, []).append(report)
     for name, those in by_stream.items():
-        takers = [host_name(report) for report in those if report.ok]
+        takers = [host_name(report) for report in those if answer_of(report) is Outcome.RESTORES]
         some = f"{len(takers)} of {count(len(those), 'host')}"
         yield f"{safe(name)}: {some} would take it" + (f": {', '.join(map(safe, takers))}" if takers else "")
 

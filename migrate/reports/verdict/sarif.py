@@ -56,7 +56,7 @@ def log(results: Iterable[Json], rules: Sequence[Json], notifications: Sequence[
         invocation["toolExecutionNotifications"] = list(notifications)
     driver = {
         "name": version.NAME,
-        "version": version.installed(),
+        "version": version.VERSION,
         "rules": list(rules),
         "properties": {"ruleSet": version.rule_set()},
     }

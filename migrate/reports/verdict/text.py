@@ -6,12 +6,10 @@ import os
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
-from rich.text import Text
-
 from migrate.judging.report import Outcome
 from migrate.reports.folding import folds, is_placed, place
-from migrate.reports.rules.pages import explain_command
+from migrate.reports.lines import UNLIMITED, PlainConsole, Text
+from migrate.reports.rules.commands import explain_command
 from migrate.reports.verdict.sentences import (
     answer,
     assumption,
@@ -30,13 +28,13 @@ from migrate.rules.declaring import Severity
 from migrate.safe import safe
 
 if TYPE_CHECKING:
+    import rich.text
+    from rich.console import Console
+
     from migrate.judging.report import Report
     from migrate.reports.folding import Fold
     from migrate.rules.declaring import Rule
     from migrate.rules.findings import Finding
-
-# Wider than any line: where nobody looks at a screen, nothing is broken into lines.
-UNLIMITED = 1 << 20
 
 SEVERITY_STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 OUTCOME_STYLE = {
@@ -51,10 +49,19 @@ _KEY_WIDTH = 13
 _SEVERITY_WIDTH = 9
 
 
-class _ReportConsole(Console):
-    def on_broken_pipe(self) -> None:
-        # Newer versions of rich would exit here with a code of their own.
-        raise
+# What makes rich take a file for a terminal.
+_TERMINAL_ANYWAY = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE"})
+
+
+def printer_for(file: TextIO | None = None) -> Console | PlainConsole:
+    """What prints lines on a file, by default on stdout: rich on a terminal alone.
+
+    Raises BrokenPipeError where there is no stdout.
+    """
+    file = file or sys.stdout
+    if file is None or file.isatty() or not _TERMINAL_ANYWAY.isdisjoint(os.environ):
+        return console_for(file)
+    return PlainConsole(file)
 
 
 def console_for(file: TextIO | None = None) -> Console:
@@ -65,12 +72,19 @@ def console_for(file: TextIO | None = None) -> Console:
 
     Raises BrokenPipeError where there is no stdout.
     """
+    from rich.console import Console
+
+    class ReportConsole(Console):
+        def on_broken_pipe(self) -> None:
+            # Newer versions of rich would exit here with a code of their own.
+            raise
+
     file = file or sys.stdout
     if file is None:
         raise BrokenPipeError("stdout is closed")
     width = None if file.isatty() else UNLIMITED
     unstyled = bool(os.environ.get("NO_COLOR"))
-    return _ReportConsole(
+    return ReportConsole(
         file=file,
         width=width,
         no_color=unstyled,
@@ -81,7 +95,7 @@ def console_for(file: TextIO | None = None) -> Console:
     )
 
 
-def render(report: Report, console: Console, *, verbose: bool = False) -> None:
+def render(report: Report, console: Console | PlainConsole, *, verbose: bool = False) -> None:
     """Print the report of one stream: the verdict with its cause, the findings by rule, what the stream is.
 
     Everything is wrapped to the width of the console.
@@ -99,21 +113,21 @@ def render(report: Report, console: Console, *, verbose: bool = False) -> None:
         for finding in (finding for entry in entries for finding in entry.findings):
             _finding(finding, console)
     elif entries:
-        _entries(entries, console)
+        _entries(entries, report.decisive or report.damage, console)
     console.print()
     facts = facts_told(report) if verbose else short_facts(report)
     for key, value in facts:
         hanging(console, Text(f"{key:<{_KEY_WIDTH}}"), safe(value))
 
 
-def render_head(report: Report, console: Console) -> None:
+def render_head(report: Report, console: Console | PlainConsole) -> None:
     """Print what the stream is, and what was asked of it."""
     _print(console, Text(safe(report.stream.name), "bold"))
     for key, value in facts_told(report):
         hanging(console, Text(f"    {key:<{_KEY_WIDTH}}"), safe(value))
 
 
-def render_verdict(report: Report, console: Console) -> None:
+def render_verdict(report: Report, console: Console | PlainConsole) -> None:
     """Print the verdict, its cause, and what to do about it."""
     assumed = assumption(report)
     told = tally(finding for finding in report.findings if finding.severity is not Severity.INFO)
@@ -132,38 +146,38 @@ def render_verdict(report: Report, console: Console) -> None:
         hanging(console, Text(f"{'repair':<{len(_BECAUSE)}}"), safe(repair))
 
 
-def render_verdict_line(report: Report, console: Console) -> None:
+def render_verdict_line(report: Report, console: Console | PlainConsole) -> None:
     """Print all that in one line, however long."""
     head = Text(f"{report.outcome}: ", OUTCOME_STYLE[report.outcome])
     told = verdict_sentence(report).removeprefix(report.outcome).removeprefix(":").strip()
-    _print(console, Text.assemble(head, safe(f"{report.stream.name} {told}")))
+    _print(console, Text.assemble(*head.pieces, safe(f"{report.stream.name} {told}")))
 
 
-def _entries(entries: list[Fold], console: Console) -> None:
-    """Findings by rule; those that are for information only in a line."""
+def _entries(entries: list[Fold], told: Finding | None, console: Console | PlainConsole) -> None:
+    """Findings by rule, without what the verdict has told already; those that are for information only in a line."""
     for entry in entries:
         if entry.severity is not Severity.INFO:
-            _entry(entry, console)
+            _entry(entry, told, console)
     infos = [f"{entry.rule.id} {entry.rule.slug}" for entry in entries if entry.severity is Severity.INFO]
     if infos:
         head = Text(f"{'info':<{_ID_WIDTH}}", SEVERITY_STYLE[Severity.INFO])
         hanging(console, head, f"{', '.join(infos)} (-v tells all)")
 
 
-def _entry(entry: Fold, console: Console) -> None:
-    """A rule, where it is broken, and how; what the verdict says already is not said again."""
+def _entry(entry: Fold, told: Finding | None, console: Console | PlainConsole) -> None:
+    """A rule, where it is broken, and how."""
     for number, cause in enumerate(entry.causes):
-        said = entry.decisive and number == 0
+        said = cause.first is told
         where = _where(cause.first) if cause.count == 1 else times_and_places(cause)
-        told = safe(_joined(entry.rule.slug, where) if number == 0 else where)
-        hanging(console, _head(entry.rule if number == 0 else None, entry.severity), told)
+        place_told = safe(_joined(entry.rule.slug, where) if number == 0 else where)
+        hanging(console, _head(entry.rule if number == 0 else None, entry.severity), place_told)
         if not said:
             hanging(console, Text(" " * _ID_WIDTH), safe(cause.message))
         elif cause.first.chain:
             _chain(cause.first, console)
 
 
-def _finding(finding: Finding, console: Console) -> None:
+def _finding(finding: Finding, console: Console | PlainConsole) -> None:
     """One finding by itself."""
     rule = finding.rule
     more = f"and {finding.count - 1} more like it" if finding.count > 1 else ""
@@ -183,7 +197,7 @@ def _head(rule: Rule | None, severity: Severity) -> Text:
     )
 
 
-def _chain(finding: Finding, console: Console) -> None:
+def _chain(finding: Finding, console: Console | PlainConsole) -> None:
     hanging(console, Text(" " * _ID_WIDTH), safe(f"by way of {', '.join(map(link_text, finding.chain))}"), "dim")
 
 
@@ -199,24 +213,48 @@ def _joined(*parts: str) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _wrapped(console: Console, line: Text, indent: int) -> None:
+def _wrapped(console: Console | PlainConsole, line: Text, indent: int) -> None:
     """Print a line, wrapped to the console's width, what follows the first one indented."""
-    first, *rest = line.wrap(console, console.width) or [Text()]
+    if isinstance(console, PlainConsole):
+        console.print(line)
+        return
+    from rich.text import Text as Styled
+
+    first, *rest = line.__rich__().wrap(console, console.width) or [Styled()]
     _print(console, first)
     if rest:
-        hanging(console, Text(" " * indent), Text(" ").join(rest))
+        for part in rest:
+            part.rstrip()
+        hanging(console, Text(" " * indent), Styled(" ").join(rest))
 
 
-def hanging(console: Console, head: Text, body: str | Text, style: str = "", *, width: int = UNLIMITED) -> None:
+def hanging(
+    console: Console | PlainConsole,
+    head: Text | rich.text.Text,
+    body: str | rich.text.Text,
+    style: str = "",
+    *,
+    width: int = UNLIMITED,
+) -> None:
     """Print `head` and beside it `body`, wrapped under itself, within `width` columns and those of the console."""
-    room = max(min(width, console.width) - len(head), 1)
-    text = body if isinstance(body, Text) else Text(body, style)
-    for line in text.wrap(console, room) or [Text()]:
-        _print(console, Text.assemble(head, line))
-        head = Text(" " * len(head))
+    if isinstance(console, PlainConsole):
+        console.print(head.plain + (body if isinstance(body, str) else body.plain))
+        return
+    from rich.text import Text as Styled
+
+    styled = head.__rich__() if isinstance(head, Text) else head
+    room = max(min(width, console.width) - len(styled), 1)
+    text = Styled(body, style) if isinstance(body, str) else body
+    for line in text.wrap(console, room) or [Styled()]:
+        _print(console, Styled.assemble(styled, line))
+        styled = Styled(" " * len(styled))
 
 
-def _print(console: Console, line: Text) -> None:
-    line.rstrip()
+def _print(console: Console | PlainConsole, line: Text | rich.text.Text) -> None:
+    if isinstance(console, PlainConsole):
+        console.print(line)
+        return
+    styled = line.__rich__() if isinstance(line, Text) else line
+    styled.rstrip()
     # Lines are broken already; and a name is never cut off.
-    console.print(line, soft_wrap=True)
+    console.print(styled, soft_wrap=True)

@@ -105,6 +105,20 @@ def test_an_image_without_a_configuration_is_told(write, container):
     assert "no configuration is in front of a stream" in result.output
 
 
+def test_an_image_behind_a_greeting_is_read_from_its_offset_and_written_without_it(write, tmp_path):
+    image, out = guest().build(), tmp_path / "changed"
+    path = write(b"Welcome\r\n" + image)
+    assert run("config", path).exit_code == 2
+    assert run("config", "--offset", "9", path).output == run("config", write(image, "bare")).output
+    assert run("config", "--offset", "9", path, "--set", "c_info.name=x", "-o", out).exit_code == 0
+    assert check(out, target="4.20", placement="low").verdict == "accept"
+
+
+def test_an_offset_behind_the_end_is_told(write):
+    result = run("config", "--offset", "0x100000", write(guest()))
+    assert (result.exit_code, "the file ends before byte 1048576" in result.output) == (2, True)
+
+
 @pytest.mark.parametrize("size", [0, 20, 50, 80])
 def test_an_image_that_is_cut_in_front_of_its_stream_is_told(write, size):
     result = run("config", write(guest("libvirt").build()[:size]))
@@ -125,7 +139,7 @@ def test_what_is_wrong_with_a_configuration_is_shown_with_it(write):
     b = guest()
     b.xl_config = b'{"c_info": {"type": "hvm"}, "b_info": {"type.hvm": {}, "max_vcpus": 1000}}'
     output = run("show", "--config", write(b)).output
-    assert "! libxl refuses it: max_vcpus is 1000; a HVM guest has at most 128" in output
+    assert "! libxl refuses it: max_vcpus is 1000; a guest of type hvm has at most 128" in output
 
 
 def test_a_configuration_in_json_is_an_object_of_the_document(write):

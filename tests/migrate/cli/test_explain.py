@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from migrate.cli.explain import violating_stream
 from migrate.cli.main import main
 from migrate.destination.releases import NEWEST, resolve, version_3
-from migrate.reports.rules.pages import GUEST_SEES, Conditions, check_command, conditions, releases
+from migrate.reports.rules.commands import Conditions, check_command, conditions
+from migrate.reports.rules.pages import GUEST_SEES, releases
 from migrate.rules.catalogue import NOT_RULES, RULES
 from migrate.rules.declaring import Effect
 

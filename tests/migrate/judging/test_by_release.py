@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
+from asking import check
 
-from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import PTE_RO, entry
 from migrate.judging.report import Report

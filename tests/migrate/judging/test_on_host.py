@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 import pytest
-from host_texts import info, parsed, real, version
+from click.testing import CliRunner
+from host_texts import info, parsed, real, version, without_features, xen_cpuid, xl_info
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from project import SAMPLES
 
 from migrate.building.builder import StreamBuilder
+from migrate.cli.main import main
 from migrate.destination.destination import Destination
 from migrate.destination.host import MAX, PV32
 from migrate.guest.cpu_policy import Policy
@@ -17,21 +19,9 @@ from migrate.judging.judgement import Judgement
 from migrate.reports.verdict.sentences import facts_told
 from migrate.rules.declaring import Severity
 from streams.transports import CompressedTransport
-from streams.wire.cpu_features import HOME, REGISTERS
+from streams.wire.cpu_features import HOME
 
 PVH, PV64, PV32_SAMPLE = (SAMPLES / f"x417-{kind}.plain.libxc.zst" for kind in ("pvh", "pv64", "pv32"))
-
-
-def without_features(host, kind, *features):
-    """A host whose Max policy lacks these."""
-    policy = host.policies[MAX[kind]]
-    leaves = {place: list(registers) for place, registers in policy.leaves.items()}
-    for feature in features:
-        word, bit = HOME[feature]
-        if (word.leaf, word.subleaf) in leaves:
-            leaves[word.leaf, word.subleaf][REGISTERS.index(word.register)] &= ~(1 << bit)
-    less = Policy({place: tuple(registers) for place, registers in leaves.items()}, policy.msrs)
-    return replace(host, policies={**host.policies, MAX[kind]: less})
 
 
 def with_leaf_0(host, kind, last):
@@ -115,6 +105,17 @@ def test_what_is_asked_for_in_its_place_is_told():
     assert told["target"] == "Xen 4.20.0 (not as on the host: xen_version 4.17.7)"
     assert told["placement"].startswith("low: frames below 4 GiB (not as on the host: total_memory")
     assert report.to_dict()["destination"]["overridden"] == ["release", "placement"]
+
+
+def test_a_destination_takes_a_host_file(tmp_path):
+    file = tmp_path / "host.txt"
+    file.write_text(xl_info(AMD) + xen_cpuid(AMD))
+    here = Destination(host=file)
+    assert (here.host, here.host.label) == (AMD, str(file))
+    assert (here.release.name, here.placement) == ("4.17.7", "high")
+    file.write_text("nothing of the kind")
+    with pytest.raises(ValueError, match="expected what `xl info` and `xen-cpuid -p` print"):
+        Destination(host=str(file))
 
 
 def test_to_ask_for_what_the_host_says_anyway_is_no_override():
@@ -209,3 +210,15 @@ def test_alike_hosts_are_asked_once_and_the_stream_is_read_once(source, monkeypa
 
     of_two = cost(pool[:2])
     assert cost(pool) == of_two
+
+
+def test_a_trace_begins_with_the_domain_that_cannot_be_created(tmp_path):
+    host = tmp_path / "host.txt"
+    host.write_text(xl_info(replace(AMD, virt_caps=("pv",))))
+    shown = CliRunner().invoke(main, ["trace", str(PVH), "--host", str(host)]).stdout.splitlines()
+    assert shown[:2] == [
+        "domctl createdomain → -EINVAL (HYP-31)",
+        "    no HVM guest can be created there (virt_caps has no hvm)",
+    ]
+    host.write_text(xl_info(AMD))
+    assert not CliRunner().invoke(main, ["trace", str(PVH), "--host", str(host)]).stdout.startswith("domctl")

@@ -17,7 +17,7 @@ from migrate.cli.explain import violating_stream
 from migrate.destination.destination import Destination
 from migrate.judging.judgement import Judgement
 from migrate.judging.pipe_filter import Filter, Mode
-from migrate.reports.rules.pages import conditions
+from migrate.reports.rules.commands import conditions
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
 from migrate.rules.selection import Selection

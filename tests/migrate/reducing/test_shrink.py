@@ -21,7 +21,7 @@ from migrate.judging.report import Report
 from migrate.reducing import items
 from migrate.reducing.items import contents, read_whole, taken_apart
 from migrate.reducing.shrink import NothingToShowError, ddmin, shrink
-from migrate.reports.rules.pages import conditions
+from migrate.reports.rules.commands import conditions
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
 from streams.encoder import encode

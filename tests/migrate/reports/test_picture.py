@@ -16,7 +16,7 @@ from migrate.inspection.memory.pagemap import NEVER_SENT, kind_name, page_map
 from migrate.inspection.reading import NotInStream, inspect
 from migrate.judging.report_json import dumps
 from migrate.reports.inspection import picture
-from migrate.reports.verdict.text import UNLIMITED
+from migrate.reports.lines import UNLIMITED
 from migrate.testing import strategies
 from streams.pages import PageType
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from host_texts import AMD, SMALL_AMD, info, version
+from host_texts import AMD, SMALL_AMD, info, real, version, without_features, xen_cpuid, xl_info
+from lxml import html
 from project import SAMPLES
 
 from migrate.cli.main import main
@@ -80,6 +81,19 @@ def test_html_has_the_hosts_of_each_stream(no32, tmp_path):
     assert run("report", PV32, "-o", page, "--force", "--all", "--host", AMD, no32).exit_code == 1
 
 
+def test_an_overview_of_streams_says_which_hosts_take_each_and_whose_the_verdict_is(no32, tmp_path):
+    page = tmp_path / "page.html"
+    assert run("report", PV32, PV64, "-o", page, "--host", no32, AMD).exit_code == 0
+    overview = html.document_fromstring(page.read_text()).get_element_by_id("overview")
+    assert overview.find("h2").text == "1 refused, 1 restores"
+    assert "Each verdict is that of the first host" in overview.find_class("note")[-1].text
+    told = {row[0].text: row.find_class("why")[-1].text for row in overview.iter("li")}
+    assert told == {
+        PV32.name: f"1 of 2 hosts would take it: {AMD}",
+        PV64.name: f"2 of 2 hosts would take it: {no32}, {AMD}",
+    }
+
+
 @pytest.mark.parametrize(
     ("streams", "choice", "code"),
     [
@@ -106,3 +120,24 @@ def test_files_after_a_stream_and_host_are_hosts_wherever_options_stand(no32):
 def test_before_the_streams_a_host_is_one_file():
     told = json.loads(run("check", "--host", AMD, PV32, "--format", "json").stdout)
     assert (told["stream"]["name"], told["destination"]["host"]) == (str(PV32), str(AMD))
+
+
+def test_a_host_of_which_too_little_is_known_leaves_it_open(tmp_path):
+    """Xen 4.17 compares the policy's leaves with the host's, which `xl info` does not tell."""
+    alone = tmp_path / "alone.txt"
+    alone.write_text(xl_info(real("amd 4.17")))
+    shown = run("check", PV64, "--host", AMD, alone)
+    answers = [line.rstrip() for line in shown.stdout.splitlines()]
+    assert answers[2].startswith(f"{alone} ")
+    assert " open " in answers[2]
+    assert answers[2].endswith("(REC-113)")
+    assert answers[-1] == f"{PV64}: 1 of 2 hosts would take it: {AMD}"
+    assert (shown.exit_code, run("check", PV64, "--all", "--host", AMD, alone).exit_code) == (0, 3)
+
+
+def test_what_a_host_takes_away_is_told_beside_its_answer(tmp_path):
+    path = tmp_path / "less.txt"
+    path.write_text(xl_info(real("amd 4.17")) + xen_cpuid(without_features(real("amd 4.17"), "pv", "aes")))
+    shown = [line.rstrip() for line in run("check", PV64, "--host", AMD, path).stdout.splitlines()]
+    assert shown[1].endswith("takes it")
+    assert shown[2].endswith("takes it  promised to the guest, and not in the PV Max policy of the host: aes (REC-114)")

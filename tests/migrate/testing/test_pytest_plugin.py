@@ -29,8 +29,8 @@ def streams(pytester):
 
 
 def put(folder, name, expected=None, **shape):
-    """A 32-bit guest: with one root it passes everywhere, with two it must not land high."""
-    (folder / name).write_bytes(StreamBuilder.pv(4, **shape).build())
+    """A guest that passes everywhere; of a shape, one of 32 bits, which with two roots must not land high."""
+    (folder / name).write_bytes(StreamBuilder.pv(4 if shape else 8, **shape).build())
     if expected is not None:
         (folder / f"{name}.expect.toml").write_text(expected)
 
@@ -149,7 +149,7 @@ def test_a_stream_that_is_missing_fails(pytester, streams):
 
 
 def test_expectations_that_cannot_be_used_fail_their_stream(pytester, streams):
-    put(streams, "good", '[[expect]]\ntarget = "9.99"\n')
+    put(streams, "good", '[[expect]]\ntarget = "9.99"\nplacement = "low"\n')
     put(streams, "other", ACCEPTED)
     result = run(pytester)
     result.assert_outcomes(passed=1, failed=1)

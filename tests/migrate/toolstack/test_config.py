@@ -54,13 +54,13 @@ def test_a_plain_configuration_is_read_without_a_problem(kind):
 
 
 def test_the_configuration_of_a_whole_hvm_guest_is_read():
-    typed = {"bios": "seabios", "viridian": "True", "vga": {"kind": "std"}, "nested_hvm": "True", "altp2m": "True"}
+    typed = {"bios": "seabios", "viridian": "True", "vga": {"kind": "std"}, "nested_hvm": "False", "altp2m": "True"}
     build = {"device_model_version": "qemu_xen", "video_memkb": 16384, "tsc_mode": "native"}
     found = read_json(text(config(create={"hap": "False"}, build=build, typed=typed)))
     assert (found.device_model, found.bios, found.vga, found.video_kib) == ("qemu_xen", "seabios", "std", 16384)
     assert (found.viridian, found.nested, found.altp2m, found.hap, found.tsc_mode) == (
         True,
-        True,
+        False,
         True,
         False,
         "native",
@@ -589,3 +589,21 @@ def test_a_text_of_xl_cfg_is_not_changed():
     image[36] &= ~1
     with pytest.raises(EditError, match=r"text of xl\.cfg"):
         read_front(io.BytesIO(bytes(image))).with_key("memory", "1")
+
+
+@pytest.mark.parametrize(("depth", "refused"), [(254, False), (255, True)])
+def test_elements_lie_as_deep_in_each_other_as_libvirt_reads_them(depth, refused):
+    inside = b"<a>" * depth + b"</a>" * depth
+    text = (
+        b"<domain type='xen'><os><type>hvm</type></os><vcpu>1</vcpu><memory>64</memory><metadata>%b</metadata></domain>"
+    )
+    found = read_xml(text % inside)
+    assert bool(found.problems) == refused
+    if refused:
+        assert "256 deep" in found.problems[0].message
+
+
+@pytest.mark.parametrize(("vcpus", "refused"), [(128, False), (129, True)])
+def test_more_vcpus_than_xen_has_are_no_domain_of_libvirts(vcpus, refused):
+    text = b"<os><type>hvm</type></os><vcpu>%d</vcpu><memory>64</memory>" % vcpus
+    assert bool(read_xml(b"<domain type='xen'>%b</domain>" % text).problems) == refused

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.building.configuration import domain_xml, libxl_json
+from migrate.building.hvm_contexts import edit
 from migrate.judging.check import judge
 from migrate.rules.declaring import SIGABRT, Severity
 from migrate.toolstack.config import LONGEST_CONFIG, SLACK_KIB, GuestKind
 from streams.pages import PageType
 from streams.wire.framing import PAGE_SIZE, XL_FLAG_JSON
+from streams.wire.hvm_names import HvmParam, SaveType
 
 KIND = {"pv": lambda: StreamBuilder.pv(8), "hvm": StreamBuilder.hvm, "pvh": StreamBuilder.pvh}
 every_kind = pytest.mark.parametrize("kind", KIND)
@@ -287,3 +289,43 @@ def test_libxl_dies_of_the_traditional_device_model_where_a_bios_is_set():
 
 def test_a_pv_guest_has_no_use_for_a_device_model():
     assert failure(with_config("pv", b_info=TRADITIONAL), "4.22") is None
+
+
+# -- what the configuration leaves the guest of its processor ------------------------------------------------
+
+VMX, PCID = 1 << 5, 1 << 17  # of leaf 1, ecx
+PAE, VMXE, PCIDE = 1 << 5, 1 << 13, 1 << 17  # of cr4
+
+
+def with_cr4(cr4, promised, **parts):
+    """An HVM guest with a bit of cr4, and the feature that it takes promised."""
+    b = with_config("hvm", **parts)
+    for leaf in b.cpuid_policy:
+        leaf["c"] |= promised if leaf["leaf"] == 1 else 0
+    edit(b.hvm_context, SaveType.CPU, cr4=PAE | cr4)
+    return b
+
+
+@pytest.mark.parametrize(("nested", "refused"), [(None, True), ("False", True), ("<default>", True), ("True", False)])
+@pytest.mark.parametrize("target", ["4.14.3", "4.20"])
+def test_a_guest_has_vmx_where_its_configuration_lets_it_have_guests(target, nested, refused):
+    b = with_cr4(VMXE, VMX, b_info={} if nested is None else {"nested_hvm": nested})
+    assert failure(b, target) == (("HVM-05", "sethvmcontext") if refused else None)
+
+
+def test_before_4_15_a_parameter_lets_a_guest_have_guests():
+    b = with_cr4(VMXE, VMX)
+    b.hvm_params[HvmParam.NESTEDHVM] = 1
+    assert failure(b, "4.14.3") is None
+
+
+@pytest.mark.parametrize(("hap", "refused"), [(None, False), ("True", False), ("False", True)])
+def test_a_guest_on_shadow_paging_has_no_pcid(hap, refused):
+    b = with_cr4(PCIDE, PCID, c_info={} if hap is None else {"hap": hap})
+    assert failure(b) == (("HVM-05", "sethvmcontext") if refused else None)
+
+
+@pytest.mark.parametrize("other", [{"b_info": {"altp2m": "mixed"}}, {"c_info": {"hap": "False"}}], ids=str)
+def test_nested_virtualisation_goes_with_hap_and_without_altp2m(other):
+    b = with_config("hvm", **{part: {"nested_hvm": "True", **keys} for part, keys in ({"b_info": {}} | other).items()})
+    assert failure(b) == ("CON-37", "libxl")
