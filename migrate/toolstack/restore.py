@@ -532,10 +532,10 @@ class Restorer:
 
     def trailing(self, offset: int, length: int, content: bytes = b"") -> None:
         """Bytes after the end, and what they begin with where somebody has looked."""
-        from streams.other_files import describe_suffix
+        from streams.other_files import describe_suffix, find_stream
 
         message = f"{length} bytes follow the end of the stream{describe_suffix(content, length, offset)}"
-        severity = None
+        severity = Severity.WARNING if find_stream(content) else None  # which nobody reads, and somebody saved
         end = self.session.course.end_offset  # None where a container ends without an image
         if content and not content.strip(b"\0") and end is not None and not self._has_state:
             severity = Severity.WARNING

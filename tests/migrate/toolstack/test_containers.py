@@ -310,3 +310,14 @@ def test_the_l3_tables_that_nobody_moves_any_more_fail_the_converted_stream(tmp_
     assert check(data).stream.legacy["high_l3"] == MOVED
     report = check(converted(data, 4, tmp_path), target="4.20", placement="high")
     assert (report.verdict, report.failure.rule) == ("refuse", "HYP-22")
+
+
+@pytest.mark.parametrize("container", ["libxc", "libxl", "xl", "libvirt", "xapi"])
+def test_a_second_save_behind_the_first_is_a_warning_that_says_where_it_begins(container):
+    b = StreamBuilder.hvm()
+    b.wrap(container)
+    data = b.build()
+    report = check(data + data, target="4.20", placement="low")
+    (warning,) = (finding for finding in report.findings if finding.severity is Severity.WARNING)
+    assert f"another stream ({container}) begins at byte {len(data)}" in warning.message
+    assert report.verdict == "accept"
