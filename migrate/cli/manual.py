@@ -66,7 +66,7 @@ def _page(program: click.Group) -> Iterator[str]:
         yield from (f".SS {_text(ctx.command_path)}", *_usage(ctx))
         yield from _paragraphs(_help(ctx.command))
         yield from _options(ctx)
-        yield from _paragraphs(ctx.command.epilog or "")
+        yield from _paragraphs(inspect.cleandoc(ctx.command.epilog or ""))
     yield from (".SH EXIT STATUS", "Each command says what its own codes mean; in general:")
     yield from _definitions((str(int(code)), about) for code, about in _EXIT_CODES.items())
     yield from (".SH ENVIRONMENT", *_definitions(_ENVIRONMENT.items()))

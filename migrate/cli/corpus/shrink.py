@@ -75,7 +75,6 @@ def shrink(
     from streams.transports import TransportError
 
     started = time.monotonic()
-    placement = placement or DEFAULT_PLACEMENT
     out = out or _default_name(stream)
     try:
         with stream_output(out, force=force, sources=[stream]) as file:
@@ -83,7 +82,7 @@ def shrink(
                 read_whole(source_of(stream)),
                 rule,
                 target=target,
-                placement=placement,
+                placement=placement or DEFAULT_PLACEMENT,
                 vcpus=vcpus,
                 verify=verify,
                 clean=clean,

@@ -1,5 +1,6 @@
 """The manual page holds what the commands say of themselves, and roff takes all of it."""
 
+import inspect
 import os
 import pty
 import re
@@ -43,14 +44,15 @@ def plain(roff):
 def test_a_command_has_a_section_with_all_its_options(ctx):
     told = plain(section(page(main), ctx.command_path.replace("-", r"\-"), ".SS"))
     for param in ctx.command.params:
-        for name in param.opts if isinstance(param, click.Option) else ():
+        for name in param.opts if isinstance(param, click.Option) and not param.hidden else ():
             assert re.search(rf"^(.*, )?{re.escape(name)}\b", told, re.MULTILINE), name
 
 
 @every_command
 def test_a_section_ends_with_the_command_s_exit_codes(ctx):
     told = plain(section(page(main), ctx.command_path.replace("-", r"\-"), ".SS"))
-    assert " ".join((ctx.command.epilog or "").split()) in told
+    for paragraph in inspect.cleandoc(ctx.command.epilog or "").split("\n\n"):
+        assert " ".join(paragraph.removeprefix("\b").split()) in " ".join(told.split())
 
 
 @every_command

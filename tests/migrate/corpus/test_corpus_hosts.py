@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from corpora import ACCEPTED, corpus, corpus_run, expect, good
+from corpora import ACCEPTED, corpus, corpus_run, expect
 from host_texts import info, version
 
+from migrate.building.builder import StreamBuilder
 from migrate.corpus.expectations import load_own
 from migrate.corpus.hosts import host_file, host_of
 
@@ -21,7 +22,7 @@ def xl_info(xen, caps):
 @pytest.fixture
 def folder(tmp_path):
     """A 32-bit PV guest, and beside it two hosts of which one runs such guests."""
-    (tmp_path / "good").write_bytes(good())
+    (tmp_path / "good").write_bytes(StreamBuilder.pv(4).build())
     (tmp_path / "hosts").mkdir()
     (tmp_path / "hosts" / "both.txt").write_text(xl_info("4.20.1", BOTH))
     (tmp_path / "hosts" / "no32.txt").write_text(xl_info("4.20.1", NO_32))

@@ -333,8 +333,8 @@ def test_a_large_guest_is_judged_alike_on_a_pipe_and_in_a_file(width, damage, re
     elif damage == "p2m":
         b.place(b.roots[1], 0x12_3456)
     stream = b.build()
-    in_file = check(stream, target="4.20")
-    checker = Checker(target="4.20")
+    in_file = check(stream, target="4.20", placement="source")
+    checker = Checker(target="4.20", placement="source")
     for start in range(0, len(stream), 1 << 20):
         checker.feed(stream[start : start + (1 << 20)])
     assert report_object(checker.close()) == report_object(in_file)

@@ -118,7 +118,6 @@ def test_a_refusal_names_the_frame_the_entry_and_the_way_there(rule, errno, pfn,
     assert (found.errno, found.pfn, found.slot) == (errno, pfn, slot)
     assert tuple(map(link_text, found.chain)) == tuple(chain)
     assert f"pfn {pfn:#x}" in found.message
-    assert found.message.endswith(f" → -{errno}")
 
 
 @pytest.mark.parametrize(

@@ -16,18 +16,18 @@ def line(done, rate, *, size=0, name="", dirty=3, findings=2):
 
 
 def test_without_a_size_it_tells_what_went_through():
-    assert line(3 * MIB / 2, 2 * MIB) == "migrate: 1.5 MiB, 2.0 MiB/s, round 2 (3 pages), 2 findings"
-    assert line(0, 0, dirty=1, findings=1) == "migrate: 0.0 MiB, 0.0 MiB/s, round 2 (1 page), 1 finding"
+    assert line(3 * MIB / 2, 2 * MIB) == "migrate: 1.5 MiB, 2 MiB/s, round 2 (3 pages), 2 findings"
+    assert line(0, 0, dirty=1, findings=1) == "migrate: 0 KiB, 0 KiB/s, round 2 (1 page), 1 finding"
 
 
 @pytest.mark.parametrize(
     ("done", "rate", "told"),
     [
-        (25 * MIB, MIB, "25.0 MiB of 100.0 MiB (25%), 1.0 MiB/s, 0:01:15 left, round"),
-        (25 * MIB, MIB / 60, "25.0 MiB of 100.0 MiB (25%), 0.0 MiB/s, 1:15:00 left, round"),
-        (0, 0, "0.0 MiB of 100.0 MiB (0%), 0.0 MiB/s, round"),
-        (100 * MIB, MIB, "100.0 MiB of 100.0 MiB (100%), 1.0 MiB/s, round"),
-        (300 * MIB, MIB, "300.0 MiB of 100.0 MiB (100%), 1.0 MiB/s, round"),
+        (25 * MIB, MIB, "25 MiB of 100 MiB (25%), 1 MiB/s, 0:01:15 left, round"),
+        (25 * MIB, MIB / 60, "25 MiB of 100 MiB (25%), 17.1 KiB/s, 1:15:00 left, round"),
+        (0, 0, "0 KiB of 100 MiB (0%), 0 KiB/s, round"),
+        (100 * MIB, MIB, "100 MiB of 100 MiB (100%), 1 MiB/s, round"),
+        (300 * MIB, MIB, "300 MiB of 100 MiB (100%), 1 MiB/s, round"),
     ],
 )
 def test_with_a_size_it_tells_per_cent_and_the_time_that_is_left(done, rate, told):
@@ -35,7 +35,7 @@ def test_with_a_size_it_tells_per_cent_and_the_time_that_is_left(done, rate, tol
 
 
 def test_a_name_is_told_and_harmless():
-    assert line(0, 0, name="db1\x1b[2J").startswith("migrate: db1\\x1b[2J: 0.0 MiB")
+    assert line(0, 0, name="db1\x1b[2J").startswith("migrate: db1\\x1b[2J: 0 KiB")
 
 
 def test_of_a_file_the_bytes_to_come_are_known(tmp_path):
