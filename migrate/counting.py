@@ -5,9 +5,9 @@ from __future__ import annotations
 _UNITS = (("GiB", 30), ("MiB", 20), ("KiB", 10))
 
 
-def memory_size(number: int) -> str:
+def memory_size(number: float) -> str:
     """A number of bytes as people write sizes of memory: 512 KiB, 8 MiB, 1.5 GiB."""
-    unit, shift = next(((unit, shift) for unit, shift in _UNITS if number >> shift), _UNITS[-1])
+    unit, shift = next(((unit, shift) for unit, shift in _UNITS if number >= 1 << shift), _UNITS[-1])
     return f"{number / (1 << shift):.1f}".removesuffix(".0") + f" {unit}"
 
 

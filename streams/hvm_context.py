@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from streams.values import dataclass, replace
 from streams.wire.framing import HVM_SAVE_HEADER, HvmSaveHeader
-from streams.wire.hvm_entries import LAYOUTS as READERS
 from streams.wire.hvm_names import SaveType, save_name
 
 if TYPE_CHECKING:
@@ -61,7 +60,9 @@ class HvmEntry:
         A shorter body reads as if zeros followed, as Xen loads it; what a longer one has more is not in it. Raises
         ValueError for a type that nobody knows.
         """
-        layout = READERS.get(self.typecode)
+        from streams.wire.hvm_entries import LAYOUTS
+
+        layout = LAYOUTS.get(self.typecode)
         if layout is None:
             raise ValueError(f"no layout is known of entry type {self.typecode}")
         return layout.read(self.body)

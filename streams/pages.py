@@ -91,8 +91,10 @@ class PfnWords:
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         self._top = top = raw[7::PFN_WORD_SIZE]
-        # One byte tells for all of a record whose pages are of one type, as most are.
+        # One byte tells for all of a record whose pages are of one type, as most are, and no byte where all are 0.
         self._kinds = top[:1] if top == top[:1] * len(top) else top
+        sixth = raw[6::PFN_WORD_SIZE]
+        self._sixth = sixth if _any_set(sixth) else b""
 
     def __len__(self) -> int:
         return len(self._top)
@@ -140,19 +142,15 @@ class PfnWords:
     @property
     def has_reserved_bits(self) -> bool:
         """Whether any of bits 59..52 is set in any word."""
-        sixth = self.raw[6::PFN_WORD_SIZE]
-        return bool(
-            self._kinds.translate(None, _CLEAN_TOP) or (_any_set(sixth) and sixth.translate(None, _CLEAN_SIXTH))
-        )
+        return bool(self._kinds.translate(None, _CLEAN_TOP) or self._sixth.translate(None, _CLEAN_SIXTH))
 
     @property
     def beyond_32_bits(self) -> bool:
         """Whether any pfn is 2^32 or more."""
-        sixth = self.raw[6::PFN_WORD_SIZE]
-        return (
+        return bool(
             _any_set(self.raw[4::PFN_WORD_SIZE])
             or _any_set(self.raw[5::PFN_WORD_SIZE])
-            or (_any_set(sixth) and bool(sixth.translate(None, _NO_PFN_BITS)))
+            or self._sixth.translate(None, _NO_PFN_BITS)
         )
 
     def first_with(self, types: frozenset[int]) -> int:

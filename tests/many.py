@@ -248,12 +248,12 @@ def self_maps(n: int) -> bytes:
 
 
 def shared_subtrees(n: int) -> bytes:
-    """So many L4s over the same L3s, over the same L2s, over the same L1s: each names a hundred of those below."""
+    """So many L4s over the same L3s, over the same L2s, over the same L1s: each names sixteen of those below."""
     b = pv()
     each = [[b.new_table(level, pinned=level == 4) for _ in range(n)] for level in (1, 2, 3, 4)]
     for below, above in pairwise(each):
         for number, table in enumerate(above):
-            some = [below[(number + 7 * i) % n] for i in range(min(n, 100))]
+            some = [below[(number + 7 * i) % n] for i in range(min(n, 16))]
             _linked(b, table, slice(ENTRIES - len(some), None), some)
     return b.build()
 
@@ -348,7 +348,7 @@ KINDS: dict[str, tuple[int, Flood]] = {
     "xenstore pairs": (100_000, lambda n: with_xenstore(b"ab\0cd\0" * n)),
     "tables": (500, tables),
     "self maps": (250, self_maps),
-    "shared subtrees": (100, shared_subtrees),
+    "shared subtrees": (300, shared_subtrees),
     "bad subtrees": (250, bad_subtrees),
     "tables mapped writable": (250, mapped_writable),
     "data pages for L1s": (1_000, untyped(2)),

@@ -22,7 +22,7 @@ MODES = pytest.mark.parametrize("mode", [[], ["--guard"]], ids=["observe", "guar
 
 
 def bad_stream():
-    b = StreamBuilder.pv(4)
+    b = StreamBuilder.pv(8)
     b.drop("X86_PV_VCPU_BASIC")
     return b.build()
 

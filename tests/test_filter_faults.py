@@ -354,14 +354,14 @@ def nth(kind, number, way, name="pv"):
 
 ENDINGS = [
     ("readv", "EIO", 2, "migrate: reading failed at offset 0x"),
-    ("readv", END, 1, "migrate: refused on Xen "),
+    ("readv", END, 1, "migrate: refused on "),
     ("write", "EPIPE", 141, "the receiver closed the pipe"),
     ("write", "ECONNRESET", 141, "the receiver closed the pipe"),
     ("write", "ENOSPC", 2, "migrate: writing failed after "),
     ("write", "EIO", 2, "migrate: writing failed after "),
 ]
 KERNEL_ENDINGS = [
-    ("tee", END, 1, "migrate: refused on Xen "),
+    ("tee", END, 1, "migrate: refused on "),
     ("splice", "EPIPE", 141, "the receiver closed the pipe"),
     ("splice", "ENOSPC", 2, "migrate: writing failed after "),
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -94,22 +93,23 @@ def settings() -> dict[str, Any]:
         for a file that cannot be used.
     """
     found: dict[str, Any] = {}
-    for folder in (_user_folder(), Path()):
-        file = folder / SETTINGS_FILE
-        if file.is_file():
+    for folder in (_user_folder(), ""):
+        file = os.path.join(folder, SETTINGS_FILE)
+        if os.path.isfile(file):
             found |= _read(file)
     return found | {name: os.environ[key] for name, key in ENVIRONMENT.items() if os.environ.get(key)}
 
 
-def _user_folder() -> Path:
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+def _user_folder() -> str:
+    return os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: str) -> dict[str, Any]:
     import tomllib
 
     try:
-        table = tomllib.loads(file.read_text("utf-8"))
+        with open(file, "rb") as opened:
+            table = tomllib.load(opened)
     except (OSError, ValueError) as error:
         raise click.UsageError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
     for key in SETTINGS_TABLE:
@@ -121,7 +121,7 @@ def _read(file: Path) -> dict[str, Any]:
     return table
 
 
-def _check(file: Path, name: str, value: object) -> None:
+def _check(file: str, name: str, value: object) -> None:
     if name not in CONFIGURABLE:
         from difflib import get_close_matches
 

@@ -16,6 +16,7 @@ from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import one_rule, size_in_bytes
 from migrate.cli.output import STDOUT, stream_output
+from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:
     from migrate.building.builder import StreamBuilder
@@ -118,6 +119,8 @@ def _check_usage(given: set[str], asked: dict[str, Any]) -> None:
         for name in sorted(names & given):
             raise click.UsageError(f"--{name.replace('_', '-')} {why}")
 
+    if "size" in given and asked["size"] < PAGE_SIZE:
+        raise click.UsageError(f"--size {asked['size']}: less than a page of {PAGE_SIZE} bytes; 8M are 8 MiB")
     if asked["damage"] is not None:
         refuse(given - {"damage", "container"}, "shapes a guest, and --damage comes with its own")
     if asked["kind"] in HVM_KINDS:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from migrate.judging.report import Outcome, outcome_of
 from migrate.rules.declaring import Severity, Stage, Verdict
 from migrate.safe import well_formed
 
@@ -75,11 +76,13 @@ class Observation:
     host:
         what the host is called, where it is known.
     message:
-        the failure's message, or why there is no verdict.
+        why it is refused, damaged or not judged.
     rules:
         number of findings by rule id, as `serious` counts them.
     worst:
         the worst severity among all findings; None where there are none.
+    damaged:
+        whether the guest restores, but damaged; rule and message are then of that.
     """
 
     target: str
@@ -90,6 +93,12 @@ class Observation:
     rules: dict[str, int]
     worst: Severity | None = None
     host: str | None = None
+    damaged: bool = False
+
+    @property
+    def word(self) -> Outcome:
+        """The verdict in the words that people see."""
+        return outcome_of(self.outcome.verdict, self.damaged)
 
     def reaches(self, threshold: Severity) -> bool:
         """Whether the stream is refused, or has a finding of at least that severity."""
@@ -114,17 +123,19 @@ def observe(report: Report) -> Observation:
         outcome = ExpectedVerdict(
             report.verdict, failure.step, failure.call, failure.vcpu, failure.errno, failure.signal
         )
-    message = failure.message if failure else report.unjudged_because
+    damage, message = report.damage, report.reason
+    rule = failure.rule if failure else damage.rule.id if damage else None
     host = report.destination.host
     return Observation(
         target=report.target,
         placement=report.placement,
         outcome=outcome,
-        rule=failure.rule if failure else None,
+        rule=rule,
         message=well_formed(message) if message else None,
         rules=serious(report),
         worst=report.worst(),
         host=None if host is None else host.label,
+        damaged=report.damaged,
     )
 
 

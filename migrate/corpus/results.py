@@ -9,14 +9,18 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from migrate.corpus.expected_verdict import ACCEPT, REFUSE, UNJUDGED, Difference, Observation
+from migrate.corpus.expected_verdict import UNJUDGED, Difference, Observation
 from migrate.counting import count
+from migrate.judging.report import Outcome
 
 if TYPE_CHECKING:
     from migrate.corpus.discovery import Case
     from migrate.corpus.expectations import Expectation
     from migrate.corpus.known import Deviation
     from migrate.judging.report import Report
+
+
+LEAST_WELCOME = (Outcome.REFUSED, Outcome.UNJUDGED, Outcome.DAMAGED, Outcome.RESTORES)
 
 
 class Status(Enum):
@@ -180,13 +184,13 @@ class Run:
         return tuple(one for one in known if one not in needed and one not in open_ones)
 
     @property
-    def unexpected(self) -> Counter[str]:
-        """Verdicts of the streams of which nothing is expected, the least welcome one of each."""
-        verdicts: Counter[str] = Counter()
+    def unexpected(self) -> Counter[Outcome]:
+        """What becomes of the streams of which nothing is expected, the least welcome answer of each."""
+        verdicts: Counter[Outcome] = Counter()
         for result in self.results:
             if result.case.entry is None and result.answer.error is None:
-                found = {one.outcome.verdict for one in result.answer.observations}
-                verdicts[next(verdict for verdict in (REFUSE, UNJUDGED, ACCEPT) if verdict in found)] += 1
+                found = {one.word for one in result.answer.observations}
+                verdicts[next(word for word in LEAST_WELCOME if word in found)] += 1
         return verdicts
 
     def counts(self) -> str:

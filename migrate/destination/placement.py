@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streams.wire.framing import PAGE_SHIFT
@@ -113,6 +112,8 @@ def place(name: str, guest: PvGuest) -> Placement:
         return Placement(name, lambda: np.arange(count, dtype=np.int64), exact=True)
     check_name(name)
     mfns = np.full(count, INVALID_MFN, np.int64)
+    from pathlib import Path
+
     for number, line in enumerate(Path(name[len(FILE_PREFIX) :]).read_text("utf-8", "replace").splitlines(), 1):
         words = line.partition("#")[0].split()
         if not words:

@@ -191,8 +191,9 @@ class PvGuest:
         page, at = divmod(pfn, self.frames_per_page)
         if not self.came_with_data(pfn) or page >= len(self.p2m_frames):
             return INVALID_MFN
-        entries = self._p2m_entries(self.p2m_frames[page : page + 1])
-        return next((int(mfns[0, at]) for rows, mfns in entries if rows), INVALID_MFN)
+        pages = self._p2m_entries(self.p2m_frames[page : page + 1])
+        # Nothing is found of a page that never came.
+        return next((int(mfns[0, at]) for rows, mfns in pages if rows), INVALID_MFN)
 
     def _p2m_entries(self, listed: NDArray[np.int64]) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
         """Entries of pages of the p2m: where in a list of them they stand, and shape (pages, frames_per_page)."""

@@ -79,11 +79,11 @@ class PopulatedPfns:
 
 def _is_one_run(words: PfnWords) -> bool:
     """Whether the words are ascending pfns without a gap, of no type: as nearly all records of an HVM guest."""
-    if len(words) > BATCH:
+    count, first = len(words), words.word(0)
+    if count > BATCH or first + count > PFN_MASK:
         return False
-    ones, ramp = _patterns(len(words))
-    first = words.word(0)
-    return first + len(words) <= PFN_MASK and int.from_bytes(words.raw, "little") == first * ones + ramp
+    ones, ramp = _patterns(count)
+    return int.from_bytes(words.raw, "little") == first * ones + ramp
 
 
 @lru_cache(maxsize=8)

@@ -12,14 +12,13 @@ from migrate.rules.selection import Selection
 from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.restore import Restorer
 from migrate.toolstack.session import Session
-from migrate.xen.answers import Answering, StepAnswer, Trace
-from migrate.xen.hypercalls import CreateDomain
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
     from migrate.destination.placement import Placement
     from migrate.guest.memory import PvGuest
     from migrate.toolstack.restore import Kind
+    from migrate.xen.answers import StepAnswer, Trace
     from migrate.xen.hypercalls import Step
     from migrate.xen.replay import PvTrace
     from streams.records import Place
@@ -34,6 +33,8 @@ class _Calls:
     """Xen's answers at one destination to what was asked while records were read, as far as that has come."""
 
     def __init__(self, session: Session, destination: Destination) -> None:
+        from migrate.xen.answers import Answering
+
         self._session = session
         self.answering = Answering(destination, session.facts.guest or GuestKind.HVM, session.vcpus)
         self._answers: list[tuple[int, StepAnswer]] = []
@@ -124,6 +125,8 @@ class Judgement:
             return None
         if self.facts.guest == GuestKind.PV:
             return self.pv_replay(destination, schedule, exact=exact)
+        from migrate.xen.answers import Trace
+
         self.calls(destination)
         answering = self._answering(destination).answering
         return Trace([answering.answer(step) for step in self.steps])
@@ -159,7 +162,13 @@ class Judgement:
         """The hypercalls of the restore in the order of a schedule, from the first to the last, past refusals."""
         trace = self.replay(destination, schedule)
         refused = self._not_created(destination)
-        first = [] if refused is None else [StepAnswer(CreateDomain(), refused)]
+        if refused is None:
+            first = []
+        else:
+            from migrate.xen.answers import StepAnswer
+            from migrate.xen.hypercalls import CreateDomain
+
+            first = [StepAnswer(CreateDomain(), refused)]
         return first + [answer for _, answer in self.calls(destination)] + (trace.answers if trace else [])
 
     def _not_created(self, destination: Destination) -> Finding | None:
@@ -202,6 +211,10 @@ class Judgement:
         if first is None and harm:
             first = next((finding for finding in found if finding.effect.harms_host), None)
         return first
+
+    def told_by_toolstack(self, destination: Destination) -> list[Finding]:
+        """What is found while a stream is read, whatever Xen says to it; floods folded."""
+        return _folded(finding for finding in self.collector.findings if finding.in_force(destination))
 
     def report(self, destination: Destination, selection: Selection) -> Report:
         """The report for one destination."""

@@ -17,6 +17,7 @@ from migrate.judging.judgement import Judgement
 from migrate.rules.declaring import Effect, Layer, Stage
 from migrate.rules.findings import Finding
 from migrate.rules.selection import Selection
+from migrate.toolstack.hvm import HvmRestore
 from migrate.toolstack.restore import Restorer
 from streams.decoder import Decoder, drive
 from streams.records import (
@@ -171,7 +172,7 @@ def verify(fd: int, form: str = "libxc", say: Callable[[str], None] | None = Non
     try:
         complete = drive(Decoder(narrator, drain=False).run(), transport)
         judgement.finish(transport.position)
-        report = judgement.report(_DESTINATION, Selection((), ()))
+        findings = _findings(judgement)
     except WrongFormatError as error:
         return StructureResult([], str(error))
     finally:
@@ -182,7 +183,16 @@ def verify(fd: int, form: str = "libxc", say: Callable[[str], None] | None = Non
     course = judgement.session.course
     if not complete and not course.broke_off:
         unread = course.doubt
-    return StructureResult([finding for finding in report.findings if minds(finding)], unread)
+    return StructureResult([finding for finding in findings if minds(finding)], unread)
+
+
+def _findings(judgement: Judgement) -> list[Finding]:
+    """What may be wrong with a stream's form."""
+    kind = judgement.restorer.kind
+    if isinstance(kind, HvmRestore) and kind.context is not None:
+        # Xen has no word in it: that the context is there is all that it looks for in an HVM guest's form.
+        return judgement.told_by_toolstack(_DESTINATION)
+    return judgement.report(_DESTINATION, Selection((), ())).findings
 
 
 def _is_regular(fd: int) -> bool:

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 
 from migrate.destination import releases
 from migrate.toolstack.session import Session
-from migrate.xen.hvm_context import saved_vcpus
-from migrate.xen.hvm_guest import HvmGuest
+from migrate.xen.hvm_guest import HvmGuest, saved_vcpus
 from migrate.xen.hvm_params import length_objection, pairs
 from migrate.xen.hypercalls import SetHvmContext, SetHvmParam, Step
 from streams.pages import TABLE_TYPES, PfnWords

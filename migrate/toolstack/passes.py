@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from streams.pages import PfnWords
 from streams.values import dataclass
 from streams.wire.framing import RecordType
 
@@ -17,6 +18,7 @@ CHECKPOINT = "checkpoint"  # what a checkpoint after the first brings
 VERIFY = "verify"  # everything once more, to be compared
 
 
+_NO_WORDS = PfnWords(b"")
 # A saver makes a few passes, and a checkpointed one for as long as it runs: later ones are counted with the last.
 ROUNDS_TOLD = 1024
 
@@ -51,15 +53,15 @@ class RoundCounter:
     def take(self, record: Record | PageData) -> None:
         """Count a record."""
         match record.type:
-            case RecordType.PAGE_DATA if words := getattr(record, "words", None):
+            case RecordType.PAGE_DATA if count := len(words := getattr(record, "words", _NO_WORDS)):
                 first = words.pfn(0)
                 if not self.rounds or first <= self._last_pfn or self._last_pfn < 0:
                     if len(self.rounds) < ROUNDS_TOLD:
                         self.rounds.append(Round(self._kind))
                     self._kind = DIRTY if self._kind == FIRST else self._kind
-                self.rounds[-1].pages += len(words)
+                self.rounds[-1].pages += count
                 self.rounds[-1].bytes += record.place.length
-                self._last_pfn = words.pfn(len(words) - 1)
+                self._last_pfn = words.pfn(count - 1)
             case RecordType.END | RecordType.VERIFY | RecordType.CHECKPOINT:
                 if self.rounds and self.rounds[-1].kind == DIRTY:
                     self.rounds[-1].kind = FINAL

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from migrate.counting import count
 from migrate.destination.releases import RELEASES, r8_to_r15_lost
-from migrate.guest.memory import DATA, FRAMED, REFERENCED, SENT
+from migrate.guest.memory import DATA, FRAMED, PFNS_AT_ONCE, REFERENCED, SENT
 from migrate.guest.pages import UNWRITTEN
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity, Stage
@@ -270,14 +271,14 @@ class _Completion:
     def never_sent(self) -> None:
         """XRC-40, REC-21, XRC-42."""
         kind, guest = self.kind, self.guest
-        count = guest.max_pfn + 1
-        state = guest.state[:count]
-        silent = count - int(np.count_nonzero(state & SENT))
+        pfns = guest.max_pfn + 1
+        state = guest.state[:pfns]
+        silent = pfns - int(np.count_nonzero(state & SENT))
         if silent:
             first = int(np.argmin(state & SENT)) if len(state) and not (state & SENT).all() else len(state)
             kind.report(
                 "XRC-40",
-                f"{silent} pfns up to max_pfn {guest.max_pfn:#x} were never mentioned, {first:#x} first",
+                f"{count(silent, 'pfn')} up to max_pfn {guest.max_pfn:#x} never mentioned, {first:#x} first",
                 kind.places.get(RecordType.X86_PV_P2M_FRAMES),
                 pfn=first,
                 count=silent,
@@ -402,7 +403,8 @@ def _any_twice(mfns: NDArray[np.signedinteger]) -> bool:
     """Whether any known frame comes twice, found in parts: to sort all takes as much memory again."""
     step = max(FRAMES_AT_ONCE, int(mfns.max(initial=0)) // FRAME_PARTS + 1)
     for low in range(0, int(mfns.max(initial=-1)) + 1, step):
-        part = mfns[(mfns >= low) & (mfns < low + step)]
+        some = (mfns[start : start + PFNS_AT_ONCE] for start in range(0, len(mfns), PFNS_AT_ONCE))
+        part = np.concatenate([frames[(frames >= low) & (frames < low + step)] for frames in some])
         part.sort()
         if (part[1:] == part[:-1]).any():
             return True

@@ -19,7 +19,6 @@ from migrate.toolstack.passes import RoundCounter
 from migrate.toolstack.session import Session
 from migrate.xen.hypercalls import SetCpuPolicy, SetTscInfo
 from streams.decoder import MOST_WORDS
-from streams.other_files import describe_suffix
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
 from streams.records import (
     Breach,
@@ -533,6 +532,8 @@ class Restorer:
 
     def trailing(self, offset: int, length: int, content: bytes = b"") -> None:
         """Bytes after the end, and what they begin with where somebody has looked."""
+        from streams.other_files import describe_suffix
+
         message = f"{length} bytes follow the end of the stream{describe_suffix(content, length, offset)}"
         severity = None
         end = self.session.course.end_offset  # None where a container ends without an image

@@ -18,7 +18,8 @@ from migrate.destination import releases
 from migrate.rules.declaring import Severity
 from migrate.xen import hvm_cpu, hvm_devices, hvm_msrs, hvm_timers
 from migrate.xen.hvm_entry import HvmDomain, Loading
-from migrate.xen.hvm_records import EMULATED, RECORDS, About, expected
+from migrate.xen.hvm_guest import EMULATED
+from migrate.xen.hvm_records import About, expected
 from migrate.xen.hvm_xsave import ExtendedStates
 from migrate.xen.objection import Objection
 from streams.hvm_context import HvmEntry, entries
@@ -42,24 +43,6 @@ _CONTENTS: dict[int, Callable[[Loading], Iterator[Objection]]] = {
     SaveType.VMCE_VCPU: hvm_devices.vmce,
 }
 """What Xen looks at in entries, by type; CPU_XSAVE and CPU_MSR need to know what came before them."""
-
-
-def saved_vcpus(body: bytes) -> int:
-    """How many vcpus have a CPU entry."""
-    return len({entry.instance for entry in entries(body) if entry.typecode == SaveType.CPU})
-
-
-def has_emulated_devices(body: bytes) -> bool | None:
-    """Whether the context is an HVM guest's (True) or a PVH guest's; None where it is too short to tell.
-
-    An HVM guest's saver writes all of PIC, IOAPIC, PIT, RTC, HPET and PMTIMER, a PVH guest's none of them: the
-    majority of these types decides. Types ascend in a genuine context, so without the majority it is a PVH guest's
-    where something comes that would follow them.
-    """
-    found = {entry.typecode for entry in entries(body)}
-    if len(found & EMULATED) * 2 > len(EMULATED):
-        return True
-    return False if any(kind > max(EMULATED) for kind in found if kind in RECORDS) else None
 
 
 def no_context(domain: HvmDomain) -> Objection:
@@ -140,7 +123,7 @@ def _problem(one: Loading, *, lacks_devices: bool) -> Objection | None:
     """What an entry's handler has against it before it looks inside: the device, the instance, the length."""
     entry, record = one.entry, one.expected.record
     instance, vcpus = entry.instance, one.domain.vcpus
-    if lacks_devices and record.emulated:
+    if lacks_devices and entry.typecode in EMULATED:
         return one.refused("HVM-15", "a PVH guest has no such device", "ENODEV")
     if record.about is About.PIC and instance >= PICS:
         return one.refused("HVM-02", f"instance {instance}; there are {PICS}", "ENOENT")

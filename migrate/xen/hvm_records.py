@@ -65,8 +65,6 @@ class SaveRecord(NamedTuple):
         its forms, the newest first.
     about:
         what its instance counts.
-    emulated:
-        whether it is of a device that an HVM guest has and a PVH guest has not.
     wrong_length:
         what Xen answers to one of another length.
     checked:
@@ -77,7 +75,6 @@ class SaveRecord(NamedTuple):
 
     forms: tuple[Form, ...]
     about: About = About.DOMAIN
-    emulated: bool = False
     wrong_length: str = "EINVAL"
     checked: Change | None = None
     says_its_length: bool = False
@@ -102,8 +99,8 @@ def _at_least(length: int) -> Form:
     return Form(releases.every_release, range(length, _ANY_LENGTH))
 
 
-def _of_domain(form: Form, *older: Form, emulated: bool = False, wrong_length: str = "EINVAL") -> SaveRecord:
-    return SaveRecord((form, *older), emulated=emulated, wrong_length=wrong_length)
+def _of_domain(form: Form, *older: Form, wrong_length: str = "EINVAL") -> SaveRecord:
+    return SaveRecord((form, *older), wrong_length=wrong_length)
 
 
 def _of_vcpu(*forms: Form, checked: Change | None = None) -> SaveRecord:
@@ -116,8 +113,8 @@ RECORDS: dict[int, SaveRecord] = {
         _shorter(CPU.size, releases.hvm_cpu_flags),
         Form(releases.every_release, (OLDEST_CPU_SIZE, CPU.offset("flags"))),
     ),
-    SaveType.PIC: SaveRecord((_strict(PIC.size),), About.PIC, emulated=True, checked=releases.hvm_two_phases),
-    SaveType.IOAPIC: _of_domain(_strict(IOAPIC.size), emulated=True, wrong_length="ENODATA"),
+    SaveType.PIC: SaveRecord((_strict(PIC.size),), About.PIC, checked=releases.hvm_two_phases),
+    SaveType.IOAPIC: _of_domain(_strict(IOAPIC.size), wrong_length="ENODATA"),
     SaveType.LAPIC: _of_vcpu(
         _shorter(LAPIC.size, releases.hvm_lapic_esr),
         _shorter(LAPIC.offset("pending_esr")),
@@ -127,14 +124,10 @@ RECORDS: dict[int, SaveRecord] = {
     SaveType.PCI_IRQ: _of_domain(_strict(PCI_IRQ.size)),
     SaveType.ISA_IRQ: _of_domain(_strict(ISA_IRQ.size)),
     SaveType.PCI_LINK: SaveRecord((_strict(PCI_LINK.size),), checked=releases.hvm_two_phases),
-    SaveType.PIT: SaveRecord(
-        (_strict(PIT.size),), emulated=True, wrong_length="ENODATA", checked=releases.hvm_two_phases
-    ),
-    SaveType.RTC: _of_domain(
-        _shorter(RTC.size, releases.hvm_rtc_offset), _strict(RTC.offset("rtc_offset")), emulated=True
-    ),
-    SaveType.HPET: _of_domain(_strict(HPET.size), emulated=True),
-    SaveType.PMTIMER: _of_domain(_strict(PMTIMER.size), emulated=True),
+    SaveType.PIT: SaveRecord((_strict(PIT.size),), wrong_length="ENODATA", checked=releases.hvm_two_phases),
+    SaveType.RTC: _of_domain(_shorter(RTC.size, releases.hvm_rtc_offset), _strict(RTC.offset("rtc_offset"))),
+    SaveType.HPET: _of_domain(_strict(HPET.size)),
+    SaveType.PMTIMER: _of_domain(_strict(PMTIMER.size)),
     SaveType.MTRR: _of_vcpu(_strict(MTRR.size)),
     SaveType.VIRIDIAN_DOMAIN: _of_domain(_shorter(VIRIDIAN_DOMAIN.size)),
     SaveType.CPU_XSAVE: SaveRecord((_at_least(XSAVE.size),), About.VCPU, says_its_length=True),
@@ -152,9 +145,6 @@ RECORDS: dict[int, SaveRecord] = {
     SaveType.CPU_MSR: SaveRecord((_at_least(CPU_MSRS.size + CPU_MSR.size),), About.VCPU, says_its_length=True),
 }
 """Every type of entry but END, whose length and instance nobody looks at."""
-
-EMULATED: frozenset[int] = frozenset(kind for kind, record in RECORDS.items() if record.emulated)
-"""Types of entries that an HVM guest's saver writes, every one, and a PVH guest's never."""
 
 
 class Expected(NamedTuple):

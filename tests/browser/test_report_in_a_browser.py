@@ -251,6 +251,9 @@ def test_no_page_table_is_unfolded_but_on_the_way_to_the_failure(browser, report
 
 def test_calls_that_succeed_are_folded_and_unfold_on_a_click(browser, reports):
     show(browser, reports / "refused.html")
+    # What a real restore ends with, then a click away what else would fail.
+    assert len(seen(browser, ".calls > .failed")) == 1
+    seen(browser, "#s1-calls > details > summary")[0].click()
     assert len(seen(browser, ".calls > .failed")) == 7
     assert seen(browser, ".calls .fine ol") == []
     seen(browser, ".calls .fine summary")[0].click()

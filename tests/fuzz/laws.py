@@ -31,8 +31,9 @@ from migrate.toolstack.config_libvirt import read_xml
 from migrate.toolstack.config_libxl import read_json
 from migrate.toolstack.configuration import read as read_configuration
 from migrate.xen.cpu_policy import processor
-from migrate.xen.hvm_context import context_objections, has_emulated_devices, saved_vcpus
+from migrate.xen.hvm_context import context_objections
 from migrate.xen.hvm_entry import HvmDomain
+from migrate.xen.hvm_guest import has_emulated_devices, saved_vcpus
 from streams.decoder import Decoder, drive
 from streams.encoder import DecodeError, decode, encode
 from streams.feeder import Feeder

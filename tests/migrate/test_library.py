@@ -205,6 +205,7 @@ text: str = f"{rule.repair} {worst} {migrate.__version__} {sort(Path())} {piecew
 """
 
 
+@pytest.mark.slow
 def test_a_program_that_uses_the_face_is_sound_by_its_types(tmp_path):
     pytest.importorskip("mypy")
     file = tmp_path / "client.py"

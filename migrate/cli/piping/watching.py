@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from migrate.cli.piping.messages import Messages
+from migrate.counting import memory_size
 from migrate.safe import safe
 
 # The thread that shows the line needs little; what it reserves may be all that is left.
@@ -38,11 +39,11 @@ class StatusLine:
         done, rate, dirty, found = now["bytes"], now["rate"], now["dirty"], now["findings"]
         of = left = ""
         if self._size:
-            of = f" of {_mebibytes(self._size)} ({min(done / self._size, 1):.0%})"
+            of = f" of {memory_size(self._size)} ({min(done / self._size, 1):.0%})"
             if rate and done < self._size:
                 left = f", {_clock((self._size - done) / rate)} left"
         return (
-            f"migrate: {self._name}{_mebibytes(done)}{of}, {_mebibytes(rate)}/s{left}, round {now['round']} "
+            f"migrate: {self._name}{memory_size(done)}{of}, {memory_size(rate)}/s{left}, round {now['round']} "
             f"({dirty} page{_s(dirty)}), {found} finding{_s(found)}"
         )
 
@@ -95,10 +96,6 @@ def bytes_to_come(fd: int) -> int:
     """How many bytes a regular file has from where its descriptor stands; 0 of anything else."""
     there = os.fstat(fd)
     return max(0, there.st_size - os.lseek(fd, 0, os.SEEK_CUR)) if stat.S_ISREG(there.st_mode) else 0
-
-
-def _mebibytes(n: float) -> str:
-    return f"{n / (1 << 20):.1f} MiB"
 
 
 def _clock(seconds: float) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from migrate.corpus.expected_verdict import UNJUDGED, VERDICTS
+from migrate.corpus.expected_verdict import UNJUDGED
 from migrate.corpus.results import Status
 from migrate.counting import count
+from migrate.reports.verdict.sentences import outcomes_told
 
 if TYPE_CHECKING:
     from migrate.corpus.expected_verdict import Difference, Observation
@@ -52,7 +53,8 @@ def observed(observation: Observation) -> str:
     """What this validator says."""
     rule = f" ({observation.rule})" if observation.rule else ""
     message = f": {observation.message}" if observation.message else ""
-    return f"{observation.outcome}{rule}{message}"
+    what = observation.word if observation.damaged else observation.outcome
+    return f"{what}{rule}{message}"
 
 
 def in_a_line(result: Result) -> str:
@@ -96,8 +98,7 @@ def remarks(run: Run) -> list[str]:
     lines += [f"no longer needed: {one.file}: {one.stream}: {one.reason}" for one in run.needless]
     lines += [f"matches no stream: {one.file}: {one.stream}: {one.reason}" for one in run.unmatched]
     if verdicts := run.unexpected:
-        found = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS if verdicts[verdict])
-        lines.append(f"nothing is expected of {count(verdicts.total(), 'stream')}: {found}")
+        lines.append(f"nothing is expected of {count(verdicts.total(), 'stream')}: {outcomes_told(verdicts)}")
     return lines
 
 

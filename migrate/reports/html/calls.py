@@ -69,6 +69,7 @@ class Calls:
     """The trace, and what it leaves out."""
 
     stretches: list[Stretch]
+    rest: list[Stretch]  # behind the one that a real restore ends with; all, where it ends before them
     total: int
     failed: int
     left_out: int
@@ -87,11 +88,15 @@ def calls(inspection: Inspection) -> Calls | None:
     fatal = next((row.number for row in failed if row.finding is not None and row.finding.fatal), None)
     failure = inspection.report.failure
     before = failure.message if failure is not None and failure.step in ("headers", "record") else None
+    stretches = [
+        Stretch(list(alike)) for _, alike in groupby(kept, key=lambda row: row.number if row.finding is not None else 0)
+    ]
+    last = next((at + 1 for at, stretch in enumerate(stretches) if stretch.rows[0].number == fatal), len(stretches))
+    if before:
+        last = 0
     return Calls(
-        [
-            Stretch(list(alike))
-            for _, alike in groupby(kept, key=lambda row: row.number if row.finding is not None else 0)
-        ],
+        stretches[:last],
+        stretches[last:],
         len(answers),
         len(failed),
         len(answers) - sum(row.stands_for for row in kept),

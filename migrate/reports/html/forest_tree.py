@@ -18,6 +18,8 @@ MOST_LINES = 1200
 # Of one group, and below one table.
 MOST_ROOTS = 256
 MOST_CHILDREN = 96
+# More roots of a group than this are folded, unless one of them leads to what stops the restore.
+ROOTS_SEEN = 24
 # Tables may name one another in as many ways as they have entries: beyond this nobody looks.
 MOST_LOOKED_AT = 200_000
 
@@ -63,7 +65,7 @@ class Node:
 class Tree:
     """The forest: roots by the heading of their group, and how many tables there are and are not shown."""
 
-    groups: list[tuple[str, list[Node], int]]  # heading, roots, how many roots are left out
+    groups: list[tuple[str, list[Node], int, bool]]  # heading, roots, how many are left out, whether it is folded
     tables: int
     left_out: int
     failing: str | None  # a link to the last of the tables that lead to what stops the restore
@@ -116,7 +118,11 @@ class _Grower:
                 self._show(branch.depth)
             else:
                 above.hidden += 1
-        groups = [(root.what, root.below, root.hidden) for root in self.roots.values() if root.below or root.hidden]
+        groups = [
+            (root.what, root.below, root.hidden, len(root.below) > ROOTS_SEEN and not any(n.chain for n in root.below))
+            for root in self.roots.values()
+            if root.below or root.hidden
+        ]
         links = (self.anchors.table(pfn) for pfn, _ in reversed(self.forest.chain))
         failing = next((link for link in links if link is not None), None)
         return Tree(groups, len(self.forest), len(self.forest) - self.tables, failing)

@@ -69,6 +69,11 @@ class Overview:
     folder: str
     groups: list[Group]
 
+    @property
+    def of_first_host(self) -> bool:
+        """Whether several hosts were asked about: what is told is then about the first."""
+        return any(row.section.hosts for group in self.groups for row in group.rows)
+
 
 def overview(sections: Sequence[Section], links: Sequence[str | None]) -> Overview:
     """Streams by what became of them and why; `links` has one for each."""

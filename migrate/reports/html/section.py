@@ -29,6 +29,7 @@ from migrate.reports.verdict.sentences import (
     repair_sentence,
     tally,
 )
+from migrate.safe import safe
 from streams.values import dataclass
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Section:
         why it is refused, damaged or not judged; empty where all is well.
     rule:
         the one that it is refused or damaged by.
+    hosts:
+        which of several hosts would take it; the state is that of the first.
     parts:
         id and heading of the parts, for a table of contents.
     rules:
@@ -70,6 +73,7 @@ class Section:
     rule: Rule | None
     guest: str
     tally: str
+    hosts: str
     parts: list[tuple[str, str]]
     rules: frozenset[str]
     html: Markup
@@ -105,6 +109,8 @@ def section(inspection: Inspection, name: str, number: int, hosts: Sequence[Repo
     registers = vcpus(inspection, anchors)
     trace = calls(inspection)
     numbers = tally(report.findings)
+    # The name stands above already.
+    told_of_hosts = "; ".join(summary(hosts)).removeprefix(f"{safe(report.stream.name)}: ")
     live = passes(inspection)
     shown, left_out = entries(told, anchors)
     parts = [("hosts", "Hosts")] if hosts else []
@@ -131,7 +137,7 @@ def section(inspection: Inspection, name: str, number: int, hosts: Sequence[Repo
         "facts": [fact for fact in facts_told(report) if fact[0] != "checkpoints"],
         "parts": dict(parts),
         "hosts": rows_of_hosts(hosts),
-        "hosts_told": "; ".join(summary(hosts)),
+        "hosts_told": told_of_hosts,
         "findings": shown,
         "findings_left_out": left_out,
         "memory": pictures,
@@ -146,7 +152,7 @@ def section(inspection: Inspection, name: str, number: int, hosts: Sequence[Repo
         "checkpoints": report.checkpoints[:MOST_CHECKPOINTS],
         "damaged": log.damaged,
     }
-    rules = {entry.fold.rule.id for entry in shown}
+    rules = {entry.fold.rule.id for entry in shown} | ({decides.rule.id} if decides else set())
     failed = [stretch.failed for stretch in trace.stretches] if trace is not None else []
     rules |= {call.finding.rule.id for call in failed if call is not None and call.finding is not None}
     rules |= {
@@ -162,6 +168,7 @@ def section(inspection: Inspection, name: str, number: int, hosts: Sequence[Repo
         decides.rule if decides else None,
         dict(facts_told(report)).get("guest", ""),
         numbers,
+        told_of_hosts,
         [(anchors.id(key), heading) for key, heading in parts],
         frozenset(rules),
         render_part("stream.html.j2", **values),
@@ -174,7 +181,7 @@ def lost_section(name: str, reason: str, number: int) -> Section:
     html = render_part(
         "lost.html.j2", prefix=prefix, folder_and_file=split(name), words=WORDS[State.LOST], reason=reason
     )
-    return Section(prefix, name, State.LOST, reason, None, "", "", [], frozenset(), html)
+    return Section(prefix, name, State.LOST, reason, None, "", "", "", [], frozenset(), html)
 
 
 def _trees(inspection: Inspection, anchors: Anchors) -> tuple[Tree | None, str]:

@@ -145,6 +145,21 @@ def tally(findings: Iterable[Finding]) -> str:
     return ", ".join(told)
 
 
+# A word for each outcome, as many streams are told of.
+_OUTCOMES = {
+    Outcome.REFUSED: "refused",
+    Outcome.DAMAGED: "damaged",
+    Outcome.RESTORES: "restore",
+    Outcome.UNJUDGED: "not judged",
+}
+
+
+def outcomes_told(outcomes: Counter[Outcome]) -> str:
+    """How many streams came out how: "8 refused, 1 damaged, 16 restore"; empty where there are none."""
+    words = {**_OUTCOMES, **({Outcome.RESTORES: "restores"} if outcomes[Outcome.RESTORES] == 1 else {})}
+    return ", ".join(f"{outcomes[one]} {word}" for one, word in words.items() if outcomes[one])
+
+
 def placed(placement: str) -> str:
     """Where a placement puts the guest's frames."""
     return _PLACED.get(placement) or f"frames as in {placement.removeprefix('file:')}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from migrate.counting import count
 from migrate.judging.report import Outcome
+from migrate.reports.verdict.sentences import outcomes_told
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
 
@@ -14,14 +15,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from migrate.judging.report import Report
-
-# A word for each outcome, as many streams are told of.
-_PLURAL = {
-    Outcome.REFUSED: "refused",
-    Outcome.DAMAGED: "damaged",
-    Outcome.RESTORES: "restore",
-    Outcome.UNJUDGED: "not judged",
-}
 
 
 class Statistics:
@@ -56,8 +49,8 @@ class Statistics:
 
     def headline(self) -> str:
         """How many streams came out how."""
-        told = [f"{self.outcomes[one]} {word}" for one, word in _PLURAL.items() if self.outcomes[one]]
-        return f"{count(self.outcomes.total(), 'answer')}: {', '.join(told)}" if told else "nothing was judged"
+        told = outcomes_told(self.outcomes)
+        return f"{count(self.outcomes.total(), 'answer')}: {told}" if told else "nothing was judged"
 
 
 def render(statistics: Statistics, console: Console | None = None) -> None:

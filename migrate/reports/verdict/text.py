@@ -113,7 +113,7 @@ def render(report: Report, console: Console | PlainConsole, *, verbose: bool = F
         for finding in (finding for entry in entries for finding in entry.findings):
             _finding(finding, console)
     elif entries:
-        _entries(entries, console)
+        _entries(entries, report.decisive or report.damage, console)
     console.print()
     facts = facts_told(report) if verbose else short_facts(report)
     for key, value in facts:
@@ -153,24 +153,24 @@ def render_verdict_line(report: Report, console: Console | PlainConsole) -> None
     _print(console, Text.assemble(*head.pieces, safe(f"{report.stream.name} {told}")))
 
 
-def _entries(entries: list[Fold], console: Console | PlainConsole) -> None:
-    """Findings by rule; those that are for information only in a line."""
+def _entries(entries: list[Fold], told: Finding | None, console: Console | PlainConsole) -> None:
+    """Findings by rule, without what the verdict has told already; those that are for information only in a line."""
     for entry in entries:
         if entry.severity is not Severity.INFO:
-            _entry(entry, console)
+            _entry(entry, told, console)
     infos = [f"{entry.rule.id} {entry.rule.slug}" for entry in entries if entry.severity is Severity.INFO]
     if infos:
         head = Text(f"{'info':<{_ID_WIDTH}}", SEVERITY_STYLE[Severity.INFO])
         hanging(console, head, f"{', '.join(infos)} (-v tells all)")
 
 
-def _entry(entry: Fold, console: Console | PlainConsole) -> None:
-    """A rule, where it is broken, and how; what the verdict says already is not said again."""
+def _entry(entry: Fold, told: Finding | None, console: Console | PlainConsole) -> None:
+    """A rule, where it is broken, and how."""
     for number, cause in enumerate(entry.causes):
-        said = entry.decisive and number == 0
+        said = cause.first is told
         where = _where(cause.first) if cause.count == 1 else times_and_places(cause)
-        told = safe(_joined(entry.rule.slug, where) if number == 0 else where)
-        hanging(console, _head(entry.rule if number == 0 else None, entry.severity), told)
+        place_told = safe(_joined(entry.rule.slug, where) if number == 0 else where)
+        hanging(console, _head(entry.rule if number == 0 else None, entry.severity), place_told)
         if not said:
             hanging(console, Text(" " * _ID_WIDTH), safe(cause.message))
         elif cause.first.chain:
@@ -223,6 +223,8 @@ def _wrapped(console: Console | PlainConsole, line: Text, indent: int) -> None:
     first, *rest = line.__rich__().wrap(console, console.width) or [Styled()]
     _print(console, first)
     if rest:
+        for part in rest:
+            part.rstrip()
         hanging(console, Text(" " * indent), Styled(" ").join(rest))
 
 

@@ -340,7 +340,7 @@ def test_statistics_count_over_all_streams(streams):
             findings, found_in = expected.get(rule, (0, 0))
             expected[rule] = (findings + number, found_in + 1)
     assert counted == expected
-    assert lines[-1] == "2 answers: 1 refused, 1 restore"
+    assert lines[-1] == "2 answers: 1 refused, 1 restores"
 
 
 @pytest.mark.parametrize(
@@ -538,3 +538,12 @@ def test_progress_is_drawn_without_colour_where_none_is_wanted(monkeypatch, caps
 
 def test_progress_is_not_drawn_into_a_pipe(streams):
     assert spawn("check", streams / "good", capture_output=True).stderr == b""
+
+
+def test_a_report_is_about_a_directory_as_well(tmp_path):
+    (tmp_path / "streams").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "streams" / name).write_bytes(StreamBuilder.pv(8).build())
+    out = tmp_path / "report.html"
+    assert run("report", tmp_path / "streams", "-o", out).exit_code == 0
+    assert all(re.search(rf"\b{name}<", out.read_text()) for name in ("one", "two"))

@@ -31,13 +31,13 @@ def sample(name):
 
 @MODES
 @pytest.mark.parametrize(
-    ("data", "code", "verdict"), [(GOOD, 0, "restores on"), (BAD, 1, "refused on"), (b"junk" * 9, 3, "not judged:")]
+    ("data", "code", "verdict"), [(GOOD, 0, "restores on "), (BAD, 1, "refused on "), (b"junk" * 9, 3, "not judged: ")]
 )
 def test_it_ends_as_check_does(mode, data, code, verdict):
     ended, came, said = run(*mode, data=data)
     assert ended == code
     assert came == (data.removesuffix(END) if mode and code == 1 else data)
-    assert said.splitlines()[-1].startswith(f"migrate: {verdict} ")
+    assert said.splitlines()[-1].startswith(f"migrate: {verdict}")
 
 
 def test_a_finding_counts_as_asked_for():
@@ -113,7 +113,7 @@ def test_a_real_guest_with_extended_cr3_passes_the_guard():
 
 def test_a_real_remus_stream_passes_and_the_guard_says_that_it_stood_down(tmp_path):
     data = sample("x417-pv32.remus.libxc")
-    code, came, said = run("--guard", "--report", tmp_path / "report", data=data)
+    code, came, said = run("--guard", "--placement", "source", "--report", tmp_path / "report", data=data)
     assert (code, came) == (3, data)
     assert said.startswith("migrate: the guard stands down, and only observes from here on: a checkpointed stream")
     assert json.loads((tmp_path / "report").read_text())["stood_down"].startswith("a checkpointed stream")
@@ -121,7 +121,7 @@ def test_a_real_remus_stream_passes_and_the_guard_says_that_it_stood_down(tmp_pa
 
 def test_a_real_migration_passes_with_what_follows_its_end():
     data = sample("pv32.migrate.bin")
-    running = Running("--guard")
+    running = Running("--guard", "--placement", "source")
     sender = threading.Thread(target=running.send, args=(data,), daemon=True)
     sender.start()
     assert running.arrives(len(data)) == data  # and the sender has not closed
@@ -221,7 +221,7 @@ def test_a_sender_that_dies_in_a_record_is_reported(mode, at):
     assert code == 1
     assert GOOD[:at].startswith(came)
     assert mode or came == GOOD[:at]
-    assert "migrate: refused on Xen " in said
+    assert "migrate: refused on " in said
 
 
 def test_a_guarded_sender_is_told_by_a_broken_pipe():
@@ -377,7 +377,7 @@ def test_sigusr1_shows_where_the_stream_is():
     running.arrives(len(data) - 5000)
     running.process.send_signal(signal.SIGUSR1)
     line = running.process.stderr.readline().decode()
-    assert re.fullmatch(r"migrate: 0\.\d MiB, \d+\.\d MiB/s, round 2 \(3 pages\), \d findings?\n", line)
+    assert re.fullmatch(r"migrate: \d+(\.\d)? KiB, \d+(\.\d)? [KM]iB/s, round 2 \(3 pages\), \d findings?\n", line)
     running.send(data[-5000:])
     assert running.ends()[:2] == (0, data)
 
@@ -395,14 +395,14 @@ def test_of_a_file_it_tells_per_cent_and_the_time_that_is_left(tmp_path):
     with open(tmp_path / "given", "rb") as given:
         code, came, said = run("--progress", "--interval", "0.1", "--name", "db1", "-L", len(GOOD), "-q", stdin=given)
     assert (code, came) == (0, GOOD)
-    gone = r"migrate: db1: \d\.\d MiB of \d\.\d MiB \(\d+%\), \d+\.\d MiB/s, 0:00:0\d left"
+    gone = r"migrate: db1: \d+(\.\d)? KiB of \d+(\.\d)? KiB \(\d+%\), \d+(\.\d)? [KM]iB/s, 0:00:0\d left"
     assert re.search(gone + r", round \d \(\d+ pages?\), \d findings?\n", said), said
 
 
 def test_of_a_pipe_it_tells_them_where_the_size_is_given():
     running = Running("--progress", "--interval", "0.1", "--size", "1M")
     running.send(GOOD[:5000])
-    assert b" MiB of 1.0 MiB (0%), " in running.process.stderr.readline()
+    assert b" KiB of 1 MiB (0%), " in running.process.stderr.readline()
     running.send(GOOD[5000:])
     assert running.ends()[:2] == (0, GOOD)
 

@@ -127,6 +127,14 @@ def test_a_signal_leaves_nothing_behind(name, number, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_signal_takes_back_the_pages_of_a_report_that_are_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(STOPPED, "pages", ["report", str(SAMPLE), "IN", "-o", f"{tmp_path}/out/"])
+    code, said = stopped("pages", signal.SIGTERM, tmp_path, None)
+    assert code == 128 + signal.SIGTERM
+    assert b"Traceback" not in said
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 @pytest.mark.parametrize("name", STOPPED)
 def test_a_signal_leaves_what_was_there(name, number, tmp_path):

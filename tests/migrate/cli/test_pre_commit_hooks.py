@@ -38,9 +38,9 @@ def called(id, *files, cwd):
 @pytest.fixture
 def repository(tmp_path):
     (tmp_path / "streams").mkdir()
-    broken = StreamBuilder.pv()
+    broken = StreamBuilder.pv(8)
     broken.drop("X86_PV_VCPU_BASIC")
-    (tmp_path / "streams" / "good.libxc").write_bytes(StreamBuilder.pv().build())
+    (tmp_path / "streams" / "good.libxc").write_bytes(StreamBuilder.pv(8).build())
     (tmp_path / "streams" / "bad.libxc").write_bytes(broken.build())
     (tmp_path / "streams" / "good.libxc.expect.toml").write_text(ACCEPTED)
     return tmp_path
@@ -61,7 +61,7 @@ def test_the_check_passes_streams_that_restore(repository):
 def test_the_check_fails_for_a_stream_that_does_not(repository):
     done = called("migrate-check", "streams/good.libxc", "streams/bad.libxc", cwd=repository)
     assert done.returncode == 1
-    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["refuse", "streams/bad.libxc:"]]
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["refused:", "streams/bad.libxc"]]
 
 
 def test_the_corpus_is_judged_as_a_whole(repository):

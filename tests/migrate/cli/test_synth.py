@@ -4,9 +4,9 @@ import os
 import stat
 
 import pytest
+from asking import check
 from click.testing import CliRunner
 
-from migrate import check
 from migrate.cli.main import main
 from migrate.judging.check import judge
 from migrate.rules.catalogue import RULES
@@ -114,7 +114,7 @@ def test_a_rule_that_no_stream_can_show_is_told(tmp_path):
 
 def test_it_says_how_to_see_the_damage(tmp_path):
     out = tmp_path / "stream"
-    assert f"migrate check {out} --placement high" in synth(out, "--damage", "HYP-27").output
+    assert f"migrate check {out}\n" in synth(out, "--damage", "HYP-27").output
 
 
 def test_a_file_is_overwritten_only_by_force(tmp_path):
@@ -150,6 +150,8 @@ def test_a_big_guest_goes_to_standard_output_as_well():
     ("args", "says"),
     [
         (["--size", "3X"], "not a size"),
+        (["--size", "3"], "less than a page"),
+        (["--size", "0"], "less than a page"),
         (["--size", "-4M"], "not a size"),
         (["--kind", "hvm", "--roots", 2], "--roots is about PV guests"),
         (["--width", 8, "--l3-placement", "high"], "--l3-placement is about guests of width 4"),

@@ -18,11 +18,11 @@ REFUSED = '[[expect]]\ntarget = "4.20"\nplacement = "low"\nverdict = "refuse"\n'
 
 
 def good():
-    return StreamBuilder.pv(4).build()
+    return StreamBuilder.pv(8).build()
 
 
 def bad():
-    builder = StreamBuilder.pv(4)
+    builder = StreamBuilder.pv(8)
     builder.drop("X86_PV_VCPU_BASIC")
     return builder.build()
 

@@ -340,7 +340,7 @@ def test_of_streams_that_nothing_is_expected_of_the_run_says_how_many_there_are(
     expect(folder, "good", ACCEPTED)
     (folder / "good2").write_bytes(good())
     result = corpus_run(folder)
-    assert "nothing is expected of 3 streams: 1 accept, 1 refuse, 1 unjudged\n" in result.output
+    assert "nothing is expected of 3 streams: 1 refused, 1 restores, 1 not judged\n" in result.output
 
 
 def test_by_fail_on_a_new_stream_that_is_refused_exits_with_1(folder):
@@ -358,7 +358,7 @@ def test_fail_on_is_for_what_nothing_is_expected_of(folder):
 
 @pytest.mark.parametrize(("threshold", "code"), [("error", 0), ("warning", 1)])
 def test_fail_on_has_a_threshold(tmp_path, threshold, code):
-    builder = StreamBuilder.pv(4)
+    builder = StreamBuilder.pv(8)
     RULES[WARNING].violation(builder)
     (tmp_path / "stream").write_bytes(builder.build())
     assert corpus_run(tmp_path, "--fail-on", threshold).exit_code == code

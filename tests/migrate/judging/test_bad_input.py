@@ -91,6 +91,7 @@ def judged(stream: bytes, **options) -> Report:
     assert report.verdict in VERDICTS
     assert (report.failure is not None) == (report.verdict == "refuse")
     assert (report.unjudged_because is not None) == (report.verdict == "unjudged")
+    assert (report.reason is None) == report.ok
     checker = Checker(**options)
     for start in range(0, len(stream), 40_000):
         checker.feed(stream[start : start + 40_000])

@@ -24,6 +24,7 @@ from migrate.reports.folding import folded
 from migrate.reports.html import document
 from migrate.reports.html.anchors import Anchors
 from migrate.reports.html.finding_entries import MOST_FINDINGS, entries
+from migrate.reports.html.forest_tree import ROOTS_SEEN
 from migrate.reports.html.overview import MOST_UNFOLDED
 from migrate.reports.html.passes import MOST_BARS
 from migrate.reports.html.section import lost_section, section
@@ -258,7 +259,8 @@ def test_refused_hypercalls_stand_out_and_say_why(chained):
 def test_calls_that_succeed_are_folded_between_those_that_fail(refused):
     told = [
         (one.get("value"), one.get("class"), text_of(one.find(".//summary")) if one.find("details") is not None else "")
-        for one in part(refused, "calls").find_class("calls")[0]
+        for calls in part(refused, "calls").find_class("calls")
+        for one in calls
     ]
     assert told[:4] == [
         (
@@ -273,6 +275,25 @@ def test_calls_that_succeed_are_folded_between_those_that_fail(refused):
     ]
     assert [value for value, kind, _ in told if kind == "fine"] == ["1", "8", "13", "16", "21"]
     assert all("open" not in one.attrib for one in part(refused, "calls").iter("details"))
+
+
+def test_what_would_follow_the_call_that_a_restore_ends_with_is_folded(refused):
+    real, beyond = part(refused, "calls").find_class("calls")
+    assert (real[-1].get("value"), beyond[0].get("value")) == ("7", "8")
+    assert "open" not in beyond.getparent().attrib
+    assert text_of(beyond.getparent().find("summary")) == "How it would go on"
+
+
+def test_where_the_restore_ends_before_any_call_all_are_folded():
+    (beyond,) = part(parsed(page(StreamBuilder.pv(4).build(), placement="high")), "calls").find_class("calls")
+    assert beyond.getparent().tag == "details"
+
+
+@pytest.mark.parametrize(("roots", "folded"), [(ROOTS_SEEN, 0), (ROOTS_SEEN + 1, 1)])
+def test_many_roots_are_folded(roots, folded):
+    # One of them is vcpu 0's own, and in another group.
+    root = parsed(page(StreamBuilder.pv(8, roots=roots + 1).build()))
+    assert len(part(root, "tables").find_class("roots")) == folded
 
 
 def test_no_table_is_unfolded_of_a_guest_that_comes_back():

@@ -5,6 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 from host_texts import AMD, SMALL_AMD, info, real, version, without_features, xen_cpuid, xl_info
+from lxml import html
 from project import SAMPLES
 
 from migrate.cli.main import main
@@ -78,6 +79,19 @@ def test_html_has_the_hosts_of_each_stream(no32, tmp_path):
     assert "1 of 2 hosts would take it" in text
     assert "xen_caps has no xen-3.0-x86_32p" in text
     assert run("report", PV32, "-o", page, "--force", "--all", "--host", AMD, no32).exit_code == 1
+
+
+def test_an_overview_of_streams_says_which_hosts_take_each_and_whose_the_verdict_is(no32, tmp_path):
+    page = tmp_path / "page.html"
+    assert run("report", PV32, PV64, "-o", page, "--host", no32, AMD).exit_code == 0
+    overview = html.document_fromstring(page.read_text()).get_element_by_id("overview")
+    assert overview.find("h2").text == "1 refused, 1 restores"
+    assert "Each verdict is that of the first host" in overview.find_class("note")[-1].text
+    told = {row[0].text: row.find_class("why")[-1].text for row in overview.iter("li")}
+    assert told == {
+        PV32.name: f"1 of 2 hosts would take it: {AMD}",
+        PV64.name: f"2 of 2 hosts would take it: {no32}, {AMD}",
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """What people see on a terminal, at 80 and 160 columns, with colour and without, as files to look at in a change.
 
-After a change that is meant: UPDATE_SNAPSHOTS=1 pytest tests/migrate/test_snapshots.py, and read the difference.
+After a change that is meant: UPDATE_SNAPSHOTS=1 pytest tests/migrate/reports/test_snapshots.py, and read what differs.
 """
 
 import fcntl
@@ -18,15 +18,22 @@ from project import ROOT
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 REFUSED = "sample_streams/x417-pv32.plain.libxc.zst"
 LIVE = "sample_streams/x417-pv64.live4.libxc.zst"
-DAMAGED = "sample_streams/oracle/pv64.plain__l1_maps_l1_writable.libxc.zst"
+LINKED = "sample_streams/oracle/pv64.plain__l1_maps_l1_writable.libxc.zst"  # refused by way of a chain of tables
+DAMAGED = "sample_streams/oracle/pv32x.live4__pd_pfn_never_sent.libxc.zst"
+UNJUDGED = "LICENSE"
 QUESTION = ["--target", "4.20", "--placement", "high"]
 
 COMMANDS = {
     "check-refused": ["check", REFUSED, *QUESTION],
     "check-accepted": ["check", LIVE, *QUESTION],
     "check-damaged": ["check", DAMAGED, *QUESTION],
+    "check-unjudged": ["check", UNJUDGED, *QUESTION],
+    "check-chain": ["check", LINKED, *QUESTION],
+    "check-assumed": ["check", REFUSED],
+    "check-unfolded": ["check", REFUSED, *QUESTION, "-v"],
+    "check-releases": ["check", REFUSED, "--target", "all"],
     "explain": ["explain", "HYP-22"],
-    "trace": ["trace", DAMAGED, *QUESTION, "--only", "failed"],
+    "trace": ["trace", LINKED, *QUESTION, "--only", "failed"],
     "policy": ["policy", LIVE],
     "show": ["show", REFUSED, *QUESTION],
     "show-record": ["show", REFUSED, *QUESTION, "--record", "4", "--hexdump"],
@@ -61,6 +68,13 @@ def seen(arguments, columns, colour):
     os.close(ours)
     process.wait()
     return b"".join(pieces).decode().replace("\r\n", "\n").replace("\x1b", "␛")
+
+
+def test_a_refusal_fits_a_screen():
+    text = seen(["check", REFUSED], 80, False)
+    assert len(text.splitlines()) <= 24
+    assert text.startswith("refused: ")
+    assert "HYP-27" in text.partition("repair")[0]
 
 
 @pytest.mark.parametrize("colour", [True, False], ids=["colour", "plain"])

@@ -29,8 +29,8 @@ def streams(pytester):
 
 
 def put(folder, name, expected=None, **shape):
-    """A 32-bit guest: with one root it passes everywhere, with two it must not land high."""
-    (folder / name).write_bytes(StreamBuilder.pv(4, **shape).build())
+    """A guest that passes everywhere; of a shape, one of 32 bits, which with two roots must not land high."""
+    (folder / name).write_bytes(StreamBuilder.pv(4 if shape else 8, **shape).build())
     if expected is not None:
         (folder / f"{name}.expect.toml").write_text(expected)
 

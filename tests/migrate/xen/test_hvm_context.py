@@ -17,7 +17,7 @@ from migrate.building.hvm_contexts import (
 )
 from migrate.destination.releases import distinct
 from migrate.rules.declaring import Effect, Severity
-from migrate.xen.hvm_context import has_emulated_devices, saved_vcpus
+from migrate.xen.hvm_guest import has_emulated_devices, saved_vcpus
 from streams.hvm_context import decode_context
 from streams.wire.hvm_names import SaveType
 

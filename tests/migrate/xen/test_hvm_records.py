@@ -5,7 +5,8 @@ from hvm_domains import END, context, found
 
 from migrate.building.hvm_contexts import Hardware, hvm_context, pack_entry, resize
 from migrate.destination.releases import RELEASES, resolve
-from migrate.xen.hvm_records import EMULATED, RECORDS, saved_lengths
+from migrate.xen.hvm_guest import EMULATED
+from migrate.xen.hvm_records import RECORDS, saved_lengths
 from streams.wire.hvm_entries import LAYOUTS
 from streams.wire.hvm_names import SaveType
 
