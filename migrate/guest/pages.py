@@ -215,7 +215,8 @@ class PageStore:
             some = pfns[start : start + size]
             found = self.find(some)
             rows = [at for at, pfn in enumerate(some, start) if found[pfn] is not None]
-            yield rows, np.frombuffer(b"".join(found[pfns[at]] or b"" for at in rows), "<u8").reshape(-1, 512)
+            if rows:
+                yield rows, np.frombuffer(b"".join(found[pfns[at]] or b"" for at in rows), "<u8").reshape(-1, 512)
 
     def fetch(self, pfns: Iterable[int]) -> None:
         """Decode compressed input once more for all of some pages, so that `find` need not for each."""

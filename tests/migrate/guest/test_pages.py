@@ -304,8 +304,19 @@ def test_a_store_without_patience_left_has_not_kept_the_page():
 
 def test_pages_are_found_in_batches_with_their_places_in_the_question():
     written = pages_of_their_own(10)
-    found = [(rows, pages[:, 0].tolist()) for rows, pages in written.store().found_batches([3, -1, 30, 3, 9], size=2)]
-    assert found == [([0], [3]), ([3], [3]), ([4], [9])]
+    asked = [3, -1, 30, 3, 40, 50, 9]
+    found = [(rows, pages[:, 0].tolist()) for rows, pages in written.store().found_batches(asked, size=2)]
+    assert found == [([0], [3]), ([3], [3]), ([6], [9])]
+
+
+@pytest.mark.parametrize("kind", [XTAB, None])
+def test_without_its_page_of_the_p2m_no_source_frame_is_known(kind):
+    b = StreamBuilder.pv(8)
+    if kind is None:
+        b.p2m_frames = [b.max_pfn + 1]
+    else:
+        b.memory[b.p2m_frames[0]].type = kind
+    assert check(b.build()).stream.cr3 == [{"vcpu": 0, "pfn": b.roots[0], "mfn": None}]
 
 
 # -- a guest with more pages than are kept -----------------------------------------------------------
