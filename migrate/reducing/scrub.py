@@ -25,6 +25,7 @@ from migrate.judging.check import judge
 from migrate.reducing.device_state import private_ranges
 from migrate.reducing.items import CHANGED, state_of
 from migrate.reducing.pages_read import Batch, Needed, as_array, frames, levels
+from migrate.rules.findings import Finding
 from migrate.toolstack.restore import MAX_RECORD
 from streams.containers import BODY_LIMIT
 from streams.decoder import Consumer, Decoder, drive
@@ -47,6 +48,7 @@ from streams.records import (
     XlStart,
 )
 from streams.transports import open_transport
+from streams.values import replace
 from streams.wire.framing import (
     EMULATOR_HEADER,
     HVM_SAVE_HEADER,
@@ -92,6 +94,8 @@ Pfns = NDArray[np.int64]
 Range = tuple[int, int]  # offset and length, in bytes
 
 
+# Rules whose message quotes what follows the end.
+_QUOTES = frozenset({"CON-22", "FRM-09"})
 _ENDS_EARLY = frozenset({Breach.RECORD_HEADER_CUT, Breach.RECORD_CUT, Breach.NO_END})
 
 
@@ -194,11 +198,17 @@ def changed(before: Source, after: Source, *, target: str = "newest", vcpus: int
     for placement, (was, now) in zip(PLACEMENTS, pairs, strict=True):
         if any(getattr(was, name) != getattr(now, name) for name in ("verdict", "failure", "reason")):
             return f"under placement {placement}, the verdict was {was.verdict} and is {now.verdict}"
-        lost = [f.rule.id for f in was.findings if f not in now.findings]
-        new = [f.rule.id for f in now.findings if f not in was.findings]
+        found, still = comparable(was.findings), comparable(now.findings)
+        lost = [f.rule.id for f in found if f not in still]
+        new = [f.rule.id for f in still if f not in found]
         if lost or new:
             return f"under placement {placement}, findings are lost ({', '.join(lost)}) or new ({', '.join(new)})"
     return None
+
+
+def comparable(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings without what they quote of a stream: the text behind its end, of which one letter is left."""
+    return [replace(found, message="") if found.rule.id in _QUOTES else found for found in findings]
 
 
 # -- the first reading ------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from functools import partial
 
 import pytest
 from hostile import OPTIONAL, before_end, record, with_config, with_xenops, with_xenstore
@@ -32,16 +33,17 @@ def hvm_param(n):
     return record(RecordType.HVM_PARAMS, PARAMS_HEADER.pack(1, 0) + struct.pack("<QQ", n % 60, n))
 
 
+GUEST = partial(StreamBuilder.pv, 8)
 RECORDS = {
-    "unknown optional": (StreamBuilder.pv, lambda b, n: record(OPTIONAL) * n, 0),
-    "unknown mandatory": (StreamBuilder.pv, lambda b, n: record(0x33) * n, 1),
+    "unknown optional": (GUEST, lambda b, n: record(OPTIONAL) * n, 0),
+    "unknown mandatory": (GUEST, lambda b, n: record(0x33) * n, 1),
     "of the other kind of guest": (StreamBuilder.hvm, lambda b, n: vcpu_part(0) * n, 1),
-    "empty": (StreamBuilder.pv, lambda b, n: record(RecordType.X86_PV_VCPU_BASIC) * n, 1),
-    "clocks": (StreamBuilder.pv, lambda b, n: tsc() * n, 0),
-    "VERIFY": (StreamBuilder.pv, lambda b, n: record(RecordType.VERIFY) * n, 0),
-    "pages without data, PV": (StreamBuilder.pv, lambda b, n: absent_page(b) * n, 0),
+    "empty": (GUEST, lambda b, n: record(RecordType.X86_PV_VCPU_BASIC) * n, 1),
+    "clocks": (GUEST, lambda b, n: tsc() * n, 0),
+    "VERIFY": (GUEST, lambda b, n: record(RecordType.VERIFY) * n, 0),
+    "pages without data, PV": (GUEST, lambda b, n: absent_page(b) * n, 0),
     "pages without data, HVM": (StreamBuilder.hvm, lambda b, n: absent_page(b) * n, 0),
-    "vcpus": (StreamBuilder.pv, lambda b, n: b"".join(map(vcpu_part, range(1, n))), 1),
+    "vcpus": (GUEST, lambda b, n: b"".join(map(vcpu_part, range(1, n))), 1),
     "HVM params": (StreamBuilder.hvm, lambda b, n: b"".join(map(hvm_param, range(n))), 1),
 }
 
@@ -67,7 +69,7 @@ def test_a_flood_of_findings_makes_a_short_report_in_any_format(check, form):
 
 
 def trace(confinement, path, flood):
-    stream = before_end(StreamBuilder.pv().build(), flood)
+    stream = before_end(GUEST().build(), flood)
     path.write_bytes(stream)
     return confinement.run(["trace", path], len(stream))
 
