@@ -25,7 +25,7 @@ NOBODY = (LOOPBACK, 1)  # no port that anybody listens on
 
 def long_stream():
     b = StreamBuilder.pv(8)
-    b.trailing = bytes(3 << 20)
+    b.trailing = bytes(16 << 20)
     return b.build()
 
 

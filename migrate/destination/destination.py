@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from migrate.destination.placement import check_name
@@ -13,6 +12,8 @@ if TYPE_CHECKING:
     from migrate.destination.host import Host
 
 # Xen hands out memory from the top: a host with more than 4 GiB gives a guest frames above them.
+from streams.values import replace
+
 DEFAULT_PLACEMENT = "high"
 
 

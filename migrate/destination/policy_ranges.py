@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 from migrate.destination import releases
 from migrate.destination.releases import RELEASES, Release
 from migrate.guest.cpu_policy import EXTENDED, FEATURE_LEAF, XSTATE_LEAF
+from streams.values import dataclass
 
 LAST_BASIC = 0xD
 _CACHE_LEAF, _TOPOLOGY_LEAF = 0x4, 0xB
