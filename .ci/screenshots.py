@@ -1,4 +1,4 @@
-"""Makes the pictures of README.md from real runs: python .ci/screenshots.py (needs the package installed)."""
+"""Makes the picture of README.md from real runs: python .ci/screenshots.py (needs the package installed)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pathlib import Path
 from rich.console import Console
 
 from migrate import check
-from migrate.inspection.reading import inspect
-from migrate.reports.inspection import picture
 from migrate.reports.verdict import text
 
 HERE = Path(__file__).parents[1]
@@ -27,14 +25,8 @@ def check_picture(console: Console) -> None:
     text.render(report, console)
 
 
-def map_picture(console: Console) -> None:
-    """Where its pages lie."""
-    inspect(HERE / SAMPLE, then=lambda inspection: picture.render_map(inspection, console))
-
-
 PICTURES: dict[str, tuple[str, Callable[[Console], None]]] = {
     "check.svg": (f"migrate check {SAMPLE} --target 4.20 --placement high --select HYP-22", check_picture),
-    "map.svg": (f"migrate show {SAMPLE} --map", map_picture),
 }
 
 
@@ -42,7 +34,6 @@ def svg(name: str) -> str:
     """One picture: what a terminal of COLUMNS columns would show."""
     command, draw = PICTURES[name]
     file = io.StringIO()
-    # Named like a terminal's encoding, or the map would be drawn in ASCII.
     console = Console(
         file=file, record=True, width=COLUMNS, force_terminal=True, highlight=False, markup=False, emoji=False
     )
