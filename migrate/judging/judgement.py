@@ -62,6 +62,7 @@ class Judgement:
         self._questions: tuple[Destination, ...] = ()
         self._at_checkpoints: dict[Destination, list[CheckpointVerdict]] = {}
         self._judged_at = -1  # records when a checkpoint was last judged
+        self._unseen: int | None = None  # a pfn that Xen reads as a table, and whose contents were not kept
 
     @property
     def pv_guest(self) -> PvGuest | None:
@@ -145,7 +146,10 @@ class Judgement:
         known = self.session.vcpus
         vcpus = known if known is not None else max(kind.guest.vcpus, default=-1) + 1
         replay = PvReplay(kind.guest, self._answering(destination).answering, where, vcpus)
-        return replay.run(SCHEDULES[schedule](self.steps), None if exact else kind.tally)
+        trace = replay.run(SCHEDULES[schedule](self.steps), None if exact else kind.tally)
+        if trace.hypervisor is not None:
+            self._unseen = min(trace.hypervisor.unseen, default=self._unseen)
+        return trace
 
     def placement(self, name: str) -> Placement | None:
         """Where a placement puts the guest's frames; None unless it is a PV guest."""
@@ -264,6 +268,11 @@ class Judgement:
             return self.session.course.doubt
         if self.restorer.containers.colo:
             return "a COLO stream: the secondary runs from the first checkpoint on"
+        if self._unseen is not None:
+            return (
+                f"Xen reads pfn {self._unseen:#x} as a page table; it came as data and was not kept, "
+                "as it can be of a file only"
+            )
         return None
 
     def _short_of_memory(self, destination: Destination) -> Finding | None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import zstandard
 
-from migrate import Destination, check
+from migrate import Checker, Destination, check
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import PTE_RW, TABLE, entry
 from migrate.judging.judgement import Judgement
@@ -108,3 +108,14 @@ def test_a_compressed_stream_is_judged_as_a_plain_one(destination, last):
     plain, packed = (report_object(check(s, destination)) for s in (stream, zstandard.compress(stream)))
     assert plain == packed
     assert plain["failure"] is None or plain["failure"]["rule"] == "HYP-07"
+
+
+def test_a_page_that_a_pipe_did_not_keep_is_not_taken_for_an_empty_table():
+    stream = with_untyped_l1s(100)
+    assert check(stream, target="4.20", placement="low").verdict == "accept"
+    checker = Checker(target="4.20", placement="low")
+    for start in range(0, len(stream), 1 << 20):
+        checker.feed(stream[start : start + (1 << 20)])
+    report = checker.close()
+    assert report.verdict == "unjudged"
+    assert "it came as data and was not kept" in report.unjudged_because
