@@ -24,7 +24,7 @@ from migrate.reports.verdict.sentences import (
     times_and_places,
     verdict_sentence,
 )
-from migrate.rules.declaring import Severity
+from migrate.rules.declaring import Effect, Severity
 from migrate.safe import safe
 
 if TYPE_CHECKING:
@@ -154,11 +154,17 @@ def render_verdict_line(report: Report, console: Console | PlainConsole) -> None
 
 
 def _entries(entries: list[Fold], told: Finding | None, console: Console | PlainConsole) -> None:
-    """Findings by rule, without what the verdict has told already; those that are for information only in a line."""
+    """Findings by rule, without what the verdict has told already; those that are for information only in a line.
+
+    What is left to the host is no mere information where nothing else decides.
+    """
+    decided = told is not None and told.fatal
+    infos = []
     for entry in entries:
-        if entry.severity is not Severity.INFO:
+        if entry.severity is Severity.INFO and (decided or entry.effect is not Effect.HOST):
+            infos.append(f"{entry.rule.id} {entry.rule.slug}")
+        else:
             _entry(entry, told, console)
-    infos = [f"{entry.rule.id} {entry.rule.slug}" for entry in entries if entry.severity is Severity.INFO]
     if infos:
         head = Text(f"{'info':<{_ID_WIDTH}}", SEVERITY_STYLE[Severity.INFO])
         hanging(console, head, f"{', '.join(infos)} (-v tells all)")

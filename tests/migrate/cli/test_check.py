@@ -547,3 +547,9 @@ def test_a_report_is_about_a_directory_as_well(tmp_path):
     out = tmp_path / "report.html"
     assert run("report", tmp_path / "streams", "-o", out).exit_code == 0
     assert all(re.search(rf"\b{name}<", out.read_text()) for name in ("one", "two"))
+
+
+def test_what_the_host_decides_is_told_in_full_where_nothing_else_decides():
+    result = CliRunner().invoke(main, ["check", str(SAMPLES / "x417-pvh.plain.libxc.zst"), "--target", "4.22.0"])
+    assert result.exit_code == 0
+    assert "the CPU vendor is AuthenticAMD, and has to be the host's" in result.output
