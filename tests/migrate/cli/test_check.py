@@ -11,6 +11,7 @@ from collections import Counter
 
 import pytest
 from click.testing import CliRunner
+from project import SAMPLES
 
 from migrate.building.builder import StreamBuilder
 from migrate.cli.check import BADNESS, ending_of
