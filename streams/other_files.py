@@ -166,7 +166,7 @@ def recognise(head: bytes, tail: bytes | None = None) -> OtherFile | None:
             return XVA if signature.file.kind == "tar" and head.startswith(b"ova.xml\0") else signature.file
     for codec in CODECS:
         if codec.fits(head):
-            return OtherFile(codec.name, f"compressed with {codec.name} once more", f"{_UNPACK} once")
+            return OtherFile(codec.name, f"compressed with {codec.name}, which is not unpacked here", _UNPACK)
     if head.startswith(_ELF_MAGIC):
         kind = head[_ELF_TYPE : _ELF_TYPE + 2]
         return CORE if int.from_bytes(kind, "big" if head[5:6] == _ELF_BIG else "little") == _ELF_CORE else ELF

@@ -328,6 +328,10 @@ def output_for(form: str, question: Question, wanted: Wanted, *, several: bool, 
         case "github":
             return GithubOutput()
         case "markdown":
+            from click import UsageError
+
+            if all(destination.host is None for destination in question.destinations):
+                raise UsageError("--format markdown is a table of hosts: it needs --host")
             return PoolOutput(as_markdown=True)
     match wanted:
         case Wanted.QUIET:

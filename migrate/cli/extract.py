@@ -116,11 +116,12 @@ def _memory(stream: str, form: str, out: str, *, offset: int, force: bool) -> Ex
 
 def _tell(written: Extracted, out: str) -> None:
     """On stderr: what was written, and what is not in it."""
+    from migrate.counting import count
     from migrate.safe import safe
 
     told = f"{out}: {written.pages} pages, {written.holes} holes, {written.size} bytes"
     if written.frames is not None:
-        told += f"; {written.frames.contexts} vcpus"
+        told += f"; {count(written.frames.contexts, 'vcpu')}"
         if written.frames.translated or written.frames.unknown:
             told += (
                 f"; machine frames in {written.frames.translated} page table entries, "

@@ -41,8 +41,12 @@ def streams_of(paths: Sequence[str]) -> tuple[str, ...]:
             found.append(path)
             continue
         from migrate.corpus.discovery import discover
+        from migrate.corpus.toml_reader import ExpectationError
 
-        inside = [case.path for case in discover([path]).cases]
+        try:
+            inside = [case.path for case in discover([path]).cases]
+        except ExpectationError as error:
+            raise click.UsageError(str(error)) from error
         if not inside:
             raise click.UsageError(f"there is no stream in {path}")
         found += inside

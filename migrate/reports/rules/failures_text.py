@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from migrate.counting import count
 from migrate.reports.rules.commands import explain_command
 from migrate.reports.rules.failures import MOST_RULES, candidates, confirm_commands, decides, known_messages
 from migrate.reports.verdict.text import hanging
@@ -29,10 +30,12 @@ _MOST_TOLD = 12
 def render_log(log: Log, name: str, console: Console) -> None:
     """Print all failures of a log, the last one first."""
     failures = list(reversed(log.failures))
-    count = (
+    failed = (
         "1 restore that failed" if len(failures) == 1 else f"{len(failures)} kinds of failed restores, the last first"
     )
-    hanging(console, Text(), f"{safe(name)}: {count}; in {log.lines} lines, {log.recognised} messages tell of it")
+    hanging(
+        console, Text(), f"{safe(name)}: {failed}; {count(log.recognised, 'message')} in {count(log.lines, 'line')}"
+    )
     for failure in failures[:_MOST_TOLD]:
         console.print()
         _render(failure, console)

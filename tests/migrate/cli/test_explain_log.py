@@ -75,7 +75,7 @@ def test_the_command_that_would_confirm_it_is_named_with_the_release_of_the_log(
 
 def test_a_log_from_standard_input_is_told_the_same(log):
     said = run("--log", "-", stdin=XL_LOG).output
-    assert said.startswith("standard input: 1 restore that failed; in 9 lines, 4 messages tell of it\n")
+    assert said.startswith("standard input: 1 restore that failed; 4 messages in 9 lines\n")
     assert said.partition("\n")[2] == run("--log", log).output.partition("\n")[2]
 
 
@@ -100,7 +100,7 @@ def test_several_failures_are_told_the_last_one_first(tmp_path):
     file = tmp_path / "xl.log"
     file.write_text(f"{CONTEXT}\nxc: error: No STATIC_DATA_END seen: Internal error\n")
     lines = run("--log", file).output.splitlines()
-    assert lines[0] == f"{file}: 2 kinds of failed restores, the last first; in 2 lines, 2 messages tell of it"
+    assert lines[0] == f"{file}: 2 kinds of failed restores, the last first; 2 messages in 2 lines"
     assert lines[2].startswith("ORD-04")
 
 
@@ -233,7 +233,7 @@ def test_a_log_that_is_still_written_to_is_read_as_it_comes():
             time.sleep(0.05)
         said, _ = running.communicate()
     assert running.returncode == 0
-    assert b"1 restore that failed; in 2 lines, 2 messages tell of it" in said
+    assert b"1 restore that failed; 2 messages in 2 lines" in said
     assert b"HVM-16" in said
 
 
