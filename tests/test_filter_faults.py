@@ -162,7 +162,8 @@ def test_without_a_fault_the_stream_comes_out_whole_unless_it_is_stopped(name, w
     expected = {"readv", "splice", "tee"} if way == "observe" else {"readv", "write"}
     if way == "guard":
         expected |= {"tee"} if stopped else {"splice", "tee"}  # what comes first is looked at where it lies
-    assert set(run.faulty.calls) == expected
+    # A guarded PV stream may be looked at as a copy from its first pages on.
+    assert expected - ({"splice"} if way == "guard" and name == "pv" else set()) <= set(run.faulty.calls) <= expected
 
 
 # -- faults that pass ---------------------------------------------------------------------------------

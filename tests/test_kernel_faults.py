@@ -13,6 +13,8 @@ import pytest
 from kernel import ANY, UNABLE
 from running_filter import BAD, COMMAND, END, GOOD, HVM, MODES, WAIT, no_traceback
 
+pytestmark = pytest.mark.slow
+
 CODE = """
 import sys
 from kernel import refuse

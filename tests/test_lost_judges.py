@@ -302,7 +302,7 @@ NUMPYS = {
     "is broken": "raise ImportError('\\n\\nIMPORTANT: undefined symbol\\n')",
     "exits": "import sys; sys.exit(3)",
     "ends the process": "import os; os._exit(1)",
-    "is interrupted": "import os, signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(9)",
+    "is interrupted": "import os, signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(1)",
     "knows nothing": "",
 }
 

@@ -5,6 +5,8 @@ from many import KINDS
 
 from migrate.building.builder import StreamBuilder
 
+pytestmark = pytest.mark.slow
+
 # Of what a saver's stream has many of, or an attacker's: as much as takes some MiB.
 HEAVY = {
     "tables": 2_000,

@@ -17,6 +17,8 @@ from streams.wire.framing import (
 from streams.wire.libvirt import LIBVIRT_HEADER, LIBVIRT_LIBXL_V2, LIBVIRT_MAGIC
 from streams.wire.qemu import NUMBER, SectionType
 
+pytestmark = pytest.mark.slow
+
 GIB = 1 << 30
 LONGEST_REPORT = 40_000  # characters
 COMMANDS = [["check"], ["show"], ["show", "--config"], ["config"], ["report", "-o", "report.html", "--force"]]

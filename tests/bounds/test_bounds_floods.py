@@ -12,6 +12,8 @@ from migrate.building.builder import StreamBuilder
 from streams.pages import PageType
 from streams.wire.framing import PARAMS_HEADER, TSC_INFO, VCPU_HEADER, LibxlRecordType, RecordType
 
+pytestmark = pytest.mark.slow
+
 FEW, MANY = 20_000, 1_000_000
 HOW_MANY = [FEW, pytest.param(MANY, marks=pytest.mark.slow)]
 LONGEST_REPORT = 40_000  # characters

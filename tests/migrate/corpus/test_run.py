@@ -85,6 +85,7 @@ def test_the_output_is_the_same_however_many_workers_ran(folder, tmp_path):
     assert outputs(1) == outputs(2) == outputs(3)
 
 
+@pytest.mark.slow
 def test_two_thousand_streams_are_judged_and_told_in_their_order(tmp_path):
     data = StreamBuilder.hvm().build()
     (tmp_path / "streams").mkdir()
