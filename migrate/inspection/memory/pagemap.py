@@ -279,7 +279,8 @@ def _bins(
     cuts = bounds[sorted(left_out)]
     pieces = np.concatenate([[first], cuts.ravel(), [end]]).reshape(-1, 2)
     found = [np.arange(a // step * step, b, step, dtype=np.int64) for a, b in pieces.tolist() if b > a]
-    return step, np.unique(np.concatenate(found))
+    # Where there are no pages at all, one bin says so.
+    return step, np.unique(np.concatenate(found or [np.array([first], np.int64)]))
 
 
 def _within(

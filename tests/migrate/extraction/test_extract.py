@@ -619,7 +619,7 @@ def test_the_summary_says_what_was_written(tmp_path):
     result = run(tmp_path / "s", "--elf", tmp_path / "out")
     size = (tmp_path / "out").stat().st_size
     zeros = pages.count(bytes(PAGE_SIZE))
-    assert f"out: {len(pages)} pages, {zeros} holes, {size} bytes; 1 vcpus" in result.output
+    assert f"out: {len(pages)} pages, {zeros} holes, {size} bytes; 1 vcpu" in result.output
     assert f"machine frames in {entries} page table entries, 0 without one" in result.output
 
 
