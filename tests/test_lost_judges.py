@@ -17,6 +17,8 @@ from running_filter import COMMAND, END, GOOD, HVM, MODES, WAIT, Running, is_ove
 
 from streams.transports import open_transport
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 SPARING = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}  # else the limits are used up by what is never used
 LOST = 4

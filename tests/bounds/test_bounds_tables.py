@@ -12,6 +12,8 @@ from streams.pages import PageType
 from streams.wire.framing import RecordType
 from streams.wire.paging import PCD, PSE
 
+pytestmark = pytest.mark.slow
+
 SOME = 400
 ENTRIES = 512
 FULL = slice(273, None)  # of an L4: behind Xen's slots and the one that maps the kernel

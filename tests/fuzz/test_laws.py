@@ -14,7 +14,7 @@ from keep import regressions
 from limits import TooSlowError, bounded
 from mutation import mutate
 
-MUTATIONS = 100
+MUTATIONS = 50
 
 every_harness = pytest.mark.parametrize("name", HARNESSES)
 SAMPLES = dict(regressions())

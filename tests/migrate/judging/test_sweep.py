@@ -17,6 +17,8 @@ from migrate.inspection.reading import inspect
 from streams.transports import open_transport
 from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE, RECORD_HEADER, VCPU_HEADER, RecordType
 
+pytestmark = pytest.mark.slow
+
 PV = sorted(path.name for path in SAMPLES.glob("*.zst") if "pvh" not in path.name)
 HVM = ["x417-pvh.xl.zst", "x417-pvh.remus.libxc.zst"]
 SMALL = ["pv4", "pv8", "hvm", "pv4 in xl", "hvm in libxl"]
