@@ -5,8 +5,6 @@ Sources: the formats' own specifications; for Xen's and libvirt's, `xl`, xend, x
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from streams.compression import CODECS
 from streams.values import NamedTuple, dataclass
 from streams.wire.framing import (
@@ -359,26 +357,3 @@ def translated_newlines(data: bytes) -> Translation | None:
         if at >= 0:
             return Translation(at, _TRANSLATED[0][1])
     return None
-
-
-# -- zeros -------------------------------------------------------------------------------------------------------
-
-
-def zeros_at_the_end(read: Callable[[int, int], bytes], size: int, piece: int = SEARCHED) -> int:
-    """How many zero bytes a file ends with.
-
-    Parameters
-    ----------
-    read:
-        gives (offset, length) of the file; asked from the end on, until a byte is not zero.
-    size:
-        of the file, in bytes.
-    """
-    end = size
-    while end:
-        start = max(0, end - piece)
-        kept = len(read(start, end - start).rstrip(b"\0"))
-        if kept:
-            return size - start - kept
-        end = start
-    return size

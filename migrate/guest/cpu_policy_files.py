@@ -27,7 +27,6 @@ _MOST_BYTES = 1 << 20
 # A dump is text of some ten kilobytes.
 _MOST_JSON = 16 << 20
 _REGISTERS = 4
-_WORD = 1 << 32
 
 
 class NoPolicyError(ValueError):

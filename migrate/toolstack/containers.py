@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _FLAGS_AT, _OPTIONAL_FLAGS_AT, _OPTIONAL_LENGTH_AT = 36, 40, 44  # in xl's header
 _LIBVIRT_VERSION_AT = 16
-_NEVER_WRITTEN = "only zeros, as in a file that was not written to its end (a full disk, or a hole)"
 
 
 class ContainerChecks:

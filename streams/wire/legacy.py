@@ -37,9 +37,6 @@ EXTENDED_CONTEXT_SIZE = 128
 INFO_VCPU, INFO_EXTENDED, INFO_XSAVE = b"vcpu", b"extv", b"xcnt"
 """Blocks of extended info: a context; that extended contexts come; how long each vcpu's XSAVE state is, as a u32."""
 
-LOW_MFN_LIMIT = 1 << 20
-"""First frame above 4 GiB: from there on the restore moved PAE roots."""
-
 
 class Chunk(IntEnum):
     """Kinds of chunks in the body; a positive one is a number of pfn words."""

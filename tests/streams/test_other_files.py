@@ -24,7 +24,6 @@ from streams.other_files import (
     find_stream,
     recognise,
     translated_newlines,
-    zeros_at_the_end,
 )
 from streams.wire.framing import MIGRATE_BANNER, XL_MAGIC
 from streams.wire.libvirt import encode_image
@@ -229,13 +228,3 @@ def test_the_offset_of_the_changed_magic_is_told():
 @pytest.mark.parametrize("data", [XL, stream("xapi"), stream("libxc"), b"Xen saved domain, xl format", b""])
 def test_whole_magics_are_not_said_to_be_changed(data):
     assert translated_newlines(data) is None
-
-
-# -- zeros -------------------------------------------------------------------------------------------------
-
-
-@given(st.binary(max_size=50), st.integers(0, 50), st.integers(1, 20))
-def test_the_zeros_at_the_end_are_counted(data, zeros, piece):
-    data += bytes(zeros)
-    count = zeros_at_the_end(lambda at, n: data[at : at + n], len(data), piece)
-    assert count == len(data) - len(data.rstrip(b"\0"))
