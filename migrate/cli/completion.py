@@ -18,7 +18,7 @@ from click.shell_completion import (
 
 from migrate.cli.command import command
 from migrate.cli.ending import echo
-from migrate.cli.main import COMPLETE, PROGRAM
+from migrate.cli.main import COMPLETE, PROGRAMS
 
 
 class Bash(BashComplete):
@@ -81,17 +81,17 @@ for _shell in SHELLS.values():
 
 
 def script(shell: str) -> str:
-    """What a shell of that name has to read in order to complete this program's command lines."""
+    """What a shell of that name has to read in order to complete this program's command lines, under both its names."""
     from migrate.cli.main import main
 
     context: dict[str, Any] = {}
-    return SHELLS[shell](main, context, PROGRAM, COMPLETE).source()
+    return "\n".join(SHELLS[shell](main, context, program, COMPLETE).source().rstrip() for program in PROGRAMS)
 
 
 @command()
 @click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(list(SHELLS)))
 def completion(shell: str) -> None:
-    """Print what makes a shell complete command lines of this program.
+    """Print what makes a shell complete command lines of this program, called migrate or xen-migrate.
 
     It completes commands, options and their values: rules by id and slug, releases, placements, formats, files.
 
@@ -100,4 +100,4 @@ def completion(shell: str) -> None:
     In ~/.zshrc:   eval "$(migrate completion zsh)"     (after compinit)
     Example: migrate completion fish > ~/.config/fish/completions/migrate.fish
     """
-    echo(script(shell).rstrip())
+    echo(script(shell))
