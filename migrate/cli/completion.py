@@ -69,9 +69,11 @@ class Zsh(_WholeWords, ZshComplete):
 
 
 class Fish(_WholeWords, FishComplete):
-    """Its answers are cut at the first comma only: a list of rules has more."""
+    """Its answers are cut at the first comma only, as a list of rules has more, and stay in their order."""
 
-    source_template = FishComplete.source_template.replace('string split ","', 'string split --max 1 ","')
+    source_template = FishComplete.source_template.replace('string split ","', 'string split --max 1 ","').replace(
+        "complete --no-files", "complete --no-files --keep-order"
+    )
 
 
 SHELLS: dict[str, type[ShellComplete]] = {"bash": Bash, "zsh": Zsh, "fish": Fish}
