@@ -62,7 +62,13 @@ def shows(data: bytes) -> None:
         bounded(inspect, data, destination, then=lambda inspection: _shown(inspection, data))
 
 
+def _name(data: bytes) -> str:
+    """A file name of an input's own."""
+    return data[-24:].decode("utf-8", "surrogateescape")
+
+
 def _shown(inspection: Inspection, data: bytes) -> None:
+    inspection.judgement.facts.name = _name(data)
     for entry in inspection.log:
         holds(0 <= entry.offset <= entry.body <= len(data), f"{entry.name} at {entry.offset}")
     _objects([damage_object(inspection), elsewhere_object(inspection)], len(data))
@@ -199,8 +205,7 @@ def reports(data: bytes) -> None:
     """The document about any bytes, whatever their name, is sound HTML of ours alone, and loads nothing."""
     if compressed(data):
         return
-    name = data[-24:].decode("utf-8", "surrogateescape")
-    page = bounded(_written, data, name)
+    page = bounded(_written, data, _name(data))
     holds(UNPRINTABLE.search(page) is None, "the document has control characters")
     found = Page(page)
     for kind, ours in (("style", "report.css"), ("script", "report.js")):
