@@ -35,7 +35,9 @@ COMMANDS = {
 # What this program is when it is called by these names: a link to it stands in for the original.
 LINKS = frozenset({"verify-stream-v2"})
 PROGRAM = "migrate"
-# A shell that wants a command line completed says so in this variable; click makes the name from the program's.
+# Both names of it; another program may have the first.
+PROGRAMS = (PROGRAM, "xen-migrate")
+# A shell that wants a command line completed says so in this variable, whatever the program is called.
 COMPLETE = "_MIGRATE_COMPLETE"
 
 
@@ -85,7 +87,7 @@ class Commands(LazyGroup):
             kwargs |= {"args": [called, *sys.argv[1:]], "prog_name": PROGRAM}
         if COMPLETE in os.environ:
             import_module("migrate.cli.completion")
-        return super().main(*args, **kwargs)
+        return super().main(*args, **{"complete_var": COMPLETE, **kwargs})
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the group's own options."""

@@ -215,7 +215,7 @@ class _Shrinker:
                 before = self.best
                 for way in ways:
                     way()
-                if self.best is before:
+                if self.best is before and not self._became_readable():
                     return True
         except _OutOfTime:
             return False
@@ -230,6 +230,14 @@ class _Shrinker:
         if good:
             self.best, self.report = items, report
         return good
+
+    def _became_readable(self) -> bool:
+        """Whether what could not be read can be, now that something before it is gone; it is items from now on."""
+        items = taken_apart(encode(self.best))
+        if list(map(type, items)) == list(map(type, self.best)):
+            return False
+        self.best = items
+        return True
 
     # -- whole items -------------------------------------------------------------------------------
 
