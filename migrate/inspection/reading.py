@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from migrate.destination.destination import Destination
 from migrate.guest.cpu_policy import read_policy
 from migrate.inspection.logbook import Entry, Layer, Logbook
-from migrate.judging.check import Checker, Source
+from migrate.judging.check import Checker, Source, refuse_nothing
 from migrate.judging.judgement import Judgement
 from migrate.rules.selection import Selection
 from migrate.toolstack.facts import StreamFacts
@@ -197,6 +197,7 @@ def inspect(
         judgement.watch_checkpoints([destination])
         log = Logbook(judgement.restorer)
         drive(Decoder(log, offset=offset).run(), transport, progress)
+        refuse_nothing(source, transport)
         judgement.finish(transport.position)
         return then(Inspection(transport, judgement, log, destination))
 

@@ -12,8 +12,9 @@ from migrate.judging.report import Report
 from migrate.rules.selection import Selection
 from streams.compression import MAX_EXPANSION
 from streams.decoder import Decoder, drive
-from streams.transports import Readable, open_transport
+from streams.transports import Readable, Transport, TransportError, open_transport
 
+_STDIN = ("-", 0)
 Source = str | os.PathLike[str] | int | bytes | bytearray | memoryview | Readable
 
 
@@ -82,7 +83,7 @@ def judge(
     Raises
     ------
     OSError, TransportError
-        for input that cannot be read.
+        for input that cannot be read, or standard input that is empty.
     """
     name = source if isinstance(source, str) else os.fspath(source) if isinstance(source, os.PathLike) else "-"
     with open_transport(source, max_expansion=max_expansion) as transport:
@@ -91,8 +92,18 @@ def judge(
         if verify:
             judgement.compare_verify_phase()
         drive(Decoder(judgement.restorer, offset=offset).run(), transport, progress)
+        refuse_nothing(source, transport)
         judgement.finish(transport.position)
         return then(judgement)
+
+
+def refuse_nothing(source: Source, transport: Transport) -> None:
+    """Raise TransportError for a standard input that gave no byte: nobody wrote a stream that could be judged.
+
+    An empty file is one that was cut: the receiver would read it, and refuse it.
+    """
+    if not transport.position and source in _STDIN:
+        raise TransportError("nothing came: the program that should have written the stream has written nothing", 0)
 
 
 def survey(

@@ -339,11 +339,11 @@ def test_a_verdict_line_holds_all():
 
 def test_concise_lines_are_told_by_file_and_byte():
     report = refused(findings=[l3_finding(), l3_finding("later", offset=None, count=3)])
-    assert list(concise_lines(report)) == [
-        f"sample.zst:0x7fe0d0: HYP-22 {MESSAGE}",
-        "sample.zst: HYP-22 later (and 2 more like it)",
+    assert list(concise_lines([report])) == [
+        f"sample.zst:0x7fe0d0: HYP-22 error: {MESSAGE}",
+        "sample.zst:0x0: HYP-22 error: later (and 2 more like it)",
     ]
-    assert list(concise_lines(unjudged("why"))) == ["sample.zst: not judged: why"]
+    assert list(concise_lines([unjudged("why")])) == ["sample.zst:0x0: not judged: why"]
 
 
 def test_plain_output_has_no_escape_sequences():
