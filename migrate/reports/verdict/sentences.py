@@ -213,7 +213,7 @@ def facts_told(report: Report) -> list[tuple[str, str]]:
     if stream.xen is not None:
         lines.append(("saved by", f"Xen {stream.xen}"))
     if len(stream.rounds) > 1:
-        lines.append(("rounds", f"{rounds_told(stream.rounds)} pages"))
+        lines.append(("passes", f"{rounds_told(stream.rounds)} pages"))
     if stream.checkpoints:
         told = [f"{c.checkpoint} {c.verdict}" for c in report.checkpoints]
         lines.append(("checkpoints", f"{stream.checkpoints}" + (f": {', '.join(told)}" if told else "")))
@@ -268,8 +268,8 @@ def _guest(stream: StreamFacts) -> str:
         known.append(f"{stream.width * 8}-bit")
     if stream.levels is not None:
         known.append(count(stream.levels, "page table level"))
-    if stream.vcpus is not None:
-        known.append(count(stream.vcpus, "vcpu"))
+    if stream.vcpus is not None:  # of a stream that was cut, none may have come
+        known.append(count(stream.vcpus, "vcpu") if stream.vcpus else "no vcpu has come")
     if stream.max_pfn is not None:
         known.append(f"{memory_size((stream.max_pfn + 1) * PAGE_SIZE)} (max pfn {stream.max_pfn:#x})")
     if stream.pages is not None:

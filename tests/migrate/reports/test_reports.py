@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -212,9 +213,15 @@ def test_only_the_verdict_is_in_the_colour_of_the_verdict(monkeypatch):
 
 
 def test_rounds_are_told_of_live_streams_only():
-    assert "rounds" not in printed(accepted())
+    assert "passes" not in printed(accepted())
     passes = [Round("first", 2048), Round("dirty", 120), Round("dirty", 17), Round("final", 3)]
     assert "first 2048; dirty 120, 17; final 3 pages" in printed(accepted(facts(rounds=passes)))
+
+
+def test_what_goes_once_over_memory_is_called_a_pass_everywhere():
+    texts = [text for rule in RULES.values() for text in (rule.title, *rule.sections.values())]
+    texts += [printed(accepted(facts(rounds=[Round("first", 2), Round("final", 1)])), verbose=True)]
+    assert [text for text in texts if re.search(r"\b(live|early|later|first|last) rounds?\b|^rounds", text, re.M)] == []
 
 
 def test_many_rounds_are_summed_up():
