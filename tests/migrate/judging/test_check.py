@@ -22,7 +22,7 @@ from migrate.judging.report import Report
 from migrate.judging.report_json import report_object
 from migrate.rules.catalogue import RULES
 from streams.pages import PageType
-from streams.wire.framing import LIBXL_HEADER, LIBXL_IDENT, LIBXL_VERSION, RecordType
+from streams.wire.framing import FREE_RECORD_TYPE, LIBXL_HEADER, LIBXL_IDENT, LIBXL_VERSION, RecordType
 from streams.wire.msrs import Msr
 from streams.wire.paging import PCD
 
@@ -196,7 +196,7 @@ def test_vcpu_0_is_all_done_before_vcpu_1_is_looked_at():
 def test_a_record_fails_before_anything_at_end():
     b = StreamBuilder.pv(4)
     b.vcpus[0].root = b.start_info_pfn
-    b.insert(0x13)
+    b.insert(FREE_RECORD_TYPE)
     assert failure(b)[:2] == ("FRM-05", "record")
 
 
