@@ -200,6 +200,15 @@ def test_a_record_fails_before_anything_at_end():
     assert failure(b)[:2] == ("FRM-05", "record")
 
 
+@pytest.mark.parametrize("make", [lambda: StreamBuilder.pv(8), StreamBuilder.hvm], ids=["pv", "hvm"])
+def test_a_record_type_that_the_law_allows_and_nobody_handles_is_passed_over(monkeypatch, make):
+    monkeypatch.setitem(LAW, FREE_RECORD_TYPE, Law(Guests.ANY))
+    plain, b = make(), make()
+    b.insert(FREE_RECORD_TYPE, b"whatever")
+    rules = [[finding.rule.id for finding in check(one.build()).findings] for one in (plain, b)]
+    assert rules[0] == rules[1]
+
+
 def test_the_report_goes_on_after_the_first_failure():
     b = StreamBuilder.pv(4, vcpus=3)
     b.vcpus[1].basic.ldt_base = 0x800
