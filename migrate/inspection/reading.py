@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from migrate.destination.destination import Destination
 from migrate.guest.cpu_policy import read_policy
 from migrate.inspection.logbook import Entry, Layer, Logbook
-from migrate.judging.check import Checker, Source
+from migrate.judging.check import Checker, Source, destination_of, refuse_nothing
 from migrate.judging.judgement import Judgement
 from migrate.rules.selection import Selection
 from migrate.toolstack.facts import StreamFacts
@@ -28,6 +28,7 @@ from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE, RecordType
 from streams.wire.hvm_names import SaveType
 
 if TYPE_CHECKING:
+    from migrate.destination.host import Host
     from migrate.destination.placement import Placement
     from migrate.guest.cpu_policy import Policy
     from migrate.guest.memory import PvGuest
@@ -169,6 +170,7 @@ def inspect(
     target: str | None = None,
     placement: str | None = None,
     vcpus: int | None = None,
+    host: Host | str | os.PathLike[str] | None = None,
     l3_rule: str | None = None,
     offset: int = 0,
     progress: Callable[[int, int | None], None] | None = None,
@@ -191,12 +193,13 @@ def inspect(
     ValueError
         for an unknown target or placement.
     """
-    destination = destination or Destination(target, placement, l3_rule=l3_rule, vcpus=vcpus)
+    destination = destination_of(destination, target, placement, l3_rule=l3_rule, vcpus=vcpus, host=host)
     with _rereadable(source, whole=offset > 0) as again, open_transport(again) as transport:
         judgement = Judgement(transport, _name(source), destination.vcpus)
         judgement.watch_checkpoints([destination])
         log = Logbook(judgement.restorer)
         drive(Decoder(log, offset=offset).run(), transport, progress)
+        refuse_nothing(source, transport)
         judgement.finish(transport.position)
         return then(Inspection(transport, judgement, log, destination))
 
