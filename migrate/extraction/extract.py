@@ -214,7 +214,7 @@ def _remarks(memory: Memory) -> list[str]:
     return told
 
 
-# Bytes of a body read in one go. A compressed stream is decoded again for each piece.
+# Bytes of a body read in one go.
 _PIECE = 16 << 20
 
 
