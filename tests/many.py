@@ -417,7 +417,7 @@ ORDERS: dict[str, tuple[int, Callable[[int], str]]] = {
     "pages of an HVM guest": (16_384, lambda n: f"--kind hvm --size {4 * n}K"),
     "vcpus of a guest": (32, lambda n: f"--vcpus {n}"),
     "vcpus of an HVM guest": (32, lambda n: f"--kind hvm --vcpus {n}"),
-    "roots of a guest": (32, lambda n: f"--roots {n}"),
+    "roots of a guest": (128, lambda n: f"--roots {n}"),
     "rounds of a guest": (8, lambda n: f"--rounds {n}"),
 }
 """The same of what `synth` is told."""
