@@ -7,7 +7,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
@@ -23,7 +23,7 @@ from streams.compression import CODECS
 from streams.decoder import Decoder, drive
 from streams.hvm_context import entries
 from streams.pages import PfnWords
-from streams.transports import open_transport
+from streams.transports import TransportError, open_transport
 from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE, RecordType
 from streams.wire.hvm_names import SaveType
 
@@ -44,6 +44,8 @@ T = TypeVar("T")
 _HEAD = 4096
 # Records whose pfn words are read in one go: each has a thousand, as savers write them.
 _WORDS_AT_ONCE = 1024
+# Up to so many bytes a compressed stream is decoded once, and kept.
+_DECODED = 16 << 20
 _POLICIES = (RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY)
 # Of a longer record only so much is looked at.
 _LONGEST_POLICY = 1 << 18
@@ -225,10 +227,18 @@ def _rereadable(source: Source, *, whole: bool) -> Iterator[Source]:
     assert isinstance(source, str | os.PathLike)
     mode = os.stat(source).st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        yield source
+        yield source if stat.S_ISDIR(mode) else _decoded(source)
         return
     with open(source, "rb") as pipe, _copied(pipe, whole=whole) as copy:
         yield copy
+
+
+def _decoded(source: str | os.PathLike[str]) -> Source:
+    """What a compressed file holds, where that is little: each look at a record would decode it anew."""
+    with suppress(TransportError), open_transport(source) as transport:
+        if not transport.rereads and len(data := bytes(transport.give(_DECODED + 1))) <= _DECODED:
+            return data
+    return source
 
 
 def _recognised(head: bytes) -> bool:
