@@ -21,6 +21,7 @@ from migrate.building.builder import StreamBuilder
 from migrate.judging.report import Report
 from migrate.judging.report_json import report_object
 from migrate.rules.catalogue import RULES
+from migrate.rules.order import LAW, Guests, Law
 from streams.pages import PageType
 from streams.wire.framing import FREE_RECORD_TYPE, LIBXL_HEADER, LIBXL_IDENT, LIBXL_VERSION, RecordType
 from streams.wire.msrs import Msr
