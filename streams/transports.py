@@ -491,21 +491,21 @@ class CompressedTransport(Transport):
 
     def reread_in_order(self, ranges: Iterable[tuple[int, int]]) -> Iterator[bytes]:
         """Bytes from elsewhere, by decoding the input once more, once for all."""
-        raw = self._raw.again()
-        if raw is None:
+        second = self.again()
+        if second is None:
             return
-        with CompressedTransport(raw, self.codec, self._max_expansion) as second:
+        with second:
             for offset, n in ranges:
                 second.skip(offset - second.position)
                 yield second.give(n)
 
     def reread(self, ranges: Sequence[tuple[int, int]]) -> list[bytes] | None:
         """Bytes from elsewhere, by decoding the input once more from its start."""
-        raw = self._raw.again()
-        if raw is None:
+        second = self.again()
+        if second is None:
             return None
         found: dict[tuple[int, int], bytes] = {}
-        with CompressedTransport(raw, self.codec, self._max_expansion) as second:
+        with second:
             held, held_at = b"", 0  # what was last given, for ranges that overlap
             for offset, n in sorted(set(ranges)):
                 if offset > second.position:
@@ -518,6 +518,11 @@ class CompressedTransport(Transport):
                     held += second.give(n - len(held))
                 found[offset, n] = held[:n]
         return [found[offset, n] for offset, n in ranges]
+
+    def again(self) -> CompressedTransport | None:
+        """The same input from its start, to decode independently of this one; None if there is no going back."""
+        raw = self._raw.again()
+        return None if raw is None else CompressedTransport(raw, self.codec, self._max_expansion)
 
     def close(self) -> None:
         """Close the compressed input, and free the decoder."""

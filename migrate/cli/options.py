@@ -120,21 +120,24 @@ class Question(NamedTuple):
         whether that is every release that differs, or every form of the 4 GiB rule.
     several_hosts:
         whether it is more than one host.
+    any_host:
+        whether it is enough if one of them takes a stream.
     """
 
     destinations: list[Destination]
     every_release: bool = False
     every_form: bool = False
     several_hosts: bool = False
+    any_host: bool = True
 
     def of_pool(self, report: Report, ending: ExitCode) -> ExitCode:
         """The exit code that one of several hosts makes: too little is known of it, or what any destination makes."""
         open_there = self.several_hosts and ending is ExitCode.FINE and report.left_to_host is not None
         return ExitCode.UNJUDGED if open_there else ending
 
-    def together(self, endings: Sequence[ExitCode], any_host: bool) -> ExitCode:
+    def together(self, endings: Sequence[ExitCode]) -> ExitCode:
         """The exit code that the answers about one stream make: the best of several hosts if one is enough."""
-        better = min if self.several_hosts and any_host else max
+        better = min if self.several_hosts and self.any_host else max
         return better(endings, key=BADNESS.index)
 
     @property
@@ -145,10 +148,6 @@ class Question(NamedTuple):
 
 # With several answers the worst counts; later is worse.
 BADNESS = (ExitCode.FINE, ExitCode.UNJUDGED, ExitCode.FOUND, ExitCode.FAILED)
-
-any_option = click.option(
-    "--any/--all", "any_host", default=True, help="With several hosts: is it enough if one takes a stream?"
-)
 
 
 def hosts_of(files: Sequence[str]) -> list[Host]:
@@ -171,47 +170,65 @@ class HostsAfterStreams(Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Repeat the option for each file."""
-        if "--host" in args and self.takes_all(args):
-            at = args.index("--host") + 2
+        at = args.index(HOST) if HOST in args else len(args)
+        if args[at:] and self.takes_all(ctx, args[:at], args[at:]):
+            at += 2
             while at < len(args) and not args[at].startswith("-"):
-                args = [*args[:at], "--host", *args[at:]]
+                args = [*args[:at], HOST, *args[at:]]
                 at += 2
         return super().parse_args(ctx, args)
 
-    def takes_all(self, args: list[str]) -> bool:
+    def takes_all(self, ctx: click.Context, before: list[str], after: list[str]) -> bool:
         """Whether a stream has come before the option, so that none comes after it."""
-        options = (param for param in self.params if isinstance(param, click.Option) and not param.is_flag)
-        with_value = {name for option in options for name in option.opts}
-        before = args[: args.index("--host")]
-        return any(
-            arg == STDIN or (not arg.startswith("-") and (at == 0 or before[at - 1] not in with_value))
-            for at, arg in enumerate(before)
-        )
+        try:
+            values, rest, _ = self.make_parser(ctx).parse_args(before)
+        except click.UsageError:
+            return False
+        arguments = (values.get(str(param.name)) for param in self.params if isinstance(param, click.Argument))
+        return bool(rest) or any(isinstance(found, str | tuple) and found for found in arguments)
 
 
-def host_option(*, many: bool = False) -> Decorator:
-    """`--host`; with `many` more than one."""
+# What --host takes, said once for all that have it.
+HOST = "--host"
+_HOST_FILE = "What `xl info` and `xen-cpuid -p` print on the host that {whose} (migrate host)"
+
+
+def host_option(says: str, *, many: bool = False, dest: str = "host", whose: str = "would restore it") -> Decorator:
+    """`--host`, any number of them.
+
+    Parameters
+    ----------
+    says:
+        what its help says beyond what the file is.
+    many:
+        whether one may be followed by several files.
+    whose:
+        what that host did or would do.
+    """
     return click.option(
-        "--host",
-        "host",
+        HOST,
+        dest,
         metavar="FILE" + "..." * many,
         multiple=True,
         type=click.Path(exists=True, dir_okay=False),
-        help="What `xl info` and `xen-cpuid -p` print on the host that would restore it (migrate host): its release, "
-        "processor and memory decide."
-        + (" After the streams there may be several: would which of them take it?" if many else ""),
+        help=f"{_HOST_FILE.format(whose=whose)}{says}",
     )
 
 
+def _any_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    said = "With several hosts: is it enough if one takes a stream?"
+    return click.option("--any/--all", "any_host", default=None, show_default="any", help=said)(command)
+
+
 def destination_options(*, all_too: bool = False, many_hosts: bool = False) -> Decorator:
-    """`--target`, `--placement`, `--vcpus`, `--l3-rule` and `--host`, which reach the command as `question`.
+    """`--target`, `--placement`, `--vcpus`, `--l3-rule`, `--host`, `--any`: they reach the command as `question`.
 
     Parameters
     ----------
     all_too:
         `--target all` and `--l3-rule all` stand for every release that differs, and every form of the rule.
     many_hosts:
-        whether `--host` may be given more than once.
+        whether `--host` may be given more than once; `--any` and `--all` go with it.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -223,26 +240,32 @@ def destination_options(*, all_too: bool = False, many_hosts: bool = False) -> D
             vcpus: int | None,
             l3_rule: str | None,
             host: tuple[str, ...],
+            any_host: bool | None = None,
             **kwargs: Any,
         ) -> Any:
             target, placement = _unless_the_host_says(target, placement)
             if len(host) > 1 and not many_hosts:
                 raise click.UsageError("--host is given more than once")
+            if any_host is not None and not host:
+                raise click.UsageError(f"{'--any' if any_host else '--all'} is about hosts: it goes with --host")
             try:
                 destinations = _destinations(target, placement, vcpus, l3_rule, hosts_of(host))
             except ValueError as error:
                 raise click.UsageError(str(error)) from error
-            question = Question(destinations, target == ALL, l3_rule == ALL, len(host) > 1)
+            question = Question(destinations, target == ALL, l3_rule == ALL, len(host) > 1, any_host is not False)
             return command(*args, question=question, **kwargs)
 
         decorated: Callable[..., Any] = run
-        for option in (
-            host_option(many=many_hosts),
+        options: list[Decorator] = [_any_option] if many_hosts else []
+        several = " After the streams there may be several: which of them would take it?" if many_hosts else ""
+        options += (
+            host_option(f": its release, processor and memory decide.{several}", many=many_hosts),
             l3_rule_option(all_too=all_too),
             vcpus_option,
             placement_option,
             target_option(all_too=all_too),
-        ):
+        )
+        for option in options:
             decorated = option(decorated)
         return decorated
 

@@ -216,7 +216,7 @@ def _remarks(memory: Memory) -> list[str]:
     return sentences
 
 
-# Bytes of a body read in one go. A compressed stream is decoded again for each piece.
+# Bytes of a body read in one go.
 _PIECE = 16 << 20
 
 

@@ -250,8 +250,13 @@ class _Shrinker:
     def _vcpus(self) -> None:
         """Leave out all records of a vcpu, the last one first."""
         ids = sorted({item.vcpu_id for item in self.best if isinstance(item, _VCPU)}, reverse=True)
-        for id in ids:
-            self._try(tuple(i for i in self.best if not (isinstance(i, _VCPU) and i.vcpu_id == id)))
+        items = self.best
+
+        def still(kept: list[int]) -> bool:
+            gone = set(ids).difference(kept)
+            return self._try(tuple(i for i in items if not (isinstance(i, _VCPU) and i.vcpu_id in gone)))
+
+        ddmin(ids, still)
 
     def _records(self) -> None:
         """Leave out records, of the image and around it."""

@@ -144,4 +144,7 @@ def refuse_doubles(results: Sequence[Result], stream: Mapping[str, int]) -> None
     for result in results:
         identity = result.identity()
         if identity is not None and (other := taken.setdefault(identity, result.option)) != result.option:
-            raise click.UsageError(f"{result.option} {result.path}: that is {other}")
+            where = "standard error" if result.path == STDERR_TOO else result.path
+            if other in stream:
+                raise click.UsageError(f"{result.option}: {where} is {other}")
+            raise click.UsageError(f"{other} and {result.option} would both be written to {where}")

@@ -434,6 +434,15 @@ def test_a_report_to_a_dash_goes_to_standard_error(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@MODES
+def test_of_a_stream_that_was_cut_the_text_says_that_no_vcpu_has_come(mode):
+    code, _, said = run(*mode, "--report", "-", "--format", "text", data=GOOD[: len(GOOD) // 2])
+    said = said if isinstance(said, str) else said.decode()
+    assert code == 1
+    assert "no vcpu has come" in said
+    assert "0 vcpus" not in said
+
+
 # -- faults of our own, and what is imported -------------------------------------------------------------
 
 
