@@ -218,9 +218,14 @@ class PageStore:
             if rows:
                 yield rows, np.frombuffer(b"".join(found[pfns[at]] or b"" for at in rows), "<u8").reshape(-1, 512)
 
+    @property
+    def may_fetch(self) -> bool:
+        """Whether this is compressed input, which can be decoded once more."""
+        return not self.rereads and self._places is not None and (self._patience is None or self._patience > 0)
+
     def fetch(self, pfns: Iterable[int]) -> None:
         """Decode compressed input once more for all of some pages, so that `find` need not for each."""
-        if self.rereads or self._transport is None or self._places is None:
+        if not self.may_fetch or self._transport is None or self._places is None:
             return
         places = self._places.offsets(pfn for pfn in pfns if self._kept(pfn) is None)
         if not places or not self._may_go_back():
