@@ -229,7 +229,8 @@ def facts_told(report: Report) -> list[tuple[str, str]]:
     host = report.destination.host
     if host is not None:
         lines.append(("host", host.label))
-    lines.append(("placement", f"{report.placement}: {placed(report.placement)}{_of_host(report, 'placement')}"))
+    if stream.guest == GuestKind.PV:  # of others frames may lie anywhere
+        lines.append(("placement", f"{report.placement}: {placed(report.placement)}{_of_host(report, 'placement')}"))
     lines.append(("target", f"Xen {release(report)}{_of_host(report, 'release')}"))
     return lines
 
