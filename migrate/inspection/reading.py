@@ -20,10 +20,11 @@ from migrate.judging.judgement import Judgement
 from migrate.rules.selection import Selection
 from migrate.toolstack.facts import StreamFacts
 from streams.compression import CODECS
+from streams.decoded import DecodedOnce
 from streams.decoder import Decoder, drive
 from streams.hvm_context import entries
 from streams.pages import PfnWords
-from streams.transports import TransportError, open_transport
+from streams.transports import BytesTransport, CompressedTransport, TransportError, open_transport
 from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE, RecordType
 from streams.wire.hvm_names import SaveType
 
@@ -120,7 +121,7 @@ class Inspection:
     def read(self, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
         """Bytes of the stream: one piece per (offset, length), shorter where the input ends in it.
 
-        Of a compressed stream this costs a decompression from its start: ask for all at once.
+        A compressed stream is decoded for it once more, in all, as far as the last of them.
         """
         found = self.transport.reread(list(ranges))
         assert found is not None  # what cannot be read again was copied first
@@ -180,7 +181,8 @@ def inspect(
 ) -> T:
     """Read a stream once, and do something with it while it is open.
 
-    What cannot be read again, a pipe or a block device, is copied to a temporary file first.
+    What cannot be read again, a pipe or a block device, is copied to a temporary file first; what is compressed is
+    decoded to one, as far as it is looked at again.
 
     Parameters
     ----------
@@ -196,7 +198,7 @@ def inspect(
         for an unknown target or placement.
     """
     destination = destination_of(destination, target, placement, l3_rule=l3_rule, vcpus=vcpus, host=host)
-    with _rereadable(source, whole=offset > 0) as again, open_transport(again) as transport:
+    with _rereadable(source, whole=offset > 0) as again, _opened(again) as transport:
         judgement = Judgement(transport, _name(source), destination.vcpus)
         judgement.watch_checkpoints([destination])
         log = Logbook(judgement.restorer)
@@ -204,6 +206,20 @@ def inspect(
         refuse_nothing(source, transport)
         judgement.finish(transport.position)
         return then(Inspection(transport, judgement, log, destination))
+
+
+def _opened(source: Source) -> Transport:
+    """The input; what is compressed is decoded here where it is little, else once more at most."""
+    transport = open_transport(source)
+    if not isinstance(transport, CompressedTransport):
+        return transport
+    first = transport.again()
+    if first is not None:
+        with suppress(TransportError), first:
+            if len(data := bytes(first.give(_DECODED + 1))) <= _DECODED:
+                transport.close()
+                return BytesTransport(data)
+    return DecodedOnce(transport)
 
 
 def _name(source: Source) -> str:
@@ -227,18 +243,10 @@ def _rereadable(source: Source, *, whole: bool) -> Iterator[Source]:
     assert isinstance(source, str | os.PathLike)
     mode = os.stat(source).st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        yield source if stat.S_ISDIR(mode) else _decoded(source)
+        yield source
         return
     with open(source, "rb") as pipe, _copied(pipe, whole=whole) as copy:
         yield copy
-
-
-def _decoded(source: str | os.PathLike[str]) -> Source:
-    """What a compressed file holds, where that is little: each look at a record would decode it anew."""
-    with suppress(TransportError), open_transport(source) as transport:
-        if not transport.rereads and len(data := bytes(transport.give(_DECODED + 1))) <= _DECODED:
-            return data
-    return source
 
 
 def _recognised(head: bytes) -> bool:

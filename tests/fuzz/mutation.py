@@ -30,6 +30,8 @@ TOKENS = (
     b"9",
     b"\xff\xfe",
     b"\xe2\x80\xae",
+    b"</p><script src=//x>",
+    b"'\"><b onload=x>&amp;",
 )
 WIDTHS = {1: "<B", 2: "<H", 4: "<I", 8: "<Q"}
 # Where the fields of most headers and bodies are.

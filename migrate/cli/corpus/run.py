@@ -173,7 +173,8 @@ def run(
     Example: migrate corpus run guests --junit guests.xml --jsonl guests.jsonl
     """
     from migrate.cli.corpus.live import LiveTable
-    from migrate.corpus.hosts import asked, at_hosts
+    from migrate.corpus.discovery import at_hosts
+    from migrate.corpus.hosts import asked
     from migrate.corpus.journal import Journal
     from migrate.reports.corpus.text import render
     from migrate.reports.verdict.text import console_for

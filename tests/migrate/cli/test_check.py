@@ -67,7 +67,7 @@ def test_version_and_help_import_nothing_heavy(args):
         "import sys, migrate.cli.main\n"
         f"try: migrate.cli.main.main({args!r}, prog_name='migrate')\n"
         "except SystemExit as end: assert end.code == 0\n"
-        "print(sorted({'rich', 'numpy', 'construct', 'zstandard'} & set(sys.modules)))"
+        "print(sorted({'rich', 'numpy', 'construct', 'backports'} & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "[]"

@@ -478,7 +478,7 @@ IMPORTED = [sys.executable, "-X", "importtime", *COMMAND[1:]]
 
 def heavy(said):
     """What of weight is in a list of imports."""
-    return {"numpy", "construct", "rich", "zstandard"} & {line.split("|")[-1].strip() for line in said.splitlines()}
+    return {"numpy", "construct", "rich", "backports"} & {line.split("|")[-1].strip() for line in said.splitlines()}
 
 
 @MODES
