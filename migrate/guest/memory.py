@@ -26,10 +26,14 @@ SENT = 1  # named by a PAGE_DATA record
 DATA = 2  # came with contents
 FRAMED = 4  # libxc has allocated a frame
 REFERENCED = 8  # allocated only because a page table names it
+MAPPED = 16  # an L1 that came maps it writable; newer versions of that L1 need not
+TABLE = 32  # its newest contents came as a page table
+SUSPECT = 64  # and Xen may refuse an entry of that, or take notice of it
+FAR = 128  # and that names pfns beyond the arrays
 
 # Arrays may be this large before the stream has named many pfns; after that, so many times as large as named.
 FREE_PFNS = 1 << 20
-PFNS_PER_NAMED = 16
+PFNS_PER_NAMED = 4
 
 INVALID_MFN = -1
 MOST_INT32 = (1 << 31) - 1
@@ -68,7 +72,7 @@ class PvGuest:
     types:
         page type of every pfn, uint8, shape (capacity,): the last record that names it wins, 0 where none does.
     state:
-        bits SENT, DATA, FRAMED, REFERENCED of every pfn, uint8, shape (capacity,).
+        what has become of every pfn, bits SENT to FAR: uint8, shape (capacity,).
     p2m_frames:
         pfn of each page of the guest's p2m, int64; -1 where the stream has not said.
     """
@@ -121,6 +125,24 @@ class PvGuest:
         new = max(pfn + 1, min(2 * size, self.max_pfn + 1), 1024)
         self.types = np.concatenate([self.types, np.zeros(new - size, np.uint8)])
         self.state = np.concatenate([self.state, np.zeros(new - size, np.uint8)])
+
+    def give_frames(self, named: NDArray[np.int64], *, writable: bool = False) -> tuple[NDArray[np.int64], int]:
+        """Tables name these pfns, or L1s map them writable: those without a frame are given one.
+
+        Returns
+        -------
+        Those, as often as they are named, and the bits that were set of any pfn.
+        """
+        before = self.state.take(named)
+        done = FRAMED | MAPPED if writable else FRAMED
+        fresh = named[:0]
+        if len(named) and int(np.bitwise_and.reduce(before)) & done != done:
+            wanting = (before & done != done).nonzero()[0]
+            which, old = named.take(wanting), before.take(wanting)
+            without = old & FRAMED == 0
+            self.state[which] = old | np.where(without, np.uint8(done | REFERENCED), np.uint8(done))
+            fresh = which.compress(without)
+        return fresh, int(np.bitwise_or.reduce(before))
 
     def type_of(self, pfn: int) -> int:
         """Page type as libxc has it: 0 for a pfn nobody named."""
@@ -197,7 +219,7 @@ class PvGuest:
 
     def _p2m_entries(self, listed: NDArray[np.int64]) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
         """Entries of pages of the p2m: where in a list of them they stand, and shape (pages, frames_per_page)."""
-        for rows, pages in self.store.found_batches(listed.tolist()):
+        for rows, pages in self.store.found_batches(listed):
             entries = pages.view("<u4") if self.width == 4 else pages
             foreign = entries >> (30 if self.width == 4 else 62) != 0
             yield rows, np.where(foreign, INVALID_MFN, entries.astype(np.int64))

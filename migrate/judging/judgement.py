@@ -294,7 +294,7 @@ class Judgement:
     def page_tables(self) -> int:
         """Page tables in hand; 0 for a guest that sends none."""
         guest = self.pv_guest
-        return 0 if guest is None else len(guest.store.tables)
+        return 0 if guest is None else len(guest.store.tables()[0])
 
     def compare_verify_phase(self) -> None:
         """Compare pages sent after VERIFY with what came before: every page is read, and a digest kept of each."""

@@ -305,7 +305,7 @@ class _Completion:
             hits[~IS_TABLE[guest.types[tables]]] = False
             for row in np.flatnonzero(hits.any(axis=1)).tolist():
                 slot = int(np.argmax(hits[row]))
-                found = tables[row], slot, int(named[row, slot])
+                found = int(tables[row]), slot, int(named[row, slot])
                 first = min(first, found) if first else found
             count += int(hits.sum())
         if first:

@@ -245,8 +245,8 @@ class Hypervisor:
     def _contents(self, pfn: int) -> tuple[bytes, bool]:
         """What Xen reads in a frame, and whether libxc localised it (entries name pfns, not mfns)."""
         store = self.guest.store
-        if store.is_table(pfn):
-            return store.table(pfn), True
+        if (table := store.table(pfn)) is not None:
+            return table, True
         if not self.guest.came_with_data(pfn):
             return UNWRITTEN, True
         page = self._untyped.contents(pfn)

@@ -108,7 +108,7 @@ class PvReplay(Answering):
             steps = [step for step in steps if not isinstance(step, Pin | MapP2m)]
         first = None
         refused = 0
-        patience = ENTRIES * max(FREE_TABLES, REPLAYED_TIMES * len(self.guest.store.tables))
+        patience = ENTRIES * max(FREE_TABLES, REPLAYED_TIMES * len(self.guest.store.tables()[0]))
         for number, step in enumerate(steps, 1):
             outcome = self.answer(step)
             trace.answers.append(outcome)
@@ -270,7 +270,8 @@ class PvReplay(Answering):
             # By tag: what the failed call itself had taken has been given back.
             first_level = self.guest.types[tables] & LEVEL_MASK == 1
             hits = (entries & wanted == entry) & first_level[:, None]
-            found += ((tables[row], int(np.argmax(hits[row]))) for row in np.flatnonzero(hits.any(axis=1)).tolist())
+            rows = np.flatnonzero(hits.any(axis=1))
+            found += zip(tables[rows].tolist(), hits[rows].argmax(axis=1).tolist(), strict=True)
         return " (by L1 pfn {:#x}, entry {})".format(*min(found)) if found else ""
 
     @property
