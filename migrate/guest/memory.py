@@ -5,13 +5,13 @@ Arrays are indexed by pfn and grow with the highest pfn that the stream really n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.pages import LEVEL_MASK, PIN_BIT
+from streams.pages import LEVEL_MASK, PIN_BIT, TABLE_TYPES, TYPES
 from streams.values import dataclass, field
 from streams.wire.framing import P2M_HEADER, PAGE_SIZE
 from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3, cr3_to_pfn
@@ -33,12 +33,25 @@ FAR = 128  # and that names pfns beyond the arrays
 
 # Arrays may be this large before the stream has named many pfns; after that, so many times as large as named.
 FREE_PFNS = 1 << 20
-PFNS_PER_NAMED = 4
+PFNS_PER_NAMED = 3
+
+_PINNED = np.array([kind & PIN_BIT != 0 and kind in TABLE_TYPES for kind in range(TYPES)])
 
 INVALID_MFN = -1
 MOST_INT32 = (1 << 31) - 1
 # Pfns that are looked at together, where arrays over all of them are not worth their memory.
 PFNS_AT_ONCE = 1 << 20
+
+
+def in_parts(count: int) -> Iterator[slice]:
+    """Some thousands of pfns after the other, from 0 to before `count`."""
+    return (slice(start, min(start + PFNS_AT_ONCE, count)) for start in range(0, count, PFNS_AT_ONCE))
+
+
+def which(count: int, test: Callable[[slice], NDArray[np.bool_]]) -> NDArray[np.int64]:
+    """The pfns below `count` for which a test of slices of them holds."""
+    found = [part.start + np.flatnonzero(test(part)) for part in in_parts(count)]
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
 def room_for(named: int) -> int:
@@ -97,7 +110,9 @@ class PvGuest:
     @property
     def frames(self) -> int:
         """How many frames libxc has given it."""
-        return int(np.count_nonzero(self.state & (FRAMED | REFERENCED)))
+        return sum(
+            int(np.count_nonzero(self.state[part] & (FRAMED | REFERENCED))) for part in in_parts(len(self.state))
+        )
 
     @property
     def frames_per_page(self) -> int:
@@ -158,10 +173,8 @@ class PvGuest:
 
     def pinned(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Pfns to pin, ascending, and the level of each (`pin_pagetables`)."""
-        level = np.bitwise_and(self.types, LEVEL_MASK, dtype=np.uint8)
-        pfns = np.flatnonzero((self.types & PIN_BIT != 0) & (level >= 1) & (level <= 4))
-        pfns = pfns[pfns <= self.max_pfn]
-        return pfns.astype(np.int64), level[pfns]
+        pfns = which(min(len(self.types), self.max_pfn + 1), lambda part: _PINNED[self.types[part]])
+        return pfns, np.bitwise_and(self.types[pfns], LEVEL_MASK, dtype=np.uint8)
 
     @property
     def extended_cr3(self) -> bool | None:
@@ -200,8 +213,7 @@ class PvGuest:
                 mfns = mfns.astype(np.int64)
             mfns.reshape(-1, per_page)[rows] = pages
         mfns = mfns[:count]
-        for start in range(0, count, PFNS_AT_ONCE):
-            some = slice(start, min(start + PFNS_AT_ONCE, count))
+        for some in in_parts(count):
             mfns[some][self.state[some] & DATA == 0] = INVALID_MFN
         self._source_mfns = mfns
         return mfns

@@ -50,8 +50,10 @@ class PagePlaces:
         self._behind = 0  # how many records it covers
 
     def add(self, words_offset: int, words: PfnWords) -> None:
-        """Take note of a record with pages, which follow its words."""
+        """Take note of a record, whose pages follow its words."""
         self._known.clear()
+        if not words.data_pages:
+            return
         self._records += struct.pack("<qIIqq", words_offset, len(words), words.data_pages, *words.span)
         if self._keeps:
             self._pfns.frombytes(words.pfns[words.has_data].tobytes())

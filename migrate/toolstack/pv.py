@@ -6,6 +6,7 @@ Sources: `xg_sr_restore_x86_pv.c`, `xg_sr_common_x86_pv.c`, `handle_page_data` a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -231,7 +232,7 @@ class PvRestore(PvPages):
 
     # -- END ---------------------------------------------------------------------------------------
 
-    def complete(self) -> list[Step]:
+    def complete(self) -> Sequence[Step]:
         """`x86_pv_stream_complete`."""
         try:
             self._catch_up()

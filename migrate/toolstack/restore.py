@@ -6,7 +6,7 @@ What is particular to PV guests is in `restorer_pv`, to HVM guests in `restorer_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from migrate.destination import releases
@@ -117,7 +117,7 @@ class Kind(Protocol):
     def record(self, record: Record) -> None:
         """A record only this kind of guest knows."""
 
-    def complete(self) -> list[Step]:
+    def complete(self) -> Sequence[Step]:
         """At END: what libxc does next, its own checks included."""
 
     def unchecked_faults(self) -> None:
@@ -557,7 +557,7 @@ class Restorer:
         if self._completed and self.kind is not None:
             self.kind.unchecked_faults()
 
-    def complete(self) -> list[Step]:
+    def complete(self) -> Sequence[Step]:
         """What libxc would do at END; nothing where the stream never got there, or is spoiled."""
         course = self.session.course
         over = course.ended or self.facts.checkpoints

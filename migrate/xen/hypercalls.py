@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from streams.values import NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
+    from array import array
+
     from migrate.rules.findings import Finding
     from migrate.xen.hvm_guest import HvmGuest
     from streams.records import Place, Record
@@ -175,7 +177,7 @@ class MapP2m(Call):
     """The guest's p2m pages are mapped writable, to be rewritten."""
 
     call = "mmap"
-    frames: tuple[int, ...]
+    frames: array[int]
 
 
 @dataclass(frozen=True, slots=True)
