@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from migrate.guest.stash import Stash
 from streams.pages import LEVEL_MASK, PIN_BIT, TABLE_TYPES, TYPES
 from streams.values import dataclass, field
 from streams.wire.framing import P2M_HEADER, PAGE_SIZE
@@ -19,6 +20,7 @@ from streams.wire.views import view
 
 if TYPE_CHECKING:
     from migrate.guest.pages import PageStore
+    from migrate.guest.stash import Kept
     from streams.records import Place
 
 # Bits of `PvGuest.state`.
@@ -68,13 +70,15 @@ class TooSparseError(Exception):
 
 @dataclass(slots=True)
 class Vcpu:
-    """A vcpu's records as they came: contents without the 8-byte header; None where there is none."""
+    """A vcpu's records as they came, by part: contents without the 8-byte header."""
 
-    basic: bytes | None = None
-    extended: bytes | None = None
-    xsave: bytes | None = None
-    msrs: bytes | None = None
+    parts: dict[str, Kept] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
+
+    @property
+    def basic(self) -> bytes | None:
+        """The context; None where there is none."""
+        return self.parts["basic"].load() if "basic" in self.parts else None
 
 
 class PvGuest:
@@ -99,6 +103,7 @@ class PvGuest:
         self.state: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self.p2m_frames: NDArray[np.int64] = np.zeros(0, np.int64)
         self.vcpus: dict[int, Vcpu] = {}
+        self.stash = Stash()  # of the vcpus' state
         self.shared_info: bytes | None = None
         self.named = 0
         self._source_mfns: NDArray[np.signedinteger] | None = None

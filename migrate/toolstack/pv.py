@@ -141,6 +141,9 @@ class PvRestore(PvPages):
         if self._p2m_known and not self._gap:
             self.report("REC-45", f"{place.name} again: it replaces entries, and may raise max_pfn", place)
         if start <= len(guest.p2m_frames) + MAX_P2M_GAP:
+            if P2M_ENTRY_SIZE * end > self.session.longest_p2m:
+                self.session.give_up(f"{place.name} up to pfn {header.end_pfn:#x}: a longer list than is read")
+                return
             guest.p2m_frames = read_p2m_frames(record.body, guest.p2m_frames, start, end)
         guest.max_pfn = max(guest.max_pfn, header.end_pfn) if self._p2m_known else header.end_pfn
         self.session.facts.max_pfn = guest.max_pfn
@@ -189,11 +192,11 @@ class PvRestore(PvPages):
         if not self._content_fits(part, content, place, header.vcpu_id):
             return
         vcpu = self.guest.vcpus.setdefault(header.vcpu_id, Vcpu())
-        if getattr(vcpu, part) is not None and not self.session.facts.checkpoints:
+        if part in vcpu.parts and not self.session.facts.checkpoints:
             self.report("REC-58", f"{place.name} of vcpu {header.vcpu_id} again: the last one counts", place)
         if not self.session.met_pages and not any(v.places for v in self.guest.vcpus.values()):
             self.report("ORD-12", f"{place.name} before any page", place)
-        setattr(vcpu, part, content)
+        vcpu.parts[part] = self.guest.stash.put(content, vcpu.parts.get(part))
         vcpu.places[part] = place
 
     def _content_fits(self, part: str, content: bytes, place: Place, vcpu: int) -> bool:

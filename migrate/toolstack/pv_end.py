@@ -33,6 +33,7 @@ from streams.wire.views import dtype_of
 
 if TYPE_CHECKING:
     from migrate.guest.memory import PvGuest, Vcpu
+    from migrate.guest.stash import Kept
     from migrate.toolstack.pv import PvRestore
     from streams.records import Place
 
@@ -67,8 +68,8 @@ class _Completion:
 
     def vcpu(self, index: int, vcpu: Vcpu) -> None:
         """`process_vcpu_basic` and its three sisters."""
-        if vcpu.basic is not None:
-            self.basic(index, vcpu.basic, vcpu.places["basic"])
+        if "basic" in vcpu.parts:
+            self.basic(index, vcpu.parts["basic"], vcpu.places["basic"])
         elif index == 0:
             self.no_vcpu0()
         else:
@@ -79,18 +80,17 @@ class _Completion:
                 vcpu=index,
             )
         for part, call in (("extended", SetExtended), ("xsave", SetXsave), ("msrs", SetMsrs)):
-            content = getattr(vcpu, part)
-            if content is not None:
-                self.steps.append(call(index, content, vcpu.places[part]))
+            if part in vcpu.parts:
+                self.steps.append(call(index, vcpu.parts[part], vcpu.places[part]))
 
     def no_vcpu0(self) -> None:
         """ORD-24."""
         self.refuse("ORD-24", "the stream has no X86_PV_VCPU_BASIC of vcpu 0", None, vcpu=0)
 
-    def basic(self, index: int, content: bytes, place: Place) -> None:
+    def basic(self, index: int, kept: Kept, place: Place) -> None:
         """Convert what names pfns, then setvcpucontext."""
         guest = self.guest
-        context = np.frombuffer(content, dtype_of(CONTEXT[guest.width]))[0]
+        context = np.frombuffer(kept.load(), dtype_of(CONTEXT[guest.width]))[0]
         before = len(self.steps)
         if index == 0:
             self.start_info(int(context["user_regs"][START_INFO_REGISTER[guest.width]]), place)
@@ -111,7 +111,7 @@ class _Completion:
                 severity=Severity.WARNING,
             )
         if root is not None or len(self.steps) == before:
-            self.steps.append(SetContext(index, content, gdt, root, user_root, user_mfn, place))
+            self.steps.append(SetContext(index, kept, gdt, root, user_root, user_mfn, place))
 
     def start_info(self, pfn: int, place: Place) -> None:
         """`process_start_info`."""
@@ -341,18 +341,18 @@ class _Completion:
     def high_registers(self) -> None:
         """HYP-29: what a Xen that loses r8 to r15 has left of a guest."""
         saver = self.kind.session.facts.xen
-        contexts = [vcpu.basic for vcpu in self.guest.vcpus.values() if vcpu.basic is not None]
-        if self.guest.width != 8 or not contexts or saver not in _LOSING_BRANCHES:
+        vcpus = self.guest.vcpus.values()
+        if self.guest.width != 8 or saver not in _LOSING_BRANCHES or not any("basic" in vcpu.parts for vcpu in vcpus):
             return
-        field = dtype_of(CONTEXT[8])
-        if not any(np.frombuffer(basic, field)[0]["user_regs"][name] for basic in contexts for name in HIGH_REGISTERS):
+        contexts = (np.frombuffer(b, dtype_of(CONTEXT[8]))[0] for vcpu in vcpus if (b := vcpu.basic) is not None)
+        if not any(context["user_regs"][name] for context in contexts for name in HIGH_REGISTERS):
             self.kind.report(
                 "HYP-29", f"saved by Xen {saver}, and {HIGH_REGISTERS[0]} to {HIGH_REGISTERS[-1]} of all vcpus are 0"
             )
 
     def vcpu_gaps(self) -> None:
         """ORD-25: offline vcpus have no records, so a gap may be meant."""
-        present = sorted({0} | {index for index, vcpu in self.guest.vcpus.items() if vcpu.basic is not None})
+        present = sorted({0} | {index for index, vcpu in self.guest.vcpus.items() if "basic" in vcpu.parts})
         for before, after in pairwise(present):
             first, last = before + 1, after - 1  # of the gap, which may be as wide as an id claims
             if first == last:
@@ -384,9 +384,9 @@ class _Completion:
         guest = self.guest
         field = dtype_of(CONTEXT[guest.width])
         assists = {
-            index: int(np.frombuffer(vcpu.basic, field)[0]["vm_assist"])
+            index: int(np.frombuffer(basic, field)[0]["vm_assist"])
             for index, vcpu in sorted(guest.vcpus.items())
-            if vcpu.basic is not None
+            if (basic := vcpu.basic) is not None
         }
         first = assists.get(0)
         for index, assist in assists.items():

@@ -7,7 +7,6 @@ Sources: `handle_page_data` and `populate_pfns` of `xg_sr_restore.c`, `x86_pv_lo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import compress
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.destination import releases
+from migrate.guest.looked_at import LookedAt
 from migrate.guest.memory import DATA, FAR, FRAMED, SENT, TABLE, PvGuest, TooSparseError
-from migrate.guest.pages import PageStore
+from migrate.guest.pages import PagePool, PageStore
 from migrate.rules.declaring import SIGABRT
 from migrate.xen.entries import IS_TABLE, L1TF_SAFE, looks_like_gdt
 from migrate.xen.plainly_sound import SoundnessTally, by_level
@@ -38,8 +38,8 @@ Mask = NDArray[np.bool_]
 MOST_DECODINGS = 16
 # Reading over so many pages that nobody wants costs less than asking twice.
 READ_OVER = 4
-# Page tables that are looked at together: as many as a saver's record can have.
-TABLES_AT_ONCE = 1024
+# Page tables that are looked at together, and how many times as many are held meanwhile: all that a saver's record has.
+TABLES_AT_ONCE, HELD = 256, 4
 
 _NO_PFNS = np.zeros(0, np.int64)
 _MAGIC = np.uint64(int.from_bytes(MAGIC_PREFIX, "little"))
@@ -81,7 +81,10 @@ class PvPages:
         self.guest = PvGuest(PageStore(transport, rereads=rereads, patience=MOST_DECODINGS))
         self.tally = SoundnessTally(self.guest)
         self._peeks = not rereads
-        self._looked_at: dict[int, bytes] = {}  # of the record that is being read: ordinal -> contents
+        self._pool = PagePool()
+        self._looked_at = LookedAt(self._pool)  # of the record that is being read
+        self._waiting: dict[int, LookedAt] = {}  # of records that wait for a checkpoint, by their offsets
+        self._awaited = 0  # which checkpoint
         self._sure: Mask = np.zeros(0, np.bool_)  # its pages that are kept whatever they hold
         self._p2m_known = False
         self._leftovers = False  # REC-29 has been told
@@ -91,9 +94,9 @@ class PvPages:
 
     def wants_pages(self, words: PfnWords) -> Iterable[tuple[int, int]]:
         """Everything, where nothing can be read again; else nothing yet."""
-        self._looked_at = {}  # what a record that was refused has left
         if not self._peeks:
             return ()
+        self._looked_at.drop()  # what a record that was refused has left
         has_data = words.has_data
         tables = IS_TABLE[words.types[has_data]]
         # Of the others, p2m pages are known by their pfn; what else is remarkable, by how it begins.
@@ -110,15 +113,21 @@ class PvPages:
         keep = self._sure[first : first + len(pages)]
         if not self.session.verifying:
             keep = keep | (True if self.guest.store.keeps_all else _remarkable(pages))
-        for row in np.flatnonzero(keep).tolist():
-            self._looked_at[first + row] = pages[row].tobytes()
+        self._looked_at.put(first, pages, np.flatnonzero(keep))
 
     def detach(self, record: Record | PageData) -> Record | PageData:
-        """Put the pages that were looked at into the record."""
-        if not self._looked_at or not isinstance(record, PageData):
+        """The record as it can wait for a checkpoint; the pages that were looked at wait in the pool."""
+        if not isinstance(record, PageData):
             return record
-        looked_at, self._looked_at = self._looked_at, {}
-        return replace(record, runs=tuple(looked_at.items()))
+        if self._awaited != self.session.facts.checkpoints:
+            self._awaited = self.session.facts.checkpoints
+            for refused in self._waiting.values():
+                refused.drop()
+            self._waiting.clear()
+        if len(self._looked_at):
+            self._looked_at.put_by()
+            self._waiting[record.place.offset], self._looked_at = self._looked_at, LookedAt(self._pool)
+        return replace(record, words=PfnWords(record.words.raw))
 
     # -- as it is applied --------------------------------------------------------------------------
 
@@ -148,13 +157,15 @@ class PvPages:
         guest, words = self.guest, record.words
         guest.named += len(words)
         guest.forget_placement()
+        kept = self._waiting.pop(record.place.offset, self._looked_at)
         try:
             guest.reach(words.span[1])
             again = self._set_types(record, verifying=verifying)
             if words.data_pages:
-                self._take_contents(record, again, verifying=verifying)
+                self._take_contents(record, kept, again, verifying=verifying)
         except TooSparseError as error:
             self._lose_track(error)
+        kept.drop()
 
     def _lose_track(self, error: TooSparseError) -> None:
         """No verdict on the end can be given; but where it is refused already, none is needed."""
@@ -185,10 +196,9 @@ class PvPages:
             guest.state[pfns[words.has_data]] |= np.uint8(DATA)
         return again
 
-    def _take_contents(self, record: PageData, again: Pfns, *, verifying: bool) -> None:
+    def _take_contents(self, record: PageData, kept: LookedAt, again: Pfns, *, verifying: bool) -> None:
         """Localise the page tables, and keep what the end needs."""
         words, store = record.words, self.guest.store
-        kept, self._looked_at = self._looked_at or dict(record.runs), {}
         pfns, kinds = words.pfns, words.types
         if words.data_pages < len(words):
             pfns, kinds = pfns[words.has_data], kinds[words.has_data]
@@ -197,14 +207,14 @@ class PvPages:
 
         def read(start: int) -> _Tables:
             some = ordinals[start : start + TABLES_AT_ONCE]
-            contents = b"".join(kept[i] for i in some.tolist()) if self._peeks else self._read(record, some)
+            contents = kept.contents(some) if self._peeks else self._read(record, some)
             return _Tables(some, pfns[some], (kinds[some] & LEVEL_MASK).astype(np.uint8), contents)
 
         starts = range(0, len(ordinals), TABLES_AT_ONCE)
-        one = read(0) if len(starts) == 1 else None
+        few = list(map(read, starts)) if len(starts) <= HELD else None
 
         def tables() -> Iterable[_Tables]:
-            return map(read, starts) if one is None else (one,)
+            return map(read, starts) if few is None else few
 
         if not self._localise(record, tables, only=verifying or last is not None):
             return
@@ -376,12 +386,14 @@ class PvPages:
             pfn = int(pfns[int(np.argmax(fourth))])
             self.report("REC-12", f"pfn {pfn:#x} of a 32-bit guest is typed as an L4 table", record.place, pfn=pfn)
 
-    def _keep_others(self, pfns: Pfns, contents: dict[int, bytes], which: Mask) -> None:
+    def _keep_others(self, pfns: Pfns, kept: LookedAt, which: Mask) -> None:
         """On an input that cannot be read again: keep what the end may ask for of the pages that are no tables."""
         store = self.guest.store
-        ordinals = np.fromiter(contents, np.int64)
-        wanted = which[ordinals]
-        store.put_others(pfns[ordinals[wanted]], b"".join(compress(contents.values(), wanted)))
+        ordinals = kept.ordinals()
+        ordinals = ordinals[which[ordinals]]
+        for start in range(0, len(ordinals), TABLES_AT_ONCE):
+            some = ordinals[start : start + TABLES_AT_ONCE]
+            store.put_others(pfns[some], kept.contents(some))
         if store.crowded:
             store.squeeze(lambda kept, pages: _remarkable(pages) | np.isin(kept, self.guest.p2m_frames))
 

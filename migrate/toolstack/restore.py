@@ -66,11 +66,11 @@ MAX_RECORD_OLD = SHORT_RECORD
 
 # A saver's batch (MAX_BATCH_SIZE).
 MAX_BATCH = 1024
-# Longer bodies are not read. The list of a PV guest's p2m pages is the only record that can be so long in earnest.
+# Longer bodies are not read, a PV guest's list of p2m pages apart (`Session.longest_p2m`).
 LONGEST_BODY = 16 << 20
 # Between two checkpoints libxc keeps all records. So many, with so many bytes besides pages, are far more than a
 # saver sends.
-MOST_BUFFERED = 1 << 16
+MOST_BUFFERED = 1 << 15
 MOST_BUFFERED_BYTES = 32 << 20
 # Which rule each way to break the grammar breaks.
 BREACHES: dict[Breach, str] = {
@@ -264,8 +264,10 @@ class Restorer:
                 place,
                 until=releases.long_records,
             )
-        limit = MAX_RECORD if place.type == RecordType.X86_PV_P2M_FRAMES else LONGEST_BODY
-        return place.type in LAW and place.length <= limit
+        return place.type in LAW and place.length <= self._longest_body(place.type)
+
+    def _longest_body(self, kind: int) -> int:
+        return self.session.longest_p2m if kind == RecordType.X86_PV_P2M_FRAMES else LONGEST_BODY
 
     def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
         """The pages the kind of guest needs; all, where a VERIFY phase is to be compared."""
@@ -289,7 +291,7 @@ class Restorer:
             self._apply(record)
 
     def _buffer(self, record: Record | PageData) -> None:
-        self._buffered_bytes += len(getattr(record, "body", None) or b"")
+        self._buffered_bytes += len((record.words.raw if isinstance(record, PageData) else record.body) or b"")
         if len(self._buffered) >= MOST_BUFFERED or self._buffered_bytes > MOST_BUFFERED_BYTES:
             most = f"{MOST_BUFFERED} records, or {MOST_BUFFERED_BYTES >> 20} MiB of them"
             self.session.give_up(f"more than {most}, wait for one checkpoint")
@@ -378,8 +380,9 @@ class Restorer:
         if isinstance(record, PageData):
             self._page_data(record)
             return
-        if record.body is None and place.length > LONGEST_BODY and place.type not in _TOLD_BY_LENGTH:
-            self._unread(f"{place.name} of {place.length} bytes: no more than {LONGEST_BODY >> 20} MiB are read")
+        most = self._longest_body(place.type)
+        if record.body is None and place.length > most and place.type not in _TOLD_BY_LENGTH:
+            self._unread(f"{place.name} of {place.length} bytes: no more than {most >> 20} MiB are read")
             return
         match place.type:
             case RecordType.PAGE_DATA:

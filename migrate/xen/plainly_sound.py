@@ -145,7 +145,8 @@ class SoundnessTally:
             for named, writable in group.by_use():
                 given, bits = guest.give_frames(named, writable=writable)
                 mapped |= writable and bool(bits & TABLE)
-                fresh.append(given)
+                if len(given):
+                    fresh.append(given)
             if group.level == 1 and self._mappings is not None:
                 clean = np.ones(len(group.entries), np.bool_)
                 clean[suspicious[0]] = False
