@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Pfns = NDArray[np.int64]
 Numbers = NDArray[np.int64]
+_Indexed = tuple[Sequence[int], Sequence[int], int, Sequence[int]]
 
 NONE = -1
 # So many may wait to be sorted.
@@ -27,7 +28,7 @@ class NewestByPfn:
         self._fresh: list[tuple[Pfns, Numbers]] = []
         self._waiting = 0
         self._runs: list[tuple[Pfns, Numbers]] = []  # the oldest first; pfns ascending
-        self._one_run: tuple[Sequence[int], Sequence[int]] | None = None
+        self._one_run: _Indexed | None = None
         self._highest = NONE
 
     def put(self, pfns: Pfns, numbers: Numbers) -> None:
@@ -62,12 +63,21 @@ class NewestByPfn:
 
     def get(self, pfn: int) -> int:
         """The number of one pfn, NONE where there is none; for very many questions, and none put between them."""
-        if self._one_run is None:
-            pfns, numbers = self.items()
-            self._one_run = pfns.data, numbers.data
-        known, numbers_of = self._one_run
-        at = bisect_left(known, pfn)
-        return numbers_of[at] if at < len(known) and known[at] == pfn else NONE
+        known, numbers, shift, starts = self._one_run or self._indexed()
+        part = pfn >> shift
+        if part >= len(starts) - 1:
+            return NONE
+        at = bisect_left(known, pfn, starts[part], starts[part + 1])
+        return numbers[at] if at < len(known) and known[at] == pfn else NONE
+
+    def _indexed(self) -> _Indexed:
+        """All in one run, with where in it each stretch of pfns begins, some in each."""
+        pfns, numbers = self.items()
+        shift = max(0, self._highest // max(len(pfns), 1)).bit_length() + 1
+        stretches = (int(pfns[-1]) >> shift) + 2 if len(pfns) else 1
+        starts = pfns.searchsorted(np.arange(stretches, dtype=np.int64) << shift).astype(np.uint32)
+        self._one_run = pfns.data, numbers.data, shift, starts.data
+        return self._one_run
 
     def items(self) -> tuple[Pfns, Numbers]:
         """All pfns, ascending, and their numbers."""

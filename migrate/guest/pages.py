@@ -207,7 +207,13 @@ class PageStore:
     def table(self, pfn: int) -> bytes | None:
         """Newest contents of a page table, pfns in its entries; None for what came as none."""
         number = self._tables.get(pfn)
-        return None if number == NONE else self._tables_at([number])[0]
+        if number == NONE:
+            return None
+        if not self.rereads:
+            return self._pool.get(number >> LEVEL_BITS)
+        assert self._transport is not None
+        pieces = self._transport.reread([(number >> LEVEL_BITS, PAGE_SIZE)])
+        return pieces[0] if pieces else None
 
     def _tables_at(self, numbers: list[int]) -> list[bytes]:
         where = [number >> LEVEL_BITS for number in numbers]

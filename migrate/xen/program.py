@@ -9,7 +9,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.xen.hypercalls import Pin, Step
+from migrate.xen.hypercalls import PIN_BATCH, Pin, Step
 
 
 class Pins(Sequence[Pin]):
@@ -28,7 +28,9 @@ class Pins(Sequence[Pin]):
         return len(self._pfns)
 
     def __iter__(self) -> Iterator[Pin]:
-        return (Pin(int(pfn), int(level)) for pfn, level in zip(self._pfns, self._levels, strict=True))
+        for start in range(0, len(self._pfns), PIN_BATCH):
+            some = slice(start, start + PIN_BATCH)
+            yield from map(Pin, self._pfns[some].tolist(), self._levels[some].tolist())
 
     @overload
     def __getitem__(self, index: int) -> Pin: ...
