@@ -7,8 +7,8 @@ another are one stream, as the command-line tools have it. Nothing is imported b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
+from streams.typed import Protocol
 from streams.values import NamedTuple
 
 # Compressed bytes read at a time, and the most that one decoding step may hand out.

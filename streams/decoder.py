@@ -8,7 +8,6 @@ decides which bodies and which pages are worth having; all others are passed ove
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING
 
 from streams.consumer import Consumer, cut
 from streams.containers import ContainerDecoder
@@ -31,6 +30,7 @@ from streams.wire.framing import (
     padded,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from streams.transports import Transport
 

@@ -323,7 +323,7 @@ def test_a_numpy_that_cannot_be_imported_costs_the_judge_alone(tmp_path, fault, 
 
 
 def test_a_command_that_cannot_be_imported_passes_the_stream_on(tmp_path):
-    (tmp_path / "click.py").write_text("raise ImportError('no click')")
+    (tmp_path / "contextlib.py").write_text("raise ImportError('no contextlib')")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     for mode in ([], ["--guard"]):
         code, came, said = filtered(*mode, environment={"PYTHONPATH": path})

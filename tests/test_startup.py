@@ -62,11 +62,11 @@ def test_the_version_needs_no_command_line():
 
 
 def test_a_check_of_an_hvm_guest_imports_what_it_judges_with(pvh):
-    assert imported("check", pvh) == {"click", "typing", "dataclasses"} | ENGINE
+    assert imported("check", pvh) == ENGINE
 
 
 def test_the_form_of_a_stream_is_judged_without_xen(pvh):
-    assert imported("verify-stream-v2", "-q", "-i", pvh) == {"click", "typing"}
+    assert imported("verify-stream-v2", "-q", "-i", pvh) == set()
 
 
 def test_a_check_of_a_pv_guest_imports_its_memory(tmp_path):

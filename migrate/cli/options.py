@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import TYPE_CHECKING, Any
-
-import click
 
 from migrate.cli import suggestions
-from migrate.cli.command import Command
-from migrate.cli.ending import ExitCode
+from migrate.cli.declaring import Choice, IntRange, Path, gathered, option
+from migrate.cli.ending import ExitCode, UsageError
 from streams.values import NamedTuple, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from migrate.cli.declaring import Decorator, Values
     from migrate.destination.destination import Destination
     from migrate.destination.host import Host
     from migrate.judging.report import Report
 
 ALL = "all"
 STDIN = "-"
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}")
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def source_of(name: str) -> str | int:
@@ -46,9 +42,9 @@ def streams_of(paths: Sequence[str]) -> tuple[str, ...]:
         try:
             inside = [case.path for case in discover([path]).cases]
         except ExpectationError as error:
-            raise click.UsageError(str(error)) from error
+            raise UsageError(str(error)) from error
         if not inside:
-            raise click.UsageError(f"there is no stream in {path}")
+            raise UsageError(f"there is no stream in {path}")
         found += inside
     return tuple(dict.fromkeys(found))
 
@@ -59,50 +55,41 @@ FORMATS = ("text", "json", "jsonl")
 
 def format_option(*more: str, default: str = "text", help: str = "") -> Decorator:
     """`--format`, which reaches the command as `form`."""
-    return click.option(
+    return option(
         "--format",
         "form",
-        type=click.Choice([*FORMATS, *more]),
+        type=Choice([*FORMATS, *more]),
         default=default,
         show_default=True,
         help=help or "json: one document. jsonl: an object per line.",
     )
 
 
-def one_rule(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
-    """Callback of an option that names one rule: the id that an id or a slug means."""
-    if asked is None:
-        return None
+def one_rule(asked: str) -> str:
+    """For an option that names one rule: the id that an id or a slug means. Raises ValueError."""
     from migrate.rules.selection import matching
 
-    try:
-        found = matching(asked)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+    found = matching(asked)
     if len(found) > 1:
-        raise click.BadParameter(f"{asked.strip()} begins the ids of {len(found)} rules: {', '.join(found)}")
+        raise ValueError(f"{asked.strip()} begins the ids of {len(found)} rules: {', '.join(found)}")
     return found[0]
 
 
 def target_option(*, all_too: bool = False) -> Decorator:
     """`--target`; with `all_too` also `all`."""
 
-    def check(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
+    def known(asked: str) -> str:
         from migrate.destination import releases
 
-        if asked is None or (all_too and asked == ALL):
-            return asked
-        try:
+        if not (all_too and asked == ALL):
             releases.resolve(asked)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
         return asked
 
-    return click.option(
+    return option(
         "--target",
         metavar="VERSION",
         show_default="newest",
-        callback=check,
+        parse=known,
         shell_complete=suggestions.releases(*[ALL] * all_too),
         help="The Xen release that would restore it: 4.20 (meaning 4.20.0), 4.20.3, newest"
         + (", or all for a table." if all_too else "."),
@@ -146,7 +133,7 @@ class Question(NamedTuple):
 # With several answers the worst counts; later is worse.
 BADNESS = (ExitCode.FINE, ExitCode.UNJUDGED, ExitCode.FOUND, ExitCode.FAILED)
 
-any_option = click.option(
+any_option = option(
     "--any/--all", "any_host", default=True, help="With several hosts: is it enough if one takes a stream?"
 )
 
@@ -161,42 +148,20 @@ def hosts_of(files: Sequence[str]) -> list[Host]:
     try:
         return [replace(read_host(file).host, path=file) for file in files]
     except HostFileError as error:
-        raise click.UsageError(str(error)) from error
+        raise UsageError(str(error)) from error
     except OSError as error:
-        raise click.UsageError(f"{error.filename}: {error.strerror}") from error
-
-
-class HostsAfterStreams(Command):
-    """A command whose `--host`, once it stands after a stream, takes all files up to the next option: a shell's *."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat the option for each file."""
-        if "--host" in args and self.takes_all(args):
-            at = args.index("--host") + 2
-            while at < len(args) and not args[at].startswith("-"):
-                args = [*args[:at], "--host", *args[at:]]
-                at += 2
-        return super().parse_args(ctx, args)
-
-    def takes_all(self, args: list[str]) -> bool:
-        """Whether a stream has come before the option, so that none comes after it."""
-        options = (param for param in self.params if isinstance(param, click.Option) and not param.is_flag)
-        with_value = {name for option in options for name in option.opts}
-        before = args[: args.index("--host")]
-        return any(
-            arg == STDIN or (not arg.startswith("-") and (at == 0 or before[at - 1] not in with_value))
-            for at, arg in enumerate(before)
-        )
+        raise UsageError(f"{error.filename}: {error.strerror}") from error
 
 
 def host_option(*, many: bool = False) -> Decorator:
     """`--host`; with `many` more than one."""
-    return click.option(
+    return option(
         "--host",
         "host",
         metavar="FILE" + "..." * many,
         multiple=True,
-        type=click.Path(exists=True, dir_okay=False),
+        plain=False,
+        type=Path(exists=True, dir_okay=False),
         help="What `xl info` and `xen-cpuid -p` print on the host that would restore it (migrate host): its release, "
         "processor and memory decide."
         + (" After the streams there may be several: would which of them take it?" if many else ""),
@@ -214,53 +179,34 @@ def destination_options(*, all_too: bool = False, many_hosts: bool = False) -> D
         whether `--host` may be given more than once.
     """
 
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(command)
-        def run(
-            *args: Any,
-            target: str | None,
-            placement: str | None,
-            vcpus: int | None,
-            l3_rule: str | None,
-            host: tuple[str, ...],
-            **kwargs: Any,
-        ) -> Any:
-            target, placement = _unless_the_host_says(target, placement)
-            if len(host) > 1 and not many_hosts:
-                raise click.UsageError("--host is given more than once")
-            try:
-                destinations = _destinations(target, placement, vcpus, l3_rule, hosts_of(host))
-            except ValueError as error:
-                raise click.UsageError(str(error)) from error
-            question = Question(destinations, target == ALL, l3_rule == ALL, len(host) > 1)
-            return command(*args, question=question, **kwargs)
+    def question(values: Values, said: frozenset[str]) -> Values:
+        target, placement, vcpus, l3_rule, host = (values.pop(name) for name in _DESTINATION)
+        if "host" in said:  # it decides, unless they are more than configured
+            target, placement = target if "target" in said else None, placement if "placement" in said else None
+        if len(host) > 1 and not many_hosts:
+            raise UsageError("--host is given more than once")
+        try:
+            destinations = _destinations(target, placement, vcpus, l3_rule, hosts_of(host))
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        return values | {"question": Question(destinations, target == ALL, l3_rule == ALL, len(host) > 1)}
 
-        decorated: Callable[..., Any] = run
-        for option in (
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        decorated = gathered(command, question)
+        for declare in (
             host_option(many=many_hosts),
             l3_rule_option(all_too=all_too),
             vcpus_option,
             placement_option,
             target_option(all_too=all_too),
         ):
-            decorated = option(decorated)
+            decorated = declare(decorated)
         return decorated
 
     return decorate
 
 
-def _unless_the_host_says(target: str | None, placement: str | None) -> tuple[str | None, str | None]:
-    """Release and placement, where they are not configured only and --host was given: then the host decides."""
-    from click.core import ParameterSource
-
-    ctx = click.get_current_context()
-    if ctx.get_parameter_source("host") is not ParameterSource.COMMANDLINE:
-        return target, placement
-    said = ParameterSource.COMMANDLINE
-    return (
-        target if ctx.get_parameter_source("target") is said else None,
-        placement if ctx.get_parameter_source("placement") is said else None,
-    )
+_DESTINATION = ("target", "placement", "vcpus", "l3_rule", "host")
 
 
 def _destinations(
@@ -282,28 +228,28 @@ def _destinations(
 def l3_rule_option(*, all_too: bool = False) -> Decorator:
     """`--l3-rule`; with `all_too` also `all`."""
 
-    def check(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
+    def known_form(asked: str) -> str:
         from migrate.rules.extended_cr3 import L3_RULES
 
-        if asked is None or (all_too and asked == ALL):
+        if all_too and asked == ALL:
             return asked
         names = {form.name: id for id, form in L3_RULES.items()}
         id = names.get(asked.lower().replace("-", " "), asked.upper())
         if id not in L3_RULES:
             known = ", ".join(f"{id} ({form.name})" for id, form in L3_RULES.items())
-            raise click.BadParameter(f"unknown form of the 4 GiB rule {asked!r}; known: {known}")
+            raise ValueError(f"unknown form of the 4 GiB rule {asked!r}; known: {known}")
         return id
 
-    return click.option(
+    return option(
         "--l3-rule",
         metavar="VARIANT",
-        callback=check,
+        parse=known_form,
         shell_complete=suggestions.l3_rules(*[ALL] * all_too),
         help="Try another form of the 4 GiB rule: L3V-1 to L3V-5" + (", or all for a table." if all_too else "."),
     )
 
 
-placement_option = click.option(
+placement_option = option(
     "--placement",
     metavar="source|high|low|identity|file:MAP",
     show_default="high, or as on the --host",
@@ -312,62 +258,53 @@ placement_option = click.option(
     "that places them, or below; mfn = pfn; or by a map, a text file of lines 'pfn mfn'.",
 )
 
-vcpus_option = click.option(
-    "--vcpus", metavar="N", type=click.IntRange(min=1), help="How many vcpus the new domain would have."
-)
+vcpus_option = option("--vcpus", metavar="N", type=IntRange(min=1), help="How many vcpus the new domain would have.")
 
 
 def record_option(help: str) -> Decorator:
     """`--record`: gives a selector of `migrate.inspection.records.selector`, or None."""
 
-    def check(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
+    def selector(asked: str) -> str:
         from migrate.inspection.records.selector import check_selector
 
-        try:
-            return None if asked is None else check_selector(asked)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
+        return check_selector(asked)
 
-    return click.option(
+    return option(
         "--record",
         metavar="N",
-        callback=check,
+        parse=selector,
         help=f"{help}: its number among libxc's as findings give it, libxl:N or xapi:N for one of those, "
         "a header by its name (xl, libvirt, libxl, image, domain), or @OFFSET for what lies there.",
     )
 
 
-def whole_number(ctx: click.Context, param: click.Parameter, asked: str | None) -> int | None:
-    """Callback of an option that takes a number below 2^64, in decimal or as 0x…."""
-    if asked is None:
-        return None
-    if not _NUMBER.fullmatch(asked) or int(asked, 0) >= 1 << 64:
-        raise click.BadParameter(f"{asked!r} is not a number below 2^64; 0x begins a hexadecimal one")
+def whole_number(asked: str) -> int:
+    """For an option that takes a number below 2^64, in decimal or as 0x…. Raises ValueError."""
+    import re
+
+    if not re.fullmatch(_NUMBER, asked) or int(asked, 0) >= 1 << 64:
+        raise ValueError(f"{asked!r} is not a number below 2^64; 0x begins a hexadecimal one")
     return int(asked, 0)
 
 
+_NUMBER = r"0[xX][0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}"
 _SHIFTS = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
-def size_in_bytes(ctx: click.Context, param: click.Parameter, asked: str | None) -> int:
-    """Callback of an option that takes a number of bytes: 65536, 512K, 8M, 4G, 1T; 0 where it is not given."""
-    if asked is None:
-        return 0
+def size_in_bytes(asked: str) -> int:
+    """For an option that takes a number of bytes: 65536, 512K, 8M, 4G, 1T. Raises ValueError."""
     shift = _SHIFTS.get(asked[-1:].upper(), 0)
     digits = asked[:-1] if shift else asked
     if not (digits.isascii() and digits.isdigit()):
-        raise click.BadParameter(f"{asked!r} is not a size such as 512K, 8M or 4G")
+        raise ValueError(f"{asked!r} is not a size such as 512K, 8M or 4G")
     return int(digits) << shift
 
 
-def _offset(ctx: click.Context, param: click.Parameter, asked: str | None) -> int:
-    return whole_number(ctx, param, asked) or 0
-
-
-offset_option = click.option(
+offset_option = option(
     "--offset",
     metavar="N",
-    callback=_offset,
+    parse=whole_number,
+    absent=0,
     help="The byte at which the stream begins, where something else is in front of it. All offsets are counted from "
     "the beginning of the input.",
 )

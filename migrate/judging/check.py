@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from migrate.destination.destination import Destination
 from migrate.judging.judgement import Judgement
@@ -13,6 +12,10 @@ from migrate.rules.selection import Selection
 from streams.compression import MAX_EXPANSION
 from streams.decoder import Decoder, drive
 from streams.transports import Readable, open_transport
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 Source = str | os.PathLike[str] | int | bytes | bytearray | memoryview | Readable
 

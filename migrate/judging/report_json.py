@@ -6,7 +6,6 @@ import json
 import operator
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any
 
 from migrate.destination.destination import Destination
 from migrate.destination.host import Host
@@ -20,7 +19,10 @@ from migrate.safe import well_formed
 from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.passes import Round
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     pass
 
 # In a finding these are always there, null where unknown; other fields only where there is something to say.

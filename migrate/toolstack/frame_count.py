@@ -5,10 +5,9 @@ libxc asks Xen for a frame when a pfn first comes that needs one (`populate_pfns
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from streams.wire.framing import PAGE_SHIFT
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.toolstack.session import Session
     from streams.records import Place

@@ -6,7 +6,6 @@ Nothing here imports numpy or construct: a filter in front of an HVM guest stays
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from migrate.destination import releases
 from migrate.destination.host import MAX
@@ -33,6 +32,7 @@ from migrate.xen.policy_checks import policy_objections
 from migrate.xen.policy_comparison import features_lost
 from streams.values import dataclass, field, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
     from migrate.rules.findings import Finding

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
 from streams.values import NamedTuple, dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import ClassVar
+
     from migrate.rules.findings import Finding
     from migrate.xen.hvm_guest import HvmGuest
     from streams.records import Place, Record

@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 
-import click
-
+from migrate.cli.ending import UsageError
 from migrate.cli.piping.messages import ATOMIC, STDERR
 
 STDERR_TOO = "-"
@@ -35,7 +34,7 @@ class Result:
 
     Raises
     ------
-    click.UsageError
+    UsageError
         where nothing can be written there.
     """
 
@@ -47,7 +46,7 @@ class Result:
             try:
                 self._look()
             except OSError as error:
-                raise click.UsageError(f"{path}: {error.strerror or error}") from error
+                raise UsageError(f"{path}: {error.strerror or error}") from error
 
     def _look(self) -> None:
         try:
@@ -133,7 +132,7 @@ def refuse_doubles(results: Sequence[Result], stream: Mapping[str, int]) -> None
 
     Raises
     ------
-    click.UsageError
+    UsageError
         naming both.
     """
     taken: dict[_Identity | str, str] = {}
@@ -144,4 +143,4 @@ def refuse_doubles(results: Sequence[Result], stream: Mapping[str, int]) -> None
     for result in results:
         identity = result.identity()
         if identity is not None and (other := taken.setdefault(identity, result.option)) != result.option:
-            raise click.UsageError(f"{result.option} {result.path}: that is {other}")
+            raise UsageError(f"{result.option} {result.path}: that is {other}")

@@ -6,11 +6,14 @@ import os
 import stat
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from migrate.cli.piping.messages import Messages
 from migrate.counting import memory_size
 from migrate.safe import safe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # The thread that shows the line needs little; what it reserves may be all that is left.
 _STACK = 256 << 10

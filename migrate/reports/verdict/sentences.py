@@ -6,7 +6,6 @@ import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from migrate.counting import count, memory_size
 from migrate.judging.report import Outcome
@@ -16,6 +15,7 @@ from migrate.rules.declaring import GuestKind, Severity
 from migrate.rules.findings import Link
 from streams.wire.framing import PAGE_SIZE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.inspection.memory.resent import Live
     from migrate.judging.report import Report
