@@ -19,6 +19,7 @@ from streams.wire.framing import (
     IMAGE_HEADER,
     IMAGE_ID,
     IMAGE_MARKER,
+    KNOWN_VERSIONS,
     OPTION_BIG_ENDIAN,
     PAGE_DATA_HEADER,
     PAGE_SIZE,
@@ -44,9 +45,6 @@ LOOKED_BEHIND = 1 << 16
 # What every record is asked with.
 _RECORD_HEADER, _PAGE_DATA_HEADER = Give(RECORD_HEADER.size), Give(PAGE_DATA_HEADER.size)
 _NO_WORDS = PfnWords(b"")
-
-# Versions whose framing is known, whatever a given release accepts.
-KNOWN_VERSIONS = (2, 3)
 
 
 class Decoder(ContainerDecoder):

@@ -17,6 +17,7 @@ from migrate.cli.piping.results import Result, refuse_doubles
 from migrate.cli.piping.signals import Ending, Terminated
 from migrate.cli.piping.understudy import Stage, accompanied, volunteer
 from migrate.cli.piping.watching import StatusLine, Watch, bytes_to_come, show
+from migrate.destination.placement import FILE_PREFIX
 from streams.values import dataclass
 
 TYPE_CHECKING = False
@@ -55,6 +56,11 @@ class Options:
     listen: Address | None
     connect: Address | None
     quiet: bool
+
+    @property
+    def surely_possible(self) -> bool:
+        """Whether it is known, before the judge is there, that it can be asked this."""
+        return not (self.select or self.ignore or self.destination.placement.startswith(FILE_PREFIX))
 
 
 def _address(asked: str) -> Address:
@@ -224,7 +230,7 @@ def _asked(options: Options) -> dict[str, Any]:
 
 def _need_map(placement: str) -> None:
     """Read a map of frames before the stream flows: at its end it is too late to say that there is none."""
-    from migrate.destination.placement import FILE_PREFIX, place
+    from migrate.destination.placement import place
 
     if placement.startswith(FILE_PREFIX):
         from migrate.guest.memory import PvGuest
@@ -244,8 +250,12 @@ def _judge(
 ) -> int:
     """Pass the stream on and judge it; the exit code."""
     sys.stderr = Silent(messages)
+    trouble = None
     if not options.guard:
         volunteer()
+        if options.surely_possible:
+            with stage.resting():
+                trouble = _send_early(transport)
     try:
         from migrate.judging.pipe_filter import Filter
 
@@ -260,7 +270,7 @@ def _judge(
     ending = Ending(running.interrupt, lambda: show(line, messages))
     try:
         with Watch(line, options.interval, messages) if options.progress else nullcontext():
-            code, why = _forward(running, messages)
+            code, why = _forward(running, messages, trouble)
         ending.through()
         messages.patience = PATIENCE
         # Before all that takes time: the receiver need not wait for the report.
@@ -281,12 +291,27 @@ def _judge(
     return code
 
 
-def _forward(running: Filter, messages: Messages) -> tuple[int | None, str | None]:
+def _send_early(transport: ForwardingTransport) -> Exception | None:
+    """Pass on what need not wait for the judge; what stands in the way of forwarding any more, if anything does."""
+    from migrate.cli.piping.early import send_early
+    from streams.conduit import OutputError
+    from streams.transports import TransportError
+
+    try:
+        send_early(transport)
+    except (BrokenPipeError, OutputError, TransportError) as error:
+        return error
+    return None
+
+
+def _forward(running: Filter, messages: Messages, trouble: Exception | None) -> tuple[int | None, str | None]:
     """Forward to the end: the exit code and the reason where it comes too early, else None."""
     from streams.conduit import OutputError
     from streams.transports import TransportError
 
     try:
+        if trouble is not None:
+            raise trouble
         running.forward()
     except BrokenPipeError:
         return ExitCode.BROKEN_PIPE, "the receiver closed the pipe"

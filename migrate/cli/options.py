@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from migrate.cli import suggestions
 from migrate.cli.declaring import Choice, IntRange, Path, gathered, option
@@ -214,14 +214,18 @@ def _destinations(
 ) -> list[Destination]:
     from migrate.destination.destination import Destination
     from migrate.destination.releases import distinct
-    from migrate.rules.extended_cr3 import L3_RULES
 
     known: Sequence[Host | None] = hosts or [None]
+    rules: Iterable[str | None] = [l3_rule]
+    if l3_rule == ALL:
+        from migrate.rules.extended_cr3 import L3_RULES
+
+        rules = L3_RULES
     return [
         Destination(release, placement, l3_rule=rule, vcpus=vcpus, host=host)
         for host in known
         for release in (distinct() if target == ALL else [target])
-        for rule in (L3_RULES if l3_rule == ALL else [l3_rule])
+        for rule in rules
     ]
 
 

@@ -14,8 +14,8 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from migrate.cli.ending import Exit, ExitCode, UsageError
 from migrate.cli.piping.messages import Messages
@@ -39,7 +39,7 @@ LOOK = 3.0
 LOOKS = 20
 AS_LONG = 4096
 _OOM_SCORE = "/proc/self/oom_score_adj"
-_DISPENSABLE = "1000"
+_DISPENSABLE = b"1000"
 
 
 class Ends(Protocol):
@@ -70,6 +70,13 @@ class Stage:
 
     def ready(self) -> None:
         """All is there, and the next step begins once bytes come."""
+        self._state[STEPS] += 1
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Within, the sender or the receiver may be waited for."""
+        self._state[STEPS] += 1
+        yield
         self._state[STEPS] += 1
 
     def hang_up(self) -> None:
@@ -179,7 +186,7 @@ def _die_with_the_other(alive: int) -> None:
 
 def volunteer() -> None:
     """Have the kernel take this process first where memory is short: the stream goes on without it."""
-    with suppress(OSError), open(_OOM_SCORE, "w", encoding="ascii") as file:
+    with suppress(OSError), open(_OOM_SCORE, "wb", buffering=0) as file:
         file.write(_DISPENSABLE)
 
 

@@ -5,9 +5,11 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -469,7 +471,9 @@ IMPORTED = [sys.executable, "-X", "importtime", *COMMAND[1:]]
 
 def heavy(said):
     """What of weight is in a list of imports."""
-    return {"numpy", "construct", "rich", "zstandard"} & {line.split("|")[-1].strip() for line in said.splitlines()}
+    return {"numpy", "construct", "rich", "zstandard", "click", "typing"} & {
+        line.split("|")[-1].strip() for line in said.splitlines()
+    }
 
 
 @MODES
@@ -515,6 +519,53 @@ def first_byte(*pieces):
 def test_what_a_pv_guest_needs_is_imported_before_the_first_byte_goes_on():
     assert first_byte(GOOD)
     assert not first_byte(HVM)
+
+
+# A judge that cannot even be imported before somebody writes to the descriptor that is named last.
+WAITING = """
+import os, sys
+from migrate.cli.start import main
+
+class Waiting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "migrate.judging":
+            os.read(gate, 1)
+
+gate = int(sys.argv.pop())
+sys.meta_path.insert(0, Waiting())
+sys.argv[0] = "migrate"
+main()
+"""
+SOON = 0.3  # seconds in which nothing comes
+
+
+@pytest.mark.parametrize(
+    ("stream", "args", "early"),
+    [
+        (HVM, ["--placement", "low"], True),
+        (GOOD, [], False),
+        (HVM, ["--guard"], False),
+        (HVM, ["--ignore", "REC"], False),
+        (HVM[:20], [], False),
+    ],
+)
+def test_an_hvm_guest_that_is_only_observed_does_not_wait_for_the_judge(stream, args, early):
+    gate, opens = os.pipe()
+    with tempfile.TemporaryFile() as source:
+        source.write(stream)
+        source.seek(0)
+        words = ["filter", "--quiet", *args, gate]
+        running = Running(*words, command=[sys.executable, "-c", WAITING], stdin=source, pass_fds=[gate])
+        if early:
+            running.arrives(len(stream))
+        else:
+            assert select.select([running.process.stdout], [], [], SOON)[0] == []
+        os.write(opens, b".")
+        code, came, said = running.ends()
+    assert (came, said) == (stream, "")
+    assert code == (0 if len(stream) > 20 else 1)
+    os.close(gate)
+    os.close(opens)
 
 
 def test_where_the_first_bytes_do_not_tell_the_guest_all_is_imported_that_any_needs():
