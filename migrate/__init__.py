@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from migrate.inspection.reading import inspect
     from migrate.judging.check import Checker, check, survey
     from migrate.judging.report import Outcome, Report
+    from migrate.reports.verdict.text import text_of as text_of
     from migrate.rules.catalogue import RULES
     from migrate.rules.declaring import Effect, Rule, Severity, Verdict
     from migrate.rules.findings import Failure, Finding
@@ -64,6 +65,7 @@ _HOMES = {
     "inspection.reading": ("inspect",),
     "judging.check": ("Checker", "check", "survey"),
     "judging.report": ("Outcome", "Report"),
+    "reports.verdict.text": ("text_of",),  # which a report, knowing nobody who tells it, asks for here
     "rules.catalogue": ("RULES",),
     "rules.declaring": ("Effect", "Rule", "Severity", "Verdict"),
     "rules.findings": ("Failure", "Finding"),

@@ -6,6 +6,7 @@ another are one stream, as the command-line tools have it. Nothing is imported b
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 
 from streams.typed import Protocol
@@ -42,19 +43,12 @@ class Source(Protocol):
 
     position: int
 
-    def give(self, n: int) -> bytes | memoryview:
-        """The next n bytes, fewer only at the end."""
-
-    def skip(self, n: int) -> int:
-        """Pass over n bytes; returns how many there were."""
-
     def some(self, limit: int) -> bytes:
         """At least 1 byte and at most `limit`; empty only at the end."""
 
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 ZSTD_SKIPPABLE = tuple(bytes((low, 0x2A, 0x4D, 0x18)) for low in range(0x50, 0x60))
-ZSTD_RLE = 1  # the type of a block of one byte, repeated
 
 
 def _ends_early(codec: str, offset: int, expected: str) -> Undecodable:
@@ -114,7 +108,7 @@ def _unlz4(raw: Source) -> Iterator[bytes]:
 
 
 class _Decompressor(Protocol):
-    """What the decoders of bz2, lzma and lz4 have in common."""
+    """What the decoders of bz2, lzma, zstd and lz4 have in common."""
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
     @property
@@ -126,9 +120,14 @@ class _Decompressor(Protocol):
 
 
 def _streams(
-    raw: Source, codec: str, begin: Callable[[], _Decompressor], failure: type[Exception], rest: str
+    raw: Source,
+    codec: str,
+    begin: Callable[[], _Decompressor],
+    failure: type[Exception],
+    rest: str,
+    padding: bytes = b"\0",
 ) -> Iterator[bytes]:
-    """Decode streams one after another; zero bytes after one are padding."""
+    """Decode streams one after another, with as many of some bytes between them as may be."""
     pending = raw.some(COMPRESSED_PIECE)
     while pending:
         stream = begin()
@@ -143,9 +142,9 @@ def _streams(
             except failure as error:
                 raise _undecodable(codec, raw.position - len(fed), error) from error
             yield piece
-        pending = (stream.unused_data or b"").lstrip(b"\0")
+        pending = (stream.unused_data or b"").lstrip(padding)
         while not pending and (more := raw.some(COMPRESSED_PIECE)):
-            pending = more.lstrip(b"\0")
+            pending = more.lstrip(padding)
 
 
 def _unxz(raw: Source) -> Iterator[bytes]:
@@ -176,86 +175,22 @@ def _unxz(raw: Source) -> Iterator[bytes]:
 
 
 def _unzstd(raw: Source) -> Iterator[bytes]:
-    """Decode Zstandard frames (RFC 8878) one after another.
-
-    The library decodes; the blocks of a frame are told apart here, because its streaming interface neither bounds
-    what one call may return nor tells an input that ends too early from one that is done. A block decodes to at
-    most 128 KiB.
-    """
+    """Decode Zstandard frames (RFC 8878) one after another; skippable ones are passed over."""
     try:
-        import zstandard
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
     except ImportError:
-        raise Undecodable("the input is compressed with zstd, and the Python package zstandard is missing", 0) from None
+        raise Undecodable(
+            "the input is compressed with zstd, and the Python package backports.zstd is missing", 0
+        ) from None
+    most = DECODER_MEMORY.bit_length() - 1
 
-    library = zstandard.ZstdDecompressor(max_window_size=DECODER_MEMORY)
-    while magic := bytes(raw.give(len(ZSTD_MAGIC))):
-        start = raw.position - len(magic)
-        if magic in ZSTD_SKIPPABLE:
-            length = int.from_bytes(_whole(raw, 4, "the size of a skippable frame"), "little")
-            if raw.skip(length) < length:
-                raise _ends_early("zstd", raw.position, f"the {length} bytes of a skippable frame")
-            continue
-        if len(magic) < len(ZSTD_MAGIC):
-            raise _ends_early("zstd", raw.position, "a frame")
-        if magic != ZSTD_MAGIC:
-            raise _undecodable("zstd", start, f"expected a frame, found {magic.hex(' ')}")
-        header = _zstd_header(raw)
-        if header.window > DECODER_MEMORY:
-            raise Undecodable(
-                f"the zstd frame at compressed offset 0x{start:x} needs a window of {header.window >> 20} MiB; "
-                f"at most {DECODER_MEMORY >> 20} MiB are decoded",
-                start,
-            )
-        frame = library.decompressobj()
-        at, last = start, False
-        try:
-            yield frame.decompress(magic + header.raw)
-            while not last:
-                at = raw.position
-                block = _whole(raw, 3, "a block header")
-                last, kind, length = _zstd_block(block)
-                yield frame.decompress(block + _whole(raw, 1 if kind == ZSTD_RLE else length, "the rest of a block"))
-            if header.checksum:
-                at = raw.position
-                yield frame.decompress(_whole(raw, 4, "the checksum of a frame"))
-        except zstandard.ZstdError as error:
-            raise _undecodable("zstd", at, error) from error
+    def begin() -> zstd.ZstdDecompressor:
+        return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: most})
 
-
-class _ZstdHeader(NamedTuple):
-    raw: bytes
-    window: int
-    checksum: bool
-
-
-def _zstd_header(raw: Source) -> _ZstdHeader:
-    """Read a frame header after its magic (RFC 8878 section 3.1.1.1)."""
-    descriptor = _whole(raw, 1, "a frame header")
-    flags = descriptor[0]
-    single = bool(flags & 0x20)
-    window_size = 0 if single else 1
-    dictionary_size = (0, 1, 2, 4)[flags & 3]
-    content_size = (int(single), 2, 4, 8)[flags >> 6]
-    rest = _whole(raw, window_size + dictionary_size + content_size, "the rest of a frame header")
-    if single:
-        window = int.from_bytes(rest[dictionary_size:], "little") + (256 if content_size == 2 else 0)
-    else:
-        base = 1 << 10 + (rest[0] >> 3)
-        window = base + base // 8 * (rest[0] & 7)
-    return _ZstdHeader(descriptor + rest, window, bool(flags & 4))
-
-
-def _zstd_block(header: bytes) -> tuple[bool, int, int]:
-    """Whether a block is its frame's last, its type, and its length (RFC 8878 section 3.1.1.2)."""
-    word = int.from_bytes(header, "little")
-    return bool(word & 1), word >> 1 & 3, word >> 3
-
-
-def _whole(raw: Source, n: int, what: str) -> bytes:
-    data = bytes(raw.give(n))
-    if len(data) < n:
-        raise _ends_early("zstd", raw.position, what)
-    return data
+    yield from _streams(raw, "zstd", begin, zstd.ZstdError, "the rest of a frame", padding=b"")
 
 
 def _is_lzma(head: bytes) -> bool:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from streams.pace import Pace
-from streams.transports import PIECE, TransportError
+from streams.transports import PIECE, TransportError, buffer_for_giving
 
 # What a pipe is enlarged to where the kernel allows it: the most an unprivileged process may ask for.
 PIPE_SIZE = 1 << 20
@@ -73,7 +73,7 @@ class Conduit:
         self.written = 0
         self.spliced = 0
         self.ended = False
-        self.buffer = memoryview(bytearray(PIECE))
+        self.buffer = buffer_for_giving()
         self.state: array.array[int] | memoryview = array.array("Q", [EMPTY, False, 0])
         self._kept_from = self._kept_to = 0  # of the buffer: read, and not yet written
         self._pace = pace
@@ -312,14 +312,14 @@ class Conduit:
     def _carry(self, origin: int, n: int, at: int) -> None:
         """Read n bytes that are in a pipe into the buffer from `at` on, and write them."""
         while n:
-            got = self._read(origin, at, min(n, PIECE - at))
+            got = self._read(origin, at, min(n, len(self.buffer) - at))
             if not got:
                 self.ended = True  # somebody else reads from this pipe, and has it
                 return
             self.position += got * (origin == self.source)
             self.release()
             n -= got
-            at = (at + got) % PIECE
+            at = (at + got) % len(self.buffer)
 
     def _copied(self, origin: int, n: int) -> int | None:
         """Have a copy of up to n bytes of a pipe in the side pipe; None where that is not to be had."""

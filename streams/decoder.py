@@ -13,7 +13,7 @@ from streams.consumer import Consumer, cut
 from streams.containers import ContainerDecoder
 from streams.pages import PfnWords
 from streams.records import Breach, DomainStart, ImageStart, PageData, Place, Record, Trailing
-from streams.requests import Answer, Decoding, Give, Request, Taking
+from streams.requests import LARGEST_GIVE, Answer, Decoding, Give, Request, Taking
 from streams.wire.framing import (
     DOMAIN_HEADER,
     IMAGE_HEADER,
@@ -35,8 +35,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from streams.transports import Transport
 
-# Pages asked for in one go: bounds the buffer a transport needs, however long a run is.
-PAGES_PER_GIVE = 256
+# Pages asked for in one go, however long a run is.
+PAGES_PER_GIVE = LARGEST_GIVE // PAGE_SIZE
 # Pfn words of one record that are read: 256 times as many as a saver writes.
 MOST_WORDS = 1 << 18
 # What follows the end of a stream is looked at so far: is it another one?

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from streams.conduit import HOLDS, Conduit
 from streams.pace import Pace
-from streams.transports import PIECE, Transport
+from streams.transports import Transport
 
 # Only answers up to this long are ever held: whatever is longer is page contents, which decide nothing alone.
 HELD = 1 << 16
@@ -43,12 +43,12 @@ class ForwardingTransport(Conduit, Transport):
             given = self._from_ahead(n)
             return given if len(given) == n else b"".join((given, self.give(n - len(given))))
         self.release()
-        if n <= PIECE:
+        if n <= len(self.buffer):
             return self._given(n)
         pieces = []
         while n and not self.ended:
             self.release()
-            piece = bytes(self._given(min(n, PIECE)))
+            piece = bytes(self._given(min(n, len(self.buffer))))
             pieces.append(piece)
             n -= len(piece)
         return b"".join(pieces)

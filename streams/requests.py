@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+# Bytes of page contents that are asked for in one go, and so the buffer that a transport needs: the pages of a record
+# as savers write it.
+LARGEST_GIVE = 4 << 20
+
 
 class Give:
     """Ask for the next n bytes."""

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from streams.compression import CODECS, FREE_EXPANSION, LONGEST_MAGIC, MAX_EXPANSION, Codec, Undecodable
+from streams.requests import LARGEST_GIVE
 from streams.typed import Protocol
 
 TYPE_CHECKING = False
@@ -113,6 +114,13 @@ class RawTransport(Transport, Protocol):
 
     def again(self) -> RawTransport | None:
         """The same input from its start, to read independently of this one; None if there is no going back."""
+
+
+def buffer_for_giving() -> memoryview:
+    """A buffer for the longest answer, which takes no memory before it is used."""
+    import mmap
+
+    return memoryview(mmap.mmap(-1, LARGEST_GIVE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 def _failed(error: OSError, offset: int) -> TransportError:
@@ -266,7 +274,7 @@ class PipeTransport(RawTransport):
             first = self.some(n)
             if len(first) == n:
                 return first
-        if n <= PIECE:
+        if n <= LARGEST_GIVE:
             buffer = self._reused()
             buffer[: len(first)] = first
             return buffer[: self._fill(buffer[:n], len(first))]
@@ -378,7 +386,7 @@ class PipeTransport(RawTransport):
 
     def _reused(self) -> memoryview:
         if self._buffer is None:
-            self._buffer = memoryview(bytearray(PIECE))
+            self._buffer = buffer_for_giving()
         return self._buffer
 
 
@@ -487,21 +495,21 @@ class CompressedTransport(Transport):
 
     def reread_in_order(self, ranges: Iterable[tuple[int, int]]) -> Iterator[bytes]:
         """Bytes from elsewhere, by decoding the input once more, once for all."""
-        raw = self._raw.again()
-        if raw is None:
+        second = self.again()
+        if second is None:
             return
-        with CompressedTransport(raw, self.codec, self._max_expansion) as second:
+        with second:
             for offset, n in ranges:
                 second.skip(offset - second.position)
                 yield second.give(n)
 
     def reread(self, ranges: Sequence[tuple[int, int]]) -> list[bytes] | None:
         """Bytes from elsewhere, by decoding the input once more from its start."""
-        raw = self._raw.again()
-        if raw is None:
+        second = self.again()
+        if second is None:
             return None
         found: dict[tuple[int, int], bytes] = {}
-        with CompressedTransport(raw, self.codec, self._max_expansion) as second:
+        with second:
             held, held_at = b"", 0  # what was last given, for ranges that overlap
             for offset, n in sorted(set(ranges)):
                 if offset > second.position:
@@ -514,6 +522,11 @@ class CompressedTransport(Transport):
                     held += second.give(n - len(held))
                 found[offset, n] = held[:n]
         return [found[offset, n] for offset, n in ranges]
+
+    def again(self) -> CompressedTransport | None:
+        """The same input from its start, to decode independently of this one; None if there is no going back."""
+        raw = self._raw.again()
+        return None if raw is None else CompressedTransport(raw, self.codec, self._max_expansion)
 
     def close(self) -> None:
         """Close the compressed input, and free the decoder."""

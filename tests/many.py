@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
-from hostile import OPTIONAL, before_end, record, with_config, with_xenops, with_xenstore
+from hostile import OPTIONAL, before_end, record, with_config, with_device_model, with_xenops, with_xenstore, with_xml
 
 from migrate.building import parts
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import PTE_RO, PTE_RW, TABLE, entry, page_data
+from migrate.building.qemu_state import QemuStateBuilder
 from streams.pages import PageType, PfnWords
 from streams.wire.framing import (
     HVM_PARAM_SIZE,
@@ -309,6 +310,30 @@ def resent_pages(n: int) -> bytes:
     return before_end(b.build(), record(RecordType.VERIFY) + again)
 
 
+def device_model_sections(n: int) -> bytes:
+    """A device model's state of so many sections."""
+    return with_device_model(QemuStateBuilder.of(*["timer"] * n).build())
+
+
+def xml_elements(n: int) -> bytes:
+    """An image of libvirt's with so many elements in its XML."""
+    rest = b"".join(b"<e%d a='%d'>x</e%d>" % (i, i, i) for i in range(n))
+    return with_xml(b"<domain type='xen'><name>n</name>%b</domain>" % rest)
+
+
+# -- other inputs --------------------------------------------------------------------------------------
+
+
+def libxc_failed(n: int) -> str:
+    """A line that libxc writes of a failed restore, of its own domain."""
+    return f"xc: error: Dom {n}, Failed to set vcpu1's basic info (34 = Numerical result out of range)"
+
+
+def log_of(line: Callable[[int], str]) -> Flood:
+    """A log of so many lines."""
+    return lambda n: "\n".join(map(line, range(n))).encode()
+
+
 KINDS: dict[str, tuple[int, Flood]] = {
     "unknown optional records": (16_000, _added(pv, lambda b, n: record(OPTIONAL) * n)),
     "unknown mandatory records": (16_000, _added(pv, lambda b, n: record(0x33) * n)),
@@ -344,6 +369,8 @@ KINDS: dict[str, tuple[int, Flood]] = {
     "unknown libxl records": (8_000, libxl_records(0x55, b"")),
     "xapi blocks": (8_000, xapi_blocks),
     "keys of a configuration": (2_000, config),
+    "elements of libvirt's XML": (2_000, xml_elements),
+    "sections of a device model": (1_000, device_model_sections),
     "pairs of xenopsd's": (8_000, xenops),
     "xenstore pairs": (100_000, lambda n: with_xenstore(b"ab\0cd\0" * n)),
     "tables": (500, tables),
@@ -356,3 +383,41 @@ KINDS: dict[str, tuple[int, Flood]] = {
     "a data page for each L2": (250, lone_untyped),
 }
 """Name: n, and what makes a stream of it."""
+
+LOGS: dict[str, tuple[int, Flood]] = {
+    "lines of nothing": (100_000, log_of(lambda i: f"libxl: debug: libxl_event.c:{i}: nothing of note")),
+    "empty lines": (500_000, log_of(lambda i: "")),
+    "failed restores": (4_000, log_of(lambda i: libxc_failed(i % 3))),
+    "failed domains": (4_000, log_of(libxc_failed)),
+    "messages on one line": (8_000, lambda n: (libxc_failed(1) + " ").encode() * n),
+    "marks on one line": (100_000, lambda n: b"<1>(XEN) x" * n),
+    "escapes": (100_000, lambda n: b"\x1b[1m\x1b]\n" * n),
+    "bytes of one line": (4_000_000, bytes),
+    "starts of sequences": (1_000_000, lambda n: b"\x1b]" * n),
+}
+"""The same of logs, for `explain --log`."""
+
+CORPORA: dict[str, tuple[int, Callable[[int], dict[str, bytes]]]] = {
+    "streams": (50, lambda n: {f"{i:04}.libxc": pv().build() for i in range(n)}),
+    "refused streams": (50, lambda n: {f"{i:04}.libxc": pv().build()[:-8] for i in range(n)}),
+    "files that are no streams": (500, lambda n: {f"{i:04}.txt": b"no stream" for i in range(n)}),
+    "folders": (50, lambda n: {"/".join(["f"] * (i % 20) + [f"{i:04}"]): pv().build() for i in range(n)}),
+    "expectations": (
+        50,
+        lambda n: (
+            {f"{i:04}.libxc": pv().build() for i in range(n)}
+            | {f"{i:04}.expect.toml": b'verdict = "accept"\n' for i in range(n)}
+        ),
+    ),
+}
+"""The same of directories: contents by path."""
+
+ORDERS: dict[str, tuple[int, Callable[[int], str]]] = {
+    "pages of a guest": (16_384, lambda n: f"--size {4 * n}K"),
+    "pages of an HVM guest": (16_384, lambda n: f"--kind hvm --size {4 * n}K"),
+    "vcpus of a guest": (32, lambda n: f"--vcpus {n}"),
+    "vcpus of an HVM guest": (32, lambda n: f"--kind hvm --vcpus {n}"),
+    "roots of a guest": (128, lambda n: f"--roots {n}"),
+    "rounds of a guest": (8, lambda n: f"--rounds {n}"),
+}
+"""The same of what `synth` is told."""

@@ -8,10 +8,13 @@ import unicodedata
 
 import pytest
 from click.testing import CliRunner
+from project import SAMPLES
 
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import Rec
+from migrate.cli.check_outputs import MORE_FORMATS
 from migrate.cli.main import main
+from migrate.cli.options import FORMATS as FORMATS_OF_ALL
 from streams.wire.framing import EMULATOR_HEADER, LibxlRecordType, XapiBlockId
 
 # Seven- and eight-bit forms of what begins a sequence, a bell, a line that could pass for another, and a turn of
@@ -109,7 +112,11 @@ STREAMS = [
     in_trailing,
 ]
 NAME = f"x{SEQUENCE.replace('/', '')}y"
-FORMATS = ["text", "json", "jsonl", "sarif", "junit", "github"]
+HOST = SAMPLES / "hosts" / "h417-max.txt"
+# How a check is told: markdown is about hosts.
+FORMATS = [
+    ["--format", form, *(["--host", HOST] if form == "markdown" else [])] for form in (*FORMATS_OF_ALL, *MORE_FORMATS)
+]
 
 
 def data_of(make):
@@ -144,9 +151,9 @@ def output(*arguments):
     return result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form[1])
 def test_a_check_prints_none(hostile, form):
-    harmless(output("check", "--format", form, "--placement", "high", hostile))
+    harmless(output("check", hostile, "--placement", "high", *form))
 
 
 @pytest.mark.parametrize(
@@ -156,9 +163,9 @@ def test_other_commands_print_none(hostile, arguments):
     harmless(output(*arguments, hostile))
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form[1])
 def test_of_a_file_that_is_not_there_none_is_printed(tmp_path, form):
-    assert harmless(output("check", "--format", form, tmp_path / NAME))
+    assert harmless(output("check", tmp_path / NAME, *form))
 
 
 def test_no_output_of_a_corpus_has_any(hostile, tmp_path):

@@ -13,7 +13,7 @@ from migrate.building.builder import StreamBuilder
 from migrate.building.shapes import hvm_guest
 
 # What reads command lines, what lays out text, what a PV guest's memory needs, what edits and unpacks.
-WEIGHTY = {"click", "rich", "numpy", "construct", "zstandard", "lz4", "jinja2", "tomlkit", "typing", "dataclasses"}
+WEIGHTY = {"click", "rich", "numpy", "construct", "backports", "lz4", "jinja2", "tomlkit", "typing", "dataclasses"}
 # Rooms and modules that only some questions need.
 SOMETIMES = {
     "migrate.building",

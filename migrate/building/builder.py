@@ -309,8 +309,9 @@ class StreamBuilder:
         for parent, child in pairwise(chain[1:]):
             self.table(parent)[0] = entry(child, TABLE)
         leaf = self.table(chain[-1])
-        for pfn, page in self.memory.items():
-            if pfn < ENTRIES and page.has_data:
+        for pfn in range(min(ENTRIES, self.max_pfn + 1)):
+            page = self.memory.get(pfn)
+            if page is not None and page.has_data:
                 leaf[pfn] = entry(pfn, PTE_RO if page.is_table or pfn == self.gdt_pfn else PTE_RW)
         self.roots.append(chain[0])
         self._chains[chain[0]] = chain

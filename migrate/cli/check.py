@@ -12,7 +12,6 @@ from migrate.cli.options import (
     BADNESS,
     STDIN,
     Question,
-    any_option,
     destination_options,
     format_option,
     offset_option,
@@ -92,14 +91,18 @@ def ending_of(report: Report, fail_on: str) -> ExitCode:
 @format_option(
     *MORE_FORMATS,
     help="json: an object; an array of them if more than one path, release or host, or a directory, is asked about. "
-    "jsonl: always an object per line. sarif, junit: one document. github: annotations for a workflow. markdown: a "
-    "table, for several hosts.",
+    "jsonl: always an object per line. One for a stream that cannot be read has an error. sarif, junit: one "
+    "document. github: annotations for a workflow. markdown: a table, for several hosts.",
 )
 @option("--quiet", "-q", is_flag=True, help="No progress; as text, verdict lines only, and none for what exits with 0.")
 @option("--verbose", "-v", is_flag=True, help="As text: tell each finding by itself, and all facts.")
-@option("--concise", is_flag=True, help="As text: a line per finding, FILE:OFFSET: RULE message.")
+@option(
+    "--concise",
+    is_flag=True,
+    help="As text: a line per finding, FILE:OFFSET: RULE severity: message; offset 0 where it is about the whole "
+    "stream. Of several destinations each line names its own.",
+)
 @option("--statistics", is_flag=True, help="As text: only how often each rule is broken, over all streams.")
-@any_option
 @without_click
 def check(
     streams: tuple[str, ...],
@@ -115,7 +118,6 @@ def check(
     verbose: bool,
     concise: bool,
     statistics: bool,
-    any_host: bool,
 ) -> ExitCode:
     """Judge streams: would the receiver restore the guest, and if not, what is the reason?
 
@@ -174,7 +176,8 @@ def check(
                 report.stream.name = name
                 endings.append(question.of_pool(report, ending_of(report, fail_on)))
                 output.show(report, endings[-1])
-            ending = question.together(endings, any_host)
+            output.answered(reports)
+            ending = question.together(endings)
             if not isinstance(answer, list):
                 output.compare(answer)
         worst = max(worst, ending, key=BADNESS.index)

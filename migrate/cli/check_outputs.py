@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from migrate.cli.ending import ExitCode, UsageError, echo
@@ -50,7 +50,9 @@ class Output:
 
     def show(self, report: Report, ending: ExitCode) -> None:
         """Take the report of one stream, and what it makes the exit code."""
-        raise NotImplementedError
+
+    def answered(self, reports: Sequence[Report]) -> None:
+        """All reports of one stream have been shown."""
 
     def lost(self, name: str, why: str) -> None:
         """A stream could not be read; stderr tells it anyway."""
@@ -93,12 +95,12 @@ class QuietOutput(Output):
 class ConciseOutput(Output):
     """For editors and grep: a line per finding."""
 
-    def show(self, report: Report, ending: ExitCode) -> None:
+    def answered(self, reports: Sequence[Report]) -> None:
         """Print the lines."""
         from migrate.reports.verdict.sentences import concise_lines
         from migrate.safe import safe
 
-        for line in concise_lines(report):
+        for line in concise_lines(reports):
             echo(safe(line))
 
 
@@ -110,9 +112,13 @@ class StatisticsOutput(Output):
 
         self.statistics = Statistics()
 
-    def show(self, report: Report, ending: ExitCode) -> None:
+    def answered(self, reports: Sequence[Report]) -> None:
         """Count."""
-        self.statistics.add(report)
+        self.statistics.add(reports)
+
+    def lost(self, name: str, why: str) -> None:
+        """Count it."""
+        self.statistics.unreadable += 1
 
     def close(self) -> None:
         """Print the table."""
@@ -126,35 +132,49 @@ class ReleasesOutput(Output):
 
     compares = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, verbose: bool) -> None:
         self.first = True
-
-    def show(self, report: Report, ending: ExitCode) -> None:
-        """Nothing: the comparison tells of all."""
+        self.verbose = verbose
 
     def compare(self, comparison: Comparison) -> None:
         """Print the groups and the changes."""
         from migrate.reports.verdict.releases import render_comparison
-        from migrate.reports.verdict.text import console_for
+        from migrate.reports.verdict.text import console_for, render
 
         console = console_for()
         if not self.first:
             console.print()
         self.first = False
+        if self.verbose:  # of releases that answer alike, what the first one answers
+            for group in comparison.groups:
+                render(group.report, console, verbose=True)
+                console.print()
         render_comparison(comparison, console)
+
+
+def _print_whole(report: Report) -> None:
+    """Print all that is to be said of one answer, where a table of all follows."""
+    from migrate.reports.verdict.text import printer_for, render
+
+    console = printer_for()
+    render(report, console, verbose=True)
+    console.print()
 
 
 class TableOutput(Output):
     """For people who compare: a table of verdicts per stream, a row per form of the 4 GiB rule."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, verbose: bool) -> None:
         self.rows: list[dict[str, str]] = []
+        self.verbose = verbose
 
     def show(self, report: Report, ending: ExitCode) -> None:
         """Keep a row."""
         from migrate.reports.verdict.sentences import failure_place
         from migrate.rules.extended_cr3 import L3_RULES
 
+        if self.verbose:
+            _print_whole(report)
         failure = report.failure
         row = {"stream": report.stream.name, "target": report.target, "verdict": str(report.outcome)}
         if report.l3_rule is not None:
@@ -182,9 +202,19 @@ class JsonLinesOutput(Output):
 
     def show(self, report: Report, ending: ExitCode) -> None:
         """Print the object."""
+        self._print(report.to_dict())
+
+    def lost(self, name: str, why: str) -> None:
+        """Print an object that says so."""
+        from migrate.judging.report_json import error_object
+
+        self._print(error_object(name, why))
+
+    @staticmethod
+    def _print(told: dict[str, Any]) -> None:
         from migrate.judging.report_json import dumps
 
-        echo(dumps(report.to_dict()))
+        echo(dumps(told))
 
 
 class JsonOutput(Output):
@@ -197,6 +227,12 @@ class JsonOutput(Output):
     def show(self, report: Report, ending: ExitCode) -> None:
         """Keep the object."""
         self.objects.append(report.to_dict())
+
+    def lost(self, name: str, why: str) -> None:
+        """Keep an object that says so."""
+        from migrate.judging.report_json import error_object
+
+        self.objects.append(error_object(name, why))
 
     def close(self) -> None:
         """Print the document."""
@@ -285,12 +321,15 @@ class GithubOutput(Output):
 class PoolOutput(Output):
     """For people with several hosts: which of them would take it?"""
 
-    def __init__(self, *, as_markdown: bool) -> None:
+    def __init__(self, *, as_markdown: bool, verbose: bool = False) -> None:
         self.reports: list[Report] = []
         self.as_markdown = as_markdown
+        self.verbose = verbose
 
     def show(self, report: Report, ending: ExitCode) -> None:
         """Keep it."""
+        if self.verbose:
+            _print_whole(report)
         self.reports.append(report)
 
     def close(self) -> None:
@@ -340,8 +379,9 @@ def output_for(form: str, question: Question, wanted: Wanted, *, several: bool, 
             return ConciseOutput()
         case Wanted.STATISTICS:
             return StatisticsOutput()
+    verbose = wanted is Wanted.VERBOSE
     if question.several_hosts:
-        return PoolOutput(as_markdown=False)
+        return PoolOutput(as_markdown=False, verbose=verbose)
     if question.every_release:
-        return ReleasesOutput()
-    return TableOutput() if question.every_form else TextOutput(verbose=wanted is Wanted.VERBOSE)
+        return ReleasesOutput(verbose=verbose)
+    return TableOutput(verbose=verbose) if question.every_form else TextOutput(verbose=verbose)

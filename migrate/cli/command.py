@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +123,7 @@ def gathering(function: Callable[..., Any], gather: Gather) -> Callable[..., Any
     return gathered
 
 
+@cache
 def made(declared: Declared) -> click.Command:
     """A command of click's for one that was declared without."""
 

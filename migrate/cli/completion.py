@@ -18,7 +18,7 @@ from click.shell_completion import (
 
 from migrate.cli.command import command
 from migrate.cli.ending import echo
-from migrate.cli.main import COMPLETE, PROGRAM
+from migrate.cli.main import COMPLETE, PROGRAMS
 
 
 class Bash(BashComplete):
@@ -69,9 +69,11 @@ class Zsh(_WholeWords, ZshComplete):
 
 
 class Fish(_WholeWords, FishComplete):
-    """Its answers are cut at the first comma only: a list of rules has more."""
+    """Its answers are cut at the first comma only, as a list of rules has more, and stay in their order."""
 
-    source_template = FishComplete.source_template.replace('string split ","', 'string split --max 1 ","')
+    source_template = FishComplete.source_template.replace('string split ","', 'string split --max 1 ","').replace(
+        "complete --no-files", "complete --no-files --keep-order"
+    )
 
 
 SHELLS: dict[str, type[ShellComplete]] = {"bash": Bash, "zsh": Zsh, "fish": Fish}
@@ -81,17 +83,17 @@ for _shell in SHELLS.values():
 
 
 def script(shell: str) -> str:
-    """What a shell of that name has to read in order to complete this program's command lines."""
+    """What a shell of that name has to read in order to complete this program's command lines, under both its names."""
     from migrate.cli.main import main
 
     context: dict[str, Any] = {}
-    return SHELLS[shell](main, context, PROGRAM, COMPLETE).source()
+    return "\n".join(SHELLS[shell](main, context, program, COMPLETE).source().rstrip() for program in PROGRAMS)
 
 
 @command()
 @click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(list(SHELLS)))
 def completion(shell: str) -> None:
-    """Print what makes a shell complete command lines of this program.
+    """Print what makes a shell complete command lines of this program, called migrate or xen-migrate.
 
     It completes commands, options and their values: rules by id and slug, releases, placements, formats, files.
 
@@ -100,4 +102,4 @@ def completion(shell: str) -> None:
     In ~/.zshrc:   eval "$(migrate completion zsh)"     (after compinit)
     Example: migrate completion fish > ~/.config/fish/completions/migrate.fish
     """
-    echo(script(shell).rstrip())
+    echo(script(shell))

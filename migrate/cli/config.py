@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from streams.transports import Transport
 
 _PIECE = 1 << 20
+_HEADERS = 64 << 10  # of a stream's first bytes: its domain header is among them, and hardly any page
 
 
 def _assignments(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -29,7 +30,8 @@ def _assignments(ctx: click.Context, param: click.Parameter, asked: tuple[str, .
 
 @command(
     epilog="Exit code: 0 shown, or written; 1 written, and the toolstack would refuse the new configuration; 2 wrong "
-    "usage, unreadable input, no configuration, or a key that cannot be set."
+    "usage, unreadable input, no configuration, a key or value that cannot be set, or another kind of guest than the "
+    "image's."
 )
 @click.argument("file", metavar="FILE", type=click.Path(allow_dash=True, readable=False))
 @click.option(
@@ -40,6 +42,9 @@ def _assignments(ctx: click.Context, param: click.Parameter, asked: tuple[str, .
     callback=_assignments,
     help="Set a key of libxl's JSON, such as b_info.max_vcpus=4, or an element or attribute below the domain in "
     "libvirt's XML, such as os/type=hvm or vcpu@current=2. May be repeated.",
+)
+@click.option(
+    "--any-key", is_flag=True, help="Set also what the configuration has not, and this program does not know as a key."
 )
 @click.option("--unset", "keys", metavar="KEY", multiple=True, help="Take a key away. May be repeated.")
 @click.option(
@@ -57,6 +62,7 @@ def config(
     ctx: click.Context,
     file: str,
     assignments: list[tuple[str, str]],
+    any_key: bool,
     keys: tuple[str, ...],
     out: str | None,
     force: bool,
@@ -80,9 +86,15 @@ def config(
             if transport.skip(offset) < offset:
                 raise EditError(f"the file ends before byte {offset}")
             front = read_front(cast(BinaryIO, _Reader(transport)))
-            for key, value in edits:
-                front = front.with_key(key, value)
-            ending = _show(front) if out is None else _write(front, transport, file, out, force=force)
+            if out is None:
+                ending = _show(front)
+            else:
+                begins = bytes(transport.give(_PIECE))
+                changed = front
+                for key, value in edits:
+                    changed = changed.with_key(key, value, any_key=any_key)
+                _fits_the_image(front, changed, begins)
+                ending = _write(changed, begins, transport, file, out, force=force)
     except EditError as error:
         complain(f"{file}: {error}", error)
         ending = ExitCode.FAILED
@@ -113,7 +125,24 @@ def _show(front: Front) -> ExitCode:
     return ExitCode.FINE
 
 
-def _write(front: Front, transport: Transport, file: str, out: str, *, force: bool) -> ExitCode:
+def _fits_the_image(before: Front, changed: Front, begins: bytes) -> None:
+    """Raise EditError where the stream holds another kind of guest than the changed configuration creates."""
+    from migrate.toolstack.config_edit import EditError
+
+    objection = _objection_to_the_kind(changed, begins)
+    if objection is not None and _objection_to_the_kind(before, begins) is None:
+        raise EditError(objection)
+
+
+def _objection_to_the_kind(front: Front, begins: bytes) -> str | None:
+    from migrate.judging.check import Checker
+
+    checker = Checker()
+    checker.feed(front.build() + begins[:_HEADERS])
+    return next((found.message for found in checker.judgement.collector.findings if found.rule.id == "CON-38"), None)
+
+
+def _write(front: Front, begins: bytes, transport: Transport, file: str, out: str, *, force: bool) -> ExitCode:
     from migrate.safe import safe
     from migrate.toolstack.configuration import read
 
@@ -121,14 +150,15 @@ def _write(front: Front, transport: Transport, file: str, out: str, *, force: bo
     size = len(head)
     with stream_output(out, force=force, sources=[file]) as written:
         written.write(head)
-        while len(piece := transport.give(_PIECE)):
+        piece: bytes | memoryview = begins
+        while len(piece):
             written.write(piece)
             size += len(piece)
+            piece = transport.give(_PIECE)
     found = read(front.config, front.source)
-    refused = None if found is None else found.refused
     if out != STDOUT:
         echo(safe(f"{out}: {size} bytes, {len(front.config)} of them the configuration"))
-    if refused is None:
-        return ExitCode.FINE
-    complain(f"{refused.by} would refuse it: {refused.message}")
-    return ExitCode.FOUND
+    for problem in found.problems if found else ():
+        said = f": {problem.says}" if problem.says else ""
+        complain(f"{problem.by} would refuse it: {problem.message}{said}" if problem.by else problem.message)
+    return ExitCode.FOUND if found and found.refused else ExitCode.FINE

@@ -72,8 +72,10 @@ def extract(
     wanted = [
         name for name, value in (("raw", raw), ("elf", elf), ("page", page), ("record", record)) if value is not None
     ]
-    if len(wanted) != 1:
-        raise click.UsageError("say what to extract: one of --raw, --elf, --page and --record")
+    if not wanted:
+        raise click.UsageError("say what to extract: --raw, --elf, --page or --record")
+    if len(wanted) > 1:
+        raise click.UsageError(f"{' and '.join(f'--{name}' for name in wanted)} are different extracts: choose one")
     image = raw or elf
     if image is not None and out is not None:
         raise click.UsageError(f"--{wanted[0]} names the file itself: -o is for --page and --record")

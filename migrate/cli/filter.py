@@ -362,14 +362,10 @@ def _tell(
 def _report_text(outcome: FilterResult, form: str) -> str:
     """The report in one of the formats, without the end of its last line."""
     if form == "text":
-        from io import StringIO
+        from migrate.safe import safe
 
-        from migrate.reports.verdict.text import console_for, render
-
-        file = StringIO()
-        render(outcome.report, console_for(file))
         stopped = {"stopped": outcome.stopped, "stood down": outcome.stood_down}
-        return (file.getvalue() + "\n".join(f"{what}: {why}" for what, why in stopped.items() if why)).rstrip()
+        return "\n".join([str(outcome.report), *(safe(f"{what}: {why}") for what, why in stopped.items() if why)])
     from migrate.judging.report_json import dumps
 
     found = outcome.report.to_dict() | {"stopped": outcome.stopped, "stood_down": outcome.stood_down}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from migrate.cli.command import Command
-from migrate.cli.options import STDIN
+from migrate.cli.options import HOST
 
 
 class HostsAfterStreams(Command):
@@ -13,19 +13,19 @@ class HostsAfterStreams(Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Repeat the option for each file."""
-        if "--host" in args and self.takes_all(args):
-            at = args.index("--host") + 2
+        at = args.index(HOST) if HOST in args else len(args)
+        if args[at:] and self.takes_all(ctx, args[:at], args[at:]):
+            at += 2
             while at < len(args) and not args[at].startswith("-"):
-                args = [*args[:at], "--host", *args[at:]]
+                args = [*args[:at], HOST, *args[at:]]
                 at += 2
         return super().parse_args(ctx, args)
 
-    def takes_all(self, args: list[str]) -> bool:
+    def takes_all(self, ctx: click.Context, before: list[str], after: list[str]) -> bool:
         """Whether a stream has come before the option, so that none comes after it."""
-        options = (param for param in self.params if isinstance(param, click.Option) and not param.is_flag)
-        with_value = {name for option in options for name in option.opts}
-        before = args[: args.index("--host")]
-        return any(
-            arg == STDIN or (not arg.startswith("-") and (at == 0 or before[at - 1] not in with_value))
-            for at, arg in enumerate(before)
-        )
+        try:
+            values, rest, _ = self.make_parser(ctx).parse_args(before)
+        except click.UsageError:
+            return False
+        arguments = (values.get(str(param.name)) for param in self.params if isinstance(param, click.Argument))
+        return bool(rest) or any(isinstance(found, str | tuple) and found for found in arguments)

@@ -13,6 +13,7 @@ import click
 from migrate.cli.command import WIDEST, Context, made, told_by_click
 from migrate.cli.declaring import Declared
 from migrate.cli.ending import Exit, make_printable, orderly_end
+from migrate.cli.start import COMPLETE as COMPLETE
 from migrate.cli.start import LINKS
 from migrate.cli.start import PROGRAM as PROGRAM
 
@@ -35,8 +36,8 @@ COMMANDS = {
     "completion": "migrate.cli.completion",
     "manual": "migrate.cli.manual",
 }
-# A shell that wants a command line completed says so in this variable; click makes the name from the program's.
-COMPLETE = "_MIGRATE_COMPLETE"
+# Both names of it; another program may have the first.
+PROGRAMS = (PROGRAM, "xen-migrate")
 
 
 class LazyGroup(click.Group):
@@ -85,7 +86,7 @@ class Commands(LazyGroup):
             kwargs |= {"args": [called, *sys.argv[1:]], "prog_name": PROGRAM}
         if COMPLETE in os.environ:
             import_module("migrate.cli.completion")
-        return super().main(*args, **kwargs)
+        return super().main(*args, **{"complete_var": COMPLETE, **kwargs})
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the group's own options."""

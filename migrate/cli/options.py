@@ -107,21 +107,24 @@ class Question(NamedTuple):
         whether that is every release that differs, or every form of the 4 GiB rule.
     several_hosts:
         whether it is more than one host.
+    any_host:
+        whether it is enough if one of them takes a stream.
     """
 
     destinations: list[Destination]
     every_release: bool = False
     every_form: bool = False
     several_hosts: bool = False
+    any_host: bool = True
 
     def of_pool(self, report: Report, ending: ExitCode) -> ExitCode:
         """The exit code that one of several hosts makes: too little is known of it, or what any destination makes."""
         open_there = self.several_hosts and ending is ExitCode.FINE and report.left_to_host is not None
         return ExitCode.UNJUDGED if open_there else ending
 
-    def together(self, endings: Sequence[ExitCode], any_host: bool) -> ExitCode:
+    def together(self, endings: Sequence[ExitCode]) -> ExitCode:
         """The exit code that the answers about one stream make: the best of several hosts if one is enough."""
-        better = min if self.several_hosts and any_host else max
+        better = min if self.several_hosts and self.any_host else max
         return better(endings, key=BADNESS.index)
 
     @property
@@ -132,10 +135,6 @@ class Question(NamedTuple):
 
 # With several answers the worst counts; later is worse.
 BADNESS = (ExitCode.FINE, ExitCode.UNJUDGED, ExitCode.FOUND, ExitCode.FAILED)
-
-any_option = option(
-    "--any/--all", "any_host", default=True, help="With several hosts: is it enough if one takes a stream?"
-)
 
 
 def hosts_of(files: Sequence[str]) -> list[Host]:
@@ -153,48 +152,78 @@ def hosts_of(files: Sequence[str]) -> list[Host]:
         raise UsageError(f"{error.filename}: {error.strerror}") from error
 
 
-def host_option(*, many: bool = False) -> Decorator:
-    """`--host`; with `many` more than one."""
+# What --host takes, said once for all that have it.
+HOST = "--host"
+_HOST_FILE = "What `xl info` and `xen-cpuid -p` print on the host that {whose} (migrate host)"
+
+
+def host_option(says: str, *, many: bool = False, dest: str = "host", whose: str = "would restore it") -> Decorator:
+    """`--host`, any number of them.
+
+    Parameters
+    ----------
+    says:
+        what its help says beyond what the file is.
+    many:
+        whether one may be followed by several files.
+    whose:
+        what that host did or would do.
+    """
     return option(
-        "--host",
-        "host",
+        HOST,
+        dest,
         metavar="FILE" + "..." * many,
         multiple=True,
         plain=False,
         type=Path(exists=True, dir_okay=False),
-        help="What `xl info` and `xen-cpuid -p` print on the host that would restore it (migrate host): its release, "
-        "processor and memory decide."
-        + (" After the streams there may be several: would which of them take it?" if many else ""),
+        help=f"{_HOST_FILE.format(whose=whose)}{says}",
     )
 
 
+_any_option = option(
+    "--any/--all",
+    "any_host",
+    default=None,
+    show_default="any",
+    help="With several hosts: is it enough if one takes a stream?",
+)
+
+
 def destination_options(*, all_too: bool = False, many_hosts: bool = False) -> Decorator:
-    """`--target`, `--placement`, `--vcpus`, `--l3-rule` and `--host`, which reach the command as `question`.
+    """`--target`, `--placement`, `--vcpus`, `--l3-rule`, `--host`, `--any`: they reach the command as `question`.
 
     Parameters
     ----------
     all_too:
         `--target all` and `--l3-rule all` stand for every release that differs, and every form of the rule.
     many_hosts:
-        whether `--host` may be given more than once.
+        whether `--host` may be given more than once; `--any` and `--all` go with it.
     """
 
     def question(values: Values, said: frozenset[str]) -> Values:
         target, placement, vcpus, l3_rule, host = (values.pop(name) for name in _DESTINATION)
+        any_host = values.pop("any_host", None)
         if "host" in said:  # it decides, unless they are more than configured
             target, placement = target if "target" in said else None, placement if "placement" in said else None
         if len(host) > 1 and not many_hosts:
             raise UsageError("--host is given more than once")
+        if any_host is not None and not host:
+            raise UsageError(f"{'--any' if any_host else '--all'} is about hosts: it goes with --host")
         try:
             destinations = _destinations(target, placement, vcpus, l3_rule, hosts_of(host))
         except ValueError as error:
             raise UsageError(str(error)) from error
-        return values | {"question": Question(destinations, target == ALL, l3_rule == ALL, len(host) > 1)}
+        several = len(host) > 1
+        return values | {
+            "question": Question(destinations, target == ALL, l3_rule == ALL, several, any_host is not False)
+        }
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         decorated = gathered(command, question)
+        several = " After the streams there may be several: which of them would take it?" if many_hosts else ""
         for declare in (
-            host_option(many=many_hosts),
+            *[_any_option] * many_hosts,
+            host_option(f": its release, processor and memory decide.{several}", many=many_hosts),
             l3_rule_option(all_too=all_too),
             vcpus_option,
             placement_option,

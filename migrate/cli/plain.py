@@ -8,20 +8,18 @@ from importlib import import_module
 
 from migrate.cli.ending import Exit, UsageError, make_printable, orderly_end
 from migrate.cli.settings import settings
+from migrate.cli.start import COMPLETE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.cli.declaring import Declared, Line
-
-# A shell that wants a command line completed says so in a variable whose name ends so.
-_COMPLETE = "_COMPLETE"
 
 
 def plain(name: str, *args: str) -> tuple[Declared, Line | None]:
     """A command of `WITHOUT_CLICK`, and what its line says; None for one that click has to read."""
     module = name.replace("-", "_")
     command: Declared = getattr(import_module(f"migrate.cli.{module}"), module)
-    if any(variable.endswith(_COMPLETE) for variable in os.environ):
+    if COMPLETE in os.environ:
         return command, None
     return command, command.plain(args, settings)
 

@@ -37,9 +37,9 @@ class _Other(NamedTuple):
 
 
 class _Command(HostsAfterStreams):
-    def takes_all(self, args: list[str]) -> bool:
+    def takes_all(self, ctx: click.Context, before: list[str], after: list[str]) -> bool:
         """With --level no stream comes at all."""
-        return "--level" in args or super().takes_all(args)
+        return "--level" in before + after or super().takes_all(ctx, before, after)
 
 
 @command(
@@ -56,7 +56,11 @@ class _Command(HostsAfterStreams):
     "json, or {leaf: {subleaf: [eax, ebx, ecx, edx]}}; or with the most that a host offers: a host file.",
 )
 @target_option()
-@host_option(many=True)
+@host_option(
+    ": compare with the most that it offers; its release takes the place of --target. With --level there "
+    "may be several.",
+    many=True,
+)
 @click.option(
     "--level", is_flag=True, help="Show the policy that new guests keep on every --host, and how to ask for it."
 )
@@ -108,8 +112,10 @@ def policy(
     if stream is None:
         raise click.UsageError("Missing argument 'STREAM'.")
     named = ctx.get_parameter_source("host") is ParameterSource.COMMANDLINE
-    if len(host) > 1 or (named and against is not None):
-        raise click.UsageError("one policy at a time: --against and --host say with what to compare")
+    if len(host) > 1:
+        raise click.UsageError("compare with one --host at a time; what several have in common --level tells")
+    if named and against is not None:
+        raise click.UsageError("--against and --host both say what to compare with: choose one")
     promised = _load(ctx, stream)
     other = None
     if against is not None:

@@ -15,7 +15,6 @@ from migrate.cli.options import (
     BADNESS,
     STDIN,
     Question,
-    any_option,
     destination_options,
     offset_option,
     source_of,
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
 )
 @destination_options(many_hosts=True)
 @offset_option
-@any_option
 @click.option("--force", is_flag=True, help="Overwrite files.")
 @click.option("--exit-zero", is_flag=True, help="A report about a refused guest is a success.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, and nothing on standard output.")
@@ -60,7 +58,6 @@ def report(
     output: str,
     question: Question,
     offset: int,
-    any_host: bool,
     force: bool,
     exit_zero: bool,
     quiet: bool,
@@ -95,7 +92,7 @@ def report(
                 asked = [inspection.report, *map(inspection.report_for, question.destinations[1:])]
                 told = section(inspection, name, number, asked if question.several_hosts else ())
                 endings = [question.of_pool(one, ending_of(one, "error")) for one in asked]
-                return told, question.together(endings, any_host)
+                return told, question.together(endings)
 
             try:
                 with progress.ProgressBar(name) if watched else nullcontext() as bar:

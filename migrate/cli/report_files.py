@@ -84,7 +84,7 @@ class _Folder(ReportFiles):
             _give_up(f"{path} is what is read: it is never overwritten")
         new = not os.path.lexists(path)
         try:
-            with whole_file(path, replace=self.force) as out:
+            with whole_file(path, private=True, replace=self.force) as out:
                 yield out
         except FileExistsError:
             _give_up(f"{path} exists; --force overwrites it")
@@ -102,7 +102,8 @@ class _Folder(ReportFiles):
 def report_files(output: str, sources: Sequence[str], *, force: bool) -> Iterator[ReportFiles]:
     """Where to put a report: a folder if one is there or the name ends with a slash, else a document.
 
-    What is not finished leaves nothing behind that was not there before.
+    What is not finished leaves nothing behind that was not there before. What is new is its owner's alone: a report
+    shows registers, the configuration, and what else the guest holds.
 
     Raises
     ------
@@ -112,7 +113,7 @@ def report_files(output: str, sources: Sequence[str], *, force: bool) -> Iterato
         for a file or folder that cannot be written.
     """
     if not (output.endswith(os.sep) or os.path.isdir(output)):
-        with stream_output(output, force=force, sources=sources, what="a report", private=False) as out:
+        with stream_output(output, force=force, sources=sources, what="a report") as out:
             yield _OneDocument(out)
         return
     from migrate.reports.html.naming import INDEX
@@ -122,7 +123,7 @@ def report_files(output: str, sources: Sequence[str], *, force: bool) -> Iterato
         _give_up(f"{index} exists; --force overwrites it")
     new = not os.path.isdir(output)
     if new:
-        os.mkdir(output)
+        os.mkdir(output, 0o700)
     files = _Folder(output, sources, force=force)
     with orderly_signals():
         try:

@@ -122,11 +122,11 @@ def show(
             _judge(inspection)
             if not len(inspection.log):
                 return _nothing(inspection, form)
-            views = list(_views(**asked))
+            chosen = list(views(**asked))
             if form != "text":
-                _write_document(inspection, views, form)
+                _write_document(inspection, chosen, form)
             else:
-                _print_views(inspection, views)
+                _print_views(inspection, chosen)
             return ExitCode.FINE
 
         try:
@@ -170,7 +170,7 @@ def _nothing(inspection: Inspection, form: str) -> ExitCode:
     return ExitCode.UNJUDGED
 
 
-def _views(
+def views(
     *,
     record: str | None,
     hexdump: bool,
@@ -185,7 +185,7 @@ def _views(
     against: str | None,
     everything: bool,
 ) -> Iterator[View]:
-    """The views that were asked for."""
+    """The views that options of the command ask for."""
     plain = (record, vcpu, rounds, pfn, walk, tables, p2m, map_, config, against)
     if all(one is None or one is False for one in plain):
         yield _contents_view(everything)

@@ -11,9 +11,11 @@ import signal
 import sys
 
 PROGRAM = "migrate"
-PROGRAMS = (PROGRAM, "__main__.py")
+_CALLED = (PROGRAM, "__main__.py")
 # What this program is when it is called by these names: a link to it stands in for the original.
 LINKS = frozenset({"verify-stream-v2"})
+# A shell that wants a command line completed says so in this variable, whatever the program is called.
+COMPLETE = "_MIGRATE_COMPLETE"
 FILTER = "filter"
 # Commands that are declared without click, and need it only for command lines that are not plain.
 WITHOUT_CLICK = frozenset({"check", FILTER, *LINKS})
@@ -42,7 +44,7 @@ def _run(prog_name: str | None) -> None:
         # Who asks where the stream is need not wait until somebody can tell.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         _filter(bytearray(PIECE))
-    elif not (words == ["--version"] and called in PROGRAMS and _version()):
+    elif not (words == ["--version"] and called in _CALLED and _version()):
         if words and words[0] in WITHOUT_CLICK:
             from migrate.cli.plain import run_plainly
 

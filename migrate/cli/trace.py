@@ -95,7 +95,7 @@ def _trace(
     from migrate.safe import safe
 
     answers = judgement.answers(destination, order)
-    reason = judgement.unjudged_because()
+    reason = judgement.unjudged_because(destination)
     stopped = next((f for f in judgement.collector.findings if f.fatal and f.in_force(destination)), None)
     if stopped is not None and stopped.step == Stage.DEVICE_MODEL:
         complain(f"after these calls QEMU is started, and refuses: {stopped.message} ({stopped.rule.id})")

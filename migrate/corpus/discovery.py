@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from hashlib import blake2b
 
-from migrate.corpus.expectations import SUFFIX, Entry, Shelf, bare_name, is_expectation
+from migrate.corpus.expectations import SUFFIX, Entry, Expectation, Shelf, bare_name, is_expectation
 from migrate.corpus.filesystems import File, Files, Folder, files_of, forget
+from migrate.corpus.hosts import HostFile, host_of
 from migrate.corpus.known import KNOWN_NAME, Deviation, known_in, load_known
 from migrate.corpus.toml_reader import ExpectationError
+from migrate.destination.releases import resolve
 from migrate.rules.declaring import Severity
 
 # What may lie beside streams in a corpus; a file of such a name counts as a stream only if an entry names it.
@@ -236,3 +238,22 @@ def _lacking(folder: Folder, shared: Iterable[str]) -> Iterator[str]:
 
 def _may_be_stream(name: str) -> bool:
     return not is_expectation(name) and os.path.splitext(name)[1].lower() not in NOT_STREAMS
+
+
+def at_hosts(cases: Iterable[Case], hosts: Sequence[HostFile]) -> tuple[Case, ...]:
+    """The same cases, judged for these hosts: an expectation that names no host for the first one of its branch."""
+    return tuple(
+        replace(case, entry=replace(case.entry, expect=tuple(_at_host(one, hosts) for one in case.entry.expect)))
+        if case.entry is not None
+        else case
+        for case in cases
+    )
+
+
+def _at_host(expectation: Expectation, hosts: Sequence[HostFile]) -> Expectation:
+    if expectation.host is not None:
+        return expectation
+    branch = resolve(expectation.target).branch
+    releases = ((host, host_of(host).release.value) for host in hosts)
+    fitting = (host for host, release in releases if release is not None and release.branch == branch)
+    return replace(expectation, host=next(fitting, None))

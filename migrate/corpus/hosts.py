@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
@@ -13,8 +12,6 @@ from migrate.corpus.filesystems import LOCAL, Files, files_of, read_text
 from migrate.destination.destination import Destination
 
 if TYPE_CHECKING:
-    from migrate.corpus.discovery import Case
-    from migrate.corpus.expectations import Expectation
     from migrate.destination.host import Host
 
 
@@ -83,27 +80,6 @@ def host_of(file: HostFile) -> Host:
     if _digest(data) != file.digest:
         raise OSError(f"{file.name}: changed since it was first read")
     return _parsed(file.name, data)
-
-
-def at_hosts(cases: Iterable[Case], hosts: Sequence[HostFile]) -> tuple[Case, ...]:
-    """The same cases, judged for these hosts: an expectation that names no host for the first one of its branch."""
-    return tuple(
-        replace(case, entry=replace(case.entry, expect=tuple(_at_host(one, hosts) for one in case.entry.expect)))
-        if case.entry is not None
-        else case
-        for case in cases
-    )
-
-
-def _at_host(expectation: Expectation, hosts: Sequence[HostFile]) -> Expectation:
-    from migrate.destination.releases import resolve
-
-    if expectation.host is not None:
-        return expectation
-    branch = resolve(expectation.target).branch
-    releases = ((host, host_of(host).release.value) for host in hosts)
-    fitting = (host for host, release in releases if release is not None and release.branch == branch)
-    return replace(expectation, host=next(fitting, None))
 
 
 def _digest(data: bytes) -> str:

@@ -68,6 +68,11 @@ class Destination:
         ):
             if given is not None and not isinstance(given, kinds):
                 raise ValueError(f"{given!r} is no {what}")
+        if host is not None and not isinstance(host, (str, os.PathLike)):
+            from migrate.destination.host import Host
+
+            if not isinstance(host, Host):
+                raise ValueError(f"{host!r} is no host: expected a host file's path, or what is known of one")
         if vcpus is not None and vcpus < 1:
             raise ValueError(f"a domain with {vcpus} vcpus? It has at least one")
         if isinstance(host, (str, os.PathLike)):

@@ -155,8 +155,8 @@ def _same_vendor(hosts: Mapping[str, Host], offers: Mapping[str, _Offer]) -> Non
     vendors = {name: offer.most.vendor for name, offer in offers.items()}
     picky = [name for name, host in hosts.items() if host.xen and host.xen.release.has(vendor_compared)]
     if picky and _differ(vendors.values()):
-        told = ", ".join(f"{name} {vendor}" for name, vendor in vendors.items())
-        raise LevellingError(f"{told}: {picky[0]} takes no guest of another vendor's processor")
+        named = ", ".join(f"{name} {vendor}" for name, vendor in vendors.items())
+        raise LevellingError(f"{named}: {picky[0]} takes no guest of another vendor's processor")
 
 
 def _differ(values: Iterable[object]) -> bool:

@@ -60,5 +60,5 @@ def ranges_of(leaves: int, msrs: int) -> Ranges | None:
 
 @cache
 def _by_leaves() -> dict[int, tuple[int, int]]:
-    told = [release for release in RELEASES if release.has(releases.version_3)]
-    return {most_leaves(release): (last_feature_subleaf(release), last_extended(release)) for release in told}
+    sending = [release for release in RELEASES if release.has(releases.version_3)]
+    return {most_leaves(release): (last_feature_subleaf(release), last_extended(release)) for release in sending}

@@ -166,25 +166,25 @@ def _nothing(memory: Memory) -> NothingError:
 
 def _missing(memory: Memory, came: int, unread: str | None, frames: Dumped | None) -> list[str]:
     """Why the file is not all of the guest."""
-    told = []
+    sentences = []
     # A checkpointed stream just stops: the secondary goes on from its last checkpoint.
     broken = memory.broken.message if memory.broken and not _complete(memory) else None
     if unread or broken:
-        told.append(unread or broken or "")
+        sentences.append(unread or broken or "")
         if memory.facts.max_pfn is not None:
-            told.append(f"{came} pages came; the guest has room for {memory.facts.max_pfn + 1}")
+            sentences.append(f"{came} pages came; the guest has room for {memory.facts.max_pfn + 1}")
     if memory.left_out:
-        told.append(f"{memory.left_out} PAGE_DATA records do not hold the pages that they announce: left out")
+        sentences.append(f"{memory.left_out} PAGE_DATA records do not hold the pages that they announce: left out")
     if memory.too_far:
-        told.append(
+        sentences.append(
             f"{memory.too_far} pages lie far beyond all that the stream has sent (up to pfn {memory.farthest:#x}): "
             "left out"
         )
     if frames is not None:
-        told += _unknown_frames(frames)
+        sentences += _unknown_frames(frames)
         if not frames.contexts:
-            told.append("no vcpu's state came")
-    return told
+            sentences.append("no vcpu's state came")
+    return sentences
 
 
 def _complete(memory: Memory) -> bool:
@@ -193,28 +193,30 @@ def _complete(memory: Memory) -> bool:
 
 
 def _unknown_frames(frames: Dumped) -> list[str]:
-    told = []
+    sentences = []
     if frames.own_numbers:
-        told.append("the guest's p2m did not come: every page has its pfn for a machine frame")
+        sentences.append("the guest's p2m did not come: every page has its pfn for a machine frame")
     if frames.unknown:
-        told.append(f"{frames.unknown} page table entries name frames that the guest's p2m does not know: all ones now")
+        sentences.append(
+            f"{frames.unknown} page table entries name frames that the guest's p2m does not know: all ones now"
+        )
     if frames.lost:
-        told.append(f"{frames.lost} frames in the vcpus' contexts are not in the guest's p2m: all ones now")
-    return told
+        sentences.append(f"{frames.lost} frames in the vcpus' contexts are not in the guest's p2m: all ones now")
+    return sentences
 
 
 def _remarks(memory: Memory) -> list[str]:
-    told = []
+    sentences = []
     if memory.facts.checkpoints:
-        told.append(f"the guest is as at checkpoint {memory.facts.checkpoints}, the last complete one")
+        sentences.append(f"the guest is as at checkpoint {memory.facts.checkpoints}, the last complete one")
     if memory.broken is not None and memory.session.course.ended:
-        told.append(f"the guest's memory is whole, and the stream is not: {memory.broken.message}")
+        sentences.append(f"the guest's memory is whole, and the stream is not: {memory.broken.message}")
     if memory.waiting:
-        told.append(f"{memory.waiting} pages that came after the last checkpoint are left out")
-    return told
+        sentences.append(f"{memory.waiting} pages that came after the last checkpoint are left out")
+    return sentences
 
 
-# Bytes of a body read in one go. A compressed stream is decoded again for each piece.
+# Bytes of a body read in one go.
 _PIECE = 16 << 20
 
 

@@ -15,19 +15,21 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from migrate.destination.destination import Destination
 from migrate.guest.cpu_policy import read_policy
 from migrate.inspection.logbook import Entry, Layer, Logbook
-from migrate.judging.check import Checker, Source
+from migrate.judging.check import Checker, Source, destination_of, refuse_nothing
 from migrate.judging.judgement import Judgement
 from migrate.rules.selection import Selection
 from migrate.toolstack.facts import StreamFacts
 from streams.compression import CODECS
+from streams.decoded import DecodedOnce
 from streams.decoder import Decoder, drive
 from streams.hvm_context import entries
 from streams.pages import PfnWords
-from streams.transports import open_transport
+from streams.transports import CompressedTransport, open_transport
 from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE, RecordType
 from streams.wire.hvm_names import SaveType
 
 if TYPE_CHECKING:
+    from migrate.destination.host import Host
     from migrate.destination.placement import Placement
     from migrate.guest.cpu_policy import Policy
     from migrate.guest.memory import PvGuest
@@ -117,7 +119,7 @@ class Inspection:
     def read(self, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
         """Bytes of the stream: one piece per (offset, length), shorter where the input ends in it.
 
-        Of a compressed stream this costs a decompression from its start: ask for all at once.
+        A compressed stream is decoded for it once more, in all, as far as the last of them.
         """
         found = self.transport.reread(list(ranges))
         assert found is not None  # what cannot be read again was copied first
@@ -169,6 +171,7 @@ def inspect(
     target: str | None = None,
     placement: str | None = None,
     vcpus: int | None = None,
+    host: Host | str | os.PathLike[str] | None = None,
     l3_rule: str | None = None,
     offset: int = 0,
     progress: Callable[[int, int | None], None] | None = None,
@@ -176,7 +179,8 @@ def inspect(
 ) -> T:
     """Read a stream once, and do something with it while it is open.
 
-    What cannot be read again, a pipe or a block device, is copied to a temporary file first.
+    What cannot be read again, a pipe or a block device, is copied to a temporary file first; what is compressed is
+    decoded to one, as far as it is looked at again.
 
     Parameters
     ----------
@@ -191,14 +195,20 @@ def inspect(
     ValueError
         for an unknown target or placement.
     """
-    destination = destination or Destination(target, placement, l3_rule=l3_rule, vcpus=vcpus)
-    with _rereadable(source, whole=offset > 0) as again, open_transport(again) as transport:
+    destination = destination_of(destination, target, placement, l3_rule=l3_rule, vcpus=vcpus, host=host)
+    with _rereadable(source, whole=offset > 0) as again, _opened(again) as transport:
         judgement = Judgement(transport, _name(source), destination.vcpus)
         judgement.watch_checkpoints([destination])
         log = Logbook(judgement.restorer)
         drive(Decoder(log, offset=offset).run(), transport, progress)
+        refuse_nothing(source, transport)
         judgement.finish(transport.position)
         return then(Inspection(transport, judgement, log, destination))
+
+
+def _opened(source: Source) -> Transport:
+    transport = open_transport(source)
+    return DecodedOnce(transport) if isinstance(transport, CompressedTransport) else transport
 
 
 def _name(source: Source) -> str:

@@ -11,13 +11,35 @@ from migrate.judging.report import Report
 from migrate.rules.selection import Selection
 from streams.compression import MAX_EXPANSION
 from streams.decoder import Decoder, drive
-from streams.transports import Readable, open_transport
+from streams.transports import Readable, Transport, TransportError, open_transport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from migrate.destination.host import Host
+
+_STDIN = ("-", 0)
 Source = str | os.PathLike[str] | int | bytes | bytearray | memoryview | Readable
+
+
+def destination_of(
+    destination: Destination | None,
+    target: str | None,
+    placement: str | None,
+    *,
+    l3_rule: str | None = None,
+    vcpus: int | None = None,
+    host: Host | str | os.PathLike[str] | None = None,
+) -> Destination:
+    """The destination that is given, whole or in its parts. Raises ValueError for both, and as `Destination` does."""
+    if destination is None:
+        return Destination(target, placement, l3_rule=l3_rule, vcpus=vcpus, host=host)
+    parts = {"target": target, "placement": placement, "l3_rule": l3_rule, "vcpus": vcpus, "host": host}
+    given = [name for name, part in parts.items() if part is not None]
+    if given:
+        raise ValueError(f"a destination is given, and {' and '.join(given)} beside it: {given[0]} belongs into it")
+    return destination
 
 
 class Checker:
@@ -34,12 +56,13 @@ class Checker:
         target: str | None = None,
         placement: str | None = None,
         vcpus: int | None = None,
+        host: Host | str | os.PathLike[str] | None = None,
         select: Sequence[str] = (),
         ignore: Sequence[str] = (),
     ) -> None:
         from streams.feeder import Feeder
 
-        self._destination = destination or Destination(target, placement, vcpus=vcpus)
+        self._destination = destination_of(destination, target, placement, vcpus=vcpus, host=host)
         self._selection = Selection(select, ignore)
         self.judgement = Judgement(None, name, self._destination.vcpus)
         self.judgement.watch_checkpoints([self._destination])
@@ -85,7 +108,7 @@ def judge(
     Raises
     ------
     OSError, TransportError
-        for input that cannot be read.
+        for input that cannot be read, or standard input that is empty.
     """
     name = source if isinstance(source, str) else os.fspath(source) if isinstance(source, os.PathLike) else "-"
     with open_transport(source, max_expansion=max_expansion) as transport:
@@ -94,8 +117,18 @@ def judge(
         if verify:
             judgement.compare_verify_phase()
         drive(Decoder(judgement.restorer, offset=offset).run(), transport, progress)
+        refuse_nothing(source, transport)
         judgement.finish(transport.position)
         return then(judgement)
+
+
+def refuse_nothing(source: Source, transport: Transport) -> None:
+    """Raise TransportError for a standard input that gave no byte: nobody wrote a stream that could be judged.
+
+    An empty file is one that was cut: the receiver would read it, and refuse it.
+    """
+    if not transport.position and source in _STDIN:
+        raise TransportError("nothing came: the program that should have written the stream has written nothing", 0)
 
 
 def survey(
@@ -137,6 +170,7 @@ def check(
     target: str | None = None,
     placement: str | None = None,
     vcpus: int | None = None,
+    host: Host | str | os.PathLike[str] | None = None,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
     l3_rule: str | None = None,
@@ -152,9 +186,9 @@ def check(
     source:
         a path, "-" for standard input, a file descriptor, the stream's bytes, or a file object that gives bytes.
     destination:
-        where it would come back; else it is made of the next four.
-    target, placement, vcpus, l3_rule:
-        see `migrate.Destination`, whose release `target` is.
+        where it would come back; else it is made of target, placement, vcpus, host and l3_rule.
+    target, placement, vcpus, host, l3_rule:
+        see `migrate.Destination`, whose release `target` is; `host` may be a host file's path.
     select, ignore:
         rules to tell of, by id, prefix or slug; the verdict always heeds all.
     verify:
@@ -171,9 +205,9 @@ def check(
     OSError, TransportError
         for input that cannot be read.
     ValueError
-        for an unknown target, placement or rule.
+        for an unknown target, placement or rule, and a destination that is given twice.
     """
-    destination = destination or Destination(target, placement, l3_rule=l3_rule, vcpus=vcpus)
+    destination = destination_of(destination, target, placement, l3_rule=l3_rule, vcpus=vcpus, host=host)
     return survey(
         source,
         [destination],

@@ -62,7 +62,7 @@ class Judgement:
         self._questions: tuple[Destination, ...] = ()
         self._at_checkpoints: dict[Destination, list[CheckpointVerdict]] = {}
         self._judged_at = -1  # records when a checkpoint was last judged
-        self._unseen: int | None = None  # a pfn that Xen reads as a table, and whose contents were not kept
+        self._unseen: dict[Destination, int] = {}  # a pfn that Xen reads as a table, and whose contents were not kept
 
     @property
     def pv_guest(self) -> PvGuest | None:
@@ -147,8 +147,8 @@ class Judgement:
         vcpus = known if known is not None else max(kind.guest.vcpus, default=-1) + 1
         replay = PvReplay(kind.guest, self._answering(destination).answering, where, vcpus)
         trace = replay.run(SCHEDULES[schedule](self.steps), None if exact else kind.tally)
-        if trace.hypervisor is not None:
-            self._unseen = min(trace.hypervisor.unseen, default=self._unseen)
+        if trace.hypervisor is not None and trace.hypervisor.unseen:
+            self._unseen[destination.for_xen] = min(trace.hypervisor.unseen)
         return trace
 
     def placement(self, name: str) -> Placement | None:
@@ -236,7 +236,7 @@ class Judgement:
         findings += [finding for _, finding in met if not course.in_time(finding)]
         fatal = next((finding for finding in findings if finding.fatal), None)
         certain = any(finding is fatal and sure for sure, finding in met)
-        reason = self.unjudged_because() if fatal is None or (course.doubt and not certain) else None
+        reason = self.unjudged_because(destination) if fatal is None or (course.doubt and not certain) else None
         verdict = Verdict.UNJUDGED if reason else Verdict.REFUSE if fatal else Verdict.ACCEPT
         return Report(
             stream=self.facts,
@@ -262,16 +262,17 @@ class Judgement:
         found = self._replay_findings(destination) or []
         return next((finding.rule.id for finding in found if finding.fatal), None)
 
-    def unjudged_because(self) -> str | None:
-        """Why no verdict can be given; None where one can."""
+    def unjudged_because(self, destination: Destination | None = None) -> str | None:
+        """Why no verdict can be given for a destination, or for one of those that were asked; None where one can."""
         if self.session.course.doubt:
             return self.session.course.doubt
         if self.restorer.containers.colo:
             return "a COLO stream: the secondary runs from the first checkpoint on"
-        if self._unseen is not None:
+        asked = self._unseen.keys() & (self._unseen.keys() if destination is None else {destination.for_xen})
+        if asked:
+            pfn = min(self._unseen[one] for one in asked)
             return (
-                f"Xen reads pfn {self._unseen:#x} as a page table; it came as data and was not kept, "
-                "as it can be of a file only"
+                f"Xen reads pfn {pfn:#x} as a page table; it came as data and was not kept, as it can be of a file only"
             )
         return None
 

@@ -62,6 +62,12 @@ class Report:
     checkpoints: list[CheckpointVerdict] = field(default_factory=list)  # of a checkpointed stream, one by one
     damaged: bool = False  # it restores, and yet there are errors: the guest is not as it was saved
 
+    def __str__(self) -> str:
+        """What `migrate check` prints of it, in lines of any length."""
+        from migrate import text_of
+
+        return text_of(self)
+
     @property
     def outcome(self) -> Outcome:
         """The verdict in the words that people see."""

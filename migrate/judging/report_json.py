@@ -23,8 +23,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    pass
-
 # In a finding these are always there, null where unknown; other fields only where there is something to say.
 _ALWAYS = ("offset", "record", "record_type", "pfn", "vcpu")
 _FAILURE = ("rule", "step", "call", "message", "vcpu", "pfn", "errno", "signal")
@@ -37,9 +35,7 @@ def report_object(report: Report) -> dict[str, Any]:
     `stream` has the fields of `StreamFacts`, `failure` those of `Failure` (both null where unknown).
     """
     return {
-        "schema": SCHEMA,
-        "tool": {"name": version.NAME, "version": version.VERSION},
-        "rule_set": version.rule_set(),
+        **_head(),
         "stream": {**asdict(report.stream), "name": well_formed(report.stream.name)},
         "target": report.target,
         "placement": well_formed(report.placement),
@@ -58,6 +54,19 @@ def report_object(report: Report) -> dict[str, Any]:
         "reason": None if report.unjudged_because is None else well_formed(report.unjudged_because),
         "failure": _failure_object(report.failure),
         "findings": [_finding_object(finding) for finding in report.findings],
+    }
+
+
+def error_object(name: str, why: str) -> dict[str, Any]:
+    """The JSON object that stands in the place of a report where a stream cannot be read, and why."""
+    return {**_head(), "stream": {"name": well_formed(name)}, "error": well_formed(why)}
+
+
+def _head() -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "tool": {"name": version.NAME, "version": version.VERSION},
+        "rule_set": version.rule_set(),
     }
 
 
@@ -142,6 +151,8 @@ def report_from(text: str) -> Report:
     """
     try:
         told: dict[str, Any] = json.loads(text)
+        if "error" in told:
+            raise ValueError(f"no report: {told['stream']['name']} could not be read: {told['error']}")
         findings = [_finding_from(one) for one in told["findings"]]
         return Report(
             stream=_facts_from(told["stream"]),

@@ -69,7 +69,7 @@ from streams.wire.framing import (
     XapiBlockId,
     record_name,
 )
-from streams.wire.hvm_cpu import XSAVE
+from streams.wire.hvm_cpu import CPU, XSAVE, CpuFlag
 from streams.wire.hvm_names import SaveType
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.start_info import CMD_LINE_SIZE, START_INFO
@@ -256,7 +256,8 @@ class _Look(Consumer):
             case Damage():
                 self.broken = True
                 if item.breach in _ENDS_EARLY:  # of a record that the input ends in nothing is used
-                    self.rest = item.offset + RECORD_HEADER.size
+                    header = XAPI_BLOCK_HEADER if item.reader == "xapi" else RECORD_HEADER
+                    self.rest = item.offset + header.size
             case Unread():
                 self.unread = item.reason
             case Trailing():
@@ -396,7 +397,8 @@ class _Look(Consumer):
         for entry in entries(body):
             start = place.body + entry.offset + HVM_SAVE_HEADER.size
             if entry.typecode == SaveType.CPU:
-                self._zero("vcpus' FPU registers", start, min(len(entry.body), _FPU_SIZE))
+                gone = _seen_of_fpu(entry.body)
+                self._zero("vcpus' FPU registers", start + gone, min(len(entry.body), _FPU_SIZE) - gone)
             elif entry.typecode == SaveType.CPU_XSAVE:
                 words = XSAVE.offset("fxsave")
                 self._xsave_area(start + words, len(entry.body) - words)
@@ -434,6 +436,14 @@ class _Look(Consumer):
         self.left["start_info pages, their command lines apart"] += 1
         self._zero("command lines", offset + offset_of(layout, "cmd_line"), CMD_LINE_SIZE)
         self._zero("ends of start_info pages", offset + layout.sizeof(), PAGE_SIZE - layout.sizeof())
+
+
+def _seen_of_fpu(entry: bytes) -> int:
+    """Up to which byte of a CPU entry it shows that there is something in an FPU that is said not to be used."""
+    fpu = entry[:_FPU_SIZE]
+    if len(entry) != CPU.size or CPU.read(entry).flags & CpuFlag.FPU_USED or not any(fpu):
+        return 0
+    return len(fpu) - len(fpu.lstrip(b"\0")) + 1
 
 
 _LOOKED_INTO = {

@@ -215,7 +215,7 @@ class _Shrinker:
                 before = self.best
                 for way in ways:
                     way()
-                if self.best is before:
+                if self.best is before and not self._became_readable():
                     return True
         except _OutOfTime:
             return False
@@ -231,6 +231,14 @@ class _Shrinker:
             self.best, self.report = items, report
         return good
 
+    def _became_readable(self) -> bool:
+        """Whether what could not be read can be, now that something before it is gone; it is items from now on."""
+        items = taken_apart(encode(self.best))
+        if list(map(type, items)) == list(map(type, self.best)):
+            return False
+        self.best = items
+        return True
+
     # -- whole items -------------------------------------------------------------------------------
 
     def _containers(self) -> None:
@@ -242,8 +250,13 @@ class _Shrinker:
     def _vcpus(self) -> None:
         """Leave out all records of a vcpu, the last one first."""
         ids = sorted({item.vcpu_id for item in self.best if isinstance(item, _VCPU)}, reverse=True)
-        for id in ids:
-            self._try(tuple(i for i in self.best if not (isinstance(i, _VCPU) and i.vcpu_id == id)))
+        items = self.best
+
+        def still(kept: list[int]) -> bool:
+            gone = set(ids).difference(kept)
+            return self._try(tuple(i for i in items if not (isinstance(i, _VCPU) and i.vcpu_id in gone)))
+
+        ddmin(ids, still)
 
     def _records(self) -> None:
         """Leave out records, of the image and around it."""

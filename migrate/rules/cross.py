@@ -221,7 +221,7 @@ def pfn_not_mentioned(b: StreamBuilder) -> None:
     """A pfn up to max_pfn is never mentioned.
 
     What: no PAGE_DATA names the pfn, not even as absent, and no page table refers to it.
-    Why: the saver reports every pfn in its first round. One that is missing gets no frame and an all-ones
+    Why: the saver reports every pfn in its first pass. One that is missing gets no frame and an all-ones
         p2m entry: if the guest had memory there, it is gone.
     Repair: send the page, or name it with type XTAB if there is none.
     Source: libxc populate_pfns, update_guest_p2m
@@ -235,8 +235,8 @@ def referenced_page_stale(b: StreamBuilder) -> None:
 
     What: the last word on a pfn is XTAB, after data for it, and a present entry maps it.
     Why: live saves postpone pages they cannot read, type XTAB, and resend them once the guest is
-        suspended. Without that the frame keeps the contents of an early round, and the guest reads them.
-    Repair: resend the page in the last round, or remove the mapping.
+        suspended. Without that the frame keeps the contents of an early pass, and the guest reads them.
+    Repair: resend the page in the last pass, or remove the mapping.
     Source: libxc process_page_data
     """
     from migrate.building import parts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from migrate.rules.declaring import Effect, rule
-from streams.wire.framing import PV_INFO, RECORD_OPTIONAL, RecordType
+from streams.wire.framing import FREE_RECORD_TYPE, PV_INFO, RECORD_OPTIONAL, RecordType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def record_type_unknown(b: StreamBuilder) -> None:
         look at the length of the record before.
     Source: xg_sr_restore.c, process_record; libxc migration stream, section Records.
     """
-    b.insert(0x13)
+    b.insert(FREE_RECORD_TYPE)
 
 
 @rule("FRM-06", "optional-record-skipped", Effect.TOLERATED, "verify-stream-v2")

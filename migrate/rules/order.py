@@ -353,7 +353,7 @@ def verify_before_pages(b: StreamBuilder) -> None:
     Why: from VERIFY on libxc compares pages with the guest's memory and logs differences; it writes
         nothing. The page gets a frame and stays empty. Where page tables or start_info are hit, a later
         check usually fails on the zeros. VERIFY as such is harmless, any number of times.
-    Repair: send VERIFY after the last round of memory.
+    Repair: send VERIFY after the last pass over memory.
     Source: libxc handle_verify, process_page_data
     """
     from migrate.building.parts import page_data

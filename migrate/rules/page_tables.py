@@ -21,8 +21,8 @@ def pte_beyond_max(b: StreamBuilder) -> None:
     What: a present entry of a page typed as a table holds a pfn above max_pfn. Slots that Xen fills itself are
         not exempt.
     Why: libxc converts the entries of a table as it arrives and looks the pfn up without an error path: an
-        assertion fails and the process aborts (signal 6). A damaged copy in an early live round is enough, even
-        if a later round replaces it.
+        assertion fails and the process aborts (signal 6). A damaged copy in an early pass is enough, even
+        if a later pass replaces it.
     Repair: clear bit 0 of the entry or correct its pfn. If the page is data, its type is wrong.
     Source: xg_sr_restore_x86_pv.c, x86_pv_localise_page and pfn_to_mfn.
     """

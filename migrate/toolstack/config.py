@@ -5,9 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 
 from streams.values import NamedTuple, dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Longer configurations are not read: real ones are some KiB, and a text takes many times its length once it is parsed.
 LONGEST_CONFIG = 1 << 20
@@ -144,6 +149,25 @@ def text_of(raw: bytes) -> str:
         return raw.partition(b"\0")[0].decode("utf-8")
     except UnicodeDecodeError as error:
         raise Unusable(f"byte {error.start} is not UTF-8") from None
+
+
+class ValueKind(NamedTuple):
+    """What a key of a configuration takes.
+
+    Attributes
+    ----------
+    read:
+        what a value of the document means to the toolstack; None where it is of another type and passed over. Raises
+        Unusable, without the key's name, where the toolstack's own parser refuses it.
+    type:
+        Python's type of such a value in the document.
+    expects:
+        which values there are, in words.
+    """
+
+    read: Callable[[object], Any]
+    type: type
+    expects: str
 
 
 KINDS = {str(kind): kind for kind in GuestKind}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
-from migrate.toolstack.config import KINDS, LONGEST_CONFIG, ConfigSource, Unusable, text_of
+from migrate.toolstack import config_libvirt, config_libxl
+from migrate.toolstack.config import KINDS, LONGEST_CONFIG, ConfigSource, Unusable, ValueKind, text_of
 from migrate.toolstack.config_libxl import parsed
 from streams.values import dataclass, replace
 from streams.wire.framing import XL_CONFIG_LENGTH, XL_FLAG_JSON, XL_HEADER, XL_MAGIC, XlHeader
@@ -41,16 +42,16 @@ class Front:
     behind: bytes
     size: int
 
-    def with_key(self, key: str, value: str | None) -> Front:
+    def with_key(self, key: str, value: str | None, *, any_key: bool = False) -> Front:
         """With a key set to a value, or taken away for None.
 
-        Raises EditError.
+        Raises EditError; with `any_key` not for a key that neither the configuration has nor this program knows.
         """
         edits = {ConfigSource.JSON: set_json, ConfigSource.XML: set_xml}
         edit = edits.get(self.source)
         if edit is None:
             raise EditError("the configuration is text of xl.cfg, not JSON: give xl restore a changed one as a file")
-        config = edit(self.config, key, value)
+        config = edit(self.config, key, value, any_key=any_key)
         if len(config) > LONGEST_CONFIG:
             raise EditError(f"the configuration would have {len(config)} bytes; at most {LONGEST_CONFIG}")
         return replace(self, config=config)
@@ -111,7 +112,7 @@ def _exactly(image: BinaryIO, n: int, what: str) -> bytes:
 # -- JSON ----------------------------------------------------------------------------------------------------
 
 
-def set_json(config: bytes, key: str, value: str | None) -> bytes:
+def set_json(config: bytes, key: str, value: str | None, *, any_key: bool = False) -> bytes:
     """Set a key of libxl's JSON, such as `b_info.max_vcpus` or `b_info.type.hvm.vga.kind`.
 
     Parameters
@@ -124,9 +125,13 @@ def set_json(config: bytes, key: str, value: str | None) -> bytes:
         top = parsed(text_of(config))
     except Unusable as error:
         raise EditError(f"the configuration is no JSON: {error}") from None
+    names = {*_names(top)}
     at, last = _step_down(top, key)
     if value is not None:
-        at[last] = _json_value(value, at.get(last))
+        known = _known_keys(key)
+        if not any_key and key not in names and key not in known:
+            raise _no_key(key, names | known.keys())
+        at[last] = _json_value(key, value, known.get(key) or _kind_like(at.get(last)))
     elif at.pop(last, None) is None:
         raise EditError(f"there is no {key}")
     ending = text[len(text.rstrip()) :]
@@ -134,6 +139,34 @@ def set_json(config: bytes, key: str, value: str | None) -> bytes:
         return json.dumps(top, indent=4, allow_nan=False).encode() + ending + nul + behind
     except ValueError:
         raise EditError("a number is too large for JSON") from None
+
+
+_TYPE = re.compile(rf"\btype\.(?:{'|'.join(KINDS)})\b")
+
+
+def _known_keys(key: str) -> dict[str, ValueKind]:
+    """The keys that libxl is known to read; of those of one type of guest the ones of the type that a key names."""
+    found = _TYPE.search(key)
+    return {name.replace("type.*", found[0] if found else "type.*"): kind for name, kind in config_libxl.KEYS.items()}
+
+
+def _names(top: dict[str, Any]) -> Iterator[str]:
+    """All keys that a document has."""
+    todo = [("", top)]
+    while todo:
+        before, at = todo.pop()
+        for name, value in at.items():
+            yield before + name
+            if isinstance(value, dict):
+                todo.append((f"{before}{name}.", value))
+
+
+def _no_key(key: str, names: Iterable[str]) -> EditError:
+    from difflib import get_close_matches
+
+    close = get_close_matches(key, names, 1, 0.8)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return EditError(f"the configuration has no {key}, and it is no key that is known here{meant} (--any-key sets it)")
 
 
 def _step_down(top: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
@@ -156,22 +189,50 @@ def _parts(key: str) -> list[str]:
     return parts
 
 
-def _json_value(value: str, before: object) -> Any:
+def _plain(type: type, expects: str) -> ValueKind:
+    return ValueKind(lambda value: value, type, expects)
+
+
+_LIKE = {
+    dict: _plain(dict, "an object"),
+    list: config_libxl.LIST,
+    bool: _plain(bool, "true or false"),
+    int: config_libxl.INTEGER,
+    str: config_libxl.TEXT,
+}
+
+
+def _kind_like(value: object) -> ValueKind | None:
+    """What may stand in a value's place, where only the value is known; None for anything."""
+    is_flag = isinstance(value, str) and value in config_libxl.DEFBOOL
+    return config_libxl.BOOL if is_flag else _LIKE.get(type(value))
+
+
+def _json_value(key: str, value: str, kind: ValueKind | None) -> Any:
+    """What a value that was typed is in JSON, as a key takes it."""
     try:
-        parsed = json.loads(value)
+        found = json.loads(value)
     except (ValueError, RecursionError):
-        parsed = value
-    if isinstance(before, str) and not isinstance(parsed, str | bool):
-        return value
-    if isinstance(parsed, bool) and not isinstance(before, bool):
-        return str(parsed)
-    return parsed
+        found = value
+    if isinstance(found, bool) and kind in (None, config_libxl.BOOL):
+        found = str(found)  # libxl's JSON has no true and false
+    if kind is None:
+        return found
+    if kind.type is str and not isinstance(found, str):
+        found = value
+    try:
+        meaning = kind.read(found)
+    except Unusable as error:
+        raise EditError(f"{key} {error}") from None
+    if type(found) is not kind.type or (kind.type is int and meaning is None):
+        raise EditError(f"{key} is {value[:40]!r}; expected {kind.expects}")
+    return found
 
 
 # -- XML -----------------------------------------------------------------------------------------------------
 
 
-def set_xml(config: bytes, key: str, value: str | None) -> bytes:
+def set_xml(config: bytes, key: str, value: str | None, *, any_key: bool = False) -> bytes:
     """Set the text of an element below the domain, such as `os/type`, or an attribute of it: `vcpu@current`.
 
     The first element of that path is meant.
@@ -182,11 +243,16 @@ def set_xml(config: bytes, key: str, value: str | None) -> bytes:
     text, nul, behind = config.partition(b"\0")
     path, _, attribute = key.partition("@")
     span = _find(text, path)
+    kind = config_libvirt.KEYS.get(key)
+    if value is not None and kind is not None and kind.read(value) is None:
+        raise EditError(f"{key} is {value[:40]!r}; expected {kind.expects}")
     opening = text[span.start : span.opened]
     if attribute:
         found = re.search(rb"\s" + re.escape(attribute.encode()) + rb"""\s*=\s*("[^"]*"|'[^']*')""", opening)
         if found is None and value is None:
             raise EditError(f"there is no {key}")
+        if found is None and key not in config_libvirt.KEYS and not any_key:
+            raise _no_key(key, config_libvirt.KEYS)
         new = b"" if value is None else f" {attribute}={quoteattr(value)}".encode()
         if found is not None:
             opening = opening[: found.start()] + new + opening[found.end() :]

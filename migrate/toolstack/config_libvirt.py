@@ -5,6 +5,7 @@ Sources: libvirt's `domain_conf.c`, `libxl_conf.c` and `libxl_domain.c`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from migrate.toolstack.config import (
@@ -16,6 +17,7 @@ from migrate.toolstack.config import (
     GuestKind,
     Problem,
     Unusable,
+    ValueKind,
     integer,
     too_many_vcpus,
 )
@@ -75,6 +77,60 @@ def _element(raw: bytes) -> Any:
         raise Unusable(str(error)) from None
 
 
+def _text(value: object) -> str | None:
+    return str(value)
+
+
+def _number(value: object) -> int | None:
+    return integer(str(value).strip())
+
+
+def _above_0(value: object) -> int | None:
+    number = _number(value)
+    return number if number and number > 0 else None
+
+
+def _one_of(meanings: Mapping[str, Any], *, any_case: bool = False) -> ValueKind:
+    """One of some words."""
+
+    def read(value: object) -> Any:
+        word = str(value).strip()
+        return meanings.get(word.lower() if any_case else word)
+
+    return ValueKind(read, str, f"one of {', '.join(meanings)}")
+
+
+def _device_model(value: object) -> str | None:
+    return TRADITIONAL if str(value).strip().rpartition("/")[2] == "qemu-dm" else QEMU_XEN
+
+
+_TEXT = ValueKind(_text, str, "a text")
+_COUNT = ValueKind(_above_0, str, "a number above 0")
+_UNIT = _one_of(_UNITS, any_case=True)
+KEYS = {
+    "name": _TEXT,
+    "os/type": _one_of(_OS_TYPES),
+    "vcpu": _COUNT,
+    "vcpu@current": _COUNT,
+    "memory": _COUNT,
+    "memory@unit": _UNIT,
+    "currentMemory": _COUNT,
+    "currentMemory@unit": _UNIT,
+    "features/hap@state": _one_of({"on": True, "off": False}),
+    "devices/emulator": ValueKind(_device_model, str, "a path"),
+    "devices/video/model@vram": ValueKind(_number, str, "a number of KiB"),
+    "devices/video/model@type": _TEXT,
+}
+"""The elements' texts and the attributes that are read, and what each takes."""
+
+
+def _read(root: Any, key: str) -> Any:
+    path, _, attribute = key.partition("@")
+    element = root.find(path)
+    value = None if element is None else element.get(attribute) if attribute else element.text or ""
+    return None if value is None else KEYS[key].read(value)
+
+
 def _domain(root: Any) -> DomainConfig:
     if root.tag != "domain":
         raise Unusable(f"its root is {root.tag[:40]!r}; expected domain")
@@ -82,50 +138,41 @@ def _domain(root: Any) -> DomainConfig:
     if root.get("type") != "xen":
         message = f"it is a domain of type {str(root.get('type'))[:40]!r}; expected xen"
         problems.append(Problem(message, "libvirt"))
-    os_type = (root.findtext("os/type") or "").strip()
-    kind = _OS_TYPES.get(os_type)
+    kind = _read(root, "os/type")
     if kind is None:
-        problems.append(Problem(f"os type is {os_type[:40]!r}; expected one of {', '.join(_OS_TYPES)}", "libvirt"))
-    vcpu = root.find("vcpu")
-    most = 1 if vcpu is None else integer((vcpu.text or "").strip())
-    if not most:
-        problems.append(Problem("the number of vcpus is no number above 0", "libvirt"))
-        most = None
+        os_type = (root.findtext("os/type") or "").strip()
+        problems.append(Problem(f"os type is {os_type[:40]!r}; expected {KEYS['os/type'].expects}", "libvirt"))
+    most = 1 if root.find("vcpu") is None else _read(root, "vcpu")
+    if most is None:
+        problems.append(Problem(f"the number of vcpus is no {_COUNT.expects.removeprefix('a ')}", "libvirt"))
     if kind is not None:
         problems += too_many_vcpus(kind, most)
-    memory = _kib(root.find("memory"))
-    current = _kib(root.find("currentMemory"))
-    if not memory:
+    memory = _kib(root, "memory")
+    current = _kib(root, "currentMemory")
+    if memory is None:
         problems.append(Problem("the memory is no amount above 0", "libvirt"))
-    video = root.find("devices/video/model")
     hap = root.find("features/hap")
+    vga = _read(root, "devices/video/model@type")
     return DomainConfig(
         ConfigSource.XML,
         kind=kind,
         build_kind=kind,
-        name=root.findtext("name"),
+        name=_read(root, "name"),
         max_vcpus=most,
-        online_vcpus=most if vcpu is None else integer(vcpu.get("current")) or most,
-        target_kib=current or memory or None,
-        max_kib=memory or None,
-        device_model=_emulator(root.findtext("devices/emulator")),
+        online_vcpus=_read(root, "vcpu@current") or most,
+        target_kib=current or memory,
+        max_kib=memory,
+        device_model=_read(root, "devices/emulator"),
         viridian=root.find("features/viridian") is not None,
-        hap=None if hap is None else hap.get("state", "on") == "on",
-        video_kib=None if video is None else integer(video.get("vram")),
-        vga=None if video is None else {"vga": "std", "xen": "std"}.get(video.get("type", ""), video.get("type")),
+        hap=None if hap is None else hap.get("state") is None or _read(root, "features/hap@state"),
+        video_kib=_read(root, "devices/video/model@vram"),
+        vga={"vga": "std", "xen": "std"}.get(vga, vga),
         problems=tuple(problems),
     )
 
 
-def _emulator(path: str | None) -> str | None:
-    if path is None:
-        return None
-    return TRADITIONAL if path.strip().rpartition("/")[2] == "qemu-dm" else QEMU_XEN
-
-
-def _kib(element: Any) -> int | None:
-    if element is None:
-        return None
-    number = integer((element.text or "").strip())
-    scale = _UNITS.get(element.get("unit", "KiB").lower())
+def _kib(root: Any, key: str) -> int | None:
+    number = _read(root, key)
+    element = root.find(key)
+    scale = 1 << 10 if element is None or element.get("unit") is None else _read(root, f"{key}@unit")
     return None if number is None or scale is None else -(-number * scale >> 10)

@@ -18,6 +18,7 @@ from migrate.toolstack.config import (
     GuestKind,
     Problem,
     Unusable,
+    ValueKind,
     integer,
     text_of,
     too_many_vcpus,
@@ -30,7 +31,7 @@ _TSC_MODES = frozenset({"default", "always_emulate", "native", "native_paravirt"
 _VGA_KINDS = frozenset({"unknown", "cirrus", "std", "none", "qxl"})
 _BIOSES = frozenset({"unknown", "rombios", "seabios", "ovmf"})
 _LONGEST_NUMBER = 4000  # digits; Python converts 4300
-_DEFBOOL = {"<default>": None, "True": True, "False": False}  # by how the text begins
+DEFBOOL = {"<default>": None, "True": True, "False": False}  # by how the text begins
 # Least memory of a graphics card, in KiB, and libxl's words where it is less.
 _LEAST_VIDEO = {
     "cirrus": (8 << 10, "videoram must be at least 8 MB for CIRRUS on QEMU_XEN"),
@@ -90,6 +91,94 @@ class _Fraction(float):
         self.text = text
 
 
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _list(value: object) -> list[Any] | None:
+    return value if isinstance(value, list) else None
+
+
+def _integer(value: object) -> int | None:
+    """What libxl takes for an integer: a number without a point, up to its exponent, that fits 64 bits."""
+    if isinstance(value, _Fraction) and "." not in value.text:
+        value = int(re.split("[eE]", value.text)[0][:_LONGEST_NUMBER])
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if -(1 << 63) <= value < 1 << 63 else None
+
+
+def _int(value: object) -> int | None:
+    number = _integer(value)
+    if number is not None and not -(1 << 31) <= number < 1 << 31:
+        raise Unusable(f"is {number}, which does not fit 32 bits")
+    return number
+
+
+def _memory(value: object) -> int | None:
+    number = _integer(value)
+    if number is not None and number < 0:
+        raise Unusable(f"is {number}; expected KiB")
+    return number
+
+
+def _defbool(value: object) -> bool | None:
+    if not isinstance(value, str):
+        return None
+    for begins, means in DEFBOOL.items():
+        if value.startswith(begins):
+            return means
+    raise Unusable(f"is {value[:40]!r}; expected {BOOL.expects}")
+
+
+def _one_of(known: frozenset[str]) -> ValueKind:
+    expects = f"one of {', '.join(sorted(known))}"
+
+    def read(value: object) -> str | None:
+        if not isinstance(value, str):
+            return None
+        if value.lower() not in known:
+            raise Unusable(f"is {value[:40]!r}; expected {expects}")
+        return value.lower()
+
+    return ValueKind(read, str, expects)
+
+
+TEXT, LIST = ValueKind(_text, str, "a text"), ValueKind(_list, list, "a list")
+INTEGER = ValueKind(_integer, int, "a whole number")
+BOOL = ValueKind(_defbool, str, '"True", "False" or "<default>"')
+_INT, _KIB = ValueKind(_int, int, "a whole number of 32 bits"), ValueKind(_memory, int, "a number of KiB")
+_CREATE, _BUILD, _TYPED = "c_info", "b_info", "b_info.type.*"
+_VGA = f"{_TYPED}.vga"
+KEYS = {
+    f"{holder}.{key}": kind
+    for holder, keys in {
+        _CREATE: {"type": _one_of(frozenset({"invalid", *KINDS})), "hap": BOOL, "name": TEXT},
+        _BUILD: {
+            "max_vcpus": _INT,
+            "avail_vcpus": LIST,
+            "tsc_mode": _one_of(_TSC_MODES),
+            "max_memkb": _KIB,
+            "target_memkb": _KIB,
+            "video_memkb": _KIB,
+            "device_model_version": _one_of(_DEVICE_MODELS),
+            "nested_hvm": BOOL,
+            "altp2m": TEXT,
+        },
+        _TYPED: {
+            "bios": _one_of(_BIOSES),
+            "viridian": BOOL,
+            "viridian_enable": LIST,
+            "nested_hvm": BOOL,
+            "altp2m": BOOL,
+        },
+        _VGA: {"kind": _one_of(_VGA_KINDS)},
+    }.items()
+    for key, kind in keys.items()
+}
+"""The keys that are read, and what each takes; `type.*` stands for type.pv, type.hvm and type.pvh."""
+
+
 class _Json:
     """Reads the keys that are wanted, in libxl's order, as what it generates from its IDL does.
 
@@ -98,8 +187,7 @@ class _Json:
     """
 
     def __init__(self, top: dict[str, Any]) -> None:
-        self._create, self._build = self._map(top, "c_info"), self._map(top, "b_info")
-        self._typed: dict[str, Any] = {}
+        self._objects = {name: self._map(top, name) for name in (_CREATE, _BUILD)} | {_TYPED: {}, _VGA: {}}
 
     def config(self) -> DomainConfig:
         found = DomainConfig(ConfigSource.JSON)
@@ -112,43 +200,44 @@ class _Json:
         return replace(found, problems=(problem,) if problem and problem.by else (*_problems(found, problem),))
 
     def _kind(self) -> dict[str, Any]:
-        return {"kind": KINDS.get(self._enum(self._create, "type", frozenset({"invalid", *KINDS})) or "")}
+        return {"kind": KINDS.get(self._read(_CREATE, "type") or "")}
 
     def _created(self) -> dict[str, Any]:
-        return {"hap": self._bool(self._create, "hap"), "name": self._of(self._create, "name", str)}
+        return {"hap": self._read(_CREATE, "hap"), "name": self._read(_CREATE, "name")}
 
     def _built(self) -> dict[str, Any]:
-        build = self._build
-        online = self._of(build, "avail_vcpus", list)
+        online = self._read(_BUILD, "avail_vcpus")
         return {
-            "max_vcpus": self._int(build, "max_vcpus"),
+            "max_vcpus": self._read(_BUILD, "max_vcpus"),
             "online_vcpus": None if online is None else len(set(map(str, online))),
-            "tsc_mode": self._enum(build, "tsc_mode", _TSC_MODES),
-            "max_kib": self._memory(build, "max_memkb"),
-            "target_kib": self._memory(build, "target_memkb"),
-            "video_kib": self._memory(build, "video_memkb"),
-            "device_model": self._enum(build, "device_model_version", _DEVICE_MODELS),
-            "nested": self._bool(build, "nested_hvm"),
+            "tsc_mode": self._read(_BUILD, "tsc_mode"),
+            "max_kib": self._read(_BUILD, "max_memkb"),
+            "target_kib": self._read(_BUILD, "target_memkb"),
+            "video_kib": self._read(_BUILD, "video_memkb"),
+            "device_model": self._read(_BUILD, "device_model_version"),
+            "nested": self._read(_BUILD, "nested_hvm"),
         }
 
     def _build_kind(self) -> dict[str, Any]:
-        kinds = [kind for kind in GuestKind if isinstance(self._build.get(f"type.{kind}"), dict)]
-        self._typed = self._build[f"type.{kinds[0]}"] if kinds else {}
+        build = self._objects[_BUILD]
+        kinds = [kind for kind in GuestKind if isinstance(build.get(f"type.{kind}"), dict)]
+        if kinds:
+            self._objects[_TYPED] = build[f"type.{kinds[0]}"]
+            self._objects[_VGA] = self._map(self._objects[_TYPED], "vga")
         return {"build_kind": kinds[0] if kinds else None}
 
     def _of_kind(self) -> dict[str, Any]:
-        typed = self._typed
-        viridian = self._bool(typed, "viridian")
-        if viridian is None and self._of(typed, "viridian_enable", list):
+        viridian = self._read(_TYPED, "viridian")
+        if viridian is None and self._read(_TYPED, "viridian_enable"):
             viridian = True
         # Nested virtualisation moved from here to the common part in 4.10, and altp2m from a flag to a mode.
-        nested = self._bool(typed, "nested_hvm")
-        mode = self._of(self._build, "altp2m", str)
+        nested = self._read(_TYPED, "nested_hvm")
+        mode = self._read(_BUILD, "altp2m")
         return {
-            "bios": self._enum(typed, "bios", _BIOSES),
+            "bios": self._read(_TYPED, "bios"),
             "viridian": viridian,
-            "altp2m": self._bool(typed, "altp2m") if mode is None else mode != "disabled",
-            "vga": self._enum(self._map(typed, "vga"), "kind", _VGA_KINDS),
+            "altp2m": self._read(_TYPED, "altp2m") if mode is None else mode != "disabled",
+            "vga": self._read(_VGA, "kind"),
         } | ({} if nested is None else {"nested": nested})
 
     @staticmethod
@@ -156,54 +245,11 @@ class _Json:
         value = of.get(key)
         return value if isinstance(value, dict) else {}
 
-    @staticmethod
-    def _of(of: dict[str, Any], key: str, kind: type) -> Any:
-        value = of.get(key)
-        return value if isinstance(value, kind) else None
-
-    @staticmethod
-    def _integer(of: dict[str, Any], key: str) -> int | None:
-        """What libxl takes for an integer: a number without a point, up to its exponent, that fits 64 bits."""
-        value = of.get(key)
-        if isinstance(value, _Fraction) and "." not in value.text:
-            value = int(re.split("[eE]", value.text)[0][:_LONGEST_NUMBER])
-        if not isinstance(value, int) or isinstance(value, bool):
-            return None
-        return value if -(1 << 63) <= value < 1 << 63 else None
-
-    @classmethod
-    def _int(cls, of: dict[str, Any], key: str) -> int | None:
-        value = cls._integer(of, key)
-        if value is not None and not -(1 << 31) <= value < 1 << 31:
-            raise Unusable(f"{key} is {value}, which does not fit 32 bits")
-        return value
-
-    @classmethod
-    def _memory(cls, of: dict[str, Any], key: str) -> int | None:
-        value = cls._integer(of, key)
-        if value is not None and value < 0:
-            raise Unusable(f"{key} is {value}; expected KiB")
-        return value
-
-    @classmethod
-    def _enum(cls, of: dict[str, Any], key: str, known: frozenset[str]) -> str | None:
-        value = cls._of(of, key, str)
-        if value is None:
-            return None
-        lower = str(value).lower()
-        if lower not in known:
-            raise Unusable(f"{key} is {value[:40]!r}; expected one of {', '.join(sorted(known))}")
-        return lower
-
-    @classmethod
-    def _bool(cls, of: dict[str, Any], key: str) -> bool | None:
-        value = cls._of(of, key, str)
-        if value is None:
-            return None
-        for begins, means in _DEFBOOL.items():
-            if value.startswith(begins):
-                return means
-        raise Unusable(f'{key} is {value[:40]!r}; expected "True", "False" or "<default>"')
+    def _read(self, holder: str, key: str) -> Any:
+        try:
+            return KEYS[f"{holder}.{key}"].read(self._objects[holder].get(key))
+        except Unusable as error:
+            raise Unusable(f"{key} {error}") from None
 
 
 def _ends_early(found: DomainConfig, why: str) -> Problem:

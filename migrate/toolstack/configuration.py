@@ -67,7 +67,7 @@ class ConfigChecks:
         if session.vcpus is None and not found.refused:
             session.vcpus = found.vcpus
         if found.limit_kib is not None:
-            session.frames = FrameCount(session, found.limit_kib)
+            session.frames = FrameCount(session.report, found.limit_kib)
 
     def _traditional(self, found: DomainConfig, offset: int) -> None:
         message = "the device model is qemu-xen-traditional, which Xen 4.21 has removed: "

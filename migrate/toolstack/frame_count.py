@@ -5,11 +5,13 @@ libxc asks Xen for a frame when a pfn first comes that needs one (`populate_pfns
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from streams.wire.framing import PAGE_SHIFT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from migrate.toolstack.session import Session
+    from migrate.rules.findings import Finding
     from streams.records import Place
 
 _KIB_PER_PAGE = (1 << PAGE_SHIFT) >> 10
@@ -26,8 +28,8 @@ class FrameCount:
         whether the limit is still ahead.
     """
 
-    def __init__(self, session: Session, limit_kib: int) -> None:
-        self._session = session
+    def __init__(self, report: Callable[..., Finding], limit_kib: int) -> None:
+        self._report = report
         self._limit_kib = limit_kib
         self._frames = 0
         self.limit = limit_kib // _KIB_PER_PAGE
@@ -38,7 +40,7 @@ class FrameCount:
         self._frames += fresh
         if self.counting and self._frames > self.limit:
             self.counting = False
-            self._session.report(
+            self._report(
                 "CON-39",
                 f"{place.name}: the guest needs {self._frames} frames by now, and its configuration lets it have "
                 f"{self.limit} ({self._limit_kib} KiB of memory, libxl's slack included)",

@@ -80,7 +80,7 @@ class HvmRestore:
         """HVM_CONTEXT and HVM_PARAMS."""
         if record.type == RecordType.HVM_CONTEXT:
             self._hvm_context(record)
-        else:
+        elif record.type == RecordType.HVM_PARAMS:
             self._hvm_params(record)
 
     def _hvm_context(self, record: Record) -> None:

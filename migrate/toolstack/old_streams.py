@@ -55,12 +55,12 @@ def tell(stream: LegacyStream, facts: StreamFacts, what: str) -> str:
     guest = stream.guest.upper()
     if stream.width is not None:
         guest = f"{stream.width * 8}-bit {guest}"
-    told = [f"{what}; a {guest} guest of {stream.p2m_size:#x} pfns, saved by a {stream.word * 8}-bit toolstack"]
+    lines = [f"{what}; a {guest} guest of {stream.p2m_size:#x} pfns, saved by a {stream.word * 8}-bit toolstack"]
     if stream.complete:
-        told.append(_l3_sentence(stream))
+        lines.append(_l3_sentence(stream))
     if stream.stopped:
-        told.append(f"it was not read to its end: {stream.stopped}")
-    return "; ".join(told)
+        lines.append(f"it was not read to its end: {stream.stopped}")
+    return "; ".join(lines)
 
 
 def _l3_sentence(stream: LegacyStream) -> str:

@@ -365,7 +365,7 @@ class PvRestore:
                 self._p2m_frames(record)
             case RecordType.SHARED_INFO:
                 self._shared_info(record)
-            case _:
+            case kind if kind in _VCPU_PARTS:
                 self._vcpu(record)
 
     def _pv_info(self, record: Record) -> None:

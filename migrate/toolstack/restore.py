@@ -1,7 +1,7 @@
 """libxc's restore as a consumer of records: the checks common to every guest, in libxc's order.
 
-What is particular to PV guests is in `restorer_pv`, to HVM guests in `restorer_hvm`. Sources:
-`xg_sr_restore.c`, `xg_sr_common.c`, `xg_sr_common_x86.c`; for the wrappers `libxl_stream_read.c`, `xl_vmcontrol.c`.
+What is particular to PV guests is in `pv`, to HVM guests in `hvm`. Sources: `xg_sr_restore.c`, `xg_sr_common.c`,
+`xg_sr_common_x86.c`; for the wrappers `libxl_stream_read.c`, `xl_vmcontrol.c`.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from migrate.destination import releases
-from migrate.destination.releases import LONG_RECORD, SHORT_RECORD, Release
+from migrate.destination.releases import LONG_RECORD, SHORT_RECORD
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, GuestKind, Layer, Severity, Stage
 from migrate.rules.order import INFERS_STATIC_DATA_END, LAW, Guests, Law, laws_of
+from migrate.toolstack import headers, page_batches, record_order
 from migrate.toolstack.containers import ContainerChecks
 from migrate.toolstack.passes import RoundCounter
 from migrate.toolstack.session import Session
 from migrate.xen.hypercalls import SetCpuPolicy, SetTscInfo
-from streams.decoder import MOST_WORDS
-from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
+from streams.pages import PfnWords
 from streams.records import (
     Breach,
     Damage,
@@ -43,14 +43,7 @@ from streams.wire.framing import (
     CPUID_LEAF_SIZE,
     MSR_ENTRY_SIZE,
     PAGE_DATA_HEADER,
-    PAGE_SHIFT,
-    PAGE_SIZE,
-    PFN_WORD_SIZE,
-    RECORD_OPTIONAL,
     TSC_INFO,
-    DomainHeader,
-    GuestType,
-    ImageHeader,
     RecordType,
     TscBody,
 )
@@ -65,8 +58,6 @@ if TYPE_CHECKING:
 MAX_RECORD = LONG_RECORD
 MAX_RECORD_OLD = SHORT_RECORD
 
-# A saver's batch (MAX_BATCH_SIZE).
-MAX_BATCH = 1024
 # Longer bodies are not read. The list of a PV guest's p2m pages is the only record that can be so long in earnest.
 LONGEST_BODY = 16 << 20
 # Between two checkpoints libxc keeps all records. So many, with so many bytes besides pages, are far more than a
@@ -167,9 +158,9 @@ class Restorer:
             case Trailing():
                 self.trailing(item.offset, item.length, item.content)
             case ImageStart():
-                self.image_header(item.header, item.offset)
+                headers.image_header(self.session, item.header, item.offset)
             case DomainStart():
-                self.domain_header(item.header, item.offset)
+                self._domain_header(item)
             case XlStart():
                 self.containers.xl_header(item)
             case LibvirtStart():
@@ -193,57 +184,18 @@ class Restorer:
 
         self.session.course.doubt = tell(stream, self.facts, self.session.course.doubt or "")
 
-    def image_header(self, header: ImageHeader, offset: int) -> None:
-        """HDR-04 to HDR-07 (`read_headers`)."""
-        self.session.version = self.facts.version = header.version
-        if header.version == 3:
-            self._header(
-                "HDR-04", "version 3, which restorers know from 4.14 on", offset + 12, until=releases.version_3
-            )
-        if header.options >> 1:
-            self._header("HDR-06", f"reserved option bits are set: 0x{header.options:04x}", offset + 16)
-        if header.reserved1 or header.reserved2:
-            self._header("HDR-07", "reserved fields of the image header are not zero", offset + 18)
-
-    def domain_header(self, header: DomainHeader, offset: int) -> None:
-        """HDR-09 to HDR-13 (`read_headers`, `x86_pv_setup`, `x86_hvm_setup`)."""
-        self.facts.converted = header.xen_major == 0
-        self.facts.xen = None if self.facts.converted else f"{header.xen_major}.{header.xen_minor}"
-        saver = Release(header.xen_major, header.xen_minor)
-        if saver.branch > releases.NEWEST.branch:
-            newest = releases.NEWEST.branch_name
-            self._header("HDR-12", f"saved by Xen {self.facts.xen}; the newest known here is {newest}", offset + 8)
-        if not self.facts.converted and (self.session.version == 3) != saver.has(releases.version_3):
-            self._header("HDR-13", f"a version {self.session.version} image from Xen {self.facts.xen}", offset + 8)
-        if header.reserved:
-            self._header("HDR-11", f"the reserved field is 0x{header.reserved:04x}", offset + 6)
-        # A shift by more than 31 is taken modulo 32 by the x86 that libxc runs on.
-        if header.page_shift % 32 != PAGE_SHIFT:
-            self._header("HDR-10", f"page shift {header.page_shift}; expected {PAGE_SHIFT}", offset + 4)
-        elif header.page_shift != PAGE_SHIFT:
-            self._header(
-                "HDR-10",
-                f"page shift {header.page_shift}, which only x86 shifts make {PAGE_SHIFT}",
-                offset + 4,
-                effect=Effect.SPEC,
-            )
-        if header.type == GuestType.PV:
+    def _domain_header(self, start: DomainStart) -> None:
+        """The kind of guest decides who handles its records."""
+        kind = headers.domain_header(self.session, start.header, start.offset)
+        if kind is GuestKind.PV:
             from migrate.toolstack.pv import PvRestore
 
-            self.facts.guest, self.kind = GuestKind.PV, PvRestore(self.session)
-            self._laws = laws_of(Guests.PV)
-        elif header.type == GuestType.HVM:
+            self.kind, self._laws = PvRestore(self.session), laws_of(Guests.PV)
+        elif kind is GuestKind.HVM:
             from migrate.toolstack.hvm import HvmRestore
 
-            self.facts.guest, self.kind = GuestKind.HVM, HvmRestore(self.session)
-            self._laws = laws_of(Guests.HVM)
-        else:
-            self._header("HDR-09", f"domain type {header.type}; expected 1 (PV) or 2 (HVM)", offset)
-            self.session.course.end_unknown = True
-        self.containers.image_is(self.facts.guest, offset)
-
-    def _header(self, rule: str, message: str, offset: int, **fields: object) -> None:
-        self.report(rule, message, offset=offset, step=Stage.HEADERS, **fields)  # type: ignore[arg-type]
+            self.kind, self._laws = HvmRestore(self.session), laws_of(Guests.HVM)
+        self.containers.image_is(kind, start.offset)
 
     # -- records -----------------------------------------------------------------------------------
 
@@ -305,72 +257,16 @@ class Restorer:
             self.report("FRM-04", f"padding of {place.name} is not zero", place, offset=place.body + place.length)
         law = self._laws.get(place.type)
         if law is None:
-            self._unhandled(place)
+            record_order.unhandled(self.session, place)
             return
         inferred = place.type in INFERS_STATIC_DATA_END and self.session.version < 3
         if inferred and not self.session.static_data_end:
             self._end_of_static_data()
         self.session.met_pages |= place.type == RecordType.PAGE_DATA
-        if not self._obeys(law, record):
-            self.session.spoil(place)
-        elif law.once and self._repeated(place):
-            self.report(law.once, f"a second {place.name}", place)
-        else:
-            self._remark(law, place)
+        if record_order.obeys(self.session, law, self._laws, record):
+            record_order.remark(self.session, law, self._laws, place)
             self.session.seen[place.type] += 1
             self._process(record)
-
-    def _unhandled(self, place: Place) -> None:
-        """A record that is unknown, or nothing to this kind of guest."""
-        law = LAW.get(place.type)  # type: ignore[call-overload]
-        if law is None:
-            self._unknown(place)
-        elif self.kind is not None or not law.guests:
-            guest = (self.facts.guest or "").upper()
-            what = f"a {guest} restore does not handle it" if law.guests else "no restore handles it"
-            self.report(law.stray, f"record {place.name}: {what}", place)
-
-    def _remark(self, law: Law, place: Place) -> None:
-        """Orders and repetitions that libxc takes, and that no saver writes."""
-        seen = self.session.seen
-        if seen[place.type]:
-            if law.again and not self.facts.checkpoints:
-                self.report(law.again.rule, f"{place.name} again: {law.again.effect}", place)
-            return
-        for late in law.better_after:
-            if late.record in self._laws and not seen[late.record]:
-                self.report(late.rule, f"{place.name} before {late.record.name}", place)
-        for early in law.better_before:
-            if seen[early.record]:
-                self.report(early.rule, f"{place.name} after {early.record.name}, as every saver writes them", place)
-
-    def _repeated(self, place: Place) -> bool:
-        inferred = place.type == RecordType.STATIC_DATA_END and self.session.static_data_end
-        return bool(self.session.seen.get(place.type)) or inferred
-
-    def _obeys(self, law: Law, record: Record | PageData) -> bool:
-        place = record.place
-        for need in law.after:
-            if need.record == RecordType.STATIC_DATA_END:
-                missing = not self.session.static_data_end
-            else:
-                missing = not self.session.seen[need.record] and need.record in self._laws
-            if missing:
-                killed = need.signal is not None and _only_pfn_0(record)
-                effect = Effect.REFUSED if need.signal is not None and not killed else None
-                signal = need.signal if killed else None
-                self.report(need.rule, f"{place.name} before {need.record.name}", place, effect=effect, signal=signal)
-                return False
-        return True
-
-    def _unknown(self, place: Place) -> None:
-        if place.type & RECORD_OPTIONAL:
-            if self.facts.checkpoints:
-                self.report("FRM-07", f"unknown optional record {place.name} after the first checkpoint", place)
-            else:
-                self.report("FRM-06", f"unknown optional record {place.name}, skipped", place)
-        else:
-            self.report("FRM-05", f"unknown mandatory record {place.name}", place)
 
     def _process(self, record: Record | PageData) -> None:
         place = record.place
@@ -380,7 +276,8 @@ class Restorer:
             self._page_data(record)
             return
         if record.body is None and place.length > LONGEST_BODY and place.type not in _TOLD_BY_LENGTH:
-            self._unread(f"{place.name} of {place.length} bytes: no more than {LONGEST_BODY >> 20} MiB are read")
+            most = f"no more than {LONGEST_BODY >> 20} MiB are read"
+            self.session.not_read(f"{place.name} of {place.length} bytes: {most}")
             return
         match place.type:
             case RecordType.PAGE_DATA:
@@ -459,60 +356,14 @@ class Restorer:
             self.session.ask(SetCpuPolicy(cpuid, msrs))
 
     def _page_data(self, record: PageData) -> None:
-        """The checks of `handle_page_data`, then the guest's."""
-        place, words = record.place, record.words
-        if record.count < 1:
-            self.session.refuse("REC-02", "no pfn words; expected at least 1", place)
-            return
-        if (
-            len(words) != record.count > MOST_WORDS
-            and place.length >= PAGE_DATA_HEADER.size + record.count * PFN_WORD_SIZE
-        ):
-            self._unread(f"{place.name} of {record.count} pfn words: no more than {MOST_WORDS} are read")
-            return
-        if len(words) != record.count:
-            self.session.refuse("REC-03", f"{place.length} bytes are too few for {record.count} pfn words", place)
-            return
+        """`handle_page_data`: the checks common to all guests, then the guest's."""
         assert self.kind is not None
-        illegal = words.first_with(ILLEGAL_TYPES) if words.has_illegal_type else -1
-        good = self.kind.check_pfns(record, illegal if illegal >= 0 else len(words))
-        if illegal >= 0:
-            word = words.word(illegal)
-            self.session.refuse(
-                "REC-04",
-                f"pfn {word & ((1 << 52) - 1):#x} (word {illegal}) has type {word >> 60}, which is not defined",
-                place,
-                pfn=word & ((1 << 52) - 1),
-            )
+        if not page_batches.passes(self.session, record, self.kind.check_pfns):
             return
-        if not good:
-            self.session.spoil(place)
-            return
-        expected = _length(words)
-        if place.length != expected:
-            self.session.refuse(
-                "REC-05",
-                f"{place.length} bytes; {len(words)} pfn words, {words.data_pages} of them with data, take {expected}",
-                place,
-            )
-            return
-        if record.count > MAX_BATCH:
-            self.report("REC-10", f"{record.count} pfn words; savers write at most {MAX_BATCH}", place)
-        if record.reserved or words.has_reserved_bits:
-            what = "the reserved word" if record.reserved else "bits 59..52 of a pfn word"
-            self.report("REC-06", f"{what} should be zero", place)
-        if not self.facts.converted and words.has_type(PageType.XALLOC):
-            index = words.first_with(frozenset({PageType.XALLOC}))
-            self.report("REC-13", f"pfn {words.pfn(index):#x} has type XALLOC", place, pfn=words.pfn(index))
         self.rounds.take(record)
         self.kind.page_data(record, verifying=self.session.verifying)
         if self.verify is not None:
             self.verify.record(record, verifying=self.session.verifying)
-
-    def _unread(self, why: str) -> None:
-        """What no saver writes, libxc may take, and would cost more memory than it is worth."""
-        self.session.give_up(why)
-        self.session.course.end_unknown = True
 
     # -- ends --------------------------------------------------------------------------------------
 
@@ -568,19 +419,6 @@ class Restorer:
             self.report("ORD-08", "no CPU policy records: the toolstack makes the guest's CPUID anew")
         self._completed = True
         return self.kind.complete()
-
-
-def _length(words: PfnWords) -> int:
-    """Bytes of a PAGE_DATA body with these words."""
-    return PAGE_DATA_HEADER.size + len(words) * PFN_WORD_SIZE + words.data_pages * PAGE_SIZE
-
-
-def _only_pfn_0(record: Record | PageData) -> bool:
-    """Whether a record of pages passes all checks of a guest without a p2m: only pfn 0 is in its range."""
-    if not isinstance(record, PageData) or not record.count or len(record.words) != record.count:
-        return False
-    words = record.words
-    return not words.has_illegal_type and record.place.length == _length(words) and not words.pfns.any()
 
 
 _POLICIES = (RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY)

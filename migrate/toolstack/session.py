@@ -141,6 +141,11 @@ class Session:
         if course.doubt is None:
             course.doubt, course.findings_before_doubt = why, len(self.collector.findings)
 
+    def not_read(self, why: str) -> None:
+        """What no saver writes, libxc may take, and would cost more memory than it is worth."""
+        self.give_up(why)
+        self.course.end_unknown = True
+
     def ask(self, step: Call) -> None:
         """Ask Xen for something now, unless the last thing asked about the same was the same."""
         about = type(step), step.about

@@ -191,15 +191,15 @@ class Answering:
         if not found:
             return self._features_lost(step)
         # Either it is refused, or the host has its say: one thing to be told, however much of it there is.
-        told = found[-1] if found[-1].certain else found[0]
-        record = step.cpuid if told.cpuid and step.cpuid else step.msrs or step.cpuid
+        decisive = found[-1] if found[-1].certain else found[0]
+        record = step.cpuid if decisive.cpuid and step.cpuid else step.msrs or step.cpuid
         assert record is not None
-        at = record.place.body + told.offset
-        if told.certain:
-            objection = Objection("REC-106", told.errno, f"{told.message} ({told.position})", offset=at)
+        at = record.place.body + decisive.offset
+        if decisive.certain:
+            objection = Objection("REC-106", decisive.errno, f"{decisive.message} ({decisive.position})", offset=at)
         else:
             needs = "; ".join(objection.message for objection in found)
-            consequence = f"{needs}: {step.call} fails with {told.errno} otherwise"
+            consequence = f"{needs}: {step.call} fails with {decisive.errno} otherwise"
             objection = Objection("REC-113", None, consequence, certain=False, offset=at)
         return self.answered(step, [objection], record.place, Stage.RECORD)
 

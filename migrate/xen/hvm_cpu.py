@@ -114,12 +114,16 @@ def objections(one: Loading) -> Iterator[Objection]:
 
 
 def _read(one: Loading) -> Cpu:
-    """The fields, as Xen lays them out: the oldest form has no TSC_AUX, and all behind it lies 8 bytes earlier."""
+    """The fields, as Xen lays them out: the oldest form has no TSC_AUX, and all behind it lies 8 bytes earlier.
+
+    In entries of another length than today's the FPU is always in use, whatever there is of the flags.
+    """
     body = one.body
     if len(body) == OLDEST_CPU_SIZE:
         gap = CPU.offset("msr_tsc_aux")
         body = body[:gap] + bytes(8) + body[gap:]
-    return CPU.read(body)
+    cpu = CPU.read(body)
+    return cpu if len(body) == CPU.size else cpu._replace(flags=_FLAGS)
 
 
 def _at(field: str) -> int:
@@ -286,8 +290,8 @@ def _debug_registers(one: Loading, cpu: Cpu) -> Iterator[Objection]:
 
 
 def _fpu(one: Loading, cpu: Cpu) -> Iterator[Objection]:
-    """The FPU's state counts where bit 0 of the flags says so, and always in entries of another length."""
-    if one.entry.length == CPU.size and not cpu.flags & CpuFlag.FPU_USED and any(one.body[: CPU.offset("rax")]):
+    """The FPU's state counts where bit 0 of the flags says so."""
+    if not cpu.flags & CpuFlag.FPU_USED and any(one.body[: CPU.offset("rax")]):
         message = "the FPU's state is not zero, but the flags say that it is not used: Xen resets it"
         yield one.noted("HVM-24", message, at=_at("flags"))
 

@@ -20,7 +20,7 @@ _AREA = XSAVE.offset("fxsave")
 
 def objections(one: Loading, state: Xsave) -> Iterator[Objection]:
     """What is to be said of a CPU_XSAVE entry: validate_xstate, then the size of the area."""
-    release, processor = one.domain.release, one.domain.processor
+    release = one.domain.release
     xcr0, accum = state.xcr0, state.xcr0_accum
     what = f"xcr0 {xcr0:#x}, xcr0_accum {accum:#x}"
     tiles = release.has(releases.amx_pair_checked)
@@ -28,14 +28,7 @@ def objections(one: Loading, state: Xsave) -> Iterator[Objection]:
     if beyond or not valid_xcr0(xcr0, tiles=tiles) or not valid_xcr0(accum, tiles=tiles):
         message = f"{what}, xstate_bv {state.xstate_bv:#x}: not a state that a processor can have"
         yield one.refused("HVM-06", message, at=XSAVE.offset("xcr0"))
-    if release.has(releases.xcr0_by_policy):
-        if processor.has_components(accum) is False:
-            why = processor.components_not_offered(accum)
-            message = f"{what}; the guest gets {processor.most.xcr0:#x} at most{why}"
-            yield one.refused("HVM-05", message, at=XSAVE.offset("xcr0_accum"))
-        elif processor.has_components(accum) is None and accum & ~_LEGACY:
-            message = f"{what}: the host has to have these components"
-            yield one.left_to_host("HVM-05", message, "EINVAL", at=XSAVE.offset("xcr0_accum"))
+    yield from _components(one, accum, what)
     if release.has(releases.hvm_xsave_checked):
         if state.xcomp_bv:
             message = f"xcomp_bv {state.xcomp_bv:#x}: the area is compressed; expected 0"
@@ -44,6 +37,26 @@ def objections(one: Loading, state: Xsave) -> Iterator[Objection]:
             message = f"reserved bytes of the XSAVE header are not zero: {state.reserved.hex()}"
             yield one.refused("HVM-06", message, "EIO", at=XSAVE.offset("reserved"))
     yield from _size(one, accum)
+
+
+def _components(one: Loading, accum: int, what: str) -> Iterator[Objection]:
+    """HVM-05: components that the guest may not use; before there were policies to ask, those of the host count."""
+    processor = one.domain.processor
+    by_policy = one.domain.has(releases.xcr0_by_policy)
+    if by_policy:
+        have, most = processor.has_components(accum), processor.most.xcr0
+    elif processor.offered is not None:
+        most = processor.offered.xcr0
+        have = not accum & ~most
+    else:
+        have, most = None, 0
+    at = XSAVE.offset("xcr0_accum")
+    if have is False:
+        message = f"{what}; the guest gets {most:#x} at most{processor.components_not_offered(accum)}"
+        yield one.refused("HVM-05", message, "EINVAL" if by_policy else "EOPNOTSUPP", at=at)
+    elif have is None and accum & ~_LEGACY:
+        message = f"{what}: the host has to have these components"
+        yield one.left_to_host("HVM-05", message, "EINVAL" if by_policy else "EOPNOTSUPP", at=at)
 
 
 def _size(one: Loading, accum: int) -> Iterator[Objection]:

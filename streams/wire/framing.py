@@ -179,6 +179,10 @@ class RecordType(IntEnum):
     X86_MSR_POLICY = 0x12
 
 
+FREE_RECORD_TYPE = max(RecordType) + 1
+"""The first mandatory type that no specification defines."""
+
+
 # -- libxl ------------------------------------------------------------------------------------------
 
 LIBXL_IDENT = b"LibxlFmt"

@@ -1,8 +1,12 @@
-"""How do the costs of each command grow with what a stream has many of? python tests/bench/many_of.py [COMMAND …]
+"""How do the costs of each command grow with what its input has many of? python tests/bench/many_of.py [COMMAND …]
 
-Each command runs over streams with n, 2 n, 4 n and 8 n of a kind of thing, in processes that have everything imported;
-what the command costs on a stream without any is taken off. The exponent is that from 2 n to 8 n: 1 where twice as
-many cost twice as much. Where 8 n cost less than can be told from noise there is none.
+Each command runs over inputs with n, 2 n, 4 n and 8 n of a kind of thing; what it costs with two is taken off. The
+exponent is that from 2 n to 8 n: 1 where twice as many cost twice as much. Where 8 n cost less than can be told from
+noise there is none. What is counted (--count):
+
+    seconds       of processor time, in processes that have everything imported; noisy where others work as well
+    calls         of functions, Python's and C's: the same in every run, but what a function does by itself is not in it
+    instructions  by valgrind: nearly the same in every run, 50 times as long; for the few that look suspicious
 """
 
 from __future__ import annotations
@@ -11,12 +15,17 @@ import argparse
 import math
 import os
 import pkgutil
+import re
 import resource
+import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
+from mmap import PAGESIZE, mmap
 from pathlib import Path
+from typing import Any
 
 from tables import Table
 
@@ -28,35 +37,58 @@ TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS / "bounds")]
 many = import_module("many")
 
-COMMANDS: dict[str, Sequence[str]] = {
-    "check": ["check", "--quiet"],
-    "check --verify": ["check", "--quiet", "--verify"],
-    "filter": ["filter", "--quiet"],
-    "filter --guard": ["filter", "--quiet", "--guard"],
-    "trace": ["trace"],
-    "show": ["show"],
-    "show --all": ["show", "--all"],
-    "show --tables": ["show", "--tables"],
-    "show --p2m": ["show", "--p2m"],
-    "show --map": ["show", "--map"],
-    "show --rounds": ["show", "--rounds"],
-    "show --vcpu all": ["show", "--vcpu", "all"],
-    "show --pfn 2": ["show", "--pfn", "2"],
-    "report": ["report", "-o"],
-    "extract --raw": ["extract", "--raw"],
-    "extract --elf": ["extract", "--elf"],
-    "scrub": ["corpus", "scrub", "-o"],
-    "corpus run": ["corpus", "run", "--no-cache", "-j", "1"],
-    "policy": ["policy"],
-    "config": ["config"],
-    "verify-stream-v2": ["verify-stream-v2", "-q"],
-}
-STDIN = {"filter", "filter --guard", "verify-stream-v2"}
-OUTPUTS = {"extract --raw", "extract --elf", "scrub", "report"}  # whose last option is that
+# IN is the input, OUT a file to write; what begins with < is standard input.
+COMMANDS = (
+    "check --quiet IN",
+    "check --quiet --verify IN",
+    "check --format json IN",
+    "filter --quiet <IN",
+    "filter --quiet --guard <IN",
+    "trace IN",
+    "show IN",
+    "show --all IN",
+    "show --record 1 IN",
+    "show --tables IN",
+    "show --p2m IN",
+    "show --map IN",
+    "show --rounds IN",
+    "show --vcpu all IN",
+    "show --pfn 2 IN",
+    "show --walk 0xffffffff80000000 IN",
+    "show --config IN",
+    "show --against IN IN",
+    "report -o OUT IN",
+    "extract --raw OUT IN",
+    "extract --elf OUT IN",
+    "extract --page 2 -o OUT IN",
+    "extract --record 1 -o OUT IN",
+    "corpus scrub -o OUT IN",
+    "corpus shrink --target 4.13 -o OUT IN",
+    "corpus run --no-cache -j 1 IN",
+    "corpus accept --no-cache -j 1 IN",
+    "policy IN",
+    "policy --against IN IN",
+    "config IN",
+    "config --set b_info.max_vcpus=1 -o OUT IN",
+    "verify-stream-v2 -q <IN",
+    "explain --log IN",
+    "synth OUT IN",
+)
+OTHER_INPUTS = {"explain": many.LOGS, "synth": many.ORDERS}
 STEPS = (1, 2, 4, 8)
-LEAST = 0.08  # seconds at 8 n; less is lost in noise
+# At 8 n; less is lost in noise.
+LEAST = {"seconds": 0.08, "calls": 2_000, "instructions": 30_000_000}
 LIMIT = 120  # seconds of processor time for one run
 BOUND = 1.2
+
+
+def inputs(command: str) -> Mapping[str, tuple[int, Callable[[int], Any]]]:
+    """What a command is measured with: kinds of streams, of directories of them, or of whatever else it takes."""
+    first = command.split()[0]
+    if first in OTHER_INPUTS:
+        return OTHER_INPUTS[first]
+    several = command.startswith(("check --quiet IN", "corpus run", "corpus accept", "report"))
+    return many.KINDS | many.CORPORA if several else many.KINDS
 
 
 def prepare() -> None:
@@ -70,85 +102,158 @@ def prepare() -> None:
                     continue  # needs an optional package
 
 
-def cost(name: str, path: Path, out: Path) -> tuple[float, int]:
-    """Processor seconds of a command over a stream, and its peak in bytes."""
+def put(made: Any, path: Path) -> Sequence[str]:
+    """An input as it stands on a command line, once it is there: a file, a directory, or words."""
+    if isinstance(made, str):
+        return made.split()
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    for name, content in made.items() if isinstance(made, dict) else (("", made),):
+        file = path / name if name else path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    return [str(path)]
+
+
+def words(command: str, given: Sequence[str], out: Path) -> tuple[list[str], str]:
+    """The command line of a command, and its standard input."""
+    line: list[str] = []
+    for word in command.split():
+        line += given if word == "IN" else [str(out)] if word == "OUT" else [] if word == "<IN" else [word]
+    return line, given[0] if "<IN" in command else os.devnull
+
+
+def cost(command: str, given: Sequence[str], out: Path, counted: str) -> float | None:
+    """What a command costs; None where it does nothing with such an input, infinity where it takes too long."""
     out.unlink(missing_ok=True)
-    arguments = [*COMMANDS[name], *([str(out)] if name in OUTPUTS else []), *([] if name in STDIN else [str(path)])]
+    arguments, stdin = words(command, given, out)
+    if counted == "instructions":
+        return _instructions(arguments, stdin)
+    shared = memoryview(mmap(-1, PAGESIZE)).cast("Q")
     child = os.fork()
     if not child:
         code = 70
         try:
             resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
-            os.dup2(os.open(path if name in STDIN else os.devnull, os.O_RDONLY), 0)
+            os.dup2(os.open(stdin, os.O_RDONLY), 0)
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, 1)
             os.dup2(nowhere, 2)
             sys.argv = ["migrate", *arguments]
-            run_command(arguments)
+            if counted == "calls":
+                _count_calls(shared, arguments)
+            else:
+                run_command(arguments)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0
         finally:
             os._exit(code)
     _, status, usage = os.wait4(child, 0)
-    if os.waitstatus_to_exitcode(status) not in (0, 1, 3):
-        return math.inf, usage.ru_maxrss << 10
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10
+    code = os.waitstatus_to_exitcode(status)
+    if code not in (0, 1, 3):
+        return None if code == 2 else math.inf
+    return float(shared[0]) if counted == "calls" else usage.ru_utime + usage.ru_stime
 
 
-def growth(costs: Sequence[float], base: float) -> float | None:
+def _count_calls(shared: memoryview, arguments: list[str]) -> None:
+    """In memory that a process shares with those that it starts, as a filter does."""
+
+    def note(frame: Any, event: str, argument: Any) -> None:
+        if event in ("call", "c_call"):
+            shared[0] += 1
+
+    sys.setprofile(note)
+    try:
+        run_command(arguments)
+    finally:
+        sys.setprofile(None)
+
+
+def _instructions(arguments: list[str], stdin: str) -> float | None:
+    tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={os.devnull}"]
+    environment = os.environ | {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
+    with open(stdin, "rb") as given:
+        ended = subprocess.run(
+            [*tool, sys.executable, "-m", "migrate", *arguments],
+            stdin=given,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment,
+            check=False,
+        )
+    if ended.returncode not in (0, 1, 3):
+        return None if ended.returncode == 2 else math.inf
+    found = re.findall(rb"Collected : (\d+)", ended.stderr)
+    return float(max(map(int, found)))
+
+
+def growth(costs: Sequence[float], base: float, least: float) -> float | None:
     """The exponent from 2 n to 8 n; None where there is nothing to tell."""
     if math.isinf(costs[-1]):
         return math.inf
     last, second = costs[3] - base, costs[1] - base
-    return math.log(last / max(second, last / 64), 4) if last >= LEAST else None
+    return math.log(last / max(second, last / 64), 4) if last >= least else None
 
 
 def measure(
-    kinds: Iterable[str], commands: Sequence[str], rounds: int, scale: float
+    kinds: Sequence[str], commands: Sequence[str], rounds: int, scale: float, counted: str
 ) -> Iterable[tuple[str, str, list[float], float | None]]:
     """Every command over every kind, the least of some rounds each."""
     with tempfile.TemporaryDirectory(prefix="migrate-bench-") as directory:
         out = Path(directory, "out")
         for kind in kinds:
-            n, build = many.KINDS[kind]
+            n, build = next(inputs(command)[kind] for command in commands if kind in inputs(command))
             n = max(8, int(n * scale))
-            paths = []
-            for step in (0, *STEPS):
-                path = Path(directory, f"{step}")
-                path.write_bytes(build(max(n * step, 2)))
-                paths.append(path)
+            made = [put(build(max(n * step, 2)), Path(directory, f"{step}")) for step in (0, *STEPS)]
             for command in commands:
-                base, *costs = (min(cost(command, path, out)[0] for _ in range(rounds)) for path in paths)
-                yield kind, command, costs, growth(costs, base)
+                if kind not in inputs(command):
+                    continue
+                found: list[float] = []
+                for given in made:
+                    one = [cost(command, given, out, counted) for _ in range(rounds)]
+                    found += [min(value for value in one if value is not None)] if None not in one else []
+                if len(found) == len(made):
+                    base, *costs = found
+                    yield kind, command, costs, growth(costs, base, LEAST[counted])
 
 
-def table(kinds: Sequence[str], commands: Sequence[str], rounds: int, scale: float) -> Table:
-    """Exponents, a row for each kind."""
-    made = Table(f"Exponents of processor time, {rounds} rounds", ("8 n of", *commands, "n"), key="many")
-    found: dict[str, dict[str, str]] = {kind: {} for kind in kinds}
-    for kind, command, costs, exponent in measure(kinds, commands, rounds, scale):
-        found[kind][command] = "-" if exponent is None else f"{exponent:.1f}"
+def table(kinds: Sequence[str], commands: Sequence[str], rounds: int, scale: float, counted: str) -> Table:
+    """The two kinds of each command that grow fastest, and among those the ones that cost most."""
+    title = f"Exponents of {counted}, {rounds} rounds, {scale:g} n"
+    made = Table(title, ("", "exponent", "kind", "exponent", "kind"), key="many")
+    found: dict[str, list[tuple[float, float, str]]] = {command: [] for command in commands}
+    for kind, command, costs, exponent in measure(kinds, commands, rounds, scale, counted):
+        told = "-" if exponent is None else f"{exponent:.2f}"
         mark = "!" if exponent is not None and exponent > BOUND else ""
-        seconds = " ".join(f"{one:8.3f}" for one in costs)
-        print(f"{kind:32} {command:20} {seconds}  {found[kind][command]:>5} {mark}", file=sys.stderr, flush=True)
-        made.runs[f"{kind}, {command}"] = {"seconds": costs, "exponent": exponent}
-    made.rows = [(kind, *(found[kind][one] for one in commands), str(many.KINDS[kind][0])) for kind in kinds]
+        numbers = " ".join(f"{one:12.3f}" if counted == "seconds" else f"{one:12.0f}" for one in costs)
+        print(f"{kind:32} {command:42} {numbers}  {told:>5} {mark}", file=sys.stderr, flush=True)
+        made.runs[f"{kind}, {command}"] = {counted: costs, "exponent": exponent}
+        if exponent is not None:
+            found[command].append((round(exponent, 1), costs[-1], kind))
+    for command, seen in found.items():
+        worst = sorted(seen, reverse=True)[:2]
+        cells = [cell for exponent, _, kind in worst for cell in (f"{exponent:.1f}", kind)]
+        made.rows.append((command, *cells, *[""] * (4 - len(cells))))
     return made
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("commands", nargs="*", metavar="COMMAND", help=f"of {', '.join(COMMANDS)}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("commands", nargs="*", metavar="COMMAND", help="only commands that begin so")
     parser.add_argument("--kind", action="append", help="only kinds whose name contains this")
+    parser.add_argument("--count", choices=sorted(LEAST), default="seconds")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--scale", type=float, default=1.0, help="times each kind's n")
     asked = parser.parse_args()
-    if unknown := set(asked.commands) - set(COMMANDS):
-        parser.error(f"unknown command {', '.join(sorted(unknown))}")
-    kinds = [kind for kind in many.KINDS if not asked.kind or any(part in kind for part in asked.kind)]
+    commands = [one for one in COMMANDS if not asked.commands or one.startswith(tuple(asked.commands))]
+    if not commands:
+        parser.error(f"no such command; there are {', '.join(COMMANDS)}")
+    known = dict.fromkeys(kind for command in commands for kind in inputs(command))
+    kinds = [kind for kind in known if not asked.kind or any(part in kind for part in asked.kind)]
     prepare()
-    table(kinds, asked.commands or list(COMMANDS), asked.rounds, asked.scale).show()
+    table(kinds, commands, asked.rounds, asked.scale, asked.count).show()
 
 
 if __name__ == "__main__":

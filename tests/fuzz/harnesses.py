@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import anatomy
+import copying
 import laws
 import seeds
+import viewing
 from anatomy import Anatomy
 
 from migrate.building.builder import StreamBuilder
@@ -132,6 +134,11 @@ HARNESSES: dict[str, Harness] = {
     "qemu": Harness(_device_model, seeds.device_models, anatomy.device_model, longest=32 * KIB),
     "config": Harness(_configuration, seeds.configurations, anatomy.shapeless, longest=8 * KIB),
     "log": Harness(laws.explained, seeds.logs, anatomy.log, longest=8 * KIB),
+    "show": Harness(viewing.shows, seeds.talking, anatomy.stream),
+    "report": Harness(viewing.reports, seeds.talking, anatomy.stream),
+    "extract": Harness(copying.extracts, seeds.streams, anatomy.stream),
+    "shrink": Harness(copying.shrinks, seeds.streams, anatomy.stream),
+    "scrub": Harness(copying.scrubs, seeds.streams, anatomy.stream),
     "context": Harness(_context, seeds.contexts, anatomy.hvm_context, longest=32 * KIB),
 }
 

@@ -11,7 +11,7 @@ import numpy as np
 from anatomy import MOST_PIECES, Anatomy, Piece
 
 from streams.pages import TYPE_SHIFT
-from streams.wire.framing import RECORD_HEADER, RecordType, padded
+from streams.wire.framing import FREE_RECORD_TYPE, RECORD_HEADER, RecordType, padded
 
 EDGES = (0, 1, 2, 3, 4, 7, 8, 0xFF, 0x1000, 0xFFFF, 0x7FF_FFFF, 0x800_0000, 0x800_0001, 0x7FFF_FFFF, 0x8000_0000)
 WORDS = (*EDGES, 0xFFFF_FFFF, 1 << 32, 1 << 51, (1 << 52) - 1, (1 << 63) - 1, (1 << 64) - 1)
@@ -30,6 +30,8 @@ TOKENS = (
     b"9",
     b"\xff\xfe",
     b"\xe2\x80\xae",
+    b"</p><script src=//x>",
+    b"'\"><b onload=x>&amp;",
 )
 WIDTHS = {1: "<B", 2: "<H", 4: "<I", 8: "<Q"}
 # Where the fields of most headers and bodies are.
@@ -164,7 +166,7 @@ def _resize(out: bytearray, pieces: list[Piece], rng: Random) -> None:
 
 def _insert(out: bytearray, pieces: list[Piece], rng: Random) -> None:
     """A record of any type, with what another one holds, or not much."""
-    kind = rng.choice((*RecordType, 0x13, RecordType.PAGE_DATA | 0x8000_0000))
+    kind = rng.choice((*RecordType, FREE_RECORD_TYPE, RecordType.PAGE_DATA | 0x8000_0000))
     giver = rng.choice(pieces)
     body = rng.choice((b"", bytes(8), rng.randbytes(rng.randrange(40)), bytes(out[giver.start + 8 : giver.end])))
     at = rng.choice(pieces).start

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -29,6 +30,8 @@ TIMEOUT_SECONDS = 60
 RSS_LIMIT_MIB = 2048
 # Of the frames of a traceback these tell one fault from another.
 TELLING_FRAMES = 3
+# What two messages about the same may differ in.
+NUMBERS = re.compile(r"\b(?:0x[0-9a-f]+|\d+)\b")
 # How often libFuzzer's own mutations are used instead of those that know records.
 PLAIN_ONE_IN = 5
 
@@ -60,7 +63,8 @@ class Finds:
         """Keep an input with its traceback, if nothing alike is kept."""
         frames = traceback.extract_tb(error.__traceback__)[-TELLING_FRAMES:]
         where = tuple((Path(frame.filename).name, frame.lineno) for frame in frames)
-        kind = (type(error).__name__, str(error) if where[-1][0] == "laws.py" else "", *where)
+        said = NUMBERS.sub("", str(error)) if where[-1][0] == "laws.py" else ""
+        kind = (type(error).__name__, said, *where)
         self._seen[kind] += 1
         if self._seen[kind] > 1:
             return

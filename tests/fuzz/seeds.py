@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import zstandard
 
@@ -128,6 +129,22 @@ def streams() -> Iterator[bytes]:
         yield from (built(guest, container=container) for container in ("libxl", "xl", "libvirt", "xapi"))
         yield built(guest, "checkpointed", "libxl")
     yield from map(skeleton, (PVH, XL, REMUS))
+
+
+# What would be a command to a terminal, or markup, where it is printed as it is.
+TELLING = "\x1b[2J\u202e<script>&\"'\x9b"
+
+
+def talking() -> Iterator[bytes]:
+    """Streams of all kinds, and such with words of others in them, which are shown."""
+    yield from streams()
+    for container in ("libxl", "xl", "libvirt", "xapi"):
+        b = GUESTS["hvm"]()
+        b.wrap(container)
+        b.xl_config = json.dumps({"c_info": {"type": "hvm", "name": TELLING}, TELLING: 1}).encode()
+        b.domain_xml = f"<domain><name>{escape(TELLING[1:])}</name></domain>".encode()
+        b.xapi_blocks = [(id, body.replace(b"(", b"(" + TELLING.encode(), 1)) for id, body in b.xapi_blocks]
+        yield b.build()
 
 
 def packed() -> Iterator[bytes]:

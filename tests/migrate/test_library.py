@@ -12,6 +12,7 @@ from project import ROOT, SAMPLES
 
 import migrate
 from migrate.building.builder import StreamBuilder
+from streams.transports import open_transport
 
 REFUSED = str(SAMPLES / "x417-pv32.plain.libxc.zst")
 
@@ -143,6 +144,8 @@ def test_a_file_opened_as_text_is_told_apart(tmp_path):
         ({"placement": 7}, "7 is no placement"),
         ({"placement": "upstairs"}, "unknown placement 'upstairs'"),
         ({"select": ["NOPE"]}, "no rule is called 'NOPE'"),
+        ({"host": 5}, "5 is no host"),
+        ({"destination": migrate.Destination("4.20"), "target": "4.19"}, "and target beside it"),
     ],
 )
 def test_wrong_arguments_are_told_in_a_sentence(arguments, sentence):
@@ -154,6 +157,25 @@ def test_wrong_arguments_are_told_in_a_sentence(arguments, sentence):
 def test_a_pv_guest_of_another_width_is_refused_in_a_sentence(width):
     with pytest.raises(ValueError, match="have 4 bytes or 8"):
         StreamBuilder.pv(width)
+
+
+HOST = SAMPLES / "hosts" / "h417-max-no32.txt"
+
+
+@pytest.mark.parametrize("host", [HOST, str(HOST), migrate.Destination(host=HOST).host], ids=["path", "text", "read"])
+def test_a_host_is_named_where_the_question_is_asked(host):
+    asked = migrate.check(REFUSED, host=host)
+    assert (asked.failure.rule, asked.target) == ("REC-32", "4.17.7")
+    checker = migrate.Checker(host=host)
+    checker.feed(open_transport(REFUSED).give(1 << 30))
+    assert checker.close().failure == asked.failure
+    assert migrate.inspect(REFUSED, host=host, then=lambda inspection: inspection.report.failure) == asked.failure
+
+
+def test_a_report_is_printed_as_check_prints_it():
+    printed = str(migrate.check(str(REFUSED), target="4.20"))
+    command = [sys.executable, "-m", "migrate", "check", str(REFUSED), "--target", "4.20"]
+    assert printed == subprocess.run(command, capture_output=True, text=True, check=False).stdout.rstrip()
 
 
 def test_one_rule_may_be_named_without_a_list():

@@ -41,7 +41,7 @@ from streams.bodies import (
 )
 from streams.encoder import Stream, decode
 from streams.records import PageData, Place, Record
-from streams.wire.framing import RecordType, record_name
+from streams.wire.framing import FREE_RECORD_TYPE, RecordType, record_name
 from streams.wire.vcpu import CONTEXT, START_INFO_REGISTER, cr3_to_pfn
 
 
@@ -138,7 +138,7 @@ def test_a_body_is_typed_where_its_length_fits_and_opaque_where_not(
     assert [type(body_of(kind, bytes(length))) for length in misfits] == [Opaque] * len(misfits)
 
 
-@pytest.mark.parametrize("kind", [0x01, 0x13, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
+@pytest.mark.parametrize("kind", [0x01, FREE_RECORD_TYPE, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
 def test_a_type_without_a_body_of_its_own_is_opaque_and_keeps_its_number(kind: int) -> None:
     body = body_of(kind, b"whatever")
     assert isinstance(body, Opaque)

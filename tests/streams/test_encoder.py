@@ -54,6 +54,7 @@ from streams.pages import PfnWords
 from streams.records import Breach, LibxlRecord, PageData, Place
 from streams.transports import BytesTransport, open_transport
 from streams.wire.framing import (
+    FREE_RECORD_TYPE,
     CpuidLeaf,
     DomainHeader,
     ImageHeader,
@@ -100,8 +101,8 @@ def binary_of(size: int) -> st.SearchStrategy[bytes]:
     return st.binary(min_size=size, max_size=size)
 
 
-kinds = st.sampled_from([k for k in range(0x13) if k not in (0x00, 0x0E)])
-unknown = st.integers(0x13, 0x7FFFFFFF) | st.integers(0x80000000, 0xFFFFFFFF)
+kinds = st.sampled_from([k for k in RecordType if k not in (0x00, 0x0E)])
+unknown = st.integers(FREE_RECORD_TYPE, 0x7FFFFFFF) | st.integers(0x80000000, 0xFFFFFFFF)
 paddings = st.just(bytes(7)) | binary_of(7)
 record = st.builds(lambda pair, padding: rec(*pair, padding), fixed | st.tuples(kinds | unknown, small), paddings)
 records = st.lists(record, max_size=5).map(b"".join)

@@ -488,7 +488,7 @@ def test_lz4_without_its_package_says_what_is_missing(monkeypatch: pytest.Monkey
 def test_skippable_zstd_frames_are_passed_over() -> None:
     skippable = b"\x5a\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"notes"
     assert all_of(open_transport(skippable + zstd(TEXT) + skippable)) == TEXT
-    with pytest.raises(TransportError, match="skippable"):
+    with pytest.raises(TransportError, match="zstd data ends"):
         all_of(open_transport(skippable[:-1]))
 
 
@@ -507,7 +507,7 @@ def test_zstd_windows_beyond_128_mib_are_refused(window_log: int, decoded: bool)
     if decoded:
         assert all_of(raw(data, ZSTD)) == TEXT
     else:
-        with pytest.raises(TransportError, match="window of 256 MiB; at most 128 MiB"):
+        with pytest.raises(TransportError, match="too much memory"):
             all_of(raw(data, ZSTD))
 
 

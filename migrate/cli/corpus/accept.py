@@ -16,6 +16,7 @@ from migrate.cli.corpus.run import (
     known_option,
 )
 from migrate.cli.ending import ExitCode, complain, echo
+from migrate.cli.options import host_option
 from migrate.cli.signals import orderly_signals
 from migrate.counting import count
 from migrate.destination.destination import DEFAULT_PLACEMENT
@@ -55,14 +56,8 @@ def _targets(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...])
     help="For new streams: where the frames would lie; may be repeated. By default "
     f"{DEFAULT_PLACEMENT}, or as on the host.",
 )
-@click.option(
-    "--host",
-    "hosts",
-    metavar="FILE",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False),
-    help="For new streams: what `xl info` and `xen-cpuid -p` print on the host that would restore it; decides release "
-    "and placement where they are not given; may be repeated.",
+@host_option(
+    ", for new streams: decides release and placement where they are not given. May be repeated.", dest="hosts"
 )
 @jobs_option
 @known_option

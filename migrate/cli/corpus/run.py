@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain
+from migrate.cli.options import host_option
 from migrate.cli.output import refuse_doubles, write_document
 from migrate.cli.signals import EndedBySignal, orderly_signals
 from streams.compression import MAX_EXPANSION
@@ -119,14 +120,11 @@ def expansion_option(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--shard", metavar="I/N", callback=_shard, help="Judge the I-th of N parts only; `merge` joins them.")
 @known_option
-@click.option(
-    "--host",
-    "hosts",
-    metavar="FILE",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False),
-    help="What `xl info` and `xen-cpuid -p` print on the host where real Xen was asked: decides what depends on the "
-    "host for all expectations of its branch that name none, and judges new streams. May be repeated.",
+@host_option(
+    ": decides what depends on it for all expectations of its branch that name none, and judges new streams. May be "
+    "repeated.",
+    dest="hosts",
+    whose="was, or would be, asked",
 )
 @click.option(
     "--fail-on",
@@ -175,7 +173,8 @@ def run(
     Example: migrate corpus run guests --junit guests.xml --jsonl guests.jsonl
     """
     from migrate.cli.corpus.live import LiveTable
-    from migrate.corpus.hosts import asked, at_hosts
+    from migrate.corpus.discovery import at_hosts
+    from migrate.corpus.hosts import asked
     from migrate.corpus.journal import Journal
     from migrate.reports.corpus.text import render
     from migrate.reports.verdict.text import console_for

@@ -64,7 +64,7 @@ def shrink(
     """Leave out of a stream all that a finding does not need.
 
     The verdict stays, too, and if the finding is why the restore fails, it still is. What goes is tried on the
-    validator itself: containers, vcpus, records, rounds, pages and whatever refers to them, pfns, contents.
+    validator itself: containers, vcpus, records, passes, pages and whatever refers to them, pfns, contents.
 
     \b
     Example: migrate corpus shrink guest.xl --rule HYP-22 --placement high -o small.libxc

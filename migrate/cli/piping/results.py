@@ -143,4 +143,7 @@ def refuse_doubles(results: Sequence[Result], stream: Mapping[str, int]) -> None
     for result in results:
         identity = result.identity()
         if identity is not None and (other := taken.setdefault(identity, result.option)) != result.option:
-            raise UsageError(f"{result.option} {result.path}: that is {other}")
+            where = "standard error" if result.path == STDERR_TOO else result.path
+            if other in stream:
+                raise UsageError(f"{result.option}: {where} is {other}")
+            raise UsageError(f"{other} and {result.option} would both be written to {where}")

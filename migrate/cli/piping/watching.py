@@ -46,7 +46,7 @@ class StatusLine:
             if rate and done < self._size:
                 left = f", {_clock((self._size - done) / rate)} left"
         return (
-            f"migrate: {self._name}{memory_size(done)}{of}, {memory_size(rate)}/s{left}, round {now['round']} "
+            f"migrate: {self._name}{memory_size(done)}{of}, {memory_size(rate)}/s{left}, pass {now['round']} "
             f"({dirty} page{_s(dirty)}), {found} finding{_s(found)}"
         )
 

@@ -38,8 +38,8 @@ def state_fields(cursor: Cursor) -> Iterator[Field]:
         yield Field("machine", start + HEADER.size, state.machine)
     shown = state.sections[: cursor.most]
     sections = tuple(_section_field(section, start, raw) for section in shown)
-    told = count(len(state.sections), "section") + (", each with a footer" if state.footers else "")
-    yield Field("sections", start + HEADER.size, None, told, sections, len(state.sections) - len(shown))
+    number = count(len(state.sections), "section") + (", each with a footer" if state.footers else "")
+    yield Field("sections", start + HEADER.size, None, number, sections, len(state.sections) - len(shown))
     for fault in (state.fault, state.doubt):
         if fault is not None:
             yield Field("fault", start + fault.offset, None, f"{fault.message} ({fault.errno})")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
 from migrate.counting import count, memory_size
+from migrate.destination.releases import like, spans
 from migrate.judging.report import Outcome
 from migrate.reports.folding import folds
 from migrate.rules.catalogue import RULES
@@ -17,6 +18,8 @@ from streams.wire.framing import PAGE_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from migrate.destination.destination import Destination
+    from migrate.destination.releases import Release
     from migrate.inspection.memory.resent import Live
     from migrate.judging.report import Report
     from migrate.reports.folding import Cause
@@ -66,7 +69,8 @@ def circumstances(report: Report) -> str:
     """On which Xen, and with the guest's frames placed how, where that may matter."""
     # An HVM guest's stream has no page tables: its frames may lie anywhere.
     frames = f" with {placed(report.placement)}" if report.stream.guest == GuestKind.PV else ""
-    return f"on Xen {release(report)}{frames}"
+    host, xen = report.destination.host, f"Xen {release(report)}"
+    return f"on {xen}{frames}" if host is None else f"on {host.label} ({xen}){frames}"
 
 
 def assumption(report: Report) -> str | None:
@@ -209,7 +213,7 @@ def facts_told(report: Report) -> list[tuple[str, str]]:
     if stream.xen is not None:
         lines.append(("saved by", f"Xen {stream.xen}"))
     if len(stream.rounds) > 1:
-        lines.append(("rounds", f"{rounds_told(stream.rounds)} pages"))
+        lines.append(("passes", f"{rounds_told(stream.rounds)} pages"))
     if stream.checkpoints:
         told = [f"{c.checkpoint} {c.verdict}" for c in report.checkpoints]
         lines.append(("checkpoints", f"{stream.checkpoints}" + (f": {', '.join(told)}" if told else "")))
@@ -264,8 +268,8 @@ def _guest(stream: StreamFacts) -> str:
         known.append(f"{stream.width * 8}-bit")
     if stream.levels is not None:
         known.append(count(stream.levels, "page table level"))
-    if stream.vcpus is not None:
-        known.append(count(stream.vcpus, "vcpu"))
+    if stream.vcpus is not None:  # of a stream that was cut, none may have come
+        known.append(count(stream.vcpus, "vcpu") if stream.vcpus else "no vcpu has come")
     if stream.max_pfn is not None:
         known.append(f"{memory_size((stream.max_pfn + 1) * PAGE_SIZE)} (max pfn {stream.max_pfn:#x})")
     if stream.pages is not None:
@@ -283,16 +287,52 @@ def plain_lines(report: Report, least: Severity) -> Iterator[str]:
     yield verdict_sentence(report)
 
 
-def concise_lines(report: Report) -> Iterator[str]:
-    """A line per finding, for editors and grep: FILE:OFFSET: RULE message; what has no verdict has a line, too."""
-    name = report.stream.name
-    for entry in folds(report):
-        for finding in entry.findings:
-            at = "" if finding.offset is None else f":{finding.offset:#x}"
+def concise_lines(reports: Sequence[Report]) -> Iterator[str]:
+    """A line per finding, for editors and grep: FILE:OFFSET: RULE severity: message.
+
+    What is about no one place of a stream has offset 0; what has no verdict has a line, too.
+
+    Parameters
+    ----------
+    reports:
+        one stream's. Where there are several, each line ends with the destinations that it is about, in brackets.
+    """
+    lines: dict[str, list[Destination]] = {}
+    for report in reports:
+        name = report.stream.name
+        for finding in (finding for entry in folds(report) for finding in entry.findings):
             more = f" (and {finding.count - 1} more like it)" if finding.count > 1 else ""
-            yield f"{name}{at}: {finding.rule.id} {finding.message}{more}"
-    if report.outcome is Outcome.UNJUDGED:
-        yield f"{name}: {verdict_sentence(report)}"
+            told = f"{finding.rule.id} {finding.severity.value}: {finding.message}{more}"
+            lines.setdefault(f"{name}:{finding.offset or 0:#x}: {told}", []).append(report.destination)
+        if report.outcome is Outcome.UNJUDGED:
+            lines.setdefault(f"{name}:0x0: {verdict_sentence(report)}", []).append(report.destination)
+    name_of = _destinations_told([report.destination for report in reports])
+    for line, those in lines.items():
+        yield f"{line} [{name_of(those)}]" if len(reports) > 1 else line
+
+
+def _destinations_told(asked: Sequence[Destination]) -> Callable[[Sequence[Destination]], str]:
+    """What tells some of the destinations that were asked about: "hosts/a.txt", "4.14.0–4.14.4", "L3V-1 4.20.0"."""
+
+    def names(one: Destination) -> str:
+        return " ".join(filter(None, (one.host.label if one.host else None, one.l3_rule)))
+
+    def by_name(some: Sequence[Destination]) -> dict[str, set[Release]]:
+        found: dict[str, set[Release]] = {}
+        for one in some:
+            found.setdefault(names(one), set()).add(one.release)
+        return found
+
+    releases = by_name(asked)
+
+    def told(some: Sequence[Destination]) -> str:
+        parts = []
+        for name, those in by_name(some).items():
+            of_it = spans({alike for release in those for alike in (*like(release), release)})
+            parts.append(name if len(releases[name]) == 1 and name else f"{name} {of_it}".strip())
+        return "; ".join(parts)
+
+    return told
 
 
 def cause_line(cause: Cause) -> str:

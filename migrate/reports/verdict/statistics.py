@@ -12,27 +12,45 @@ from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from migrate.judging.report import Report
 
+# A rule, and how much a breach of it weighed.
+Kind = tuple[str, Severity]
+
 
 class Statistics:
-    """Counts over the reports that were added."""
+    """Counts over the streams that were added."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[Outcome] = Counter()
-        self.findings: Counter[tuple[str, Severity]] = Counter()
-        self.streams: Counter[tuple[str, Severity]] = Counter()
+        self.answers: Counter[Kind] = Counter()
+        self.findings: Counter[Kind] = Counter()
+        self.streams: Counter[Kind] = Counter()
+        self.judged = 0
+        self.unreadable = 0
 
-    def add(self, report: Report) -> None:
-        """Count one more."""
-        self.outcomes[report.outcome] += 1
-        broken: Counter[tuple[str, Severity]] = Counter()
-        for finding in report.findings:
-            broken[finding.rule.id, finding.severity] += finding.count
-        self.findings.update(broken)
-        self.streams.update(broken.keys())
+    def add(self, reports: Sequence[Report]) -> None:
+        """Count one more stream, by what is said of it: of several destinations the one with most findings counts."""
+        self.judged += 1
+        most: Counter[Kind] = Counter()
+        for report in reports:
+            self.outcomes[report.outcome] += 1
+            broken: Counter[Kind] = Counter()
+            for finding in report.findings:
+                broken[finding.rule.id, finding.severity] += finding.count
+            self.answers.update(broken.keys())
+            most |= broken
+        self.findings.update(most)
+        self.streams.update(most.keys())
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one answer about a stream."""
+        return self.outcomes.total() > self.judged
 
     def rows(self) -> list[dict[str, str | int]]:
         """A row for each rule and severity, the worst and the most frequent first."""
@@ -41,6 +59,7 @@ class Statistics:
             {
                 "findings": self.findings[rule, severity],
                 "streams": self.streams[rule, severity],
+                **({"answers": self.answers[rule, severity]} if self.several else {}),
                 "severity": severity.value,
                 "rule": f"{rule} {RULES[rule].slug}",
             }
@@ -48,9 +67,15 @@ class Statistics:
         ]
 
     def headline(self) -> str:
-        """How many streams came out how."""
+        """How many streams came out how, or with several destinations how many answers."""
         told = outcomes_told(self.outcomes)
-        return f"{count(self.outcomes.total(), 'answer')}: {told}" if told else "nothing was judged"
+        streams = count(self.judged, "stream")
+        lines = [
+            f"{streams}, {count(self.outcomes.total(), 'answer')}: {told}" if self.several else f"{streams}: {told}"
+        ]
+        lines = lines if told else []
+        lines += [f"{self.unreadable} cannot be read"] if self.unreadable else []
+        return "; ".join(lines) or "nothing was judged"
 
 
 def render(statistics: Statistics, console: Console | None = None) -> None:

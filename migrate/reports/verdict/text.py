@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import StringIO
 
 from migrate.judging.report import Outcome
 from migrate.reports.folding import folds, is_placed, place
@@ -120,6 +121,13 @@ def render(report: Report, console: Console | PlainConsole, *, verbose: bool = F
     facts = facts_told(report) if verbose else short_facts(report)
     for key, value in facts:
         hanging(console, Text(f"{key:<{_KEY_WIDTH}}"), safe(value))
+
+
+def text_of(report: Report) -> str:
+    """What `render` prints where no terminal is, without the end of its last line."""
+    file = StringIO()
+    render(report, PlainConsole(file))
+    return file.getvalue().rstrip()
 
 
 def render_head(report: Report, console: Console | PlainConsole) -> None:

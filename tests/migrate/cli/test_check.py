@@ -19,10 +19,12 @@ from migrate.cli.ending import ExitCode
 from migrate.cli.main import main
 from migrate.cli.progress import PATIENCE, ProgressBar
 from migrate.destination.destination import Destination
-from migrate.destination.releases import distinct
+from migrate.destination.releases import RELEASES, distinct, spans, version_3
 from migrate.judging.report import Report
+from migrate.judging.report_json import report_from
 from migrate.rules.catalogue import NOT_RULES, RULES
 from migrate.rules.declaring import Effect, Severity
+from migrate.rules.extended_cr3 import L3_RULES
 from migrate.rules.findings import Finding
 from migrate.rules.selection import resolve_rules
 from migrate.toolstack.facts import StreamFacts
@@ -65,7 +67,7 @@ def test_version_and_help_import_nothing_heavy(args):
         "import sys, migrate.cli.main\n"
         f"try: migrate.cli.main.main({args!r}, prog_name='migrate')\n"
         "except SystemExit as end: assert end.code == 0\n"
-        "print(sorted({'rich', 'numpy', 'construct', 'zstandard'} & set(sys.modules)))"
+        "print(sorted({'rich', 'numpy', 'construct', 'backports'} & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "[]"
@@ -202,7 +204,22 @@ def test_no_stream_stops_the_others(streams):
     names = [streams / name for name in ("missing", "bad", "good")]
     output = run("check", "--format", "jsonl", *names).output
     told = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-    assert [one["verdict"] for one in told] == ["refuse", "accept"]
+    assert [one.get("verdict") for one in told] == [None, "refuse", "accept"]
+
+
+@pytest.mark.parametrize("names", [["missing"], ["missing", "good"], ["good", "missing"]])
+def test_a_list_has_an_entry_for_each_path_those_that_cannot_be_read_too(streams, names):
+    told = json.loads(run("check", "--format", "json", *(streams / name for name in names)).stdout)
+    told = told if names[1:] else [told]
+    assert [one["stream"]["name"] for one in told] == [str(streams / name) for name in names]
+    lost = told[names.index("missing")]
+    assert (lost["error"], lost["schema"], "verdict" in lost) == ("No such file or directory", 2, False)
+
+
+def test_an_entry_without_a_report_is_not_taken_for_one(streams):
+    told = run("check", "--format", "json", streams / "missing").stdout
+    with pytest.raises(ValueError, match=r"missing could not be read: No such file or directory"):
+        report_from(told)
 
 
 def test_a_file_that_is_no_stream_is_never_accepted(streams):
@@ -324,12 +341,33 @@ def test_unfolded_every_finding_and_all_facts_are_told(streams):
     assert ("cr3 " in folded, "cr3 " in unfolded) == (False, True)
 
 
-def test_concise_is_a_line_per_finding(streams):
-    output = run("check", "--concise", streams / "bad", streams / "good").output
-    told = [report_of(streams / name) for name in ("bad", "good")]
-    assert len(output.splitlines()) == sum(len(report["findings"]) for report in told)
-    at = next(finding for finding in told[0]["findings"] if finding["offset"] is not None)
-    assert f"{streams / 'bad'}:{at['offset']:#x}: {at['rule']} {at['message']}\n" in output
+def test_concise_is_a_line_per_finding_with_its_place_and_severity(streams):
+    lines = run("check", "--concise", streams / "bad", streams / "good").output.splitlines()
+    expected = [
+        f"{streams / name}:{finding['offset'] or 0:#x}: {finding['rule']} {finding['severity']}: {finding['message']}"
+        for name in ("bad", "good")
+        for finding in report_of(streams / name)["findings"]
+    ]
+    assert sorted(lines) == sorted(expected)
+    assert any(":0x0: " in line for line in lines)
+
+
+def test_concise_lines_name_the_releases_that_they_are_about(tmp_path):
+    path = tmp_path / "guest"
+    path.write_bytes(StreamBuilder.pv(4, vcpus=2, roots=2).build())
+    lines = run("check", "--concise", "--target", "all", path).output.splitlines()
+    assert all(re.search(r" \[\d[\d., –]*\]$", line) for line in lines)
+    (old,) = (line for line in lines if ": HDR-04 " in line)
+    assert old.endswith(" [4.6.0–4.13.5]")
+    moved = {line.rpartition(" [")[2] for line in lines if ": HYP-27 " in line}
+    assert moved == {f"{spans([release for release in RELEASES if RULES['HYP-27'].in_force(release)])}]"}
+
+
+def test_concise_lines_name_the_forms_of_a_rule_that_they_are_about(tmp_path):
+    path = tmp_path / "guest"
+    path.write_bytes(StreamBuilder.pv(4, vcpus=2, roots=2).build())
+    lines = run("check", "--concise", "--target", "4.20", "--l3-rule", "all", path).output.splitlines()
+    assert {form for line in lines for form in re.findall(r"L3V-\d", line.rpartition("[")[2])} == set(L3_RULES)
 
 
 def test_statistics_count_over_all_streams(streams):
@@ -341,7 +379,27 @@ def test_statistics_count_over_all_streams(streams):
             findings, found_in = expected.get(rule, (0, 0))
             expected[rule] = (findings + number, found_in + 1)
     assert counted == expected
-    assert lines[-1] == "2 answers: 1 refused, 1 restores"
+    assert lines[-1] == "2 streams: 1 refused, 1 restores"
+
+
+def test_statistics_of_all_releases_count_streams_and_not_answers(streams):
+    names = [streams / "bad", streams / "good", streams / "missing"]
+    *table, _, last = run("check", "--statistics", "--target", "all", *names).stdout.splitlines()
+    asked = len(distinct())
+    assert last.startswith(f"2 streams, {2 * asked} answers: ")
+    assert last.endswith("; 1 cannot be read")
+    assert table[0].split() == ["findings", "streams", "answers", "severity", "rule"]
+    (row,) = (line.split() for line in table if "HDR-04" in line)
+    before_version_3 = sum(not release.has(version_3) for release in distinct())
+    assert row[:3] == ["2", "2", str(2 * before_version_3)]
+
+
+@pytest.mark.parametrize("way", [["--target", "all"], ["--l3-rule", "all"]])
+def test_unfolded_a_table_of_answers_comes_after_them(streams, way):
+    table = run("check", *way, streams / "good").output.splitlines()
+    told = run("check", "-v", *way, streams / "good").output
+    assert "explain: migrate explain REC-113" in told
+    assert told.splitlines()[-len(table) :] == table
 
 
 @pytest.mark.parametrize(
@@ -371,6 +429,24 @@ def test_a_directory_without_a_stream_is_wrong_usage(tmp_path):
     result = run("check", tmp_path)
     assert result.exit_code == 2
     assert "there is no stream in" in result.output
+
+
+@pytest.mark.parametrize("choice", ["--any", "--all"])
+def test_what_is_about_several_hosts_needs_a_host(streams, choice):
+    result = run("check", choice, streams / "good")
+    assert (result.exit_code, f"{choice} is about hosts" in result.output) == (2, True)
+
+
+@pytest.mark.parametrize("command", [["check"], ["trace"], ["show"], ["report", "-o", "out.html"]])
+def test_standard_input_without_a_byte_is_unreadable_and_an_empty_file_a_stream_that_was_cut(
+    tmp_path, monkeypatch, command
+):
+    monkeypatch.chdir(tmp_path)
+    nothing = spawn(*command, "-", stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert (nothing.returncode, "nothing came" in nothing.stderr) == (2, True)
+    (tmp_path / "empty").touch()
+    cut = spawn(*command, "empty", capture_output=True, text=True)
+    assert (cut.returncode != 2, "nothing came" in cut.stderr) == (True, False)
 
 
 def test_where_nobody_says_more_frames_land_above_4_gib(tmp_path):

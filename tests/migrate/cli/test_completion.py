@@ -4,37 +4,41 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from click.testing import CliRunner
+from project import ROOT
 
 from migrate.cli.completion import SHELLS
-from migrate.cli.main import COMPLETE, main
+from migrate.cli.main import COMPLETE, PROGRAMS, main
 from migrate.destination.releases import RELEASES
 from migrate.rules.catalogue import RULES
 
 LAUNCHER = f"""#!{sys.executable}
 from migrate.cli.main import main
-main(prog_name="migrate")
+main()
 """
 BASH = """
-eval "$(migrate completion bash)"
+program=$1
+eval "$($program completion bash)"
 compopt() { printf '%s %s\\n' "$@"; }
 COMP_WORDS=("$@")
 COMP_CWORD=$(($# - 1))
-_migrate_completion migrate
+"_${program/-/_}_completion" $program
 printf '%s\\n' "${COMPREPLY[@]}"
 """
 # What needs a line editor is replaced by what prints its answer.
 ZSH = """
+program=$1
 compdef() { : }
 _describe() { print -rl -- $completions_with_descriptions }
 compadd() { print -rl -- $completions }
 _path_files() { print -r -- FILES $* }
-eval "$(migrate completion zsh)"
+eval "$($program completion zsh)"
 words=("$@")
 CURRENT=$#
-_migrate_completion
+"_${program/-/_}_completion"
 """
 FISH = "migrate completion fish | source; complete -C $argv[1]"
 
@@ -65,8 +69,9 @@ def suggested(line, shell="bash"):
 
 @pytest.fixture
 def launcher(tmp_path, monkeypatch):
-    (tmp_path / "migrate").write_text(LAUNCHER)
-    (tmp_path / "migrate").chmod(0o755)
+    for program in PROGRAMS:
+        (tmp_path / program).write_text(LAUNCHER)
+        (tmp_path / program).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
 
@@ -215,7 +220,7 @@ def test_completion_imports_nothing_heavy(args):
         "import sys, migrate.cli.main\n"
         "try: migrate.cli.main.main(prog_name='migrate')\n"
         "except SystemExit as end: assert end.code == 0\n"
-        "print(sorted({'rich', 'numpy', 'construct', 'zstandard'} & set(sys.modules)))"
+        "print(sorted({'rich', 'numpy', 'construct', 'backports'} & set(sys.modules)))"
     )
     words = f"migrate {args}"
     env = {COMPLETE: "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
@@ -232,7 +237,7 @@ def test_completion_imports_nothing_heavy(args):
 def test_the_script_is_the_one_that_the_program_gives_by_itself(shell):
     env = {COMPLETE: f"{shell}_source"}
     by_itself = CliRunner().invoke(main, [], prog_name="migrate", env=env).output
-    assert CliRunner().invoke(main, ["completion", shell]).output == by_itself.rstrip() + "\n"
+    assert CliRunner().invoke(main, ["completion", shell]).output.startswith(by_itself.rstrip())
     assert f"{COMPLETE}={shell}_complete" in by_itself
 
 
@@ -244,6 +249,7 @@ def test_another_shell_is_wrong_usage():
     ("line", "found"),
     [
         ("migrate corpus ac", ["accept"]),
+        ("xen-migrate corpus ac", ["accept"]),
         ("migrate check --select HYP-22,l3-ab", ["HYP-22,l3-above-4g"]),
         ("migrate check --target = 4.20.", ["4.20.4", "4.20.3", "4.20.2", "4.20.1"]),
         ("migrate check gue", ["-o default", ""]),
@@ -253,9 +259,14 @@ def test_bash_completes(launcher, line, found):
     assert in_shell(["bash", "--norc", "-c", BASH, "bash"], *line.split(" ")) == found
 
 
-def test_bash_asks_for_this_command(launcher):
-    (told,) = in_shell(["bash", "--norc", "-c", 'eval "$(migrate completion bash)"; complete -p migrate'])
-    assert told == "complete -o nosort -F _migrate_completion migrate"
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_bash_asks_for_this_command_under_both_its_names(launcher, program):
+    (told,) = in_shell(["bash", "--norc", "-c", f'eval "$(migrate completion bash)"; complete -p {program}'])
+    assert told == f"complete -o nosort -F _{program.replace('-', '_')}_completion {program}"
+
+
+def test_all_names_that_are_installed_are_completed():
+    assert set(PROGRAMS) == set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"])
 
 
 @pytest.mark.parametrize(
@@ -264,6 +275,7 @@ def test_bash_asks_for_this_command(launcher):
         ("migrate corpus ac", ["accept:Judge streams, and write what comes out as..."]),
         ("migrate check --select HYP-22,l3-ab", [f"HYP-22,l3-above-4g:HYP-22: {RULES['HYP-22'].title}"]),
         ("migrate check --placement hi", ["high"]),
+        ("xen-migrate check --placement hi", ["high"]),
         ("migrate check gue", ["FILES -f"]),
     ],
 )
@@ -276,6 +288,7 @@ def test_zsh_completes(launcher, line, found):
     [
         ("migrate check --select HYP-22,l3-ab", [f"HYP-22,l3-above-4g\tHYP-22: {RULES['HYP-22'].title}"]),
         ("migrate check --placement hi", ["high"]),
+        ("xen-migrate check --placement hi", ["high"]),
         ("migrate check --target=4.19.", [f"--target=4.19.{point}" for point in (6, 5, 4, 3, 2, 1)]),
     ],
 )

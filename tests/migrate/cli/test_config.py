@@ -73,10 +73,48 @@ def test_a_key_is_taken_away(write, tmp_path):
 
 def test_a_configuration_that_the_toolstack_would_refuse_is_written_and_told(write, tmp_path):
     out = tmp_path / "changed"
-    result = run("config", write(guest()), "--set", "c_info.type=solaris", "-o", out)
+    result = run("config", write(guest()), "--set", "b_info.max_vcpus=129", "-o", out)
     assert result.exit_code == 1
-    assert "libxl would refuse it" in result.output
+    assert "libxl would refuse it: max_vcpus is 129; a guest of type hvm has at most 128" in result.output
     assert out.exists()
+
+
+@pytest.mark.parametrize(
+    ("container", "image", "edit"),
+    [("xl", "pv", "c_info.type=hvm"), ("xl", "hvm", "c_info.type=pv"), ("libvirt", "pv", "os/type=xenpvh")],
+)
+def test_a_configuration_for_another_kind_of_guest_than_the_image_holds_is_not_written(
+    write, tmp_path, container, image, edit
+):
+    out = tmp_path / "changed"
+    result = run("config", write(guest(container, image)), "--set", edit, "-o", out)
+    assert result.exit_code == 2
+    assert f"unable to restore x86 {image.upper()} domain into an" in result.output
+    assert not out.exists()
+
+
+def test_a_configuration_that_had_the_wrong_kind_already_is_changed_all_the_same(write, tmp_path):
+    b, out = guest(kind="hvm"), tmp_path / "changed"
+    b.xl_config = b'{"c_info": {"type": "pv", "name": "a"}, "b_info": {"type.hvm": {}}}\0'
+    path = write(b)
+    assert run("config", path, "--set", "c_info.name=b", "-o", out).exit_code == 1
+    repaired = tmp_path / "repaired"
+    assert run("config", path, "--set", "c_info.type=hvm", "-o", repaired).exit_code == 0
+    assert check(repaired, target="4.20", placement="low").ok
+
+
+def test_what_is_odd_about_a_configuration_and_refused_by_nobody_is_told(write, tmp_path):
+    out = tmp_path / "changed"
+    result = run("config", write(guest()), "--set", "c_info.type=pvh", "-o", out)
+    assert (result.exit_code, "c_info.type is pvh, and b_info has type.hvm" in result.output) == (0, True)
+
+
+def test_a_key_that_is_none_is_set_only_where_that_is_meant(write, tmp_path):
+    path, out = write(guest()), tmp_path / "changed"
+    result = run("config", path, "--set", "b_info.max_vcpu=4", "-o", out)
+    assert (result.exit_code, "did you mean b_info.max_vcpus?" in result.output, out.exists()) == (2, True, False)
+    assert run("config", path, "--set", "b_info.max_vcpu=4", "--any-key", "-o", out).exit_code == 0
+    assert '"max_vcpu": 4' in run("config", out).output
 
 
 @pytest.mark.parametrize(
@@ -86,6 +124,7 @@ def test_a_configuration_that_the_toolstack_would_refuse_is_written_and_told(wri
         (["--set", "c_info.name", "-o", "out"], "is not KEY=VALUE"),
         (["--unset", "c_info.nothing", "-o", "out"], "there is no c_info.nothing"),
         (["--set", "..=1", "-o", "out"], "is no key"),
+        (["--set", "b_info.max_vcpus=many", "-o", "out"], "b_info.max_vcpus is 'many'; expected a whole number"),
     ],
 )
 def test_wrong_edits_are_told_in_a_line_and_nothing_is_written(write, tmp_path, monkeypatch, args, words):

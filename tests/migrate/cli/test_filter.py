@@ -379,7 +379,7 @@ def test_sigusr1_shows_where_the_stream_is():
     running.arrives(len(data) - 5000)
     running.process.send_signal(signal.SIGUSR1)
     line = running.process.stderr.readline().decode()
-    assert re.fullmatch(r"migrate: \d+(\.\d)? KiB, \d+(\.\d)? [KM]iB/s, round 2 \(3 pages\), \d findings?\n", line)
+    assert re.fullmatch(r"migrate: \d+(\.\d)? KiB, \d+(\.\d)? [KM]iB/s, pass 2 \(3 pages\), \d findings?\n", line)
     running.send(data[-5000:])
     assert running.ends()[:2] == (0, data)
 
@@ -398,7 +398,7 @@ def test_of_a_file_it_tells_per_cent_and_the_time_that_is_left(tmp_path):
         code, came, said = run("--progress", "--interval", "0.1", "--name", "db1", "-L", len(GOOD), "-q", stdin=given)
     assert (code, came) == (0, GOOD)
     gone = r"migrate: db1: \d+(\.\d)? KiB of \d+(\.\d)? KiB \(\d+%\), \d+(\.\d)? [KM]iB/s, 0:00:0\d left"
-    assert re.search(gone + r", round \d \(\d+ pages?\), \d findings?\n", said), said
+    assert re.search(gone + r", pass \d \(\d+ pages?\), \d findings?\n", said), said
 
 
 def test_of_a_pipe_it_tells_them_where_the_size_is_given():
@@ -436,6 +436,15 @@ def test_a_report_to_a_dash_goes_to_standard_error(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@MODES
+def test_of_a_stream_that_was_cut_the_text_says_that_no_vcpu_has_come(mode):
+    code, _, said = run(*mode, "--report", "-", "--format", "text", data=GOOD[: len(GOOD) // 2])
+    said = said if isinstance(said, str) else said.decode()
+    assert code == 1
+    assert "no vcpu has come" in said
+    assert "0 vcpus" not in said
+
+
 # -- faults of our own, and what is imported -------------------------------------------------------------
 
 
@@ -471,9 +480,8 @@ IMPORTED = [sys.executable, "-X", "importtime", *COMMAND[1:]]
 
 def heavy(said):
     """What of weight is in a list of imports."""
-    return {"numpy", "construct", "rich", "zstandard", "click", "typing"} & {
-        line.split("|")[-1].strip() for line in said.splitlines()
-    }
+    weighty = {"numpy", "construct", "rich", "backports", "click", "typing"}
+    return weighty & {line.split("|")[-1].strip() for line in said.splitlines()}
 
 
 @MODES

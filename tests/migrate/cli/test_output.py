@@ -18,7 +18,7 @@ from project import SAMPLES
 
 from migrate.cli.main import main
 
-SAMPLE = SAMPLES / "x417-pv32.plain.libxc.zst"
+SAMPLE = SAMPLES / "x417-pv32.xl.zst"
 # Seconds. Far more than anything here takes.
 PATIENCE = 60
 COMMANDS = {
@@ -27,6 +27,7 @@ COMMANDS = {
     "extract --page": ["extract", "IN", "--page", "0x13", "-o", "OUT", "--force"],
     "extract --record": ["extract", "IN", "--record", "12", "-o", "OUT", "--force"],
     "report": ["report", "IN", "-o", "OUT", "--force"],
+    "config": ["config", "IN", "--set", "c_info.name=x", "-o", "OUT", "--force"],
     "corpus shrink": ["corpus", "shrink", "IN", "--placement", "high", "-o", "OUT", "--force", "--seconds", "0"],
 }
 
@@ -84,8 +85,10 @@ WRITTEN = {
 }
 # One of each way to write.
 LIMITED = ("extract --raw", "report", "corpus shrink", "corpus scrub", "synth --size", *list(WRITTEN)[-4:-1])
-# What they write may hold the guest's memory.
-PRIVATE = {name for name in WRITTEN if name.startswith(("extract", "corpus shrink", "corpus scrub"))}
+# What they write may hold the guest's memory, or registers.
+PRIVATE = {
+    name for name in WRITTEN if name.startswith(("extract", "report", "config", "corpus shrink", "corpus scrub"))
+}
 
 
 def invoked(*arguments):
@@ -182,13 +185,24 @@ def test_a_device_that_is_full_is_told(option, stream):
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_only_the_owner_may_read_what_holds_guest_memory(name, stream, tmp_path):
+def test_only_the_owner_may_read_what_shows_what_the_guest_holds(name, stream, tmp_path):
     before = os.umask(0o022)
     try:
         invoked(*named(WRITTEN[name], IN=stream, OUT=tmp_path / "out"))
     finally:
         os.umask(before)
     assert stat.S_IMODE(os.stat(tmp_path / "out").st_mode) == (0o600 if name in PRIVATE else 0o644)
+
+
+def test_only_the_owner_may_read_a_report_of_many_pages(stream, tmp_path):
+    before = os.umask(0o022)
+    try:
+        invoked("report", stream, "-o", f"{tmp_path / 'pages'}/")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat(tmp_path / "pages").st_mode) == 0o700
+    pages = list((tmp_path / "pages").iterdir())
+    assert {stat.S_IMODE(page.stat().st_mode) for page in pages} == {0o600}
 
 
 # -- two outputs --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import sys
 import click
 import pytest
 from hypothesis import example, given
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from migrate.building.builder import StreamBuilder
@@ -86,6 +87,7 @@ def with_click(command, words):
     return ctx.params, given
 
 
+@limits(deadline=None)
 @given(lines())
 @example(("check", ["there", "--host", "there", "there"]))
 @example(("check", ["--select", "REC", "there", "--select=HYP", "--any"]))

@@ -119,8 +119,8 @@ def test_hosts_of_which_one_tells_no_policy_end_with_3():
         (["--level", "--host", AMD, "--guest", PV64, "--kind", "hvm"], "is a pv guest: --kind hvm says nothing of it"),
         ([], "Missing argument 'STREAM'"),
         ([PVH, "--kind", "pv"], "--kind and --guest go with --level"),
-        ([PVH, "--host", AMD, "--against", AMD], "one policy at a time"),
-        ([PVH, "--host", AMD, INTEL], "one policy at a time"),
+        ([PVH, "--host", AMD, "--against", AMD], "--against and --host both say what to compare with: choose one"),
+        ([PVH, "--host", AMD, INTEL], "compare with one --host at a time"),
     ],
 )
 def test_wrong_usage_is_told(args, told):

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from many import KINDS
 from project import SAMPLES
 from rich.console import Console
 
@@ -20,6 +21,7 @@ from migrate.inspection.reading import inspect
 from migrate.reports.inspection.hexdump import hexdump
 from migrate.reports.inspection.records import DUMPED, render_contents
 from migrate.reports.inspection.vcpus import render_vcpus
+from streams.transports import CompressedTransport
 from streams.wire.framing import LibxlRecordType
 
 REAL = sorted(path.name for path in SAMPLES.glob("x417-*.zst"))
@@ -423,6 +425,20 @@ def test_a_pipe_and_a_compressed_file_show_the_same(write):
     command = [sys.executable, "-m", "migrate", "show", "-", "--vcpu", "0"]
     piped = subprocess.run(command, input=data, capture_output=True, check=True, timeout=60)
     assert piped.stdout.decode() == shown(plain, "--vcpu", "0") == shown(packed, "--vcpu", "0")
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=" ".join)
+def test_a_compressed_file_is_decoded_once_more_at_most(view, write, monkeypatch):
+    again, decodings = CompressedTransport.again, []
+
+    def counted(transport):
+        decodings.append(transport)
+        return again(transport)
+
+    monkeypatch.setattr(CompressedTransport, "again", counted)
+    packed = write(gzip.compress(KINDS["records of one page, PV"][1](3 * 1024), 1))
+    assert run(packed, *view).exit_code in ENDINGS
+    assert len(decodings) <= 1
 
 
 # -- whatever the stream ------------------------------------------------------------------------------------

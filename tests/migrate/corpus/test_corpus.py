@@ -1,11 +1,14 @@
 """Expectations, and `migrate corpus run` over them."""
 
+import re
+import shutil
 import signal
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 from corpora import ACCEPTED, REFUSED, bad, corpus_run, expect, good
+from project import SAMPLES
 
 from migrate.building.builder import StreamBuilder
 from migrate.corpus.agreement import agreement, total
@@ -53,6 +56,19 @@ def test_an_opinion_of_its_own_is_expected_in_the_place_of_what_real_xen_did(tmp
 def test_free_tables_are_handed_on_as_they_are(tmp_path):
     entry = load_own(expect(tmp_path, "x", '[provenance]\nwho = "me"\n[guest]\nroots = [{ pfn = 0x13 }]\n' + ACCEPTED))
     assert (entry.provenance, entry.guest) == ({"who": "me"}, {"roots": [{"pfn": 0x13}]})
+
+
+def test_the_manual_shows_files_that_are_read(tmp_path):
+    paper = (SAMPLES / "README.md").read_text()
+    (text,) = (block for block in re.findall(r"^```toml\n(.*?)^```", paper, re.M | re.S) if "[defaults]" in block)
+    shutil.copy(SAMPLES / "hosts" / "h417-max.txt", tmp_path / "a.txt")
+    (tmp_path / "expect.toml").write_text(text)
+    shared = load_shared(tmp_path / "expect.toml")["web.libxc.zst"]
+    asked = [(one.outcome.verdict, one.host and Path(one.host.path).name) for one in shared.expect]
+    assert (asked, shared.vcpus, shared.host_dependent) == ([("refuse", None), ("refuse", "a.txt")], 2, True)
+    alone = text.partition('["web.libxc.zst"]')[2].partition("\n")[2].replace('"web.libxc.zst".', "")
+    (tmp_path / "web.libxc.expect.toml").write_text(alone)
+    assert load_own(tmp_path / "web.libxc.expect.toml").expect == shared.expect
 
 
 def test_defaults_hold_for_every_stream_that_does_not_say_otherwise(tmp_path):

@@ -118,7 +118,7 @@ def test_every_change_begins_and_ends_with_releases_that_exist():
 def test_releases_that_the_table_does_not_tell_apart_are_represented_by_the_first():
     answers = {tuple(release.has(change) for change in CHANGES.values()) for release in RELEASES}
     assert len(answers) == len(distinct())
-    assert NEWEST in distinct()
+    assert [NEWEST in like(first) for first in distinct()].count(True) == 1
     assert RELEASES[0] in distinct()
 
 

@@ -626,8 +626,8 @@ def test_the_summary_says_what_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ([], "one of --raw, --elf, --page and --record"),
-        (["--raw", "a", "--elf", "b"], "one of --raw, --elf, --page and --record"),
+        ([], "say what to extract: --raw, --elf, --page or --record"),
+        (["--page", "1", "--elf", "b"], "--elf and --page are different extracts: choose one"),
         (["--raw", "-"], "needs a file"),
         (["--elf", "/dev/null"], "no regular file"),
         (["--raw", "a", "-o", "b"], "-o is for --page and --record"),

@@ -27,6 +27,7 @@ from streams.pages import PageType
 from streams.transports import FileTransport, TransportError
 from streams.wire.framing import (
     DOMAIN_HEADER,
+    FREE_RECORD_TYPE,
     IMAGE_HEADER,
     LIBXL_HEADER,
     LIBXL_IDENT,
@@ -323,7 +324,8 @@ def test_floods_of_empty_optional_records_are_skipped_and_counted(count):
 
 
 @pytest.mark.parametrize(
-    ("kind", "rule"), [(0x13, "FRM-05"), (RecordType.X86_TSC_INFO, "REC-101"), (RecordType.TOOLSTACK, "FRM-12")]
+    ("kind", "rule"),
+    [(FREE_RECORD_TYPE, "FRM-05"), (RecordType.X86_TSC_INFO, "REC-101"), (RecordType.TOOLSTACK, "FRM-12")],
 )
 def test_a_flood_of_refused_records_is_told_in_a_few_lines(kind, rule):
     report = check(flooded(kind, 20_000))

@@ -21,8 +21,9 @@ from migrate.building.builder import StreamBuilder
 from migrate.judging.report import Report
 from migrate.judging.report_json import report_object
 from migrate.rules.catalogue import RULES
+from migrate.rules.order import LAW, Guests, Law
 from streams.pages import PageType
-from streams.wire.framing import LIBXL_HEADER, LIBXL_IDENT, LIBXL_VERSION, RecordType
+from streams.wire.framing import FREE_RECORD_TYPE, LIBXL_HEADER, LIBXL_IDENT, LIBXL_VERSION, RecordType
 from streams.wire.msrs import Msr
 from streams.wire.paging import PCD
 
@@ -196,8 +197,17 @@ def test_vcpu_0_is_all_done_before_vcpu_1_is_looked_at():
 def test_a_record_fails_before_anything_at_end():
     b = StreamBuilder.pv(4)
     b.vcpus[0].root = b.start_info_pfn
-    b.insert(0x13)
+    b.insert(FREE_RECORD_TYPE)
     assert failure(b)[:2] == ("FRM-05", "record")
+
+
+@pytest.mark.parametrize("make", [lambda: StreamBuilder.pv(8), StreamBuilder.hvm], ids=["pv", "hvm"])
+def test_a_record_type_that_the_law_allows_and_nobody_handles_is_passed_over(monkeypatch, make):
+    monkeypatch.setitem(LAW, FREE_RECORD_TYPE, Law(Guests.ANY))
+    plain, b = make(), make()
+    b.insert(FREE_RECORD_TYPE, b"whatever")
+    rules = [[finding.rule.id for finding in check(one.build()).findings] for one in (plain, b)]
+    assert rules[0] == rules[1]
 
 
 def test_the_report_goes_on_after_the_first_failure():

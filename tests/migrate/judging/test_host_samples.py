@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from project import SAMPLES
 
-from migrate.corpus.discovery import discover
-from migrate.corpus.hosts import at_hosts, host_file
+from migrate.corpus.discovery import at_hosts, discover
+from migrate.corpus.hosts import host_file
 from migrate.corpus.results import Status
 from migrate.corpus.runner import InProcess, run
 

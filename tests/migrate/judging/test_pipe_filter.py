@@ -22,6 +22,7 @@ from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
 from migrate.rules.selection import Selection
 from migrate.testing.strategies import damaged_streams, streams
+from migrate.toolstack import headers
 from migrate.toolstack.passes import Round
 from migrate.toolstack.pv import PvRestore
 from migrate.toolstack.restore import Restorer
@@ -552,7 +553,7 @@ def fault(monkeypatch):
 
 FAULTS = [
     (Restorer, "event", 0),
-    (Restorer, "domain_header", 0),
+    (headers, "domain_header", 0),
     (Restorer, "wants_body", 5),
     (Restorer, "wants_pages", 0),
     (Restorer, "pages", 0),

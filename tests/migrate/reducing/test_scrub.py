@@ -22,6 +22,7 @@ from migrate.testing import strategies
 from streams.encoder import decode
 from streams.pages import PageType
 from streams.records import PageData
+from streams.wire.hvm_cpu import CPU
 from streams.wire.paging import P
 from streams.wire.start_info import START_INFO
 
@@ -111,6 +112,30 @@ def test_what_is_left_of_a_stream_that_breaks_off_goes():
     told, clean = scrubbed(cut)
     assert SECRET[:16] not in clean
     assert told.size == len(clean) == len(cut)
+    assert changed(cut, clean) is None
+
+
+def test_of_an_fpu_that_is_said_not_to_be_used_one_byte_shows_that_something_is_in_it():
+    b = StreamBuilder.hvm()
+    at = b.hvm_context.index(b"\x7f\x03")
+    b.hvm_context[at + 160 : at + 160 + len(SECRET)] = SECRET
+    flags = at + CPU.offset("flags")
+    b.hvm_context[flags : flags + 4] = bytes(4)
+    stream = b.build()
+    assert "HVM-24" in {finding.rule.id for finding in check(stream).findings}
+    _, clean = scrubbed(stream)
+    assert SECRET[:2] not in clean
+    assert changed(stream, clean) is None
+
+
+def test_a_xapi_block_that_the_input_ends_in_keeps_its_length():
+    b = with_secrets(StreamBuilder.hvm())
+    b.wrap("xapi")
+    b.xapi_blocks[0] = (0xFFF, SECRET)
+    stream = b.build()
+    cut = stream[: stream.index(SECRET) + 8]
+    _, clean = scrubbed(cut)
+    assert SECRET[:8] not in clean
     assert changed(cut, clean) is None
 
 

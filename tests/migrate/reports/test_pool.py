@@ -117,6 +117,27 @@ def test_files_after_a_stream_and_host_are_hosts_wherever_options_stand(no32):
     assert [json.loads(line)["destination"]["host"] for line in told.splitlines()] == [str(AMD), str(no32)]
 
 
+def test_an_option_that_is_written_as_one_word_is_no_stream(no32):
+    """-qo names a file that is written, so no stream has come before --host, which is one file then."""
+    shown = run("report", "-qo", "never.html", "--host", AMD, "missing", "--exit-zero")
+    assert (shown.exit_code, "missing: No such file or directory" in shown.output) == (2, True)
+
+
+def test_unfolded_each_host_answers_before_the_table(no32):
+    told = run("check", "-v", PV32, "--host", AMD, no32).stdout
+    assert "explain: migrate explain REC-32" in told
+    assert [f" on {host} (Xen " in told for host in (AMD, no32)] == [True, True]
+    assert told.splitlines()[-1] == f"{PV32}: 1 of 2 hosts would take it: {AMD}"
+
+
+def test_concise_and_verdict_lines_name_the_host(no32):
+    (refused,) = run("check", "-q", PV32, "--host", AMD, no32).stdout.splitlines()
+    assert refused.startswith(f"refused: {PV32} on {no32} (Xen 4.")
+    concise = run("check", "--concise", PV32, "--host", AMD, no32).stdout.splitlines()
+    (line,) = (line for line in concise if ": REC-32 error: " in line)
+    assert line.endswith(f" [{no32}]")
+
+
 def test_before_the_streams_a_host_is_one_file():
     told = json.loads(run("check", "--host", AMD, PV32, "--format", "json").stdout)
     assert (told["stream"]["name"], told["destination"]["host"]) == (str(PV32), str(AMD))

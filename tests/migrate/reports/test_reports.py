@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -212,9 +213,15 @@ def test_only_the_verdict_is_in_the_colour_of_the_verdict(monkeypatch):
 
 
 def test_rounds_are_told_of_live_streams_only():
-    assert "rounds" not in printed(accepted())
+    assert "passes" not in printed(accepted())
     passes = [Round("first", 2048), Round("dirty", 120), Round("dirty", 17), Round("final", 3)]
     assert "first 2048; dirty 120, 17; final 3 pages" in printed(accepted(facts(rounds=passes)))
+
+
+def test_what_goes_once_over_memory_is_called_a_pass_everywhere():
+    texts = [text for rule in RULES.values() for text in (rule.title, *rule.sections.values())]
+    texts += [printed(accepted(facts(rounds=[Round("first", 2), Round("final", 1)])), verbose=True)]
+    assert [text for text in texts if re.search(r"\b(live|early|later|first|last) rounds?\b|^rounds", text, re.M)] == []
 
 
 def test_many_rounds_are_summed_up():
@@ -339,11 +346,11 @@ def test_a_verdict_line_holds_all():
 
 def test_concise_lines_are_told_by_file_and_byte():
     report = refused(findings=[l3_finding(), l3_finding("later", offset=None, count=3)])
-    assert list(concise_lines(report)) == [
-        f"sample.zst:0x7fe0d0: HYP-22 {MESSAGE}",
-        "sample.zst: HYP-22 later (and 2 more like it)",
+    assert list(concise_lines([report])) == [
+        f"sample.zst:0x7fe0d0: HYP-22 error: {MESSAGE}",
+        "sample.zst:0x0: HYP-22 error: later (and 2 more like it)",
     ]
-    assert list(concise_lines(unjudged("why"))) == ["sample.zst: not judged: why"]
+    assert list(concise_lines([unjudged("why")])) == ["sample.zst:0x0: not judged: why"]
 
 
 def test_plain_output_has_no_escape_sequences():

@@ -445,7 +445,8 @@ def test_a_record_that_is_none_is_told():
         ("c_info.name", "4", "4"),
         ("c_info.name", "new name", "new name"),
         ("b_info.avail_vcpus", "[0]", [0]),
-        ("on_crash", "preserve", "preserve"),
+        ("b_info.type.hvm.bios", "ovmf", "ovmf"),
+        ("b_info.type.hvm.viridian", "<default>", "<default>"),
     ],
 )
 def test_a_key_of_the_json_is_set(key, value, found):
@@ -473,12 +474,42 @@ def test_a_key_of_the_json_is_taken_away():
         (text(config()), "b_info..x", "1", "is no key"),
         (text(config()), "", "1", "is no key"),
         (text(config()), "b_info.absent", None, "there is no b_info.absent"),
-        (text(config()), "b_info.max_vcpus", "1e999", "too large"),
+        (text(config()), "b_info.max_vcpus", "many", "b_info.max_vcpus is 'many'; expected a whole number of 32 bits"),
+        (text(config()), "b_info.max_vcpus", "4.5", "expected a whole number of 32 bits"),
+        (text(config()), "b_info.max_vcpus", "true", "expected a whole number of 32 bits"),
+        (text(config()), "b_info.max_vcpus", str(1 << 31), "does not fit 32 bits"),
+        (text(config()), "b_info.max_memkb", "1e999", "expected a number of KiB"),
+        (text(config()), "b_info.max_memkb", "-1", "b_info.max_memkb is -1; expected KiB"),
+        (text(config()), "b_info.type.hvm.nested_hvm", "yes", 'is \'yes\'; expected "True", "False" or "<default>"'),
+        (text(config()), "b_info.type.hvm.bios", "uefi", "expected one of ovmf, rombios, seabios, unknown"),
+        (text(config()), "c_info.type", "solaris", "expected one of hvm, invalid, pv, pvh"),
+        (text(config()), "b_info.avail_vcpus", "2", "expected a list"),
+        (text(config()), "b_info", "2", "expected an object"),
+        (text(config(create={"flag": "True"})), "c_info.flag", "perhaps", 'expected "True", "False" or "<default>"'),
+        (text(config(create={"number": 1})), "c_info.number", "one", "expected a whole number"),
+        (
+            text(config()),
+            "b_info.max_vcpu",
+            "4",
+            "has no b_info.max_vcpu, and it is no key that is known here",
+        ),
+        (text(config()), "b_info.max_vcpu", "4", "did you mean b_info.max_vcpus?"),
+        (text(config()), "b_info.type.hvm.vga.knd", "std", "did you mean b_info.type.hvm.vga.kind?"),
+        (text(config()), "on_crash", "preserve", "it is no key that is known here (--any-key sets it)"),
     ],
 )
 def test_a_change_of_the_json_that_cannot_be_made_is_told(raw, key, value, words):
     with pytest.raises(EditError, match=re.escape(words)):
         set_json(raw, key, value)
+
+
+def test_a_key_that_nobody_knows_here_is_set_where_that_is_meant():
+    assert json.loads(set_json(text(config()), "on_crash", "preserve", any_key=True).rstrip(b"\0"))["on_crash"] == (
+        "preserve"
+    )
+    with pytest.raises(EditError, match="did you mean vcpu@current"):
+        set_xml(XML, "vcpu@curent", "1")
+    assert b'curent="1"' in set_xml(XML, "vcpu@curent", "1", any_key=True)
 
 
 @pytest.mark.parametrize(
@@ -488,7 +519,7 @@ def test_a_change_of_the_json_that_cannot_be_made_is_told(raw, key, value, words
         ("os/type", "xenpvh", b">hvm<", b">xenpvh<"),
         ("name", "a<b&c", b">guest<", b">a&lt;b&amp;c<"),
         ("vcpu@current", "2", b"current='1'", b'current="2"'),
-        ("memory@dumpCore", "on", b"<memory ", b'<memory dumpCore="on" '),
+        ("memory@unit", "MiB", b"unit='KiB'", b'unit="MiB"'),
         ("features/acpi", "x", b"<acpi/>", b"<acpi>x</acpi>"),
         ("features/hap@state", "on", b"state='off'", b'state="on"'),
         ("devices/video", None, b"<video><model type='vga' vram='16384'/></video>", b""),
@@ -507,6 +538,13 @@ def test_a_change_of_the_xml_leaves_all_else_as_it_was(key, value, old, new):
         (XML, "vcpu@absent", None, "there is no vcpu@absent"),
         (XML, "os//type", "x", "is no path"),
         (XML, "os", "x", "holds elements"),
+        (XML, "vcpu", "many", "vcpu is 'many'; expected a number above 0"),
+        (XML, "vcpu@current", "0", "expected a number above 0"),
+        (XML, "os/type", "solaris", "expected one of hvm, xenpvh, linux, xen"),
+        (XML, "memory@unit", "pages", "expected one of b, bytes"),
+        (XML, "features/hap@state", "maybe", "expected one of on, off"),
+        (XML, "devices/video/model@vram", "big", "expected a number of KiB"),
+        (XML, "memory@dumpCore", "on", "the configuration has no memory@dumpCore"),
         (XML, "name", "\x01", "no XML"),
         (b"<!DOCTYPE d>" + XML, "name", "x", "document type"),
         (XML[:-1].decode().encode("utf-16"), "name", "x", "no XML"),

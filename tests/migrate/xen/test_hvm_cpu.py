@@ -142,6 +142,13 @@ def test_the_oldest_form_has_no_tsc_aux():
     ]
 
 
+def test_in_a_shorter_entry_the_flags_do_not_count():
+    for length, rules in ((CPU.size, ["HVM-04"]), (CPU.size - 2, [])):
+        body = bytearray(with_cpu(flags=1 << 1))
+        resize(body, SaveType.CPU, length)
+        assert [one.rule for one in told(body) if one.errno] == rules
+
+
 # -- what the guest was promised --------------------------------------------------------------------
 
 

@@ -82,6 +82,16 @@ def test_without_a_policy_the_host_decides_and_knows_where_components_lie():
     assert (one.rule, one.outcome, one.severity) == ("HVM-05", Effect.HOST, Severity.INFO)
 
 
+def test_before_policies_the_host_that_is_known_decides():
+    entry, amd = context(xsave(3, PKRU, area=2696)), policy("xsave")
+    amd.leaves[0xD, 0] = (3, 0, 0, 0)
+    there = domain("4.9", None)
+    known = there._replace(processor=there.processor._replace(offered=amd))
+    for where, certain in ((known, True), (there, False)):
+        said = [one for one in context_objections(entry, where) if one.rule == "HVM-05"]
+        assert [(one.errno, one.certain) for one in said] == [("EPERM", certain)]
+
+
 def test_a_host_that_is_known_tells_where_components_lie():
     entry = context(xsave(3, PKRU, area=2440))
     amd = policy("xsave", "pku", layout={9: (8, 2432)})

@@ -1,7 +1,7 @@
 """What begins an HVM guest is told by its first bytes, and by no other ones."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from migrate.building.builder import StreamBuilder
@@ -62,6 +62,7 @@ def test_so_much_as_has_come_may_be_too_little(container):
     assert begins_hvm(head[: enough + 1])
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(sorted(HEADS.values())),
     st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=3),

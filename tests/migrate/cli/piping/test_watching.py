@@ -16,18 +16,18 @@ def line(done, rate, *, size=0, name="", dirty=3, findings=2):
 
 
 def test_without_a_size_it_tells_what_went_through():
-    assert line(3 * MIB / 2, 2 * MIB) == "migrate: 1.5 MiB, 2 MiB/s, round 2 (3 pages), 2 findings"
-    assert line(0, 0, dirty=1, findings=1) == "migrate: 0 KiB, 0 KiB/s, round 2 (1 page), 1 finding"
+    assert line(3 * MIB / 2, 2 * MIB) == "migrate: 1.5 MiB, 2 MiB/s, pass 2 (3 pages), 2 findings"
+    assert line(0, 0, dirty=1, findings=1) == "migrate: 0 KiB, 0 KiB/s, pass 2 (1 page), 1 finding"
 
 
 @pytest.mark.parametrize(
     ("done", "rate", "told"),
     [
-        (25 * MIB, MIB, "25 MiB of 100 MiB (25%), 1 MiB/s, 0:01:15 left, round"),
-        (25 * MIB, MIB / 60, "25 MiB of 100 MiB (25%), 17.1 KiB/s, 1:15:00 left, round"),
-        (0, 0, "0 KiB of 100 MiB (0%), 0 KiB/s, round"),
-        (100 * MIB, MIB, "100 MiB of 100 MiB (100%), 1 MiB/s, round"),
-        (300 * MIB, MIB, "300 MiB of 100 MiB (100%), 1 MiB/s, round"),
+        (25 * MIB, MIB, "25 MiB of 100 MiB (25%), 1 MiB/s, 0:01:15 left, pass"),
+        (25 * MIB, MIB / 60, "25 MiB of 100 MiB (25%), 17.1 KiB/s, 1:15:00 left, pass"),
+        (0, 0, "0 KiB of 100 MiB (0%), 0 KiB/s, pass"),
+        (100 * MIB, MIB, "100 MiB of 100 MiB (100%), 1 MiB/s, pass"),
+        (300 * MIB, MIB, "300 MiB of 100 MiB (100%), 1 MiB/s, pass"),
     ],
 )
 def test_with_a_size_it_tells_per_cent_and_the_time_that_is_left(done, rate, told):
