@@ -14,7 +14,7 @@ from streams.values import NamedTuple
 
 # Compressed bytes read at a time, and the most that one decoding step may hand out.
 COMPRESSED_PIECE = 32 << 10
-DECODED_PIECE = 256 << 10
+DECODED_PIECE = 512 << 10
 # Most memory a decoder may want for its window: what zstd -d and xz -9 are content with, and more.
 DECODER_MEMORY = 128 << 20
 # Data may decode to this many bytes in any case, and to more only if that is not more than so many times what was

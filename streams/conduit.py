@@ -231,8 +231,9 @@ class Conduit:
             if not bridged:
                 there = copied  # of a pipe that goes on for as long as it likes
                 self.ended = not copied
-            moved = self._splice_out(origin, copied)
+            # Read before the receiver can: who comes last gives the memory of the bytes back, as receivers do.
             self._see(at + got, copied)
+            moved = self._splice_out(origin, copied)
             if moved < copied:
                 self._carry(origin, copied - moved, at + got + moved)
             got += copied

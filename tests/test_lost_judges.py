@@ -96,10 +96,11 @@ def test_a_guard_without_memory_lets_no_end_go(mib):
 def test_no_amount_of_memory_cuts_an_observed_stream_or_lets_a_guarded_end_go_unjudged(mode):
     codes = []
     for mib in range(least_memory(), 150):
-        code, came, _ = with_memory(mib, *mode)
+        code, came, said = with_memory(mib, *mode)
         codes.append(code)
         assert code in (0, LOST)
-        if code == 0 or not mode:
+        # A guard may find room for its verdict, and none to tell it.
+        if code == 0 or not mode or "after the stream had ended" in said:
             assert came == LARGE, f"{len(came)} bytes with {mib} MiB"
         else:
             assert LARGE.removesuffix(END).startswith(came)

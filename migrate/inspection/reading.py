@@ -7,7 +7,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
@@ -24,7 +24,7 @@ from streams.decoded import DecodedOnce
 from streams.decoder import Decoder, drive
 from streams.hvm_context import entries
 from streams.pages import PfnWords
-from streams.transports import CompressedTransport, open_transport
+from streams.transports import BytesTransport, CompressedTransport, TransportError, open_transport
 from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE, RecordType
 from streams.wire.hvm_names import SaveType
 
@@ -45,6 +45,8 @@ T = TypeVar("T")
 _HEAD = 4096
 # Records whose pfn words are read in one go: each has a thousand, as savers write them.
 _WORDS_AT_ONCE = 1024
+# Up to so many bytes a compressed stream is decoded once, and kept.
+_DECODED = 16 << 20
 _POLICIES = (RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY)
 # Of a longer record only so much is looked at.
 _LONGEST_POLICY = 1 << 18
@@ -207,8 +209,17 @@ def inspect(
 
 
 def _opened(source: Source) -> Transport:
+    """The input; what is compressed is decoded here where it is little, else once more at most."""
     transport = open_transport(source)
-    return DecodedOnce(transport) if isinstance(transport, CompressedTransport) else transport
+    if not isinstance(transport, CompressedTransport):
+        return transport
+    first = transport.again()
+    if first is not None:
+        with suppress(TransportError), first:
+            if len(data := bytes(first.give(_DECODED + 1))) <= _DECODED:
+                transport.close()
+                return BytesTransport(data)
+    return DecodedOnce(transport)
 
 
 def _name(source: Source) -> str:

@@ -13,31 +13,20 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import pkgutil
-import re
-import resource
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
-from mmap import PAGESIZE, mmap
 from pathlib import Path
 from typing import Any
 
 from tables import Table
 
-import migrate
-import streams
-from migrate.cli.main import main as run_command
-
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS / "bounds")]
-many = import_module("many")
+costs_of, many = import_module("costs"), import_module("many")
 
-# IN is the input, OUT a file to write; what begins with < is standard input.
+# As `costs.cost` takes them.
 COMMANDS = (
     "check --quiet IN",
     "check --quiet --verify IN",
@@ -77,8 +66,7 @@ COMMANDS = (
 OTHER_INPUTS = {"explain": many.LOGS, "synth": many.ORDERS}
 STEPS = (1, 2, 4, 8)
 # At 8 n; less is lost in noise.
-LEAST = {"seconds": 0.08, "calls": 2_000, "instructions": 30_000_000}
-LIMIT = 120  # seconds of processor time for one run
+LEAST = {"seconds": 0.08, "calls": 2_000, "instructions": 10_000_000}
 BOUND = 1.2
 
 
@@ -89,103 +77,6 @@ def inputs(command: str) -> Mapping[str, tuple[int, Callable[[int], Any]]]:
         return OTHER_INPUTS[first]
     several = command.startswith(("check --quiet IN", "corpus run", "corpus accept", "report"))
     return many.KINDS | many.CORPORA if several else many.KINDS
-
-
-def prepare() -> None:
-    """Import all that any command needs, so that no child does."""
-    for package in (migrate, streams):
-        for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-            if not module.name.endswith(("__main__", "pytest_plugin", "strategies")):
-                try:
-                    import_module(module.name)
-                except ImportError:
-                    continue  # needs an optional package
-
-
-def put(made: Any, path: Path) -> Sequence[str]:
-    """An input as it stands on a command line, once it is there: a file, a directory, or words."""
-    if isinstance(made, str):
-        return made.split()
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
-    for name, content in made.items() if isinstance(made, dict) else (("", made),):
-        file = path / name if name else path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-    return [str(path)]
-
-
-def words(command: str, given: Sequence[str], out: Path) -> tuple[list[str], str]:
-    """The command line of a command, and its standard input."""
-    line: list[str] = []
-    for word in command.split():
-        line += given if word == "IN" else [str(out)] if word == "OUT" else [] if word == "<IN" else [word]
-    return line, given[0] if "<IN" in command else os.devnull
-
-
-def cost(command: str, given: Sequence[str], out: Path, counted: str) -> float | None:
-    """What a command costs; None where it does nothing with such an input, infinity where it takes too long."""
-    out.unlink(missing_ok=True)
-    arguments, stdin = words(command, given, out)
-    if counted == "instructions":
-        return _instructions(arguments, stdin)
-    shared = memoryview(mmap(-1, PAGESIZE)).cast("Q")
-    child = os.fork()
-    if not child:
-        code = 70
-        try:
-            resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
-            os.dup2(os.open(stdin, os.O_RDONLY), 0)
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 1)
-            os.dup2(nowhere, 2)
-            sys.argv = ["migrate", *arguments]
-            if counted == "calls":
-                _count_calls(shared, arguments)
-            else:
-                run_command(arguments)
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0
-        finally:
-            os._exit(code)
-    _, status, usage = os.wait4(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if code not in (0, 1, 3):
-        return None if code == 2 else math.inf
-    return float(shared[0]) if counted == "calls" else usage.ru_utime + usage.ru_stime
-
-
-def _count_calls(shared: memoryview, arguments: list[str]) -> None:
-    """In memory that a process shares with those that it starts, as a filter does."""
-
-    def note(frame: Any, event: str, argument: Any) -> None:
-        if event in ("call", "c_call"):
-            shared[0] += 1
-
-    sys.setprofile(note)
-    try:
-        run_command(arguments)
-    finally:
-        sys.setprofile(None)
-
-
-def _instructions(arguments: list[str], stdin: str) -> float | None:
-    tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={os.devnull}"]
-    environment = os.environ | {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
-    with open(stdin, "rb") as given:
-        ended = subprocess.run(
-            [*tool, sys.executable, "-m", "migrate", *arguments],
-            stdin=given,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=environment,
-            check=False,
-        )
-    if ended.returncode not in (0, 1, 3):
-        return None if ended.returncode == 2 else math.inf
-    found = re.findall(rb"Collected : (\d+)", ended.stderr)
-    return float(max(map(int, found)))
 
 
 def growth(costs: Sequence[float], base: float, least: float) -> float | None:
@@ -205,13 +96,13 @@ def measure(
         for kind in kinds:
             n, build = next(inputs(command)[kind] for command in commands if kind in inputs(command))
             n = max(8, int(n * scale))
-            made = [put(build(max(n * step, 2)), Path(directory, f"{step}")) for step in (0, *STEPS)]
+            made = [costs_of.put(build(max(n * step, 2)), Path(directory, f"{step}")) for step in (0, *STEPS)]
             for command in commands:
                 if kind not in inputs(command):
                     continue
                 found: list[float] = []
                 for given in made:
-                    one = [cost(command, given, out, counted) for _ in range(rounds)]
+                    one = [costs_of.cost(command, given, out, counted) for _ in range(rounds)]
                     found += [min(value for value in one if value is not None)] if None not in one else []
                 if len(found) == len(made):
                     base, *costs = found
@@ -252,7 +143,7 @@ def main() -> None:
         parser.error(f"no such command; there are {', '.join(COMMANDS)}")
     known = dict.fromkeys(kind for command in commands for kind in inputs(command))
     kinds = [kind for kind in known if not asked.kind or any(part in kind for part in asked.kind)]
-    prepare()
+    costs_of.prepare()
     table(kinds, commands, asked.rounds, asked.scale, asked.count).show()
 
 

@@ -2,6 +2,9 @@
 
 Needs the package installed, and room for the streams in a temporary directory. Nothing is asserted: ratios
 within one run are worth comparing, seconds of two machines are not.
+
+How costs grow with what a stream has many of takes an hour to measure, and is printed by
+`python tests/bench/many_of.py` (--count calls, seconds or instructions).
 """
 
 from __future__ import annotations
@@ -44,7 +47,10 @@ def size_in_bytes(text: str) -> int:
 
 def main() -> None:
     """Run the benchmarks asked for, and print each table when it is done."""
-    parser = argparse.ArgumentParser(description="Print benchmark tables.")
+    parser = argparse.ArgumentParser(
+        description="Print benchmark tables.",
+        epilog="tests/bench/many_of.py prints how the costs of each command grow with what its input has many of.",
+    )
     parser.add_argument("benchmarks", nargs="*", metavar="|".join(BENCHMARKS), help="all of them unless named")
     parser.add_argument("--size", type=size_in_bytes, default="4G", help="memory of the largest guest (4G)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (5)")

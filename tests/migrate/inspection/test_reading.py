@@ -16,6 +16,7 @@ from migrate.building.builder import StreamBuilder
 from migrate.building.parts import page_data
 from migrate.building.shapes import pv_guest
 from migrate.corpus.expectations import Shelf
+from migrate.inspection import reading
 from migrate.inspection.logbook import Header, Layer
 from migrate.inspection.memory.resent import live
 from migrate.inspection.names import number_ranges, rflags_names
@@ -31,6 +32,7 @@ from migrate.reports.inspection.vcpus import vcpu_objects
 from migrate.testing import strategies
 from streams.hvm_context import HvmState, decode_context, encode_context
 from streams.pages import PageType
+from streams.transports import TransportError
 from streams.wire.framing import HVM_SAVE_HEADER, PAGE_SIZE, VCPU_HEADER, padded
 from streams.wire.hvm_names import SaveType
 from streams.wire.msrs import Msr
@@ -143,7 +145,10 @@ def test_a_pipe_shows_what_the_file_does():
         writer.join()
 
 
-def test_compressed_bytes_are_those_of_the_plain_stream():
+@pytest.mark.parametrize("kept", [16 << 20, 1 << 20], ids=["decoded once", "too long to keep"])
+def test_compressed_bytes_are_those_of_the_plain_stream(monkeypatch, kept):
+    monkeypatch.setattr(reading, "_DECODED", kept)
+
     def question(inspection):
         return inspection.read([(40, 16), (0, 8), (8383640, 100)])
 
@@ -151,6 +156,14 @@ def test_compressed_bytes_are_those_of_the_plain_stream():
     assert head == struct.pack("<IIBB6x", 2, 8, 4, 3)
     assert marker == b"\xff" * 8
     assert end == bytes(8)
+
+
+def test_compressed_bytes_that_break_off_are_told_with_their_offset(tmp_path):
+    data = (SAMPLES / "x417-pv32.plain.libxc.zst").read_bytes()
+    (tmp_path / "cut.zst").write_bytes(data[: len(data) // 2])
+    with pytest.raises(TransportError) as told:
+        look(tmp_path / "cut.zst", lambda inspection: None)
+    assert 0 < told.value.offset <= len(data) // 2
 
 
 def test_pages_come_from_the_record_that_sent_them_last():
