@@ -16,10 +16,6 @@ from streams.values import dataclass, field
 from streams.wire.framing import HVM_PARAM_SIZE, PARAMS_HEADER
 from streams.wire.hvm_names import HvmParam, param_name
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    pass
-
 CALL = "hvm_set_param"
 
 _U32 = 0xFFFF_FFFF
