@@ -14,6 +14,7 @@ import json
 import tempfile
 from pathlib import Path
 
+import compressed
 import corpus
 import growth
 import offline
@@ -26,6 +27,7 @@ from tables import MIB, Table, machine
 
 BENCHMARKS = {
     "offline": offline.tables,
+    "compressed": compressed.tables,
     "pipes": throughput.tables,
     "replay": replay.tables,
     "corpus": corpus.tables,
