@@ -10,10 +10,10 @@ import click
 from migrate.cli.check import ending_of, reason_of
 from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo, internal_error
+from migrate.cli.hosts_after_streams import HostsAfterStreams
 from migrate.cli.options import (
     BADNESS,
     STDIN,
-    HostsAfterStreams,
     Question,
     destination_options,
     offset_option,
