@@ -231,7 +231,7 @@ class PageStore:
         if only is None:
             pfns, numbers = self._tables.items()
         else:
-            pfns = np.unique(np.asarray(only if isinstance(only, np.ndarray) else list(only), np.int64))
+            pfns = np.asarray(only if isinstance(only, np.ndarray) else list(only), np.int64)
             numbers = self._tables.find(pfns)
             pfns, numbers = pfns[numbers != NONE], numbers[numbers != NONE]
         order = numbers.argsort(kind="stable")

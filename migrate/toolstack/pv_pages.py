@@ -222,7 +222,7 @@ class PvPages:
             return
         store.note_batch(record.place.body + PAGE_DATA_HEADER.size, words)
         if len(again):
-            again = np.unique(again)
+            again = again if last is None else np.unique(again)
             self.tally.forget(again)
             store.drop_tables(again)
         if self._peeks:
