@@ -21,24 +21,24 @@ IDENTITY = Destination("4.20", "identity")
 class Plain(BytesTransport):
     """Counts what is read again."""
 
-    again = 0
+    read_again = 0
 
     def reread(self, ranges):
-        self.again += sum(n for _, n in ranges)
+        self.read_again += sum(n for _, n in ranges)
         return super().reread(ranges)
 
 
 class Compressed(CompressedTransport):
     """Counts how often it is decoded once more."""
 
-    again = 0
+    read_again = 0
 
     def reread(self, ranges):
-        self.again += bool(ranges)
+        self.read_again += bool(ranges)
         return super().reread(ranges)
 
     def reread_in_order(self, ranges):
-        self.again += 1
+        self.read_again += 1
         return super().reread_in_order(ranges)
 
 
@@ -81,7 +81,7 @@ def with_untyped_tables_of_every_level(*, last=0):
 def test_compressed_input_is_decoded_once_more_for_all_of_them(count):
     transport = compressed(with_untyped_l1s(count))
     assert judged(transport).verdict == "accept"
-    assert transport.again == 1
+    assert transport.read_again == 1
 
 
 def test_a_file_is_not_searched_for_each_of_them():
@@ -89,7 +89,7 @@ def test_a_file_is_not_searched_for_each_of_them():
     for count in (400, 800):
         transport = Plain(with_untyped_l1s(count))
         assert judged(transport).verdict == "accept"
-        costs.append(transport.again)
+        costs.append(transport.read_again)
     # 400 pages more, and not 400 times the words of all 2400.
     assert costs[1] - costs[0] < 2 * 400 * 4096
 
@@ -98,7 +98,7 @@ def test_for_each_further_level_it_is_decoded_once_more():
     # Under this placement what a data page names is the guest's own.
     transport = compressed(with_untyped_tables_of_every_level())
     assert judged(transport, IDENTITY).verdict == "accept"
-    assert transport.again == 3
+    assert transport.read_again == 3
 
 
 @pytest.mark.parametrize("destination", [LOW, IDENTITY])
