@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from migrate.judging.across_releases import AnswerGroup, Comparison
     from migrate.judging.report import Report
 
-_INDENT = "    "
+_INDENT = "  - "
 
 
 def render_comparison(comparison: Comparison, console: Console) -> None:
