@@ -207,7 +207,8 @@ class FileTransport(RawTransport):
         """Bytes from elsewhere, one read each."""
         wanted = sum([n for _, n in ranges])
         try:
-            pieces = [os.pread(self._fd, n, self._start + offset) for offset, n in ranges]
+            fd, start = self._fd, self._start
+            pieces = [os.pread(fd, n if n < PIECE else PIECE, start + offset) for offset, n in ranges]
         except OSError:
             pieces = []  # which of them it is, the slower way tells
         if sum(map(len, pieces)) != wanted:

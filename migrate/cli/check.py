@@ -91,8 +91,8 @@ def ending_of(report: Report, fail_on: str) -> ExitCode:
 @format_option(
     *MORE_FORMATS,
     help="json: an object; an array of them if more than one path, release or host, or a directory, is asked about. "
-    "jsonl: always an object per line. One for a stream that cannot be read has an error. sarif, junit: one "
-    "document. github: annotations for a workflow. markdown: a table, for several hosts.",
+    "jsonl: always an object per line. A stream that cannot be read is an object with its name and an error. sarif, "
+    "junit: one document. github: annotations for a workflow. markdown: a table, for several hosts.",
 )
 @option("--quiet", "-q", is_flag=True, help="No progress; as text, verdict lines only, and none for what exits with 0.")
 @option("--verbose", "-v", is_flag=True, help="As text: tell each finding by itself, and all facts.")

@@ -18,7 +18,7 @@ from migrate.guest.looked_at import LookedAt
 from migrate.guest.memory import DATA, FAR, FRAMED, SENT, TABLE, PvGuest, TooSparseError
 from migrate.guest.pages import PagePool, PageStore
 from migrate.rules.declaring import SIGABRT
-from migrate.xen.entries import IS_TABLE, L1TF_SAFE, looks_like_gdt
+from migrate.xen.entries import GDT_HEAD, IS_TABLE, L1TF_SAFE, look_like_gdts
 from migrate.xen.plainly_sound import SoundnessTally, by_level
 from streams.pages import DATALESS_TYPES, FRAMELESS_TYPES, LEVEL_MASK, PfnWords, type_marks
 from streams.records import PageData, Place, Record
@@ -97,12 +97,10 @@ class PvPages:
         if not self._peeks:
             return ()
         self._looked_at.drop()  # what a record that was refused has left
-        has_data = words.has_data
-        tables = IS_TABLE[words.types[has_data]]
         # Of the others, p2m pages are known by their pfn; what else is remarkable, by how it begins.
-        self._sure = tables
+        self._sure = IS_TABLE[words.types[words.has_data]]
         if not self.session.verifying:
-            self._sure = tables | np.isin(words.pfns[has_data], self.guest.p2m_frames)
+            self._sure = self._sure | self._of_p2m(words.pfns[words.has_data])
         return ((0, words.data_pages),) if words.data_pages else ()
 
     def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> None:
@@ -114,6 +112,13 @@ class PvPages:
         if not self.session.verifying:
             keep = keep | (True if self.guest.store.keeps_all else _remarkable(pages))
         self._looked_at.put(first, pages, np.flatnonzero(keep))
+
+    def _of_p2m(self, pfns: Pfns) -> Mask:
+        """Which pfns are those of p2m pages."""
+        frames = self.guest.p2m_frames
+        if len(pfns):
+            frames = frames[(frames >= pfns.min()) & (frames <= pfns.max())]  # of most records none
+        return np.isin(pfns, frames) if len(frames) else np.zeros(len(pfns), np.bool_)
 
     def detach(self, record: Record | PageData) -> Record | PageData:
         """The record as it can wait for a checkpoint; the pages that were looked at wait in the pool."""
@@ -241,19 +246,23 @@ class PvPages:
         """Read page tables of a record once more, some pages between them as well."""
         transport = self.session.transport
         assert transport is not None
-        begins = np.empty(len(ordinals), np.bool_)  # a run of tables, with what is between them
-        begins[0] = True
-        np.greater(ordinals[1:] - ordinals[:-1], READ_OVER, out=begins[1:])
-        firsts = ordinals[begins]
-        counts = ordinals[np.append(begins[1:], True)] - firsts + 1
-        at, sizes = record.data_offset + PAGE_SIZE * firsts, PAGE_SIZE * counts
-        data = b"".join(transport.reread(list(zip(at.tolist(), sizes.tolist(), strict=True))) or ())
-        if len(data) != int(sizes.sum()):
+        ranges: list[tuple[int, int]] = []
+        rows: list[int] = []  # where in what is read the tables stand
+        first, last, pages = 0, -READ_OVER - 1, 0
+        for ordinal in ordinals.tolist():
+            if ordinal - last > READ_OVER:
+                first = ordinal
+                pages += 1
+                ranges.append((record.data_offset + PAGE_SIZE * first, PAGE_SIZE))
+            else:
+                pages += ordinal - last
+                ranges[-1] = ranges[-1][0], PAGE_SIZE * (ordinal - first + 1)
+            rows.append(pages - 1)
+            last = ordinal
+        data = b"".join(transport.reread(ranges) or ())
+        if len(data) != PAGE_SIZE * pages:
             raise TransportError("the input has become shorter while it was read", record.data_offset)
-        if len(data) > PAGE_SIZE * len(ordinals):
-            came = np.repeat(firsts + counts - np.cumsum(counts), counts) + np.arange(len(data) // PAGE_SIZE)
-            data = np.frombuffer(data, "<u8").reshape(-1, ENTRIES)[np.searchsorted(came, ordinals)].tobytes()
-        return data
+        return data if len(rows) == pages else np.frombuffer(data, "<u8").reshape(-1, ENTRIES)[rows].tobytes()
 
     @property
     def _has_room(self) -> bool:
@@ -400,11 +409,12 @@ class PvPages:
 
 def _remarkable(pages: NDArray[np.uint64]) -> Mask:
     """Which pages the end may ask for, by how they begin: start_info by its magic, GDTs by their looks."""
-    first = pages[:, 0]
+    heads = pages[:, :GDT_HEAD].copy()
+    first = heads[:, 0]
     found: NDArray[np.bool_] = first == _MAGIC
-    null = np.flatnonzero(first == 0)
+    null = (first == 0).nonzero()[0]
     if len(null):
-        found[null] |= looks_like_gdt(pages, null)
+        found[null[look_like_gdts(heads if len(null) == len(heads) else heads.take(null, axis=0))]] = True
     return found
 
 

@@ -34,10 +34,10 @@ RELAYED = (*ENDING, signal.SIGUSR1)
 # Seconds after which a second signal is no echo of the first: whoever sends it has waited in vain.
 IN_VAIN = 10.0
 # Seconds between two looks at the judge, and how many of them it may be at one step: so many, and one more for each
-# AS_LONG steps before it. The longest is the replay at the end, and what it replays has come in steps of 1 MiB at most.
+# AS_LONG steps before it. The longest is the replay at the end, and what it replays has come in steps of 4 MiB at most.
 LOOK = 3.0
 LOOKS = 20
-AS_LONG = 4096
+AS_LONG = 2048
 _OOM_SCORE = "/proc/self/oom_score_adj"
 _DISPENSABLE = b"1000"
 
