@@ -1,12 +1,11 @@
 """What a command costs before it does anything: the modules it imports, and the instructions it takes."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 
 import pytest
+from counted import VALGRIND, Counter
 from project import ROOT
 
 from migrate.building.builder import StreamBuilder
@@ -85,37 +84,19 @@ def test_a_check_of_a_pv_guest_imports_its_memory(tmp_path):
 
 # -- instructions -----------------------------------------------------------------------------------------
 
-VALGRIND = shutil.which("valgrind")
 # Millions, above those of an interpreter that does nothing.
-TAKES = {"--version": 95, "verify-stream-v2": 248, "check": 376}
-
-
-def instructions(words, environment):
-    """Millions of instructions of a command whose modules are compiled already."""
-    command = [sys.executable, *words]
-    subprocess.run(command, env=environment, capture_output=True, check=False)
-    counted = [VALGRIND, "--tool=callgrind", "--callgrind-out-file=/dev/null", *command]
-    said = subprocess.run(counted, env=environment, capture_output=True, text=True, check=False).stderr
-    (line,) = (line for line in said.splitlines() if "Collected" in line)
-    return int(line.split(":")[1]) / 1e6
+TAKES = {"--version": 94, "verify-stream-v2": 146, "check": 255, "filter": 72}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(VALGRIND is None, reason="callgrind counts the instructions")
 def test_instructions_are_those_that_were_measured(pvh, tmp_path):
-    script = tmp_path / "migrate"
-    script.write_text("from migrate.cli.start import main\nmain()\n")
-    environment = {
-        **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
-        "PYTHONPATH": str(ROOT),
-        "PYTHONHASHSEED": "0",
-        "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled"),
+    count = Counter(tmp_path)
+    measured = {
+        "--version": count.command("--version"),
+        "verify-stream-v2": count.command("verify-stream-v2", "-q", "-i", pvh),
+        "check": count.command("check", pvh),
+        "filter": count.first_byte(pvh),
     }
-    bare = instructions(["-c", "pass"], environment)
-    commands = {
-        "--version": ["--version"],
-        "verify-stream-v2": ["verify-stream-v2", "-q", "-i", pvh],
-        "check": ["check", pvh],
-    }
-    counted = {name: instructions([str(script), *words], environment) - bare for name, words in commands.items()}
-    assert counted == pytest.approx(TAKES, rel=0.1)
+    bare = count.nothing()
+    assert {name: millions - bare for name, millions in measured.items()} == pytest.approx(TAKES, rel=0.1)

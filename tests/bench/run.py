@@ -17,6 +17,7 @@ from pathlib import Path
 import compressed
 import corpus
 import growth
+import instructions
 import offline
 import replay
 import startup
@@ -32,6 +33,7 @@ BENCHMARKS = {
     "replay": replay.tables,
     "corpus": corpus.tables,
     "startup": startup.tables,
+    "instructions": instructions.tables,
     "growth": growth.tables,
 }
 SUFFIXES = {"M": 20, "G": 30}
