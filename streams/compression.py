@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
+from streams.typed import Protocol
 from streams.values import NamedTuple
 
 # Compressed bytes read at a time, and the most that one decoding step may hand out.

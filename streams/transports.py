@@ -13,11 +13,15 @@ import select
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Protocol, Self
 
 from streams.compression import CODECS, FREE_EXPANSION, LONGEST_MAGIC, MAX_EXPANSION, Codec, Undecodable
 from streams.requests import LARGEST_GIVE
+from streams.typed import Protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
 
 # Most bytes read by one system call, and the unit in which large answers grow.
 PIECE = 1 << 20
@@ -203,7 +207,8 @@ class FileTransport(RawTransport):
         """Bytes from elsewhere, one read each."""
         wanted = sum([n for _, n in ranges])
         try:
-            pieces = [os.pread(self._fd, n, self._start + offset) for offset, n in ranges]
+            fd, start = self._fd, self._start
+            pieces = [os.pread(fd, n if n < PIECE else PIECE, start + offset) for offset, n in ranges]
         except OSError:
             pieces = []  # which of them it is, the slower way tells
         if sum(map(len, pieces)) != wanted:

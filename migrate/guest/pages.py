@@ -282,9 +282,14 @@ class PageStore:
                 pieces = list(map(self._pool.get, kept[found].tolist()))
             yield (start + found).tolist(), _as_pages(pieces)
 
+    @property
+    def may_fetch(self) -> bool:
+        """Whether this is compressed input, which can be decoded once more."""
+        return not self.rereads and self._places is not None and (self._patience is None or self._patience > 0)
+
     def fetch(self, pfns: Pfns) -> None:
         """Decode compressed input once more for all of some pages, so that `find` need not for each."""
-        if self.rereads or self._transport is None or self._places is None:
+        if not self.may_fetch or self._transport is None or self._places is None:
             return
         missing = np.unique(pfns[(self._tables.find(pfns) == NONE) & (self._slots(pfns) == NONE)])
         offsets = self._places.offsets(missing)

@@ -213,13 +213,13 @@ def _opened(source: Source) -> Transport:
     transport = open_transport(source)
     if not isinstance(transport, CompressedTransport):
         return transport
-    first = transport.again()
-    if first is not None:
-        with suppress(TransportError), first:
-            if len(data := bytes(first.give(_DECODED + 1))) <= _DECODED:
-                transport.close()
-                return BytesTransport(data)
-    return DecodedOnce(transport)
+    once = DecodedOnce(transport)
+    with suppress(TransportError):
+        found = once.reread([(0, _DECODED + 1)])
+        if found is not None and len(found[0]) <= _DECODED:
+            once.close()
+            return BytesTransport(found[0])
+    return once
 
 
 def _name(source: Source) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from migrate.judging.report import CheckpointVerdict, Report, damages
 from migrate.rules.declaring import GuestKind, Verdict
@@ -13,6 +12,7 @@ from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.restore import Restorer
 from migrate.toolstack.session import Session
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
     from migrate.destination.placement import Placement

@@ -246,19 +246,23 @@ class PvPages:
         """Read page tables of a record once more, some pages between them as well."""
         transport = self.session.transport
         assert transport is not None
-        begins = np.empty(len(ordinals), np.bool_)  # a run of tables, with what is between them
-        begins[0] = True
-        np.greater(ordinals[1:] - ordinals[:-1], READ_OVER, out=begins[1:])
-        firsts = ordinals[begins]
-        counts = ordinals[np.append(begins[1:], True)] - firsts + 1
-        at, sizes = record.data_offset + PAGE_SIZE * firsts, PAGE_SIZE * counts
-        data = b"".join(transport.reread(list(zip(at.tolist(), sizes.tolist(), strict=True))) or ())
-        if len(data) != int(sizes.sum()):
+        ranges: list[tuple[int, int]] = []
+        rows: list[int] = []  # where in what is read the tables stand
+        first, last, pages = 0, -READ_OVER - 1, 0
+        for ordinal in ordinals.tolist():
+            if ordinal - last > READ_OVER:
+                first = ordinal
+                pages += 1
+                ranges.append((record.data_offset + PAGE_SIZE * first, PAGE_SIZE))
+            else:
+                pages += ordinal - last
+                ranges[-1] = ranges[-1][0], PAGE_SIZE * (ordinal - first + 1)
+            rows.append(pages - 1)
+            last = ordinal
+        data = b"".join(transport.reread(ranges) or ())
+        if len(data) != PAGE_SIZE * pages:
             raise TransportError("the input has become shorter while it was read", record.data_offset)
-        if len(data) > PAGE_SIZE * len(ordinals):
-            came = np.repeat(firsts + counts - np.cumsum(counts), counts) + np.arange(len(data) // PAGE_SIZE)
-            data = np.frombuffer(data, "<u8").reshape(-1, ENTRIES)[np.searchsorted(came, ordinals)].tobytes()
-        return data
+        return data if len(rows) == pages else np.frombuffer(data, "<u8").reshape(-1, ENTRIES)[rows].tobytes()
 
     @property
     def _has_room(self) -> bool:

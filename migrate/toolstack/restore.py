@@ -7,7 +7,6 @@ What is particular to PV guests is in `pv`, to HVM guests in `hvm`. Sources: `xg
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
 
 from migrate.destination import releases
 from migrate.destination.releases import LONG_RECORD, SHORT_RECORD
@@ -39,6 +38,7 @@ from streams.records import (
     XapiStart,
     XlStart,
 )
+from streams.typed import Protocol
 from streams.wire.framing import (
     CPUID_LEAF_SIZE,
     MSR_ENTRY_SIZE,
@@ -48,6 +48,7 @@ from streams.wire.framing import (
     TscBody,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.toolstack.page_comparison import VerifyPhase
     from migrate.xen.hypercalls import Step

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
 
 from migrate.rules.declaring import Stage
 from streams.values import NamedTuple, dataclass, field
 from streams.wire.framing import RecordType
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from migrate.rules.findings import Collector, Finding
     from migrate.toolstack.config import DomainConfig
     from migrate.toolstack.facts import StreamFacts

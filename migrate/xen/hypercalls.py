@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
 from streams.values import NamedTuple, dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from array import array
+    from typing import ClassVar
 
     from migrate.guest.stash import Kept
     from migrate.rules.findings import Finding

@@ -36,7 +36,7 @@ class UntypedPages:
     def contents(self, pfn: int) -> bytes | None:
         """What a page holds; None where that was not kept."""
         store = self._guest.store
-        if not store.is_at_hand(pfn):
+        if store.may_fetch and not store.is_at_hand(pfn):
             wanted = np.zeros(len(self._guest.types), np.bool_)
             wanted[pfn] = True
             for named in self._named():

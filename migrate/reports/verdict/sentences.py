@@ -6,7 +6,6 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from migrate.counting import count, memory_size
 from migrate.destination.releases import like, spans
@@ -17,6 +16,7 @@ from migrate.rules.declaring import GuestKind, Severity
 from migrate.rules.findings import Link
 from streams.wire.framing import PAGE_SIZE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
     from migrate.destination.releases import Release

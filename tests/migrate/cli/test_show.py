@@ -17,6 +17,7 @@ from migrate.building.builder import StreamBuilder
 from migrate.building.shapes import pv_guest
 from migrate.cli.main import main
 from migrate.corpus.expectations import Shelf
+from migrate.inspection import reading
 from migrate.inspection.reading import inspect
 from migrate.reports.inspection.hexdump import hexdump
 from migrate.reports.inspection.records import DUMPED, render_contents
@@ -436,6 +437,7 @@ def test_a_compressed_file_is_decoded_once_more_at_most(view, write, monkeypatch
         return again(transport)
 
     monkeypatch.setattr(CompressedTransport, "again", counted)
+    monkeypatch.setattr(reading, "_DECODED", 1 << 20)
     packed = write(gzip.compress(KINDS["records of one page, PV"][1](3 * 1024), 1))
     assert run(packed, *view).exit_code in ENDINGS
     assert len(decodings) <= 1
