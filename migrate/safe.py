@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATES = ("\ud800", "\udfff")
 # Python decodes bytes of a file name that are no UTF-8 to these code points (PEP 383).
 _LONE_BYTE = 0xDC00
 
@@ -25,7 +23,8 @@ def safe(text: str | bytes) -> str:
 
 def well_formed(text: str) -> str:
     """Text that can be encoded as UTF-8: bytes of a file name that are not UTF-8 become escapes."""
-    return _SURROGATE.sub(lambda match: _escape(match[0]), text)
+    first, last = _SURROGATES
+    return text if text.isascii() else "".join(_escape(c) if first <= c <= last else c for c in text)
 
 
 def _escape(character: str) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
+from streams.typed import Protocol
 from streams.values import NamedTuple
 
 # Compressed bytes read at a time, and the most that one decoding step may hand out.
-COMPRESSED_PIECE = 32 << 10
+COMPRESSED_PIECE = 128 << 10
 DECODED_PIECE = 512 << 10
 # Most memory a decoder may want for its window: what zstd -d and xz -9 are content with, and more.
 DECODER_MEMORY = 128 << 20

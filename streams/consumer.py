@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
-from typing import TYPE_CHECKING, Protocol
 
 from streams.records import Breach, Damage, Event
 from streams.requests import Answer, Give, Request, Skip, Taking
+from streams.typed import Protocol
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from streams.pages import PfnWords
     from streams.records import Place

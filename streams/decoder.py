@@ -8,7 +8,6 @@ decides which bodies and which pages are worth having; all others are passed ove
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING
 
 from streams.consumer import Consumer, cut
 from streams.containers import ContainerDecoder
@@ -20,6 +19,7 @@ from streams.wire.framing import (
     IMAGE_HEADER,
     IMAGE_ID,
     IMAGE_MARKER,
+    KNOWN_VERSIONS,
     OPTION_BIG_ENDIAN,
     PAGE_DATA_HEADER,
     PAGE_SIZE,
@@ -31,6 +31,7 @@ from streams.wire.framing import (
     padded,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from streams.transports import Transport
 
@@ -44,9 +45,6 @@ LOOKED_BEHIND = 1 << 16
 # What every record is asked with.
 _RECORD_HEADER, _PAGE_DATA_HEADER = Give(RECORD_HEADER.size), Give(PAGE_DATA_HEADER.size)
 _NO_WORDS = PfnWords(b"")
-
-# Versions whose framing is known, whatever a given release accepts.
-KNOWN_VERSIONS = (2, 3)
 
 
 class Decoder(ContainerDecoder):

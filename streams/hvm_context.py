@@ -7,13 +7,15 @@ HEADER to END. Reading needs no construct; only `parse` and `build` of an entry 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
 from streams.values import dataclass, replace
 from streams.wire.framing import HVM_SAVE_HEADER, HvmSaveHeader
 from streams.wire.hvm_names import SaveType, save_name
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from construct import Struct
 
 

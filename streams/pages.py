@@ -14,7 +14,7 @@ from streams.wire.framing import PFN_WORD_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import numpy as np
     from numpy.typing import NDArray
@@ -66,6 +66,12 @@ _CLEAN_SIXTH = bytes(range(16))
 _NO_PFN_BITS = bytes(range(0, 256, 16))
 
 
+def are_tables(types: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which of some page types are page tables'; by arithmetic, as of millions it is asked at the end of a stream."""
+    tables: NDArray[np.bool_] = (types & LEVEL_MASK) - 1 < max(TABLE_TYPES) & LEVEL_MASK
+    return tables
+
+
 def type_name(kind: int) -> str:
     """Name of a page type, or its number where it is not defined."""
     try:
@@ -77,6 +83,11 @@ def type_name(kind: int) -> str:
 def _any_set(data: bytes) -> bool:
     """Whether any byte is not 0."""
     return data != bytes(len(data))
+
+
+def type_marks(mark: Callable[[int], int]) -> bytes:
+    """A number from 0 to 255 for each page type, as `PfnWords.marks` wants it."""
+    return bytes(mark(top >> 4) for top in range(256))
 
 
 class PfnWords:
@@ -177,7 +188,33 @@ class PfnWords:
         """The pfns, int64, shape (len,)."""
         import numpy as np
 
-        return (np.frombuffer(self.raw, "<u8") & PFN_MASK).astype(np.int64)
+        return (np.frombuffer(self.raw, "<u8") & PFN_MASK).view(np.int64)
+
+    @cached_property
+    def ascending(self) -> bool:
+        """Whether each pfn is higher than the one before it: none comes twice."""
+        import numpy as np
+
+        pfns = self.pfns
+        return bool(np.logical_and.reduce(pfns[1:] > pfns[:-1]))
+
+    @cached_property
+    def span(self) -> tuple[int, int]:
+        """The lowest and the highest pfn, of at least one word."""
+        pfns = self.pfns
+        return (int(pfns[0]), int(pfns[-1])) if self.ascending else (int(pfns.min()), int(pfns.max()))
+
+    @cached_property
+    def where(self) -> slice | NDArray[np.int64]:
+        """What the pfns are as an index: a slice where they are a run."""
+        low, high = self.span
+        return slice(low, high + 1) if self.ascending and high - low + 1 == len(self) else self.pfns
+
+    def marks(self, of_types: bytes) -> NDArray[np.uint8]:
+        """A number for each word by its type, uint8, shape (len,)."""
+        import numpy as np
+
+        return np.frombuffer(self._top.translate(of_types), np.uint8)
 
     @cached_property
     def has_data(self) -> NDArray[np.bool_]:

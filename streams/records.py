@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING, TypeAlias
 
 from streams.values import dataclass
 from streams.wire.framing import XAPI_MAGIC, RecordType, record_name
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from streams.legacy import LegacyStream
     from streams.pages import PfnWords
     from streams.wire.framing import DomainHeader, ImageHeader, LibxlHeader, XlHeader

@@ -13,11 +13,15 @@ import select
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Protocol, Self
 
 from streams.compression import CODECS, FREE_EXPANSION, LONGEST_MAGIC, MAX_EXPANSION, Codec, Undecodable
 from streams.requests import LARGEST_GIVE
+from streams.typed import Protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
 
 # Most bytes read by one system call, and the unit in which large answers grow.
 PIECE = 1 << 20
@@ -201,9 +205,16 @@ class FileTransport(RawTransport):
 
     def reread(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Bytes from elsewhere, one read each."""
-        pieces = [self._read(offset, n) for offset, n in ranges]
-        if any(len(piece) < n for piece, (_, n) in zip(pieces, ranges, strict=True)):
-            self._see_its_end()
+        wanted = sum([n for _, n in ranges])
+        try:
+            fd, start = self._fd, self._start
+            pieces = [os.pread(fd, n if n < PIECE else PIECE, start + offset) for offset, n in ranges]
+        except OSError:
+            pieces = []  # which of them it is, the slower way tells
+        if sum(map(len, pieces)) != wanted:
+            pieces = [self._read(offset, n) for offset, n in ranges]
+            if sum(map(len, pieces)) != wanted:
+                self._see_its_end()
         return pieces
 
     def again(self) -> FileTransport:

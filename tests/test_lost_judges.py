@@ -6,9 +6,13 @@ What takes the judge is the kernel's: limits of memory, signals, exits. Its faul
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -297,6 +301,30 @@ def test_a_judge_that_comes_to_no_end_is_given_up(mode):
     assert "(it came to no end)" in said
 
 
+def test_a_receiver_that_takes_its_time_is_none_of_the_judges_doing():
+    seen, sink = socket.socketpair()
+    sink.setblocking(False)
+    filling = 0
+    with suppress(BlockingIOError):
+        while True:
+            filling += sink.send(b"x" * 4096)
+    sink.setblocking(True)
+    command = [sys.executable, "-c", ENDLESS + "from migrate.cli.start import main\nmain()", "filter", "--quiet"]
+    with tempfile.TemporaryFile() as source:
+        source.write(HVM)
+        source.seek(0)
+        running = Running(command=command, stdin=source, stdout=sink)
+    sink.close()
+    time.sleep(2)  # twice the time that the judge has for a step
+    came = b""
+    with seen:
+        while piece := seen.recv(1 << 16):
+            came += piece
+    assert came[filling:] == HVM
+    assert running.process.wait(WAIT) == 0
+    assert no_traceback(running.process.stderr.read()) == ""
+
+
 # -- imports ----------------------------------------------------------------------------------------------
 
 
@@ -324,7 +352,7 @@ def test_a_numpy_that_cannot_be_imported_costs_the_judge_alone(tmp_path, fault, 
 
 
 def test_a_command_that_cannot_be_imported_passes_the_stream_on(tmp_path):
-    (tmp_path / "click.py").write_text("raise ImportError('no click')")
+    (tmp_path / "mmap.py").write_text("raise ImportError('no mmap')")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     for mode in ([], ["--guard"]):
         code, came, said = filtered(*mode, environment={"PYTHONPATH": path})

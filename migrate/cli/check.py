@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
-
-import click
 
 from migrate.cli import suggestions
 from migrate.cli.check_outputs import MORE_FORMATS, Wanted, output_for
-from migrate.cli.command import command
-from migrate.cli.ending import ExitCode, complain, internal_error
+from migrate.cli.declaring import Choice, IntRange, Path, argument, declared, option, without_click
+from migrate.cli.ending import ExitCode, UsageError, complain, internal_error
 from migrate.cli.options import (
     BADNESS,
     STDIN,
-    HostsAfterStreams,
     Question,
     destination_options,
     format_option,
@@ -24,19 +20,15 @@ from migrate.cli.options import (
 )
 from streams.compression import MAX_EXPANSION
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.judging.report import Report
 
 
-def _rules(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -> tuple[str, ...]:
-    if not asked:
-        return ()
+def _rules(asked: tuple[str, ...]) -> tuple[str, ...]:
     from migrate.rules.selection import resolve_rules
 
-    try:
-        return resolve_rules(asked)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+    return resolve_rules(asked)
 
 
 def ending_of(report: Report, fail_on: str) -> ExitCode:
@@ -49,49 +41,49 @@ def ending_of(report: Report, fail_on: str) -> ExitCode:
     return ExitCode.FINE if report.verdict == Verdict.ACCEPT else ExitCode.UNJUDGED
 
 
-@command(
-    cls=HostsAfterStreams,
+@declared(
+    cls="migrate.cli.hosts_after_streams:HostsAfterStreams",
     epilog="Exit code: 0 nothing at or above the threshold; 1 a stream is refused, or has findings at or above "
     "it; 2 wrong usage, or a stream that cannot be read; 3 not judged. With several streams each is judged "
     "whatever becomes of the others, and the worst counts: 2, then 1, then 3, then 0.",
 )
-@click.argument(
-    "streams", metavar="STREAM...", nargs=-1, required=True, type=click.Path(allow_dash=True, readable=False)
-)
+@argument("streams", metavar="STREAM...", nargs=-1, required=True, type=Path(allow_dash=True, readable=False))
 @destination_options(all_too=True, many_hosts=True)
-@click.option(
+@option(
     "--select",
     metavar="RULES",
     multiple=True,
-    callback=_rules,
+    parse=_rules,
+    absent=(),
     shell_complete=suggestions.several_rules,
     help="Report these rules only: ids, beginnings of ids (HYP, HYP-2) or slugs; with commas, or repeated.",
 )
-@click.option(
+@option(
     "--ignore",
     metavar="RULES",
     multiple=True,
-    callback=_rules,
+    parse=_rules,
+    absent=(),
     shell_complete=suggestions.several_rules,
     help="Do not report these rules.",
 )
-@click.option(
+@option(
     "--verify",
     is_flag=True,
     help="Compare the pages of a VERIFY phase with those sent before it. Every page is read.",
 )
 @offset_option
-@click.option(
+@option(
     "--max-expansion",
     metavar="N",
-    type=click.IntRange(min=0),
+    type=IntRange(min=0),
     default=MAX_EXPANSION,
     show_default=True,
     help="How many times its length a compressed stream may decode to, beyond 4 GiB; 0 for any.",
 )
-@click.option(
+@option(
     "--fail-on",
-    type=click.Choice(["error", "warning"]),
+    type=Choice(["error", "warning"]),
     default="error",
     show_default=True,
     help="Least severity that makes the exit code 1.",
@@ -99,23 +91,20 @@ def ending_of(report: Report, fail_on: str) -> ExitCode:
 @format_option(
     *MORE_FORMATS,
     help="json: an object; an array of them if more than one path, release or host, or a directory, is asked about. "
-    "jsonl: always an object per line. One for a stream that cannot be read has an error. sarif, junit: one "
-    "document. github: annotations for a workflow. markdown: a table, for several hosts.",
+    "jsonl: always an object per line. A stream that cannot be read is an object with its name and an error. sarif, "
+    "junit: one document. github: annotations for a workflow. markdown: a table, for several hosts.",
 )
-@click.option(
-    "--quiet", "-q", is_flag=True, help="No progress; as text, verdict lines only, and none for what exits with 0."
-)
-@click.option("--verbose", "-v", is_flag=True, help="As text: tell each finding by itself, and all facts.")
-@click.option(
+@option("--quiet", "-q", is_flag=True, help="No progress; as text, verdict lines only, and none for what exits with 0.")
+@option("--verbose", "-v", is_flag=True, help="As text: tell each finding by itself, and all facts.")
+@option(
     "--concise",
     is_flag=True,
     help="As text: a line per finding, FILE:OFFSET: RULE severity: message; offset 0 where it is about the whole "
     "stream. Of several destinations each line names its own.",
 )
-@click.option("--statistics", is_flag=True, help="As text: only how often each rule is broken, over all streams.")
-@click.pass_context
+@option("--statistics", is_flag=True, help="As text: only how often each rule is broken, over all streams.")
+@without_click
 def check(
-    ctx: click.Context,
     streams: tuple[str, ...],
     question: Question,
     select: tuple[str, ...],
@@ -129,7 +118,7 @@ def check(
     verbose: bool,
     concise: bool,
     statistics: bool,
-) -> None:
+) -> ExitCode:
     """Judge streams: would the receiver restore the guest, and if not, what is the reason?
 
     STREAM is a file that holds a migration stream, or a directory of such, with all below it; "-" is standard input.
@@ -138,7 +127,7 @@ def check(
     Example: migrate check guest.xl --target 4.20 --placement high
     """
     if streams.count(STDIN) > 1:
-        raise click.UsageError("standard input can be read only once")
+        raise UsageError("standard input can be read only once")
 
     from migrate.cli import progress
     from migrate.judging.across_releases import compare
@@ -148,9 +137,9 @@ def check(
     ways = {"--quiet": quiet, "--verbose": verbose, "--concise": concise, "--statistics": statistics}
     chosen = [name for name, is_set in ways.items() if is_set]
     if len(chosen) > 1:
-        raise click.UsageError(f"{' and '.join(chosen)} are different ways to tell it: choose one")
+        raise UsageError(f"{' and '.join(chosen)} are different ways to tell it: choose one")
     if form != "text" and (verbose or concise or statistics):
-        raise click.UsageError(f"{chosen[0]} is about --format text")
+        raise UsageError(f"{chosen[0]} is about --format text")
     named, streams = streams, streams_of(streams)
     several = len(named) * len(question.destinations) > 1 or streams != named
     output = output_for(form, question, Wanted.of(ways), several=several, fail_on=fail_on)
@@ -175,7 +164,7 @@ def check(
             output.lost(name, reason_of(error, name))
             ending = ExitCode.FAILED
         except ValueError as error:
-            raise click.UsageError(str(error)) from error
+            raise UsageError(str(error)) from error
         except Exception as error:
             internal_error(error, f"{name}: ")
             output.lost(name, f"internal error: {type(error).__name__}")
@@ -193,7 +182,7 @@ def check(
                 output.compare(answer)
         worst = max(worst, ending, key=BADNESS.index)
     output.close()
-    ctx.exit(worst)
+    return worst
 
 
 def reason_of(error: Exception, name: str) -> str:

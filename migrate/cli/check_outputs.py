@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any
 
-from migrate.cli.ending import ExitCode, echo
+from migrate.cli.ending import ExitCode, UsageError, echo
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from migrate.cli.options import Question
     from migrate.judging.across_releases import Comparison
     from migrate.judging.report import Report
@@ -367,8 +369,6 @@ def output_for(form: str, question: Question, wanted: Wanted, *, several: bool, 
         case "github":
             return GithubOutput()
         case "markdown":
-            from click import UsageError
-
             if all(destination.host is None for destination in question.destinations):
                 raise UsageError("--format markdown is a table of hosts: it needs --host")
             return PoolOutput(as_markdown=True)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache, wraps
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-SETTINGS_FILE = "migrate.toml"
-SETTINGS_TABLE = ("tool", "xen-migrate")
-CONFIGURABLE = ("target", "placement", "host", "vcpus", "l3-rule")
-"""Options that may stand in the file: where a guest would come back."""
-ENVIRONMENT = {"target": "MIGRATE_TARGET", "placement": "MIGRATE_PLACEMENT", "host": "MIGRATE_HOST"}
+from migrate.cli.declaring import Line
+from migrate.cli.ending import Exit, UsageError
+from migrate.cli.settings import CONFIGURABLE, settings
+
+if TYPE_CHECKING:
+    from migrate.cli.declaring import Declared, Gather
+
 WIDEST = 1000
 # A hyphen that no line is broken at: what names an option or a command stays in one piece.
 _HYPHEN, _WHOLE = "-", "\u2011"
@@ -65,8 +70,14 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments; what is not among them may be configured."""
         if not ctx.resilient_parsing:
-            ctx.default_map = {**self._configured(), **(ctx.default_map or {})}
+            with told_by_click(ctx):
+                ctx.default_map = {**self._configured(), **(ctx.default_map or {})}
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it."""
+        with told_by_click(ctx):
+            return super().invoke(ctx)
 
     def _configured(self) -> dict[str, Any]:
         named = {option: param for param in self.params for option in param.opts if isinstance(param, click.Option)}
@@ -80,57 +91,19 @@ class Command(click.Command):
         }
 
 
+@contextmanager
+def told_by_click(ctx: click.Context) -> Iterator[None]:
+    """Within, what ends a command is raised in click's terms."""
+    try:
+        yield
+    except UsageError as error:
+        raise click.UsageError(str(error), ctx) from error
+    except Exit as end:
+        ctx.exit(end.code)
+
+
 def _means_one_thing(param: click.Parameter) -> bool:
     return isinstance(param, click.Option) and not (param.multiple or param.is_flag or param.count)
-
-
-def settings() -> dict[str, Any]:
-    """Values of options that are configured: in the environment, in the working directory, or for the user.
-
-    Raises
-    ------
-    click.UsageError
-        for a file that cannot be used.
-    """
-    found: dict[str, Any] = {}
-    for folder in (_user_folder(), ""):
-        file = os.path.join(folder, SETTINGS_FILE)
-        if os.path.isfile(file):
-            found |= _read(file)
-    return found | {name: os.environ[key] for name, key in ENVIRONMENT.items() if os.environ.get(key)}
-
-
-def _user_folder() -> str:
-    return os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
-
-
-def _read(file: str) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        with open(file, "rb") as opened:
-            table = tomllib.load(opened)
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
-    for key in SETTINGS_TABLE:
-        table = table.get(key, {})
-        if not isinstance(table, dict):
-            raise click.UsageError(f"{file}: {'.'.join(SETTINGS_TABLE)} is no table")
-    for name, value in table.items():
-        _check(file, name, value)
-    return table
-
-
-def _check(file: str, name: str, value: object) -> None:
-    if name not in CONFIGURABLE:
-        from difflib import get_close_matches
-
-        close = get_close_matches(name, CONFIGURABLE, 1)
-        hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(CONFIGURABLE)}"
-        raise click.UsageError(f"{file}: no such option {name!r}{hint}")
-    wanted = int if name == "vcpus" else str
-    if type(value) is not wanted:
-        raise click.UsageError(f"{file}: {name} = {value!r}: expected {'a number' if wanted is int else 'a text'}")
 
 
 def command(
@@ -138,3 +111,33 @@ def command(
 ) -> Callable[[Callable[..., Any]], Command]:
     """A decorator that makes such a command of a function; as `click.command`."""
     return click.command(name, cls=cls, **attributes)
+
+
+def gathering(function: Callable[..., Any], gather: Gather) -> Callable[..., Any]:
+    """A function for click to call, with what was given put together for another."""
+
+    @wraps(function)
+    def gathered(*args: Any, **values: Any) -> Any:
+        return function(*args, **gather(values, _said(click.get_current_context())))
+
+    return gathered
+
+
+@cache
+def made(declared: Declared) -> click.Command:
+    """A command of click's for one that was declared without."""
+
+    def callback(**values: Any) -> None:
+        ctx = click.get_current_context()
+        ctx.exit(declared(Line(values, _said(ctx))))
+
+    for parameter in reversed(declared.parameters):
+        parameter.of_click()(callback)
+    module, _, name = declared.cls.partition(":")
+    cls: type[Command] = getattr(import_module(module), name)
+    return command(declared.name, cls=cls, epilog=declared.epilog, help=declared.function.__doc__)(callback)
+
+
+def _said(ctx: click.Context) -> frozenset[str]:
+    """Names of the parameters that the command line gives."""
+    return frozenset(name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE)

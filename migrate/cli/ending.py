@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import IntEnum
-from typing import TextIO
 
-import click
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
 
 DEBUG = "MIGRATE_DEBUG"
 
@@ -26,16 +27,46 @@ class ExitCode(IntEnum):
     BROKEN_PIPE = 141
 
 
+class Exit(Exception):
+    """The command ends here, with an exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class UsageError(Exception):
+    """A command is asked what it cannot do; told together with how it is called."""
+
+
 def echo(text: str, *, ends_line: bool = True) -> None:
     """Print a line on stdout, or a part of one. Raises BrokenPipeError where there is none."""
     if sys.stdout is None:
         raise BrokenPipeError("stdout is closed")
-    click.echo(text, nl=ends_line)
+    _print(text + "\n" * ends_line, sys.stdout)
 
 
 def complain(message: str, error: BaseException | None = None) -> None:
     """Tell on stderr what went wrong."""
-    click.echo(complaint(message, error), err=True, nl=False)
+    _print(complaint(message, error), sys.stderr)
+
+
+def make_printable() -> None:
+    """Have what an output's encoding lacks printed as escapes."""
+    for output in (sys.stdout, sys.stderr):
+        if hasattr(output, "reconfigure"):
+            output.reconfigure(errors="backslashreplace")
+
+
+def say_aside(text: str) -> None:
+    """Print a line on stderr, if there is one."""
+    _print(f"{text}\n", sys.stderr)
+
+
+def _print(text: str, file: TextIO | None) -> None:
+    if file is not None:
+        file.write(text)
+        file.flush()
 
 
 def complaint(message: str, error: BaseException | None = None) -> str:
@@ -66,24 +97,32 @@ def _silence(*outputs: TextIO | None) -> None:
 
 @contextmanager
 def orderly_end() -> Iterator[None]:
-    """Within, whatever happens ends as `ExitCode` says, without a traceback."""
+    """Within, whatever happens ends as `ExitCode` says, without a traceback.
+
+    Raises
+    ------
+    Exit, UsageError
+        and what click raises.
+    """
     try:
         try:
             yield
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
-    except (click.ClickException, click.exceptions.Exit):
+    except (Exit, UsageError):
         raise
-    except (KeyboardInterrupt, click.Abort):
-        raise click.exceptions.Exit(ExitCode.INTERRUPTED) from None
+    except KeyboardInterrupt:
+        raise Exit(ExitCode.INTERRUPTED) from None
     except BrokenPipeError:
         _silence(sys.stdout, sys.stderr)
-        raise click.exceptions.Exit(ExitCode.BROKEN_PIPE) from None
+        raise Exit(ExitCode.BROKEN_PIPE) from None
     except OSError as error:
         complain(str(error), error)
         _silence(sys.stdout)
-        raise click.exceptions.Exit(ExitCode.FAILED) from None
+        raise Exit(ExitCode.FAILED) from None
     except Exception as error:
+        if type(error).__module__.startswith("click."):  # which tells them itself
+            raise
         internal_error(error)
-        raise click.exceptions.Exit(ExitCode.FAILED) from None
+        raise Exit(ExitCode.FAILED) from None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from migrate.cli.command import command
+from migrate.cli.declaring import option
 from migrate.cli.ending import ExitCode, complain
 from migrate.cli.options import offset_option, record_option, source_of, whole_number
 from migrate.cli.output import STDOUT, stream_output
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 @click.argument("stream", metavar="STREAM", type=click.Path(allow_dash=True, readable=False))
 @click.option("--raw", metavar="OUT", type=click.Path(dir_okay=False), help="Memory as a raw image.")
 @click.option("--elf", metavar="OUT", type=click.Path(dir_okay=False), help="A core as of xl dump-core, for crash(8).")
-@click.option("--page", metavar="PFN", callback=whole_number, help="The contents of one page.")
+@option("--page", metavar="PFN", parse=whole_number, help="The contents of one page.")
 @record_option("The body of one record, or a header")
 @offset_option
 @click.option(

@@ -6,14 +6,10 @@ import os
 import signal
 import sys
 from contextlib import nullcontext
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
-
-import click
 
 from migrate.cli import suggestions
-from migrate.cli.command import command
-from migrate.cli.ending import ExitCode
+from migrate.cli.declaring import Choice, FloatRange, IntRange, Path, declared, option, without_click
+from migrate.cli.ending import Exit, ExitCode, UsageError
 from migrate.cli.options import Question, destination_options, format_option, size_in_bytes
 from migrate.cli.piping.ends import STDIN, STDOUT, Ends, need_open, need_standard_ends
 from migrate.cli.piping.messages import Messages, Silent
@@ -21,9 +17,13 @@ from migrate.cli.piping.results import Result, refuse_doubles
 from migrate.cli.piping.signals import Ending, Terminated
 from migrate.cli.piping.understudy import Stage, accompanied, volunteer
 from migrate.cli.piping.watching import StatusLine, Watch, bytes_to_come, show
+from migrate.destination.placement import FILE_PREFIX
 from streams.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from migrate.cli.piping.hop import Address
     from migrate.destination.destination import Destination
     from migrate.judging.pipe_filter import Filter, FilterResult
@@ -57,95 +57,102 @@ class Options:
     connect: Address | None
     quiet: bool
 
+    @property
+    def surely_possible(self) -> bool:
+        """Whether it is known, before the judge is there, that it can be asked this."""
+        return not (self.select or self.ignore or self.destination.placement.startswith(FILE_PREFIX))
 
-def _address(ctx: click.Context, param: click.Parameter, asked: str | None) -> Address | None:
-    if asked is None:
-        return None
+
+def _address(asked: str) -> Address:
     from migrate.cli.piping.hop import parse
 
-    try:
-        return parse(asked, any_port=param.name == "listen")
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+    return parse(asked)
 
 
-@command(
+def _listening(asked: str) -> Address:
+    from migrate.cli.piping.hop import parse
+
+    return parse(asked, any_port=True)
+
+
+@declared(
     epilog="Exit code: as of check (0, 1, 2, 3), with --guard 1 where the stream was stopped and 3 where the guard "
     "stood down; 4 the judge was lost: it failed, was killed, or came to no end (the stream went on "
     "unjudged, or with --guard was stopped); 141 the receiver closed the pipe; 128 and the signal's number where TERM, "
     "INT, HUP, QUIT, ALRM or USR2 told it to end: then the receiver sees the end, and of a guarded stream no END. "
     "What to tell libvirt, what xapi has a place for, and what the guard can stop there: the project's SECURITY.md."
 )
-@click.option(
-    "--guard", is_flag=True, help="Hold the END record back until the replay has passed; stop a doomed stream."
-)
+@option("--guard", is_flag=True, help="Hold the END record back until the replay has passed; stop a doomed stream.")
 @destination_options()
-@click.option(
+@option(
     "--select",
     metavar="RULES",
     multiple=True,
     shell_complete=suggestions.several_rules,
     help="Report these rules only, as in check.",
 )
-@click.option(
+@option(
     "--ignore",
     metavar="RULES",
     multiple=True,
     shell_complete=suggestions.several_rules,
     help="Do not report these rules.",
 )
-@click.option(
+@option(
     "--fail-on",
-    type=click.Choice(["error", "warning"]),
+    type=Choice(["error", "warning"]),
     help="Least severity that makes the exit code 1 (default error). With --guard, findings of the severity named here "
     "also stop the stream; unless it is named, only a refusal does, and what the destination host may go down for.",
 )
-@click.option(
+@option(
     "--report",
     metavar="FILE",
-    type=click.Path(dir_okay=False, allow_dash=True),
+    type=Path(dir_okay=False, allow_dash=True),
     help="Write the report here; - is standard error, for the stream has standard output.",
 )
-@click.option("--report-fd", metavar="N", type=click.IntRange(min=2), help="Write the report to this descriptor.")
+@option("--report-fd", metavar="N", type=IntRange(min=2), help="Write the report to this descriptor.")
 @format_option(default="json", help="How the report is written. json: one document. jsonl: the same on one line.")
-@click.option(
+@option(
     "--stats",
     metavar="FILE",
-    type=click.Path(dir_okay=False, allow_dash=True),
+    type=Path(dir_okay=False, allow_dash=True),
     help="Write figures here, as JSON; - is standard error.",
 )
-@click.option("--progress", is_flag=True, help="Show on stderr where the stream is; SIGUSR1 shows it once.")
-@click.option(
+@option("--progress", is_flag=True, help="Show on stderr where the stream is; SIGUSR1 shows it once.")
+@option(
     "--interval",
     metavar="SECONDS",
-    type=click.FloatRange(min=0.1, max=86400),
+    type=FloatRange(min=0.1, max=86400),
     default=1.0,
     show_default=True,
     help="How often --progress shows it.",
 )
-@click.option("--name", metavar="NAME", default="", help="What to call the stream there.")
-@click.option(
+@option("--name", metavar="NAME", default="", help="What to call the stream there.")
+@option(
     "--size",
     metavar="SIZE",
-    callback=size_in_bytes,
+    parse=size_in_bytes,
+    absent=0,
     help="How many bytes will come, for per cent and the time that is left; known of a file.",
 )
-@click.option("--rate-limit", "-L", metavar="RATE", callback=size_in_bytes, help="Pass on so many bytes a second: 40M.")
-@click.option(
+@option(
+    "--rate-limit", "-L", metavar="RATE", parse=size_in_bytes, absent=0, help="Pass on so many bytes a second: 40M."
+)
+@option(
     "--listen",
     metavar="HOST:PORT",
-    callback=_address,
+    parse=_listening,
     help="Take the stream from the first TCP connection to this address, in the place of standard input.",
 )
-@click.option(
+@option(
     "--connect",
     metavar="HOST:PORT",
-    callback=_address,
+    parse=_address,
     help="Send the stream to this address. It goes one way: what the receiver sends back is read, and dropped.",
 )
-@click.option("--quiet", "-q", is_flag=True, help="No findings and no verdict on stderr: only what stopped, or failed.")
-@click.pass_context
-def filter(ctx: click.Context, /, question: Question, **asked: Any) -> None:
+@option("--quiet", "-q", is_flag=True, help="No findings and no verdict on stderr: only what stopped, or failed.")
+@without_click
+def filter(question: Question, **asked: Any) -> int:
     """Pass a migration stream from stdin to stdout, unaltered, and judge it on the way.
 
     \b
@@ -165,7 +172,7 @@ def filter(ctx: click.Context, /, question: Question, **asked: Any) -> None:
     ends = _ends(options, messages)
     pace = Pace(options.rate_limit) if options.rate_limit else None
     transport = ForwardingTransport(ends.source, ends.sink, hold=options.guard, pace=pace)
-    ctx.exit(accompanied(lambda stage: _judge(options, transport, stage, written, messages), transport, ends, messages))
+    return accompanied(lambda stage: _judge(options, transport, stage, written, messages), transport, ends, messages)
 
 
 def _results(options: Options) -> dict[str, Result]:
@@ -198,12 +205,12 @@ def _ends(options: Options, messages: Messages) -> Ends:
             sink = called(options.connect)
     except OSError as error:
         messages.say(f"{what}: {error.strerror or error}", error)
-        raise click.exceptions.Exit(ExitCode.FAILED) from None
+        raise Exit(ExitCode.FAILED) from None
     return Ends(source, sink, connected=options.connect is not None)
 
 
 def _asked(options: Options) -> dict[str, Any]:
-    """What is asked of the judge. Raises click.UsageError."""
+    """What is asked of the judge. Raises UsageError."""
     from migrate.judging.pipe_filter import Mode
     from migrate.rules.declaring import Severity
     from migrate.rules.selection import Selection
@@ -217,13 +224,13 @@ def _asked(options: Options) -> dict[str, Any]:
         }
         _need_map(options.destination.placement)
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        raise UsageError(str(error)) from error
     return asked
 
 
 def _need_map(placement: str) -> None:
     """Read a map of frames before the stream flows: at its end it is too late to say that there is none."""
-    from migrate.destination.placement import FILE_PREFIX, place
+    from migrate.destination.placement import place
 
     if placement.startswith(FILE_PREFIX):
         from migrate.guest.memory import PvGuest
@@ -232,7 +239,7 @@ def _need_map(placement: str) -> None:
         try:
             place(placement, PvGuest(PageStore(None, rereads=False)))
         except OSError as error:
-            raise click.UsageError(f"{placement}: {error.strerror or error}") from error
+            raise UsageError(f"{placement}: {error.strerror or error}") from error
 
 
 # -- in the process that judges -------------------------------------------------------------------------
@@ -243,13 +250,17 @@ def _judge(
 ) -> int:
     """Pass the stream on and judge it; the exit code."""
     sys.stderr = Silent(messages)
+    trouble = None
     if not options.guard:
         volunteer()
+        if options.surely_possible:
+            with stage.resting():
+                trouble = _send_early(transport)
     try:
         from migrate.judging.pipe_filter import Filter
 
         running = Filter(transport, tell=messages.say, **_asked(options))
-    except click.UsageError:
+    except UsageError:
         raise
     except BaseException as error:
         messages.say(f"the judge cannot begin: {type(error).__name__}", error)
@@ -259,7 +270,7 @@ def _judge(
     ending = Ending(running.interrupt, lambda: show(line, messages))
     try:
         with Watch(line, options.interval, messages) if options.progress else nullcontext():
-            code, why = _forward(running, messages)
+            code, why = _forward(running, messages, trouble)
         ending.through()
         messages.patience = PATIENCE
         # Before all that takes time: the receiver need not wait for the report.
@@ -280,12 +291,27 @@ def _judge(
     return code
 
 
-def _forward(running: Filter, messages: Messages) -> tuple[int | None, str | None]:
+def _send_early(transport: ForwardingTransport) -> Exception | None:
+    """Pass on what need not wait for the judge; what stands in the way of forwarding any more, if anything does."""
+    from migrate.cli.piping.early import send_early
+    from streams.conduit import OutputError
+    from streams.transports import TransportError
+
+    try:
+        send_early(transport)
+    except (BrokenPipeError, OutputError, TransportError) as error:
+        return error
+    return None
+
+
+def _forward(running: Filter, messages: Messages, trouble: Exception | None) -> tuple[int | None, str | None]:
     """Forward to the end: the exit code and the reason where it comes too early, else None."""
     from streams.conduit import OutputError
     from streams.transports import TransportError
 
     try:
+        if trouble is not None:
+            raise trouble
         running.forward()
     except BrokenPipeError:
         return ExitCode.BROKEN_PIPE, "the receiver closed the pipe"
@@ -316,6 +342,8 @@ def _tell(
         for line in plain_lines(outcome.report, Severity.WARNING):
             messages.say(line)
     if "stats" in written:
+        from dataclasses import asdict
+
         from migrate.judging.report_json import dumps
 
         texts["stats"] = dumps(asdict(outcome.stats))

@@ -10,8 +10,12 @@ from typing import Any, ClassVar
 
 import click
 
-from migrate.cli.command import WIDEST, Context
-from migrate.cli.ending import orderly_end
+from migrate.cli.command import WIDEST, Context, made, told_by_click
+from migrate.cli.declaring import Declared
+from migrate.cli.ending import Exit, make_printable, orderly_end
+from migrate.cli.start import COMPLETE as COMPLETE
+from migrate.cli.start import LINKS
+from migrate.cli.start import PROGRAM as PROGRAM
 
 # Only the command that runs is imported.
 COMMANDS = {
@@ -32,13 +36,8 @@ COMMANDS = {
     "completion": "migrate.cli.completion",
     "manual": "migrate.cli.manual",
 }
-# What this program is when it is called by these names: a link to it stands in for the original.
-LINKS = frozenset({"verify-stream-v2"})
-PROGRAM = "migrate"
 # Both names of it; another program may have the first.
 PROGRAMS = (PROGRAM, "xen-migrate")
-# A shell that wants a command line completed says so in this variable, whatever the program is called.
-COMPLETE = "_MIGRATE_COMPLETE"
 
 
 class LazyGroup(click.Group):
@@ -58,8 +57,8 @@ class LazyGroup(click.Group):
         """The command of that name, imported now."""
         if cmd_name not in self.modules:
             return super().get_command(ctx, cmd_name)
-        command: click.Command = getattr(import_module(self.modules[cmd_name]), cmd_name.replace("-", "_"))
-        return command
+        found: Declared | click.Command = getattr(import_module(self.modules[cmd_name]), cmd_name.replace("-", "_"))
+        return made(found) if isinstance(found, Declared) else found
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -91,15 +90,16 @@ class Commands(LazyGroup):
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the group's own options."""
-        with orderly_end():
-            return super().make_context(*args, **kwargs)
+        try:
+            with orderly_end():
+                return super().make_context(*args, **kwargs)
+        except Exit as end:
+            raise click.exceptions.Exit(end.code) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        for output in (sys.stdout, sys.stderr):
-            if hasattr(output, "reconfigure"):
-                output.reconfigure(errors="backslashreplace")
-        with orderly_end():
+        make_printable()
+        with told_by_click(ctx), orderly_end():
             return super().invoke(ctx)
 
 

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import TYPE_CHECKING, Any
-
-import click
+from collections.abc import Callable, Iterable, Sequence
 
 from migrate.cli import suggestions
-from migrate.cli.command import Command
-from migrate.cli.ending import ExitCode
+from migrate.cli.declaring import Choice, IntRange, Path, gathered, option
+from migrate.cli.ending import ExitCode, UsageError
 from streams.values import NamedTuple, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from migrate.cli.declaring import Decorator, Values
     from migrate.destination.destination import Destination
     from migrate.destination.host import Host
     from migrate.judging.report import Report
 
 ALL = "all"
 STDIN = "-"
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}")
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def source_of(name: str) -> str | int:
@@ -46,9 +42,9 @@ def streams_of(paths: Sequence[str]) -> tuple[str, ...]:
         try:
             inside = [case.path for case in discover([path]).cases]
         except ExpectationError as error:
-            raise click.UsageError(str(error)) from error
+            raise UsageError(str(error)) from error
         if not inside:
-            raise click.UsageError(f"there is no stream in {path}")
+            raise UsageError(f"there is no stream in {path}")
         found += inside
     return tuple(dict.fromkeys(found))
 
@@ -59,50 +55,41 @@ FORMATS = ("text", "json", "jsonl")
 
 def format_option(*more: str, default: str = "text", help: str = "") -> Decorator:
     """`--format`, which reaches the command as `form`."""
-    return click.option(
+    return option(
         "--format",
         "form",
-        type=click.Choice([*FORMATS, *more]),
+        type=Choice([*FORMATS, *more]),
         default=default,
         show_default=True,
         help=help or "json: one document. jsonl: an object per line.",
     )
 
 
-def one_rule(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
-    """Callback of an option that names one rule: the id that an id or a slug means."""
-    if asked is None:
-        return None
+def one_rule(asked: str) -> str:
+    """For an option that names one rule: the id that an id or a slug means. Raises ValueError."""
     from migrate.rules.selection import matching
 
-    try:
-        found = matching(asked)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+    found = matching(asked)
     if len(found) > 1:
-        raise click.BadParameter(f"{asked.strip()} begins the ids of {len(found)} rules: {', '.join(found)}")
+        raise ValueError(f"{asked.strip()} begins the ids of {len(found)} rules: {', '.join(found)}")
     return found[0]
 
 
 def target_option(*, all_too: bool = False) -> Decorator:
     """`--target`; with `all_too` also `all`."""
 
-    def check(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
+    def known(asked: str) -> str:
         from migrate.destination import releases
 
-        if asked is None or (all_too and asked == ALL):
-            return asked
-        try:
+        if not (all_too and asked == ALL):
             releases.resolve(asked)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
         return asked
 
-    return click.option(
+    return option(
         "--target",
         metavar="VERSION",
         show_default="newest",
-        callback=check,
+        parse=known,
         shell_complete=suggestions.releases(*[ALL] * all_too),
         help="The Xen release that would restore it: 4.20 (meaning 4.20.0), 4.20.3, newest"
         + (", or all for a table." if all_too else "."),
@@ -160,32 +147,9 @@ def hosts_of(files: Sequence[str]) -> list[Host]:
     try:
         return [replace(read_host(file).host, path=file) for file in files]
     except HostFileError as error:
-        raise click.UsageError(str(error)) from error
+        raise UsageError(str(error)) from error
     except OSError as error:
-        raise click.UsageError(f"{error.filename}: {error.strerror}") from error
-
-
-class HostsAfterStreams(Command):
-    """A command whose `--host`, once it stands after a stream, takes all files up to the next option: a shell's *."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat the option for each file."""
-        at = args.index(HOST) if HOST in args else len(args)
-        if args[at:] and self.takes_all(ctx, args[:at], args[at:]):
-            at += 2
-            while at < len(args) and not args[at].startswith("-"):
-                args = [*args[:at], HOST, *args[at:]]
-                at += 2
-        return super().parse_args(ctx, args)
-
-    def takes_all(self, ctx: click.Context, before: list[str], after: list[str]) -> bool:
-        """Whether a stream has come before the option, so that none comes after it."""
-        try:
-            values, rest, _ = self.make_parser(ctx).parse_args(before)
-        except click.UsageError:
-            return False
-        arguments = (values.get(str(param.name)) for param in self.params if isinstance(param, click.Argument))
-        return bool(rest) or any(isinstance(found, str | tuple) and found for found in arguments)
+        raise UsageError(f"{error.filename}: {error.strerror}") from error
 
 
 # What --host takes, said once for all that have it.
@@ -205,19 +169,24 @@ def host_option(says: str, *, many: bool = False, dest: str = "host", whose: str
     whose:
         what that host did or would do.
     """
-    return click.option(
+    return option(
         HOST,
         dest,
         metavar="FILE" + "..." * many,
         multiple=True,
-        type=click.Path(exists=True, dir_okay=False),
+        plain=False,
+        type=Path(exists=True, dir_okay=False),
         help=f"{_HOST_FILE.format(whose=whose)}{says}",
     )
 
 
-def _any_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    said = "With several hosts: is it enough if one takes a stream?"
-    return click.option("--any/--all", "any_host", default=None, show_default="any", help=said)(command)
+_any_option = option(
+    "--any/--all",
+    "any_host",
+    default=None,
+    show_default="any",
+    help="With several hosts: is it enough if one takes a stream?",
+)
 
 
 def destination_options(*, all_too: bool = False, many_hosts: bool = False) -> Decorator:
@@ -231,59 +200,42 @@ def destination_options(*, all_too: bool = False, many_hosts: bool = False) -> D
         whether `--host` may be given more than once; `--any` and `--all` go with it.
     """
 
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(command)
-        def run(
-            *args: Any,
-            target: str | None,
-            placement: str | None,
-            vcpus: int | None,
-            l3_rule: str | None,
-            host: tuple[str, ...],
-            any_host: bool | None = None,
-            **kwargs: Any,
-        ) -> Any:
-            target, placement = _unless_the_host_says(target, placement)
-            if len(host) > 1 and not many_hosts:
-                raise click.UsageError("--host is given more than once")
-            if any_host is not None and not host:
-                raise click.UsageError(f"{'--any' if any_host else '--all'} is about hosts: it goes with --host")
-            try:
-                destinations = _destinations(target, placement, vcpus, l3_rule, hosts_of(host))
-            except ValueError as error:
-                raise click.UsageError(str(error)) from error
-            question = Question(destinations, target == ALL, l3_rule == ALL, len(host) > 1, any_host is not False)
-            return command(*args, question=question, **kwargs)
+    def question(values: Values, said: frozenset[str]) -> Values:
+        target, placement, vcpus, l3_rule, host = (values.pop(name) for name in _DESTINATION)
+        any_host = values.pop("any_host", None)
+        if "host" in said:  # it decides, unless they are more than configured
+            target, placement = target if "target" in said else None, placement if "placement" in said else None
+        if len(host) > 1 and not many_hosts:
+            raise UsageError("--host is given more than once")
+        if any_host is not None and not host:
+            raise UsageError(f"{'--any' if any_host else '--all'} is about hosts: it goes with --host")
+        try:
+            destinations = _destinations(target, placement, vcpus, l3_rule, hosts_of(host))
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        several = len(host) > 1
+        return values | {
+            "question": Question(destinations, target == ALL, l3_rule == ALL, several, any_host is not False)
+        }
 
-        decorated: Callable[..., Any] = run
-        options: list[Decorator] = [_any_option] if many_hosts else []
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        decorated = gathered(command, question)
         several = " After the streams there may be several: which of them would take it?" if many_hosts else ""
-        options += (
+        for declare in (
+            *[_any_option] * many_hosts,
             host_option(f": its release, processor and memory decide.{several}", many=many_hosts),
             l3_rule_option(all_too=all_too),
             vcpus_option,
             placement_option,
             target_option(all_too=all_too),
-        )
-        for option in options:
-            decorated = option(decorated)
+        ):
+            decorated = declare(decorated)
         return decorated
 
     return decorate
 
 
-def _unless_the_host_says(target: str | None, placement: str | None) -> tuple[str | None, str | None]:
-    """Release and placement, where they are not configured only and --host was given: then the host decides."""
-    from click.core import ParameterSource
-
-    ctx = click.get_current_context()
-    if ctx.get_parameter_source("host") is not ParameterSource.COMMANDLINE:
-        return target, placement
-    said = ParameterSource.COMMANDLINE
-    return (
-        target if ctx.get_parameter_source("target") is said else None,
-        placement if ctx.get_parameter_source("placement") is said else None,
-    )
+_DESTINATION = ("target", "placement", "vcpus", "l3_rule", "host")
 
 
 def _destinations(
@@ -291,42 +243,46 @@ def _destinations(
 ) -> list[Destination]:
     from migrate.destination.destination import Destination
     from migrate.destination.releases import distinct
-    from migrate.rules.extended_cr3 import L3_RULES
 
     known: Sequence[Host | None] = hosts or [None]
+    rules: Iterable[str | None] = [l3_rule]
+    if l3_rule == ALL:
+        from migrate.rules.extended_cr3 import L3_RULES
+
+        rules = L3_RULES
     return [
         Destination(release, placement, l3_rule=rule, vcpus=vcpus, host=host)
         for host in known
         for release in (distinct() if target == ALL else [target])
-        for rule in (L3_RULES if l3_rule == ALL else [l3_rule])
+        for rule in rules
     ]
 
 
 def l3_rule_option(*, all_too: bool = False) -> Decorator:
     """`--l3-rule`; with `all_too` also `all`."""
 
-    def check(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
+    def known_form(asked: str) -> str:
         from migrate.rules.extended_cr3 import L3_RULES
 
-        if asked is None or (all_too and asked == ALL):
+        if all_too and asked == ALL:
             return asked
         names = {form.name: id for id, form in L3_RULES.items()}
         id = names.get(asked.lower().replace("-", " "), asked.upper())
         if id not in L3_RULES:
             known = ", ".join(f"{id} ({form.name})" for id, form in L3_RULES.items())
-            raise click.BadParameter(f"unknown form of the 4 GiB rule {asked!r}; known: {known}")
+            raise ValueError(f"unknown form of the 4 GiB rule {asked!r}; known: {known}")
         return id
 
-    return click.option(
+    return option(
         "--l3-rule",
         metavar="VARIANT",
-        callback=check,
+        parse=known_form,
         shell_complete=suggestions.l3_rules(*[ALL] * all_too),
         help="Try another form of the 4 GiB rule: L3V-1 to L3V-5" + (", or all for a table." if all_too else "."),
     )
 
 
-placement_option = click.option(
+placement_option = option(
     "--placement",
     metavar="source|high|low|identity|file:MAP",
     show_default="high, or as on the --host",
@@ -335,62 +291,53 @@ placement_option = click.option(
     "that places them, or below; mfn = pfn; or by a map, a text file of lines 'pfn mfn'.",
 )
 
-vcpus_option = click.option(
-    "--vcpus", metavar="N", type=click.IntRange(min=1), help="How many vcpus the new domain would have."
-)
+vcpus_option = option("--vcpus", metavar="N", type=IntRange(min=1), help="How many vcpus the new domain would have.")
 
 
 def record_option(help: str) -> Decorator:
     """`--record`: gives a selector of `migrate.inspection.records.selector`, or None."""
 
-    def check(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
+    def selector(asked: str) -> str:
         from migrate.inspection.records.selector import check_selector
 
-        try:
-            return None if asked is None else check_selector(asked)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
+        return check_selector(asked)
 
-    return click.option(
+    return option(
         "--record",
         metavar="N",
-        callback=check,
+        parse=selector,
         help=f"{help}: its number among libxc's as findings give it, libxl:N or xapi:N for one of those, "
         "a header by its name (xl, libvirt, libxl, image, domain), or @OFFSET for what lies there.",
     )
 
 
-def whole_number(ctx: click.Context, param: click.Parameter, asked: str | None) -> int | None:
-    """Callback of an option that takes a number below 2^64, in decimal or as 0x…."""
-    if asked is None:
-        return None
-    if not _NUMBER.fullmatch(asked) or int(asked, 0) >= 1 << 64:
-        raise click.BadParameter(f"{asked!r} is not a number below 2^64; 0x begins a hexadecimal one")
+def whole_number(asked: str) -> int:
+    """For an option that takes a number below 2^64, in decimal or as 0x…. Raises ValueError."""
+    import re
+
+    if not re.fullmatch(_NUMBER, asked) or int(asked, 0) >= 1 << 64:
+        raise ValueError(f"{asked!r} is not a number below 2^64; 0x begins a hexadecimal one")
     return int(asked, 0)
 
 
+_NUMBER = r"0[xX][0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}"
 _SHIFTS = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
-def size_in_bytes(ctx: click.Context, param: click.Parameter, asked: str | None) -> int:
-    """Callback of an option that takes a number of bytes: 65536, 512K, 8M, 4G, 1T; 0 where it is not given."""
-    if asked is None:
-        return 0
+def size_in_bytes(asked: str) -> int:
+    """For an option that takes a number of bytes: 65536, 512K, 8M, 4G, 1T. Raises ValueError."""
     shift = _SHIFTS.get(asked[-1:].upper(), 0)
     digits = asked[:-1] if shift else asked
     if not (digits.isascii() and digits.isdigit()):
-        raise click.BadParameter(f"{asked!r} is not a size such as 512K, 8M or 4G")
+        raise ValueError(f"{asked!r} is not a size such as 512K, 8M or 4G")
     return int(digits) << shift
 
 
-def _offset(ctx: click.Context, param: click.Parameter, asked: str | None) -> int:
-    return whole_number(ctx, param, asked) or 0
-
-
-offset_option = click.option(
+offset_option = option(
     "--offset",
     metavar="N",
-    callback=_offset,
+    parse=whole_number,
+    absent=0,
     help="The byte at which the stream begins, where something else is in front of it. All offsets are counted from "
     "the beginning of the input.",
 )

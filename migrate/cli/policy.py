@@ -9,7 +9,8 @@ from click.core import ParameterSource
 
 from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
-from migrate.cli.options import HostsAfterStreams, format_option, host_option, hosts_of, source_of, target_option
+from migrate.cli.hosts_after_streams import HostsAfterStreams
+from migrate.cli.options import format_option, host_option, hosts_of, source_of, target_option
 from streams.values import NamedTuple
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import click
 from migrate.cli.check import ending_of, reason_of
 from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo, internal_error
+from migrate.cli.hosts_after_streams import HostsAfterStreams
 from migrate.cli.options import (
     BADNESS,
     STDIN,
-    HostsAfterStreams,
     Question,
     destination_options,
     offset_option,
@@ -68,7 +68,7 @@ def report(
 
     It has the verdict and the findings of each, maps of the guest's memory, its page tables with what led to a
     failure, the hypercalls of the restore, the vcpus' registers, all records, and what the rules say. Of several hosts
-    it says which would take the guest; all else is about the first.
+    it says which would take the guest; all else is about the first. Files that are new are their owner's alone.
 
     \b
     Example: migrate report guest.xl --target 4.20 --placement high -o report.html

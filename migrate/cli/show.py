@@ -11,6 +11,7 @@ import click
 
 from migrate.cli.check import reason_of
 from migrate.cli.command import command
+from migrate.cli.declaring import option
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import (
     ALL,
@@ -62,11 +63,11 @@ class View:
     help="The registers of vcpu N, or of all. (Not --vcpus: that is how many the new domain would have.)",
 )
 @click.option("--rounds", is_flag=True, help="The passes of a live migration, and which pages were sent again.")
-@click.option("--pfn", metavar="P", callback=whole_number, help="All about a page.")
-@click.option(
+@option("--pfn", metavar="P", parse=whole_number, help="All about a page.")
+@option(
     "--walk",
     metavar="VADDR",
-    callback=whole_number,
+    parse=whole_number,
     help="From an address of the guest to a page, table by table: those of the vcpu that --vcpu names, or vcpu 0.",
 )
 @click.option("--tables", is_flag=True, help="The page tables as a forest.")

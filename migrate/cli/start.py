@@ -10,10 +10,17 @@ import os
 import signal
 import sys
 
+PROGRAM = "migrate"
+_CALLED = (PROGRAM, "__main__.py")
+# What this program is when it is called by these names: a link to it stands in for the original.
+LINKS = frozenset({"verify-stream-v2"})
+# A shell that wants a command line completed says so in this variable, whatever the program is called.
+COMPLETE = "_MIGRATE_COMPLETE"
 FILTER = "filter"
-PROGRAMS = ("migrate", "__main__.py")
+# Commands that are declared without click, and need it only for command lines that are not plain.
+WITHOUT_CLICK = frozenset({"check", FILTER, *LINKS})
 STDIN, STDOUT, STDERR = range(3)
-JUDGE_LOST = 4  # ExitCode's; what declares it cannot be imported, perhaps
+JUDGE_LOST, INTERRUPTED = 4, 130  # ExitCode's; what declares them cannot be imported, perhaps
 PIECE = 1 << 16
 # What is imported stays: looking through it for garbage, as Python does after each 700 objects, finds none.
 OBJECTS_BETWEEN_COLLECTIONS = 50_000
@@ -31,11 +38,17 @@ def main(prog_name: str | None = None) -> None:
 
 
 def _run(prog_name: str | None) -> None:
-    if sys.argv[1:2] == [FILTER]:
+    called = os.path.basename(sys.argv[0])
+    words = [called] * (called in LINKS) + sys.argv[1:]
+    if words[:1] == [FILTER]:
         # Who asks where the stream is need not wait until somebody can tell.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         _filter(bytearray(PIECE))
-    elif not (sys.argv[1:] == ["--version"] and os.path.basename(sys.argv[0]) in PROGRAMS and _version()):
+    elif not (words == ["--version"] and called in _CALLED and _version()):
+        if words and words[0] in WITHOUT_CLICK:
+            from migrate.cli.plain import run_plainly
+
+            run_plainly(*words)
         from migrate.cli.main import main as run
 
         run(prog_name=prog_name)
@@ -54,11 +67,18 @@ def _version() -> bool:
 def _filter(buffer: bytearray) -> None:
     """Run the filter; where it does not even come to begin, pass the stream on unjudged."""
     try:
-        from migrate.cli.filter import filter as command
-        from migrate.cli.main import PROGRAM
-        from migrate.cli.main import main as group
+        from migrate.cli.plain import outcome, plain
 
-        command.main(sys.argv[2:], f"{PROGRAM} {FILTER}", **group.context_settings)
+        command, line = plain(*sys.argv[1:])
+        code = None if line is None else outcome(command, line)
+        if code is None:
+            from migrate.cli.command import made
+            from migrate.cli.main import main as group
+
+            made(command).main(sys.argv[2:], f"{PROGRAM} {FILTER}", **group.context_settings)
+        sys.exit(code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except Exception:
         failed = True
     else:

@@ -7,11 +7,10 @@ it needs is imported only then: a shell waits for the answer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-import click
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import click
     from click.shell_completion import CompletionItem
 
     Suggest = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]

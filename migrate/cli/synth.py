@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from migrate.cli import suggestions
 from migrate.cli.command import command
+from migrate.cli.declaring import option
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import one_rule, size_in_bytes
 from migrate.cli.output import STDOUT, stream_output
@@ -52,8 +53,12 @@ def _release(ctx: click.Context, param: click.Parameter, asked: str | None) -> R
     callback=_release,
     help="The Xen that saved it: 4.13, 4.20.3; by default in forms that each release from 4.14 on takes.",
 )
-@click.option(
-    "--size", callback=size_in_bytes, metavar="SIZE", help="Memory of the guest: 8M, 4G; by default, a dozen pages."
+@option(
+    "--size",
+    parse=size_in_bytes,
+    absent=0,
+    metavar="SIZE",
+    help="Memory of the guest: 8M, 4G; by default, a dozen pages.",
 )
 @click.option("--width", type=click.Choice(["4", "8"]), default="4", show_default=True, help="PV: bytes of a word.")
 @click.option("--vcpus", metavar="N", type=click.IntRange(1, 1024), default=1, show_default=True)
@@ -73,10 +78,10 @@ def _release(ctx: click.Context, param: click.Parameter, asked: str | None) -> R
     show_default=True,
     help="PV of width 4, below 64M: whether its roots lie below 4 GiB on the source.",
 )
-@click.option(
+@option(
     "--damage",
     metavar="RULE",
-    callback=one_rule,
+    parse=one_rule,
     shell_complete=suggestions.one_rule,
     help="The smallest stream that breaks this rule (an id or a slug). What any such guest meets on some hosts is told "
     "beside it: REC-32, HYP-27.",

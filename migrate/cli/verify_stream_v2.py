@@ -6,17 +6,18 @@ import os
 import syslog as system_log
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
 
-import click
+from migrate.cli.declaring import Choice, Path, declared, option, without_click
+from migrate.cli.ending import ExitCode, complain, echo, say_aside
 
-from migrate.cli.command import command
-from migrate.cli.ending import ExitCode, complain, echo
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
 
-T = TypeVar("T")
+    T = TypeVar("T")
 
 
-@command(
+@declared(
     "verify-stream-v2",
     epilog="""Exit code: 0 the stream is good; 1 it is not; 2 wrong usage, or it could not be read.
 
@@ -47,29 +48,29 @@ T = TypeVar("T")
       a file that cannot be opened or read    exit 2, there 1
     """,
 )
-@click.option(
+@option(
     "-i",
     "--in",
     "source",
     metavar="FD|FILE",
-    type=click.Path(),
+    type=Path(),
     default="0",
     help="The stream: a descriptor or a file (default: stdin).",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Tell what is in the stream.")
-@click.option("-q", "--quiet", is_flag=True, help="Tell nothing at all; the exit code tells.")
-@click.option(
+@option("-v", "--verbose", is_flag=True, help="Tell what is in the stream.")
+@option("-q", "--quiet", is_flag=True, help="Tell nothing at all; the exit code tells.")
+@option(
     "-f",
     "--format",
     "form",
-    type=click.Choice(["libxc", "libxl", "xl"]),
+    type=Choice(["libxc", "libxl", "xl"]),
     default="libxc",
     show_default=True,
     help="What the stream is.",
 )
-@click.option("--syslog", is_flag=True, help="Tell the system log as well, and what is in the stream only that.")
-@click.pass_context
-def verify_stream_v2(ctx: click.Context, source: str, verbose: bool, quiet: bool, form: str, syslog: bool) -> None:
+@option("--syslog", is_flag=True, help="Tell the system log as well, and what is in the stream only that.")
+@without_click
+def verify_stream_v2(source: str, verbose: bool, quiet: bool, form: str, syslog: bool) -> ExitCode:
     """Is this stream well formed? Takes the command line of Xen's verify-stream-v2.
 
     Reads to the end of the stream and not a byte further, so that whoever handed over the descriptor can go on there.
@@ -95,21 +96,21 @@ def verify_stream_v2(ctx: click.Context, source: str, verbose: bool, quiet: bool
             return
         if syslog:
             system_log.syslog(system_log.LOG_ERR, safe(line))
-        click.echo(safe(line), err=True)
+        say_aside(safe(line))
 
     try:
         outcome = _on(source, lambda fd: verify(fd, form, say if verbose and not quiet else None))
     except (OSError, TransportError) as error:
         if not quiet:
             complain(f"{source}: {getattr(error, 'strerror', None) or error}", error)
-        ctx.exit(ExitCode.FAILED)
+        return ExitCode.FAILED
     for finding in outcome.objections:
         where = f" at {finding.offset:#x}" if finding.offset is not None else ""
         more = f" (and {finding.count - 1} more like it)" if finding.count > 1 else ""
         object_to(f"{finding.rule.id} {finding.rule.slug}{where}: {finding.message}{more}")
     if outcome.unread is not None:
         object_to(outcome.unread)
-    ctx.exit(ExitCode.FINE if outcome.good else ExitCode.FOUND)
+    return ExitCode.FINE if outcome.good else ExitCode.FOUND
 
 
 def _on(source: str, do: Callable[[int], T]) -> T:

@@ -31,7 +31,7 @@ class Status(Enum):
     HOST = "differs, but depends on the destination host"
     DEVIATES = "differs, as is known"
     UNJUDGED = "not judged"
-    FAILED = "cannot be judged"
+    FAILED = "could not be tried"
     FAILS = "new, and at or above the threshold of --fail-on"
     DIFFERS = "differs"
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
-
+from streams.typed import Generic, TypeVar
 from streams.values import dataclass
 
 T = TypeVar("T")

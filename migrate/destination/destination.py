@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from migrate.destination.placement import check_name
 from migrate.destination.releases import NEWEST, Release, resolve
+from streams.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.destination.host import Host
 
 # Xen hands out memory from the top: a host with more than 4 GiB gives a guest frames above them.
-from streams.values import replace
-
 DEFAULT_PLACEMENT = "high"
 
 

@@ -5,10 +5,8 @@ Every answer names the fact that decided it. What the two commands do not tell s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Literal
 
 from migrate.destination import host_memory, host_switches, releases
 from migrate.destination.answers import Answer, left_open
@@ -20,8 +18,12 @@ from streams.values import dataclass, field, replace
 from streams.wire.cpu_features import HOME, Word
 from streams.wire.msrs import Msr
 
-Kind = Literal["pv", "hvm"]
-"""What a guest is to Xen; PVH guests are hvm."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Kind = Literal["pv", "hvm"]
+    """What a guest is to Xen; PVH guests are hvm."""
 
 _UNAFFECTED_BY_L1TF = ("AuthenticAMD", "HygonGenuine")
 _RDCL_NO = 1 << 0
@@ -94,6 +96,8 @@ class XenVersion:
 
     @property
     def _point_and_suffix(self) -> tuple[str | None, str]:
+        import re
+
         match = re.fullmatch(r"(?:\.([0-9]{1,4}))?(.*)", self.extra, re.DOTALL)
         return (match[1], match[2]) if match else (None, self.extra)
 

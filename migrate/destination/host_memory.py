@@ -7,9 +7,9 @@ last stretch below is kept for devices, so that RAM moves up even on a host with
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from migrate.destination.answers import Answer, left_open
+from streams.values import NamedTuple
 
 _MIB = 1 << 20
 PAGES_PER_MIB = 256
@@ -21,8 +21,7 @@ _ALL_BELOW = 3072
 _FOUR_GIB_MIB = FOUR_GIB // _MIB
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Node:
+class Node(NamedTuple):
     """A NUMA node as `xl info -n` prints it.
 
     Attributes

@@ -6,7 +6,6 @@ only; where they do not, the functions below say what they decide.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from migrate.destination.answers import Answer, left_open
@@ -46,7 +45,7 @@ SWITCHES: dict[str, Meaning] = {
 
 _TRUE = frozenset({"yes", "on", "true", "enable", "1"})
 _FALSE = frozenset({"no", "off", "false", "disable", "0"})
-_SIZE = re.compile(r"(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,19})([bBkKmMgGtT]?)")
+_SIZE = r"(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,19})([bBkKmMgGtT]?)"
 _UNITS = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 # A size without a unit is in KiB.
 _NO_UNIT = "k"
@@ -68,9 +67,11 @@ def known_switches(command_line: str) -> tuple[Switch, ...]:
 
 def memory_limit(command_line: str | None) -> int | None:
     """The address in bytes at which `mem=` ends the host's RAM; None without it."""
+    import re
+
     limit = None
     for _, name, value in _words(command_line or ""):
-        size = _SIZE.fullmatch(value or "") if name == "mem" else None
+        size = re.fullmatch(_SIZE, value or "") if name == "mem" else None
         if size:
             digits, unit = size.groups()
             number = int(digits, 16 if digits[:2].lower() == "0x" else 10)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import and_, or_
 
-from migrate.destination.host import HW_CAPS, Host, Kind, PolicyName
+from migrate.destination.host import HW_CAPS, Host, PolicyName
 from migrate.destination.releases import vendor_compared
 from migrate.guest.cpu_policy import (
     BASIC,
@@ -36,6 +36,10 @@ from streams.wire.cpu_features import (
     word_features,
 )
 from streams.wire.msrs import Msr
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from migrate.destination.host import Kind
 
 FEATURESET: tuple[Word, ...] = (
     *HW_CAPS,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from streams.wire.framing import PAGE_SHIFT
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -41,12 +43,22 @@ class Placement:
         makes them when they are first asked for: int32 or int64, shape (capacity,), -1 where unknown.
     exact:
         whether the numbers are those of a real host, so that another frame's number can be looked up in them.
+    rule:
+        tells the frame of any pfn below a limit, where that takes no array of them.
     """
 
-    def __init__(self, name: str, frames: Callable[[], NDArray[np.signedinteger]], *, exact: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        frames: Callable[[], NDArray[np.signedinteger]],
+        *,
+        exact: bool,
+        rule: tuple[Callable[[int], int], int] | None = None,
+    ) -> None:
         self.name = name
         self.exact = exact
         self._frames = frames
+        self._rule = rule
 
     @cached_property
     def mfns(self) -> NDArray[np.signedinteger]:
@@ -55,12 +67,16 @@ class Placement:
 
     @cached_property
     def _ranking(self) -> tuple[NDArray[np.int64], NDArray[np.signedinteger]]:
-        """Pfns in the order of their frames, and the frames in that order."""
-        order = self.mfns.argsort(kind="stable")
+        """Pfns in the order of their frames, where those are known, and the frames in that order."""
+        known = (self.mfns >= 0).nonzero()[0]
+        order = known[self.mfns[known].argsort(kind="stable")]
         return order, self.mfns[order]
 
     def mfn(self, pfn: int) -> int:
         """Machine frame of a pfn, -1 where unknown."""
+        if self._rule is not None:
+            frame, count = self._rule
+            return frame(pfn) if 0 <= pfn < count else -1
         return int(self.mfns[pfn]) if 0 <= pfn < len(self.mfns) else -1
 
     def pfns_of(self, mfns: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -71,10 +87,12 @@ class Placement:
         import numpy as np
 
         found = np.full(len(mfns), -1, np.int64)
+        if self._rule is not None and self.exact:
+            return np.where(mfns < self._rule[1], mfns, -1)
         if self.exact:
             order, ranked = self._ranking
             # Numbers of another size would have the whole array converted each time.
-            fits = mfns <= np.iinfo(ranked.dtype).max
+            fits = (mfns >= 0) & (mfns <= np.iinfo(ranked.dtype).max)
             at = np.where(fits, np.searchsorted(ranked, mfns.astype(ranked.dtype)), len(ranked))
             inside = at < len(ranked)
             hit = np.zeros(len(mfns), np.bool_)
@@ -104,12 +122,15 @@ def place(name: str, guest: PvGuest) -> Placement:
     count = len(guest.types)
     if name == SOURCE:
         return Placement(name, guest.source_mfns, exact=True)
-    if name == "high":
-        return Placement(name, lambda: np.arange(count, dtype=np.int64) + PAE_L3_LIMIT, exact=False)
-    if name == "low":
-        return Placement(name, lambda: np.arange(count, dtype=np.int64) % PAE_L3_LIMIT, exact=False)
-    if name == "identity":
-        return Placement(name, lambda: np.arange(count, dtype=np.int64), exact=True)
+    rules: dict[str, Callable[[Any], Any]] = {
+        "high": lambda pfns: pfns + PAE_L3_LIMIT,
+        "low": lambda pfns: pfns % PAE_L3_LIMIT,
+        "identity": lambda pfns: pfns,
+    }
+    if (rule := rules.get(name)) is not None:
+        return Placement(
+            name, lambda: rule(np.arange(count, dtype=np.int64)), exact=name == "identity", rule=(rule, count)
+        )
     check_name(name)
     mfns = np.full(count, INVALID_MFN, np.int64)
     from pathlib import Path

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from migrate.guest.cpu_policy import Policy, read_policy
 from streams.decoder import Decoder, drive
@@ -15,9 +15,6 @@ from streams.records import Damage, DomainStart, Event, Place, Record, Unread
 from streams.transports import open_transport
 from streams.values import dataclass
 from streams.wire.framing import NO_SUBLEAF, GuestType, RecordType
-
-if TYPE_CHECKING:
-    pass
 
 _POLICIES = frozenset({RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY})
 # Policies that come later are never applied.

@@ -5,13 +5,14 @@ Arrays are indexed by pfn and grow with the highest pfn that the stream really n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.pages import LEVEL_MASK, PIN_BIT
+from migrate.guest.stash import Stash
+from streams.pages import LEVEL_MASK, PIN_BIT, are_tables
 from streams.values import dataclass, field
 from streams.wire.framing import P2M_HEADER, PAGE_SIZE
 from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3, cr3_to_pfn
@@ -19,6 +20,7 @@ from streams.wire.views import view
 
 if TYPE_CHECKING:
     from migrate.guest.pages import PageStore
+    from migrate.guest.stash import Kept
     from streams.records import Place
 
 # Bits of `PvGuest.state`.
@@ -26,15 +28,30 @@ SENT = 1  # named by a PAGE_DATA record
 DATA = 2  # came with contents
 FRAMED = 4  # libxc has allocated a frame
 REFERENCED = 8  # allocated only because a page table names it
+MAPPED = 16  # an L1 that came maps it writable; newer versions of that L1 need not
+TABLE = 32  # its newest contents came as a page table
+SUSPECT = 64  # and Xen may refuse an entry of that, or take notice of it
+FAR = 128  # and that names pfns beyond the arrays
 
 # Arrays may be this large before the stream has named many pfns; after that, so many times as large as named.
 FREE_PFNS = 1 << 20
-PFNS_PER_NAMED = 16
+PFNS_PER_NAMED = 3
 
 INVALID_MFN = -1
 MOST_INT32 = (1 << 31) - 1
 # Pfns that are looked at together, where arrays over all of them are not worth their memory.
 PFNS_AT_ONCE = 1 << 20
+
+
+def in_parts(count: int) -> Iterator[slice]:
+    """Some thousands of pfns after the other, from 0 to before `count`."""
+    return (slice(start, min(start + PFNS_AT_ONCE, count)) for start in range(0, count, PFNS_AT_ONCE))
+
+
+def which(count: int, test: Callable[[slice], NDArray[np.bool_]]) -> NDArray[np.int64]:
+    """The pfns below `count` for which a test of slices of them holds."""
+    found = [part.start + np.flatnonzero(test(part)) for part in in_parts(count)]
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
 def room_for(named: int) -> int:
@@ -51,13 +68,15 @@ class TooSparseError(Exception):
 
 @dataclass(slots=True)
 class Vcpu:
-    """A vcpu's records as they came: contents without the 8-byte header; None where there is none."""
+    """A vcpu's records as they came, by part: contents without the 8-byte header."""
 
-    basic: bytes | None = None
-    extended: bytes | None = None
-    xsave: bytes | None = None
-    msrs: bytes | None = None
+    parts: dict[str, Kept] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
+
+    @property
+    def basic(self) -> bytes | None:
+        """The context; None where there is none."""
+        return self.parts["basic"].load() if "basic" in self.parts else None
 
 
 class PvGuest:
@@ -68,7 +87,7 @@ class PvGuest:
     types:
         page type of every pfn, uint8, shape (capacity,): the last record that names it wins, 0 where none does.
     state:
-        bits SENT, DATA, FRAMED, REFERENCED of every pfn, uint8, shape (capacity,).
+        what has become of every pfn, bits SENT to FAR: uint8, shape (capacity,).
     p2m_frames:
         pfn of each page of the guest's p2m, int64; -1 where the stream has not said.
     """
@@ -82,6 +101,7 @@ class PvGuest:
         self.state: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self.p2m_frames: NDArray[np.int64] = np.zeros(0, np.int64)
         self.vcpus: dict[int, Vcpu] = {}
+        self.stash = Stash()  # of the vcpus' state
         self.shared_info: bytes | None = None
         self.named = 0
         self._source_mfns: NDArray[np.signedinteger] | None = None
@@ -93,7 +113,9 @@ class PvGuest:
     @property
     def frames(self) -> int:
         """How many frames libxc has given it."""
-        return int(np.count_nonzero(self.state & (FRAMED | REFERENCED)))
+        return sum(
+            int(np.count_nonzero(self.state[part] & (FRAMED | REFERENCED))) for part in in_parts(len(self.state))
+        )
 
     @property
     def frames_per_page(self) -> int:
@@ -122,6 +144,24 @@ class PvGuest:
         self.types = np.concatenate([self.types, np.zeros(new - size, np.uint8)])
         self.state = np.concatenate([self.state, np.zeros(new - size, np.uint8)])
 
+    def give_frames(self, named: NDArray[np.int64], *, writable: bool = False) -> tuple[NDArray[np.int64], int]:
+        """Tables name these pfns, or L1s map them writable: those without a frame are given one.
+
+        Returns
+        -------
+        Those, as often as they are named, and the bits that were set of any pfn.
+        """
+        before = self.state.take(named)
+        done = FRAMED | MAPPED if writable else FRAMED
+        fresh = named[:0]
+        if len(named) and int(np.bitwise_and.reduce(before)) & done != done:
+            wanting = (before & done != done).nonzero()[0]
+            which, old = named.take(wanting), before.take(wanting)
+            without = old & FRAMED == 0
+            self.state[which] = old | np.where(without, np.uint8(done | REFERENCED), np.uint8(done))
+            fresh = which.compress(without)
+        return fresh, int(np.bitwise_or.reduce(before))
+
     def type_of(self, pfn: int) -> int:
         """Page type as libxc has it: 0 for a pfn nobody named."""
         return int(self.types[pfn]) if 0 <= pfn < len(self.types) else 0
@@ -136,10 +176,13 @@ class PvGuest:
 
     def pinned(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Pfns to pin, ascending, and the level of each (`pin_pagetables`)."""
-        level = np.bitwise_and(self.types, LEVEL_MASK, dtype=np.uint8)
-        pfns = np.flatnonzero((self.types & PIN_BIT != 0) & (level >= 1) & (level <= 4))
-        pfns = pfns[pfns <= self.max_pfn]
-        return pfns.astype(np.int64), level[pfns]
+        pfns = which(min(len(self.types), self.max_pfn + 1), self._pinned)
+        return pfns, np.bitwise_and(self.types[pfns], LEVEL_MASK, dtype=np.uint8)
+
+    def _pinned(self, part: slice) -> NDArray[np.bool_]:
+        types = self.types[part]
+        pinned: NDArray[np.bool_] = are_tables(types) & (types & PIN_BIT != 0)
+        return pinned
 
     @property
     def extended_cr3(self) -> bool | None:
@@ -178,8 +221,7 @@ class PvGuest:
                 mfns = mfns.astype(np.int64)
             mfns.reshape(-1, per_page)[rows] = pages
         mfns = mfns[:count]
-        for start in range(0, count, PFNS_AT_ONCE):
-            some = slice(start, min(start + PFNS_AT_ONCE, count))
+        for some in in_parts(count):
             mfns[some][self.state[some] & DATA == 0] = INVALID_MFN
         self._source_mfns = mfns
         return mfns
@@ -197,7 +239,7 @@ class PvGuest:
 
     def _p2m_entries(self, listed: NDArray[np.int64]) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
         """Entries of pages of the p2m: where in a list of them they stand, and shape (pages, frames_per_page)."""
-        for rows, pages in self.store.found_batches(listed.tolist()):
+        for rows, pages in self.store.found_batches(listed):
             entries = pages.view("<u4") if self.width == 4 else pages
             foreign = entries >> (30 if self.width == 4 else 62) != 0
             yield rows, np.where(foreign, INVALID_MFN, entries.astype(np.int64))

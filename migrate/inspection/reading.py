@@ -158,7 +158,7 @@ class Inspection:
         store = PageStore(self.transport, rereads=self.transport.rereads)
         for entry, words in self.words():
             start = entry.body + PAGE_DATA_HEADER.size
-            store.note_batch(start, words, start + len(words) * PFN_WORD_SIZE)
+            store.note_batch(start, words)
         return store
 
     def pages(self, pfns: Iterable[int]) -> dict[int, bytes | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from migrate.destination.destination import Destination
 from migrate.destination.releases import CHANGES, Change, Release, differences, like, spans
@@ -15,6 +14,7 @@ from migrate.rules.selection import Selection
 from streams.compression import MAX_EXPANSION
 from streams.values import dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.judging.judgement import Judgement
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
 
 from migrate.destination.destination import Destination
 from migrate.judging.judgement import Judgement
@@ -14,7 +13,10 @@ from streams.compression import MAX_EXPANSION
 from streams.decoder import Decoder, drive
 from streams.transports import Readable, Transport, TransportError, open_transport
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from migrate.destination.host import Host
 
 _STDIN = ("-", 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from migrate.judging.report import CheckpointVerdict, Report, damages
 from migrate.rules.declaring import GuestKind, Verdict
@@ -13,6 +12,7 @@ from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.restore import Restorer
 from migrate.toolstack.session import Session
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
     from migrate.destination.placement import Placement
@@ -54,7 +54,7 @@ class Judgement:
         self.collector = Collector()
         self.session = Session(self.collector, self.facts, transport, vcpus)
         self.restorer = Restorer(self.session)
-        self.steps: list[Step] = []
+        self.steps: Sequence[Step] = []
         self.completed = False
         self._calls: dict[Destination, _Calls] = {}
         self._replayed: dict[Destination, list[Finding] | None] = {}
@@ -139,6 +139,7 @@ class Judgement:
         kind, where = self.restorer.kind, self.placement(destination.placement)
         if not self.steps or where is None or not isinstance(kind, PvRestore):
             return None
+        from migrate.xen.program import Program
         from migrate.xen.replay import PvReplay
         from migrate.xen.schedules import SCHEDULES
 
@@ -146,6 +147,7 @@ class Judgement:
         known = self.session.vcpus
         vcpus = known if known is not None else max(kind.guest.vcpus, default=-1) + 1
         replay = PvReplay(kind.guest, self._answering(destination).answering, where, vcpus)
+        assert isinstance(self.steps, Program)
         trace = replay.run(SCHEDULES[schedule](self.steps), None if exact else kind.tally)
         if trace.hypervisor is not None and trace.hypervisor.unseen:
             self._unseen[destination.for_xen] = min(trace.hypervisor.unseen)
@@ -295,7 +297,7 @@ class Judgement:
     def page_tables(self) -> int:
         """Page tables in hand; 0 for a guest that sends none."""
         guest = self.pv_guest
-        return 0 if guest is None else len(guest.store.tables)
+        return 0 if guest is None else len(guest.store.tables()[0])
 
     def compare_verify_phase(self) -> None:
         """Compare pages sent after VERIFY with what came before: every page is read, and a digest kept of each."""

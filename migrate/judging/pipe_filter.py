@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any
 
 from migrate.judging.judgement import Judgement
 from migrate.judging.report import Report
@@ -23,7 +22,10 @@ from streams.transports import BytesTransport, TransportError
 from streams.values import dataclass, field, replace
 from streams.wire.framing import DOMAIN_HEADER, IMAGE_HEADER, IMAGE_ID, IMAGE_MARKER, PAGE_SHIFT, GuestType
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from migrate.destination.destination import Destination
     from migrate.rules.findings import Finding
     from migrate.rules.selection import Selection

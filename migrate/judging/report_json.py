@@ -6,7 +6,6 @@ import json
 import operator
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from typing import Any
 
 from migrate.destination.destination import Destination
 from migrate.destination.host import Host
@@ -19,6 +18,10 @@ from migrate.rules.findings import Failure, Finding, Link
 from migrate.safe import well_formed
 from migrate.toolstack.facts import StreamFacts
 from migrate.toolstack.passes import Round
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # In a finding these are always there, null where unknown; other fields only where there is something to say.
 _ALWAYS = ("offset", "record", "record_type", "pfn", "vcpu")

@@ -10,7 +10,6 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from migrate.destination.destination import Destination
 from migrate.judging.judgement import Judgement
@@ -35,6 +34,7 @@ from streams.transports import FileTransport, PipeTransport
 from streams.values import dataclass
 from streams.wire.framing import LibxlRecordType, RecordType
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.rules.declaring import Rule
     from streams.transports import Transport

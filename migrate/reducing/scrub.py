@@ -12,8 +12,9 @@ about, and how the domain is configured.
 from __future__ import annotations
 
 import os
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -149,13 +150,13 @@ def scrub(source: Source, out: IO[bytes]) -> Scrubbed:
             look.rest = transport.position
         look.finish(source)
     with open_transport(source) as transport:
-        size = _copy(transport, out, sorted(look.ranges), look.rest)
+        size = _copy(transport, out, look.ranges(), look.rest)
     if state_of(source) != before:
         raise ScrubError(CHANGED)
     return Scrubbed(size, dict(+look.zeroed), dict(+look.left))
 
 
-def _copy(transport: Any, out: IO[bytes], ranges: Sequence[Range], rest: int | None) -> int:
+def _copy(transport: Any, out: IO[bytes], ranges: Iterable[Range], rest: int | None) -> int:
     """Copy all that is in no range, zeros in place of what is; and zeros from `rest` on."""
     for offset, length in ranges:
         _pass_on(transport, out, offset - transport.position)
@@ -218,7 +219,8 @@ class _Look(Consumer):
     """Looks a stream through: what can go at once, and what tells which pages are needed."""
 
     def __init__(self) -> None:
-        self.ranges: list[Range] = []
+        self._starts = array("Q")  # of what becomes zero, and how long it is
+        self._lengths = array("Q")
         self.rest: int | None = None  # from here on nobody reads
         self.broken = False
         self.unread: str | None = None
@@ -233,8 +235,15 @@ class _Look(Consumer):
 
     def _zero(self, what: str, offset: int, length: int, count: int = 1) -> None:
         if length > 0:
-            self.ranges.append((offset, length))
+            self._starts.append(offset)
+            self._lengths.append(length)
             self.zeroed[what] += count
+
+    def ranges(self) -> Iterator[Range]:
+        """What becomes zero, in the order of the stream."""
+        starts, lengths = (np.frombuffer(column, np.int64) for column in (self._starts, self._lengths))
+        order = starts.argsort(kind="stable")
+        return ((int(starts[at]), int(lengths[at])) for at in order)
 
     # -- streams.decoder.Consumer ------------------------------------------------------------------
 

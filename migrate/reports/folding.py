@@ -5,20 +5,19 @@ Nothing here is escaped.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from migrate.rules.declaring import Stage
 from streams.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.judging.report import Report
     from migrate.rules.declaring import Effect, Rule, Severity
     from migrate.rules.findings import Finding
 
-_NUMBER = re.compile(r"\b(?:0x[0-9a-f]+|\d+)\b")
+_NUMBER = r"\b(?:0x[0-9a-f]+|\d+)\b"
 
 STEPS = {
     Stage.CREATE: "as the domain is made",
@@ -123,7 +122,7 @@ def folded(findings: Sequence[Finding], decisive: Finding | None = None) -> list
 def _fold(alike: list[Finding], decisive: Finding | None) -> Fold:
     by_cause: dict[str, list[Finding]] = {}
     for finding in alike:
-        by_cause.setdefault(cause_of(finding), []).append(finding)
+        by_cause.setdefault(cause_of(finding) if len(alike) > 1 else "", []).append(finding)
     first = alike[0]
     causes = tuple(Cause(tuple(those)) for those in by_cause.values())
     return Fold(first.rule, first.severity, first.effect, causes, decisive is not None and first is decisive)
@@ -131,7 +130,9 @@ def _fold(alike: list[Finding], decisive: Finding | None) -> Fold:
 
 def cause_of(finding: Finding) -> str:
     """What two findings of a rule have in common that say the same of different places: all but the numbers."""
-    return _NUMBER.sub("#", finding.message)
+    import re
+
+    return re.sub(_NUMBER, "#", finding.message)
 
 
 def place(finding: Finding) -> str:

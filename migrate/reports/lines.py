@@ -5,9 +5,12 @@ rich, which breaks and styles them for a terminal, takes longer to import than a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TextIO
+from streams.typed import Protocol
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TextIO
+
     import rich.text
 
 UNLIMITED = 1 << 20

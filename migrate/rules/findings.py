@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from migrate.destination.destination import Destination
 from migrate.destination.releases import Change
@@ -12,6 +11,10 @@ from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Rule, Severity, Stage, in_range
 from streams.records import Place
 from streams.values import NamedTuple, dataclass, field, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Link(NamedTuple):

@@ -347,8 +347,7 @@ def shared_info_moves(b: StreamBuilder) -> None:
     Why: some releases move that page below 4 GiB when the domain becomes 32-bit. libxc goes on with
         the frame it had looked up before, and cannot map it when the SHARED_INFO record comes: "Failed to
         map Shared Info", EBUSY. Extended cr3 makes no difference.
-    Repair: restore on a release without the change, or where low memory is handed out. Has it: 4.19.5,
-        4.20.3, 4.21.1, 4.22.0 and what follows in each branch.
+    Repair: restore on a release without the change, or where low memory is handed out.
     Source: xen switch_compat; libxc handle_shared_info
     """
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any
 
 from streams.values import NamedTuple, dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Longer configurations are not read: real ones are some KiB, and a text takes many times its length once it is parsed.
 LONGEST_CONFIG = 1 << 20

@@ -6,13 +6,12 @@ Sources: `xl_vmcontrol.c` (create_domain), `libxl_create.c`, `libxl_dom.c`; for 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from migrate.rules.declaring import SIGABRT, Effect, GuestKind, Stage
 from migrate.toolstack import config
 from migrate.toolstack.config import LONGEST_CONFIG, TRADITIONAL, ConfigSource, DomainConfig
 from migrate.toolstack.frame_count import FrameCount
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.toolstack.session import Session
 

@@ -6,8 +6,6 @@ Sources: `xl_vmcontrol.c` (create_domain), libvirt's `libxl_domain.c`, `libxl_st
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from migrate.rules.declaring import GuestKind, Stage
 from migrate.toolstack.config import LONGEST_CONFIG, ConfigSource
 from migrate.toolstack.configuration import ConfigChecks, read
@@ -26,7 +24,10 @@ from streams.wire.framing import (
 )
 from streams.wire.libvirt import LIBVIRT_HEADER, LIBVIRT_LEGACY, header_objection
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from migrate.toolstack.session import Session
     from streams.records import Damage, LibvirtStart, LibxlRecord, XapiBlock, XlStart
 

@@ -6,8 +6,6 @@ Sources: `libxl_stream_read.c` (process_record, write_emulator_blob), xenopsd's 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from migrate.destination import releases
 from migrate.rules.declaring import Effect, GuestKind, Severity, Stage
 from migrate.toolstack import config
@@ -23,8 +21,10 @@ from streams.wire.framing import (
 from streams.wire.framing import RECORD_HEADER as LIBXL_RECORD_HEADER
 from streams.wire.qemu import XAPI_LONGEST_STATE, device_state
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from migrate.toolstack.session import Session
     from streams.qemu_sections import Fault, QemuState

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from migrate.rules.declaring import GuestKind
 from migrate.toolstack.passes import Round
 from streams.values import dataclass, field
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 @dataclass(slots=True)

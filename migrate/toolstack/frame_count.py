@@ -6,10 +6,10 @@ libxc asks Xen for a frame when a pfn first comes that needs one (`populate_pfns
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from streams.wire.framing import PAGE_SHIFT
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.rules.findings import Finding
     from streams.records import Place

@@ -5,14 +5,15 @@ Sources: `read_headers` (`xg_sr_restore.c`), `x86_pv_setup`, `x86_hvm_setup`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from migrate.destination import releases
 from migrate.destination.releases import Release
 from migrate.rules.declaring import Effect, GuestKind, Stage
 from streams.wire.framing import PAGE_SHIFT, DomainHeader, GuestType, ImageHeader
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from migrate.toolstack.session import Session
 
 _KINDS = {GuestType.PV: GuestKind.PV, GuestType.HVM: GuestKind.HVM}

@@ -6,13 +6,13 @@ Source: `handle_page_data` (`xg_sr_restore.c`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from streams.decoder import MOST_WORDS
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
 from streams.records import PageData, Record
 from streams.wire.framing import PAGE_DATA_HEADER, PAGE_SIZE, PFN_WORD_SIZE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.toolstack.session import Session
 

@@ -5,6 +5,8 @@ Source: `x86_pv_stream_complete` of `xg_sr_restore_x86_pv.c` and what it calls, 
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +15,13 @@ from numpy.typing import NDArray
 
 from migrate.counting import count
 from migrate.destination.releases import RELEASES, r8_to_r15_lost
-from migrate.guest.memory import DATA, FRAMED, PFNS_AT_ONCE, REFERENCED, SENT
+from migrate.guest.memory import DATA, FRAMED, PFNS_AT_ONCE, REFERENCED, SENT, in_parts, which
 from migrate.guest.pages import UNWRITTEN
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity, Stage
 from migrate.xen.entries import IS_TABLE
-from migrate.xen.hypercalls import MapP2m, Pin, Refusal, SetContext, SetExtended, SetMsrs, SetXsave, Step
+from migrate.xen.hypercalls import MapP2m, Refusal, SetContext, SetExtended, SetMsrs, SetXsave, Step
+from migrate.xen.program import Pins, Program
 from migrate.xen.pv_vcpu import HIGH_REGISTERS
 from streams.pages import LEVEL_MASK, PageType, type_name
 from streams.wire.framing import RecordType
@@ -30,12 +33,13 @@ from streams.wire.views import dtype_of
 
 if TYPE_CHECKING:
     from migrate.guest.memory import PvGuest, Vcpu
+    from migrate.guest.stash import Kept
     from migrate.toolstack.pv import PvRestore
     from streams.records import Place
 
 DESCRIPTORS_PER_PAGE = 512
 # Machine frames whose users are looked at together, and in how many parts they are at most.
-FRAMES_AT_ONCE, FRAME_PARTS = 1 << 22, 16
+FRAMES_AT_ONCE, FRAME_PARTS = 1 << 24, 16
 # A stream tells its saver's branch, not the point release.
 _LOSING_BRANCHES = frozenset(r.branch_name for r in RELEASES if r.has(r8_to_r15_lost))
 
@@ -64,8 +68,8 @@ class _Completion:
 
     def vcpu(self, index: int, vcpu: Vcpu) -> None:
         """`process_vcpu_basic` and its three sisters."""
-        if vcpu.basic is not None:
-            self.basic(index, vcpu.basic, vcpu.places["basic"])
+        if "basic" in vcpu.parts:
+            self.basic(index, vcpu.parts["basic"], vcpu.places["basic"])
         elif index == 0:
             self.no_vcpu0()
         else:
@@ -76,18 +80,17 @@ class _Completion:
                 vcpu=index,
             )
         for part, call in (("extended", SetExtended), ("xsave", SetXsave), ("msrs", SetMsrs)):
-            content = getattr(vcpu, part)
-            if content is not None:
-                self.steps.append(call(index, content, vcpu.places[part]))
+            if part in vcpu.parts:
+                self.steps.append(call(index, vcpu.parts[part], vcpu.places[part]))
 
     def no_vcpu0(self) -> None:
         """ORD-24."""
         self.refuse("ORD-24", "the stream has no X86_PV_VCPU_BASIC of vcpu 0", None, vcpu=0)
 
-    def basic(self, index: int, content: bytes, place: Place) -> None:
+    def basic(self, index: int, kept: Kept, place: Place) -> None:
         """Convert what names pfns, then setvcpucontext."""
         guest = self.guest
-        context = np.frombuffer(content, dtype_of(CONTEXT[guest.width]))[0]
+        context = np.frombuffer(kept.load(), dtype_of(CONTEXT[guest.width]))[0]
         before = len(self.steps)
         if index == 0:
             self.start_info(int(context["user_regs"][START_INFO_REGISTER[guest.width]]), place)
@@ -108,7 +111,7 @@ class _Completion:
                 severity=Severity.WARNING,
             )
         if root is not None or len(self.steps) == before:
-            self.steps.append(SetContext(index, content, gdt, root, user_root, user_mfn, place))
+            self.steps.append(SetContext(index, kept, gdt, root, user_root, user_mfn, place))
 
     def start_info(self, pfn: int, place: Place) -> None:
         """`process_start_info`."""
@@ -202,12 +205,7 @@ class _Completion:
             return None
         return pfn
 
-    # -- pins and p2m ------------------------------------------------------------------------------
-
-    def pins(self) -> None:
-        """`pin_pagetables`."""
-        pfns, levels = self.guest.pinned()
-        self.steps += map(Pin, pfns.tolist(), levels.tolist())
+    # -- the p2m -----------------------------------------------------------------------------------
 
     def p2m(self) -> None:
         """`update_guest_p2m`."""
@@ -247,7 +245,7 @@ class _Completion:
                 self.kind.places.get(RecordType.X86_PV_P2M_FRAMES),
                 pfn=pfn,
             )
-        self.steps.append(MapP2m(tuple(frames.tolist())))
+        self.steps.append(MapP2m(array("q", frames.astype(np.int64).tobytes())))
         self.kind.p2m_is_sound = True
 
     # -- what libxc does not notice ----------------------------------------------------------------
@@ -272,10 +270,11 @@ class _Completion:
         """XRC-40, REC-21, XRC-42."""
         kind, guest = self.kind, self.guest
         pfns = guest.max_pfn + 1
-        state = guest.state[:pfns]
-        silent = pfns - int(np.count_nonzero(state & SENT))
+        state, types = guest.state[:pfns], guest.types[:pfns]
+        silent = pfns - sum(int(np.count_nonzero(state[part] & SENT)) for part in in_parts(len(state)))
         if silent:
-            first = int(np.argmin(state & SENT)) if len(state) and not (state & SENT).all() else len(state)
+            holes = (part.start + int(np.argmin(state[part] & SENT)) for part in in_parts(len(state)))
+            first = next((pfn for pfn in holes if not state[pfn] & SENT), len(state))
             kind.report(
                 "XRC-40",
                 f"{count(silent, 'pfn')} up to max_pfn {guest.max_pfn:#x} never mentioned, {first:#x} first",
@@ -283,18 +282,25 @@ class _Completion:
                 pfn=first,
                 count=silent,
             )
-        empty = np.flatnonzero((state & (REFERENCED | DATA)) == REFERENCED)
-        gone = np.flatnonzero((state & DATA != 0) & (guest.types[: len(state)] == PageType.XTAB))
-        self.named_by_tables("REC-21", empty, "which came without contents: a fresh frame takes its place")
-        self.named_by_tables("XRC-42", gone, "which the last record that names it calls absent: its contents are stale")
+        self.named_by_tables(
+            "REC-21",
+            lambda part: state[part] & (REFERENCED | DATA) == REFERENCED,
+            "which came without contents: a fresh frame takes its place",
+        )
+        self.named_by_tables(
+            "XRC-42",
+            lambda part: (state[part] & DATA != 0) & (types[part] == PageType.XTAB),
+            "which the last record that names it calls absent: its contents are stale",
+        )
 
-    def named_by_tables(self, rule: str, pfns: Any, what: str) -> None:
-        """Report those of some pfns that the final page tables name."""
-        if not len(pfns):
-            return
+    def named_by_tables(self, rule: str, test: Callable[[slice], NDArray[np.bool_]], what: str) -> None:
+        """Report those pfns that the final page tables name, and for which a test of slices of them holds."""
         guest = self.guest
         marked = np.zeros(len(guest.state), np.bool_)
-        marked[pfns] = True
+        for part in in_parts(min(len(marked), guest.max_pfn + 1)):
+            marked[part] = test(part)
+        if not marked.any():
+            return
         count = 0
         first: tuple[int, int, int] | None = None  # table, slot, pfn: the lowest, however the tables are kept
         for tables, entries in guest.store.table_batches():
@@ -305,7 +311,7 @@ class _Completion:
             hits[~IS_TABLE[guest.types[tables]]] = False
             for row in np.flatnonzero(hits.any(axis=1)).tolist():
                 slot = int(np.argmax(hits[row]))
-                found = tables[row], slot, int(named[row, slot])
+                found = int(tables[row]), slot, int(named[row, slot])
                 first = min(first, found) if first else found
             count += int(hits.sum())
         if first:
@@ -335,18 +341,18 @@ class _Completion:
     def high_registers(self) -> None:
         """HYP-29: what a Xen that loses r8 to r15 has left of a guest."""
         saver = self.kind.session.facts.xen
-        contexts = [vcpu.basic for vcpu in self.guest.vcpus.values() if vcpu.basic is not None]
-        if self.guest.width != 8 or not contexts or saver not in _LOSING_BRANCHES:
+        vcpus = self.guest.vcpus.values()
+        if self.guest.width != 8 or saver not in _LOSING_BRANCHES or not any("basic" in vcpu.parts for vcpu in vcpus):
             return
-        field = dtype_of(CONTEXT[8])
-        if not any(np.frombuffer(basic, field)[0]["user_regs"][name] for basic in contexts for name in HIGH_REGISTERS):
+        contexts = (np.frombuffer(b, dtype_of(CONTEXT[8]))[0] for vcpu in vcpus if (b := vcpu.basic) is not None)
+        if not any(context["user_regs"][name] for context in contexts for name in HIGH_REGISTERS):
             self.kind.report(
                 "HYP-29", f"saved by Xen {saver}, and {HIGH_REGISTERS[0]} to {HIGH_REGISTERS[-1]} of all vcpus are 0"
             )
 
     def vcpu_gaps(self) -> None:
         """ORD-25: offline vcpus have no records, so a gap may be meant."""
-        present = sorted({0} | {index for index, vcpu in self.guest.vcpus.items() if vcpu.basic is not None})
+        present = sorted({0} | {index for index, vcpu in self.guest.vcpus.items() if "basic" in vcpu.parts})
         for before, after in pairwise(present):
             first, last = before + 1, after - 1  # of the gap, which may be as wide as an id claims
             if first == last:
@@ -362,19 +368,15 @@ class _Completion:
     def source_p2m(self) -> None:
         """XRC-34."""
         mfns = self.guest.source_mfns()
-        if not _any_twice(mfns):
-            return
-        known = np.flatnonzero(mfns >= 0)
-        order = known[np.argsort(mfns[known], kind="stable")]
-        same = np.flatnonzero(np.diff(mfns[order]) == 0)
-        if len(same):
-            first, second = sorted(order[same[0] : same[0] + 2].tolist())
+        again, frame = _shared(mfns)
+        if again:
+            first, second = which(len(mfns), lambda part: mfns[part] == frame)[:2].tolist()
             self.kind.report(
                 "XRC-34",
-                f"pfns {first:#x} and {second:#x} share source frame {int(mfns[first]):#x}",
+                f"pfns {first:#x} and {second:#x} share source frame {frame:#x}",
                 pfn=first,
-                mfn=int(mfns[first]),
-                count=len(same),
+                mfn=frame,
+                count=again,
             )
 
     def vm_assists(self) -> None:
@@ -382,9 +384,9 @@ class _Completion:
         guest = self.guest
         field = dtype_of(CONTEXT[guest.width])
         assists = {
-            index: int(np.frombuffer(vcpu.basic, field)[0]["vm_assist"])
+            index: int(np.frombuffer(basic, field)[0]["vm_assist"])
             for index, vcpu in sorted(guest.vcpus.items())
-            if vcpu.basic is not None
+            if (basic := vcpu.basic) is not None
         }
         first = assists.get(0)
         for index, assist in assists.items():
@@ -399,16 +401,32 @@ class _Completion:
             )
 
 
-def _any_twice(mfns: NDArray[np.signedinteger]) -> bool:
-    """Whether any known frame comes twice, found in parts: to sort all takes as much memory again."""
-    step = max(FRAMES_AT_ONCE, int(mfns.max(initial=0)) // FRAME_PARTS + 1)
-    for low in range(0, int(mfns.max(initial=-1)) + 1, step):
-        some = (mfns[start : start + PFNS_AT_ONCE] for start in range(0, len(mfns), PFNS_AT_ONCE))
-        part = np.concatenate([frames[(frames >= low) & (frames < low + step)] for frames in some])
-        part.sort()
-        if (part[1:] == part[:-1]).any():
-            return True
-    return False
+def _shared(mfns: NDArray[np.signedinteger]) -> tuple[int, int]:
+    """How often known frames come again, and the lowest that does; found in parts, which take little memory."""
+    top = int(mfns.max(initial=-1))
+    again, lowest = 0, top + 1
+    near = top < FRAMES_AT_ONCE * FRAME_PARTS
+    parts = top // FRAMES_AT_ONCE + 1 if near else len(mfns) // PFNS_AT_ONCE + 1
+    for part in range(parts):
+
+        def pieces(part: int = part) -> Iterator[NDArray[np.signedinteger]]:
+            for piece in in_parts(len(mfns)):
+                some = mfns[piece][mfns[piece] >= 0]
+                yield some if parts == 1 else some[(some // FRAMES_AT_ONCE if near else some % parts) == part]
+
+        if near:  # a mark for each frame costs less than to sort them
+            seen, count, low = np.zeros(FRAMES_AT_ONCE, np.bool_), 0, part * FRAMES_AT_ONCE
+            for some in pieces():
+                seen[some - low] = True
+                count += len(some)
+            if count == np.count_nonzero(seen):
+                continue
+        frames = np.concatenate(list(pieces()))
+        frames.sort()
+        same = np.flatnonzero(frames[1:] == frames[:-1])
+        if len(same):
+            again, lowest = again + len(same), min(lowest, int(frames[same[0]]))
+    return again, lowest
 
 
 def unchecked_faults(kind: PvRestore) -> None:
@@ -416,7 +434,7 @@ def unchecked_faults(kind: PvRestore) -> None:
     _Completion(kind).unchecked_faults()
 
 
-def complete(kind: PvRestore) -> list[Step]:
+def complete(kind: PvRestore) -> Program:
     """The steps of `x86_pv_stream_complete`, failing checks of libxc's own in their places."""
     work = _Completion(kind)
     guest = kind.guest
@@ -424,6 +442,6 @@ def complete(kind: PvRestore) -> list[Step]:
         work.no_vcpu0()
     for index in sorted(guest.vcpus):
         work.vcpu(index, guest.vcpus[index])
-    work.pins()
+    calls, work.steps = work.steps, []
     work.p2m()
-    return work.steps
+    return Program((calls, Pins(*guest.pinned()), work.steps))

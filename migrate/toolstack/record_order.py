@@ -6,7 +6,6 @@ Sources: `process_record` and the handlers it calls (`xg_sr_restore.c`, `xg_sr_r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from migrate.rules.declaring import Effect
 from migrate.rules.order import LAW, Law
@@ -14,6 +13,7 @@ from migrate.toolstack.page_batches import of_pfn_0_alone
 from streams.records import PageData, Place, Record
 from streams.wire.framing import RECORD_OPTIONAL, RecordType
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.toolstack.session import Session
 

@@ -6,8 +6,7 @@ What is particular to PV guests is in `pv`, to HVM guests in `hvm`. Sources: `xg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterable, Sequence
 
 from migrate.destination import releases
 from migrate.destination.releases import LONG_RECORD, SHORT_RECORD
@@ -39,6 +38,7 @@ from streams.records import (
     XapiStart,
     XlStart,
 )
+from streams.typed import Protocol
 from streams.wire.framing import (
     CPUID_LEAF_SIZE,
     MSR_ENTRY_SIZE,
@@ -48,6 +48,7 @@ from streams.wire.framing import (
     TscBody,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.toolstack.page_comparison import VerifyPhase
     from migrate.xen.hypercalls import Step
@@ -57,11 +58,11 @@ if TYPE_CHECKING:
 MAX_RECORD = LONG_RECORD
 MAX_RECORD_OLD = SHORT_RECORD
 
-# Longer bodies are not read. The list of a PV guest's p2m pages is the only record that can be so long in earnest.
+# Longer bodies are not read, a PV guest's list of p2m pages apart (`Session.longest_p2m`).
 LONGEST_BODY = 16 << 20
 # Between two checkpoints libxc keeps all records. So many, with so many bytes besides pages, are far more than a
 # saver sends.
-MOST_BUFFERED = 1 << 16
+MOST_BUFFERED = 1 << 15
 MOST_BUFFERED_BYTES = 32 << 20
 # Which rule each way to break the grammar breaks.
 BREACHES: dict[Breach, str] = {
@@ -108,7 +109,7 @@ class Kind(Protocol):
     def record(self, record: Record) -> None:
         """A record only this kind of guest knows."""
 
-    def complete(self) -> list[Step]:
+    def complete(self) -> Sequence[Step]:
         """At END: what libxc does next, its own checks included."""
 
     def unchecked_faults(self) -> None:
@@ -216,8 +217,10 @@ class Restorer:
                 place,
                 until=releases.long_records,
             )
-        limit = MAX_RECORD if place.type == RecordType.X86_PV_P2M_FRAMES else LONGEST_BODY
-        return place.type in LAW and place.length <= limit
+        return place.type in LAW and place.length <= self._longest_body(place.type)
+
+    def _longest_body(self, kind: int) -> int:
+        return self.session.longest_p2m if kind == RecordType.X86_PV_P2M_FRAMES else LONGEST_BODY
 
     def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
         """The pages the kind of guest needs; all, where a VERIFY phase is to be compared."""
@@ -241,7 +244,7 @@ class Restorer:
             self._apply(record)
 
     def _buffer(self, record: Record | PageData) -> None:
-        self._buffered_bytes += len(getattr(record, "body", None) or b"")
+        self._buffered_bytes += len((record.words.raw if isinstance(record, PageData) else record.body) or b"")
         if len(self._buffered) >= MOST_BUFFERED or self._buffered_bytes > MOST_BUFFERED_BYTES:
             most = f"{MOST_BUFFERED} records, or {MOST_BUFFERED_BYTES >> 20} MiB of them"
             self.session.give_up(f"more than {most}, wait for one checkpoint")
@@ -274,9 +277,9 @@ class Restorer:
         if isinstance(record, PageData):
             self._page_data(record)
             return
-        if record.body is None and place.length > LONGEST_BODY and place.type not in _TOLD_BY_LENGTH:
-            most = f"no more than {LONGEST_BODY >> 20} MiB are read"
-            self.session.not_read(f"{place.name} of {place.length} bytes: {most}")
+        most = self._longest_body(place.type)
+        if record.body is None and place.length > most and place.type not in _TOLD_BY_LENGTH:
+            self.session.not_read(f"{place.name} of {place.length} bytes: no more than {most >> 20} MiB are read")
             return
         match place.type:
             case RecordType.PAGE_DATA:
@@ -408,7 +411,7 @@ class Restorer:
         if self._completed and self.kind is not None:
             self.kind.unchecked_faults()
 
-    def complete(self) -> list[Step]:
+    def complete(self) -> Sequence[Step]:
         """What libxc would do at END; nothing where the stream never got there, or is spoiled."""
         course = self.session.course
         over = course.ended or self.facts.checkpoints

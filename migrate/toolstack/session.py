@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
 
 from migrate.rules.declaring import Stage
 from streams.values import NamedTuple, dataclass, field
 from streams.wire.framing import RecordType
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from migrate.rules.findings import Collector, Finding
     from migrate.toolstack.config import DomainConfig
     from migrate.toolstack.facts import StreamFacts
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
 
 # Hypercalls that are made while records are read, and differ from what was asked before. A saver causes some forty.
 MOST_CALLS = 1 << 14
+
+# Of a list of p2m pages this is what a guest of 2 TiB takes. That of a larger one is a share of the file, which holds
+# the guest.
+LONGEST_P2M = 8 << 20
+P2M_SHARE = 1 << 12
 
 _HARMLESS_IF_REFUSED = frozenset(
     {RecordType.X86_TSC_INFO, RecordType.X86_CPUID_POLICY, RecordType.X86_MSR_POLICY, RecordType.VERIFY}
@@ -118,6 +125,12 @@ class Session:
     def domain_type(self) -> str | None:
         """What a configuration that travels with the stream calls the guest: pv, hvm or pvh."""
         return None if self.config is None else self.config.kind
+
+    @property
+    def longest_p2m(self) -> int:
+        """Bytes of a list of p2m pages that are read."""
+        size = None if self.transport is None else self.transport.size
+        return max(LONGEST_P2M, (size or 0) // P2M_SHARE)
 
     def report(self, rule: str, message: str, place: Place | None = None, **fields: Any) -> Finding:
         """Report a breach of a rule; see `Collector.report`."""

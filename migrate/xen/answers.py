@@ -1,4 +1,4 @@
-"""What Xen answers to the calls of a restore, one after the other: all but those about page types.
+"""What Xen answers to the calls of a restore, one after the other: all but those about page types, and HVM state.
 
 Nothing here imports numpy or construct: a filter in front of an HVM guest stays small.
 """
@@ -6,7 +6,6 @@ Nothing here imports numpy or construct: a filter in front of an HVM guest stays
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from migrate.destination import releases
 from migrate.destination.host import MAX
@@ -14,10 +13,6 @@ from migrate.guest.cpu_policy import Policy, read_policy
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, GuestKind, Severity, Stage
 from migrate.rules.findings import TOLD_PER_RULE
-from migrate.xen.cpu_policy import processor
-from migrate.xen.hvm_context import context_objections, no_context
-from migrate.xen.hvm_entry import HvmDomain
-from migrate.xen.hvm_params import Params
 from migrate.xen.hypercalls import (
     CreateDomain,
     Refusal,
@@ -33,11 +28,12 @@ from migrate.xen.policy_checks import policy_objections
 from migrate.xen.policy_comparison import features_lost
 from streams.values import dataclass, field, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
     from migrate.rules.findings import Finding
+    from migrate.xen.hvm_answers import HvmAnswering
     from streams.records import Place
-
 
 # A guest may lose dozens of features.
 FEATURES_TOLD = 12
@@ -114,7 +110,7 @@ class Answering:
         # The most that the host can give a guest of the kind.
         self.host_max: Policy | None = None if self.host is None else self.host.max_policy(kind.value).value
         self.intel = None if self.host is None else self.host.intel.value
-        self._params = Params(self.release, intel=self.intel)
+        self._hvm: HvmAnswering | None = None
 
     def answered(
         self, step: Step, objections: Iterable[Objection], place: Place | None, within: Stage = Stage.CONTEXT
@@ -174,10 +170,8 @@ class Answering:
                 return self._set_cpu_policy(step)
             case SetTscInfo():
                 return self.answered(step, self._tsc(step), step.place, Stage.RECORD)
-            case SetHvmParam():
-                return self._set_param(step)
-            case SetHvmContext():
-                return self._set_hvm_context(step)
+            case SetHvmParam() | SetHvmContext():
+                return self._of_hvm(step)
             case _:
                 return StepAnswer(step)
 
@@ -221,40 +215,9 @@ class Answering:
             since = releases.every_release if step.mode > 3 else None  # only mode 3 was ever good
             yield Objection("REC-102", "EINVAL", f"TSC mode {step.mode}; {known}", since=since)
 
-    def _set_param(self, step: SetHvmParam) -> StepAnswer:
-        """hvm_set_param."""
-        params = self._params
-        params.emulated = step.guest.emulated
-        return self.answered(step, params.set(step.index, step.value, step.offset), step.place, Stage.RECORD)
+    def _of_hvm(self, step: SetHvmParam | SetHvmContext) -> StepAnswer:
+        if self._hvm is None:
+            from migrate.xen.hvm_answers import HvmAnswering
 
-    def _set_hvm_context(self, step: SetHvmContext) -> StepAnswer:
-        """hvm_load."""
-        # What a policy without leaves leaves out is the host's to say.
-        policy = self.policy if self.policy and self.policy.leaves else None
-        hap = step.guest.hap is not False and (self.host is None or self.host.hap.value is not False)
-        nested = step.guest.nested is not False or self._params.nested
-        domain = HvmDomain(
-            self.release,
-            processor(
-                policy,
-                GuestKind.HVM,
-                self.release,
-                hap=hap,
-                nested=nested,
-                host_max=self.host_max,
-                intel=self.intel,
-            ),
-            host=self.host_max,
-            vcpus=self.vcpus,
-            emulated=step.guest.emulated,
-            viridian=self._params.viridian,
-            has_frame=step.guest.populated.__contains__,
-        )
-        if step.content is None or step.place is None:
-            return self.answered(step, [no_context(domain)], None)
-        start = step.place.body
-        found = (
-            replace(objection, message=f"HVM_CONTEXT: {objection.message}", offset=start + (objection.offset or 0))
-            for objection in context_objections(step.content, domain)
-        )
-        return self.answered(step, found, step.place)
+            self._hvm = HvmAnswering(self)
+        return self._hvm.answer(step)

@@ -10,7 +10,6 @@ Sources: `x86_cpuid_policy_clear_out_of_range_leaves` (`xen/lib/x86/cpuid.c`), `
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from migrate.destination import releases
 from migrate.destination.host import MAX
@@ -38,6 +37,7 @@ from streams.wire.cpu_features import (
 from streams.wire.msrs import Msr
 from streams.wire.xstate import XState
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.destination.releases import Change, Release
 

@@ -70,14 +70,22 @@ def bad_descriptors(page: NDArray[np.uint64], width: int) -> NDArray[np.int64]:
     return np.flatnonzero(bad).astype(np.int64)
 
 
-def looks_like_gdt(pages: NDArray[np.uint64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of some pages that begin with a null descriptor go on with at least one code or data segment.
+# So many descriptors of a page tell whether it looks like part of a GDT.
+GDT_HEAD = 16
+
+
+def look_like_gdts(heads: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Which of some pages that begin with a null descriptor go on with a code or data segment.
 
     Parameters
     ----------
-    pages:
-        shape (n, 512); only the first two cache lines of the rows in question are touched.
+    heads:
+        how each page begins, shape (n, GDT_HEAD).
+
+    Returns
+    -------
+    Their rows, once for each such segment.
     """
     marks = _DESC_P | _DESC_S
-    found: NDArray[np.bool_] = ((pages[rows, 1:16] & marks) == marks).any(axis=1)
-    return found
+    segments: NDArray[np.int64] = ((heads & marks) == marks).reshape(-1).nonzero()[0]
+    return segments // GDT_HEAD

@@ -245,8 +245,8 @@ class Hypervisor:
     def _contents(self, pfn: int) -> tuple[bytes, bool]:
         """What Xen reads in a frame, and whether libxc localised it (entries name pfns, not mfns)."""
         store = self.guest.store
-        if store.is_table(pfn):
-            return store.table(pfn), True
+        if (table := store.table(pfn)) is not None:
+            return table, True
         if not self.guest.came_with_data(pfn):
             return UNWRITTEN, True
         page = self._untyped.contents(pfn)
@@ -294,10 +294,9 @@ class Hypervisor:
         if held.translate(None, _FREE_TO_WRITE):
             self._validate_l1_slowly(pfn, page, localised)
         elif NONE in held:
-            self._map_writable(targets)
+            self._map_writable(targets, have)
 
-    def _map_writable(self, targets: NDArray[np.int64]) -> None:
-        before = self.types.take(targets)
+    def _map_writable(self, targets: NDArray[np.int64], before: NDArray[np.uint8]) -> None:
         self.types[targets] = _WRITABLE
         self._journal.append(lambda: self.types.__setitem__(targets, before))
 
@@ -315,8 +314,7 @@ class Hypervisor:
         conflict = writable & ~foreign & (have != _NONE) & (have != _WRITABLE)
         wrong = bad_flags | foreign | conflict
         if not wrong.any():
-            mapped = targets[writable]
-            self._map_writable(mapped)
+            self._map_writable(targets[writable], have[writable])
             return
         at = int(np.argmax(wrong))
         slot, target = int(slots[at]), int(targets[at])
@@ -426,6 +424,10 @@ class Hypervisor:
         named = targets[slots]
         # What has the wanted type needs no work; the rest is done in order.
         todo = bad | (named < 0) | (self.types[np.maximum(named, 0)] != np.uint8(want))
+        if linear and self.linear_allowed.value is not False:
+            # Of the entries that make the table its own linear page table, all are as the first.
+            own = np.flatnonzero((named == pfn) & ~bad & (some & np.uint64(RW) == 0))
+            todo[own[1:]] = False
         for at in np.flatnonzero(todo).tolist():
             slot, target, entry = int(slots[at]), int(named[at]), int(some[at])
             if bad[at]:

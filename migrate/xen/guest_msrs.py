@@ -5,10 +5,9 @@ Sources: `guest_wrmsr` (`xen/arch/x86/msr.c`), `msr_spec_ctrl_valid_bits`; befor
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from migrate.destination import releases
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.destination.releases import Release
     from migrate.xen.cpu_policy import Processor

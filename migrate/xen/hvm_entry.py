@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from migrate.guest.cpu_policy import INTEL
 from migrate.rules.declaring import Severity
@@ -13,7 +12,10 @@ from streams.values import NamedTuple
 from streams.wire.framing import HVM_SAVE_HEADER
 from streams.wire.hvm_names import save_name
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from migrate.destination.releases import Change, Release
     from migrate.guest.cpu_policy import Policy
     from migrate.xen.cpu_policy import Processor

@@ -7,7 +7,6 @@ record handle_hvm_params (`xg_sr_restore_x86_hvm.c`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from migrate.destination import releases
 from migrate.destination.releases import Change, Release
@@ -16,9 +15,6 @@ from migrate.xen.objection import Objection
 from streams.values import dataclass, field
 from streams.wire.framing import HVM_PARAM_SIZE, PARAMS_HEADER
 from streams.wire.hvm_names import HvmParam, param_name
-
-if TYPE_CHECKING:
-    pass
 
 CALL = "hvm_set_param"
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
 from streams.values import NamedTuple, dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from array import array
+    from typing import ClassVar
+
+    from migrate.guest.stash import Kept
     from migrate.rules.findings import Finding
     from migrate.xen.hvm_guest import HvmGuest
     from streams.records import Place, Record
@@ -110,8 +113,20 @@ class Refusal(Call):
     finding: Finding
 
 
+class VcpuCall(Call):
+    """Sets a part of a vcpu's state."""
+
+    __slots__ = ()
+    kept: Kept
+
+    @property
+    def content(self) -> bytes:
+        """The part, as it came."""
+        return self.kept.load()
+
+
 @dataclass(frozen=True, slots=True)
-class SetContext(Call):
+class SetContext(VcpuCall):
     """XEN_DOMCTL_setvcpucontext, the frames in it named by pfn.
 
     `root` is the page table under cr3, `user_root` the one under cr1 (64-bit), None where libxc refused it;
@@ -120,7 +135,7 @@ class SetContext(Call):
 
     call = "setvcpucontext"
     vcpu: int
-    content: bytes
+    kept: Kept
     gdt: tuple[int, ...]
     root: int | None
     user_root: int | None
@@ -129,32 +144,32 @@ class SetContext(Call):
 
 
 @dataclass(frozen=True, slots=True)
-class SetExtended(Call):
+class SetExtended(VcpuCall):
     """XEN_DOMCTL_set_ext_vcpucontext."""
 
     call = "set_ext_vcpucontext"
     vcpu: int
-    content: bytes
+    kept: Kept
     place: Place
 
 
 @dataclass(frozen=True, slots=True)
-class SetXsave(Call):
+class SetXsave(VcpuCall):
     """XEN_DOMCTL_setvcpuextstate."""
 
     call = "setvcpuextstate"
     vcpu: int
-    content: bytes
+    kept: Kept
     place: Place
 
 
 @dataclass(frozen=True, slots=True)
-class SetMsrs(Call):
+class SetMsrs(VcpuCall):
     """XEN_DOMCTL_set_vcpu_msrs."""
 
     call = "set_vcpu_msrs"
     vcpu: int
-    content: bytes
+    kept: Kept
     place: Place
 
 
@@ -175,7 +190,7 @@ class MapP2m(Call):
     """The guest's p2m pages are mapped writable, to be rewritten."""
 
     call = "mmap"
-    frames: tuple[int, ...]
+    frames: array[int]
 
 
 @dataclass(frozen=True, slots=True)

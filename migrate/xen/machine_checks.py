@@ -5,10 +5,9 @@ Source: `vmce_restore_vcpu` (`xen/arch/x86/cpu/mcheck/vmce.c`); it serves PV and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from migrate.destination import releases
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.destination.releases import Release
 

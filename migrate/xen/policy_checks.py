@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from migrate.destination import releases
 from migrate.destination.host import MAX
@@ -35,6 +34,7 @@ from streams.wire.cpu_features import MSR_NAMES
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
 from streams.wire.msrs import Msr
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.destination.releases import Release
 

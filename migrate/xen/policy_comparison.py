@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from migrate.guest.cpu_policy import PROMISED_ANYWHERE, Policy, component_name
 from migrate.xen.cpu_policy import within_its_maxima
@@ -13,6 +12,7 @@ from streams.wire.cpu_features import MSR_NAMES, Word, msr_features, set_bits, w
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR
 from streams.wire.msrs import Msr
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.destination.releases import Release
     from migrate.rules.declaring import GuestKind

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from migrate.destination import releases
+from migrate.guest.memory import which
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, GuestKind, Severity, Stage
 from migrate.rules.extended_cr3 import L3_RULES
@@ -26,8 +28,9 @@ from migrate.xen.hypercalls import (
     SetXsave,
     Step,
 )
+from migrate.xen.program import Program
 from migrate.xen.pv_vcpu import context_objections, extended_objections, msrs_objections, xsave_objections
-from streams.pages import LEVEL_MASK, PIN_BIT
+from streams.pages import LEVEL_MASK, PIN_BIT, are_tables
 from streams.values import dataclass
 from streams.wire.framing import PAGE_SHIFT
 from streams.wire.paging import ENTRIES, FRAME_MASK, PAE_L3_LIMIT, RW, P
@@ -54,6 +57,11 @@ class PvTrace(Trace):
     """The restore of a PV guest from END on."""
 
     hypervisor: Hypervisor | None = None
+
+
+def _unpinned(types: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    unpinned: NDArray[np.bool_] = are_tables(types) & (types & PIN_BIT == 0)
+    return unpinned
 
 
 def _not_asked(first: Finding, refused: int, left: int) -> Finding:
@@ -94,24 +102,26 @@ class PvReplay(Answering):
             linear_allowed=ALLOWED if self.host is None else self.host.linear_page_tables,
         )
 
-    def run(self, steps: Sequence[Step], tally: SoundnessTally | None = None) -> PvTrace:
+    def run(self, program: Program, tally: SoundnessTally | None = None) -> PvTrace:
         """Run the steps in the order given, past refusals.
 
         Parameters
         ----------
         tally:
-            where it finds the guest sound, types are not replayed one by one, and pins leave no answer.
+            where it finds the guest sound, types are not replayed one by one; and only answers with findings are kept.
         """
         trace = PvTrace(hypervisor=self.xen)
-        if tally is not None and self._sound(steps, tally):
+        steps: Sequence[Step] = program
+        if tally is not None and self._sound(program.others, tally):
             self._cleared = True
-            steps = [step for step in steps if not isinstance(step, Pin | MapP2m)]
+            steps = [step for step in program.others if not isinstance(step, MapP2m)]
         first = None
         refused = 0
-        patience = ENTRIES * max(FREE_TABLES, REPLAYED_TIMES * len(self.guest.store.tables))
+        patience = ENTRIES * max(FREE_TABLES, REPLAYED_TIMES * len(self.guest.store.tables()[0]))
         for number, step in enumerate(steps, 1):
             outcome = self.answer(step)
-            trace.answers.append(outcome)
+            if tally is None or outcome.findings:
+                trace.answers.append(outcome)
             if outcome.finding is not None:
                 first, refused = first or outcome.finding, refused + 1
             if first and number < len(steps) and (refused == MOST_REFUSED or self.xen.cost.entries > patience):
@@ -161,22 +171,27 @@ class PvReplay(Answering):
 
     def _tags(self) -> Iterable[Finding]:
         """HYP-08, HYP-09: what the stream calls a table, against what Xen found it to be."""
-        held = self.xen.types
-        level = np.where(held == np.uint8(FrameType.L2X), np.uint8(FrameType.L2), held)
-        tag = self.guest.types & LEVEL_MASK
-        tagged = (tag >= 1) & (tag <= 4) & (self.guest.types & PIN_BIT == 0)
+        held, types = self.xen.types, self.guest.types
+
+        def in_use(part: slice) -> NDArray[np.bool_]:
+            level = held[part]
+            level = np.where(level == np.uint8(FrameType.L2X), np.uint8(FrameType.L2), level)
+            found: NDArray[np.bool_] = _unpinned(types[part]) & are_tables(level) & (level != types[part])
+            return found
+
+        def writable(part: slice) -> NDArray[np.bool_]:
+            found: NDArray[np.bool_] = _unpinned(types[part]) & (held[part] == np.uint8(FrameType.WRITABLE))
+            return found
+
         for rule_id, wrong, what in (
-            ("HYP-08", tagged & (level >= 1) & (level <= 4) & (level != tag), "is in use as L{held}"),
-            (
-                "HYP-09",
-                tagged & (held == np.uint8(FrameType.WRITABLE)),
-                "is part of no live table and is mapped writable",
-            ),
+            ("HYP-08", in_use, "is in use as L{held}"),
+            ("HYP-09", writable, "is part of no live table and is mapped writable"),
         ):
-            pfns = np.flatnonzero(wrong)
+            pfns = which(len(types), wrong)
             if len(pfns):
                 pfn = int(pfns[0])
-                message = f"pfn {pfn:#x} was sent as L{int(tag[pfn])} and {what.format(held=int(level[pfn]))}"
+                level = FrameType.L2 if held[pfn] == FrameType.L2X else held[pfn]
+                message = f"pfn {pfn:#x} was sent as L{types[pfn]} and {what.format(held=int(level))}"
                 yield RULES[rule_id].finding(message, pfn=pfn, count=len(pfns))
 
     def answer(self, step: Step) -> StepAnswer:
@@ -270,7 +285,8 @@ class PvReplay(Answering):
             # By tag: what the failed call itself had taken has been given back.
             first_level = self.guest.types[tables] & LEVEL_MASK == 1
             hits = (entries & wanted == entry) & first_level[:, None]
-            found += ((tables[row], int(np.argmax(hits[row]))) for row in np.flatnonzero(hits.any(axis=1)).tolist())
+            rows = np.flatnonzero(hits.any(axis=1))
+            found += zip(tables[rows].tolist(), hits[rows].argmax(axis=1).tolist(), strict=True)
         return " (by L1 pfn {:#x}, entry {})".format(*min(found)) if found else ""
 
     @property

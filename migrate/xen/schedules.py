@@ -8,35 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from migrate.xen.hypercalls import PIN_BATCH, MapP2m, Pin, Step
+from migrate.xen.hypercalls import PIN_BATCH, MapP2m, Step
+from migrate.xen.program import Pins, Program
 
-Schedule = Callable[[Sequence[Step]], list[Step]]
+Schedule = Callable[[Program], Program]
 
 
-def _parts(steps: Sequence[Step]) -> tuple[list[Step], list[Pin], list[MapP2m]]:
+def _parts(program: Program) -> tuple[list[Step], Pins, list[Step]]:
     """The steps before the pins, the pins, and the p2m."""
-    pins = [step for step in steps if isinstance(step, Pin)]
-    last = [step for step in steps if isinstance(step, MapP2m)]
-    return [step for step in steps if not isinstance(step, Pin | MapP2m)], pins, last
+    others = program.others
+    last: list[Step] = [step for step in others if isinstance(step, MapP2m)]
+    return [step for step in others if not isinstance(step, MapP2m)], program.pins, last
 
 
-def _restore(steps: Sequence[Step]) -> list[Step]:
-    return list(steps)
+def _restore(program: Program) -> Program:
+    return program
 
 
-def _build(steps: Sequence[Step]) -> list[Step]:
-    contexts, pins, last = _parts(steps)
-    return [*pins, *contexts, *last]
+def _build(program: Program) -> Program:
+    contexts, pins, last = _parts(program)
+    return Program((pins, contexts, last))
 
 
-def _bottom_up(steps: Sequence[Step]) -> list[Step]:
-    contexts, pins, last = _parts(steps)
-    return [*sorted(pins, key=lambda pin: pin.level), *contexts, *last]
+def _bottom_up(program: Program) -> Program:
+    contexts, pins, last = _parts(program)
+    return Program((pins.by_level(), contexts, last))
 
 
-def _top_down(steps: Sequence[Step]) -> list[Step]:
-    contexts, pins, last = _parts(steps)
-    return [*contexts, *sorted(pins, key=lambda pin: -pin.level), *last]
+def _top_down(program: Program) -> Program:
+    contexts, pins, last = _parts(program)
+    return Program((contexts, pins.by_level(highest_first=True), last))
 
 
 SCHEDULES: dict[str, Schedule] = {
@@ -48,7 +49,8 @@ SCHEDULES: dict[str, Schedule] = {
 
 
 def hypercalls(steps: Sequence[Step]) -> tuple[int, int]:
-    """How many hypercalls the steps take, pins in batches; and how many batches there are."""
+    """How many hypercalls a PV guest's steps take, pins in batches; and how many batches there are."""
+    assert isinstance(steps, Program)
     contexts, pins, _ = _parts(steps)
     batches = -(-len(pins) // PIN_BATCH)
     return len(contexts) + batches, batches

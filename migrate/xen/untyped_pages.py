@@ -42,19 +42,19 @@ class UntypedPages:
             for named in self._named():
                 wanted[named[(named >= 0) & (named < len(wanted))]] = True
             wanted &= self._guest.state & DATA != 0
-            store.fetch(np.flatnonzero(wanted).tolist())
+            store.fetch(np.flatnonzero(wanted))
         return store.find([pfn])[pfn]
 
     def _named(self) -> Iterator[NDArray[np.int64]]:
         """Pfns that tables of the upper levels name, or, once those are fetched, what they name."""
         guest, store = self._guest, self._guest.store
-        if fetched := store.fetched:
+        if len(fetched := store.fetched()):
             for _, pages in store.found_batches(fetched, AT_ONCE):
                 yield self._placement.pfns_of(_frames(pages))
             return
-        tables = np.fromiter(store.tables, np.int64)
+        tables, _ = store.tables()
         kinds = guest.types[tables]
-        upper = tables[IS_TABLE[kinds] & (kinds & LEVEL_MASK > 1)].tolist()
+        upper = tables[IS_TABLE[kinds] & (kinds & LEVEL_MASK > 1)]
         for _, pages in store.table_batches(upper, AT_ONCE):
             yield _frames(pages)
 

@@ -19,6 +19,8 @@ PAGE_SIZE = 1 << PAGE_SHIFT
 
 IMAGE_MARKER = 0xFFFF_FFFF_FFFF_FFFF
 IMAGE_ID = 0x5845_4E46  # "XENF"
+# Versions whose framing is known, whatever a given release accepts.
+KNOWN_VERSIONS = (2, 3)
 OPTION_BIG_ENDIAN = 0x0001
 RECORD_ALIGN = 8
 RECORD_OPTIONAL = 0x8000_0000

@@ -6,11 +6,14 @@ Source: Xen's public `arch-x86/hvm/save.h`; for what is in the registers, the pr
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
-from typing import Annotated
 
 from streams.values import NamedTuple
 from streams.wire.layouts import U32, U64, Layout
 from streams.wire.xstate import Fxsave
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Annotated
 
 
 class Cpu(NamedTuple):

@@ -9,8 +9,6 @@ Source: Xen's public `arch-x86/hvm/save.h`.
 
 from __future__ import annotations
 
-from typing import Any
-
 from streams.values import NamedTuple
 from streams.wire.hvm_cpu import CPU, CPU_MSRS, MTRR, TSC_ADJUST, VMCE_VCPU, XSAVE
 from streams.wire.hvm_interrupts import IOAPIC, ISA_IRQ, LAPIC, LAPIC_REGS, PCI_IRQ, PCI_LINK, PIC
@@ -18,6 +16,10 @@ from streams.wire.hvm_names import SaveType
 from streams.wire.hvm_timers import HPET, PIT, PMTIMER, RTC
 from streams.wire.hvm_viridian import VIRIDIAN_DOMAIN, VIRIDIAN_VCPU
 from streams.wire.layouts import U32, U64, Layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class SaveHeader(NamedTuple):

@@ -6,10 +6,13 @@ Source: Xen's public `arch-x86/hvm/save.h`; for what is in the MSRs, the Hypervi
 from __future__ import annotations
 
 from enum import IntFlag
-from typing import Annotated
 
 from streams.values import NamedTuple
 from streams.wire.layouts import U8, U64, Layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Annotated
 
 
 class ViridianDomain(NamedTuple):

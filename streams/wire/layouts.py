@@ -18,12 +18,25 @@ bytes `Annotated[bytes, "512s"]`. All is little-endian and without padding.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
-from typing import Annotated, Any, Generic, TypeVar, get_args, get_type_hints
 
+from streams.typed import Generic, TypeVar
 from streams.values import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Annotated, Any
+else:
+
+    class Annotated:
+        """A type and what is said of it, as they stand in the brackets."""
+
+        def __class_getitem__(cls, said):
+            return said
+
 
 U8 = Annotated[int, "B"]
 U16 = Annotated[int, "H"]
@@ -85,11 +98,13 @@ class Layout(Generic[T]):
         """The fields in their order."""
         found: list[Field] = []
         offset = 0
-        for name, hint in get_type_hints(self.kind, include_extras=True).items():
-            plain, *marks = get_args(hint) or (hint,)
+        known = vars(sys.modules[self.kind.__module__])
+        for name, annotation in self.kind.__annotations__.items():
+            hint = eval(annotation, known, {"Annotated": Annotated})
+            plain, *marks = hint if isinstance(hint, tuple) else (hint,)
             elements = next((mark for mark in marks if isinstance(mark, int)), None)
             code = next((mark for mark in marks if isinstance(mark, str)), None)
-            element = code or Layout(plain if elements is None else get_args(plain)[0])
+            element = code or Layout(plain if elements is None else plain.__args__[0])
             one = element.size if isinstance(element, Layout) else struct.calcsize(f"<{element}")
             found.append(Field(name, offset, one * (1 if elements is None else elements), element, elements))
             offset += found[-1].size

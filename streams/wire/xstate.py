@@ -6,10 +6,13 @@ Source: the FXSAVE and XSAVE chapters of the processor manuals; every PV and HVM
 from __future__ import annotations
 
 from enum import IntFlag
-from typing import Annotated
 
 from streams.values import NamedTuple
 from streams.wire.layouts import U8, U16, U32, U64, Layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Annotated
 
 
 class Fxsave(NamedTuple):

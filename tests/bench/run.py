@@ -14,8 +14,10 @@ import json
 import tempfile
 from pathlib import Path
 
+import compressed
 import corpus
 import growth
+import instructions
 import offline
 import replay
 import startup
@@ -26,10 +28,12 @@ from tables import MIB, Table, machine
 
 BENCHMARKS = {
     "offline": offline.tables,
+    "compressed": compressed.tables,
     "pipes": throughput.tables,
     "replay": replay.tables,
     "corpus": corpus.tables,
     "startup": startup.tables,
+    "instructions": instructions.tables,
     "growth": growth.tables,
 }
 SUFFIXES = {"M": 20, "G": 30}

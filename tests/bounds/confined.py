@@ -1,8 +1,9 @@
 """The command line in a process that may take little more memory and processor time than its input is worth.
 
 The law: the address space of a process that has judged a guest of each kind, plus SPARE_MEMORY, plus MEMORY_SHARE of
-the input; and CPU_PER_MIB of processor time for each MiB of the input, plus CPU_ALLOWANCE. The input's size is that of
-the file: what it claims, or decodes to, counts for nothing.
+the input or of the guest's memory, whichever is more; and CPU_PER_MIB of processor time for each MiB of the input, plus
+CPU_ALLOWANCE. The input's size is that of the file, and the guest's memory are the pages whose pfns its records name:
+what is claimed counts for nothing.
 
 RLIMIT_AS counts what is mapped, not what is used. So that little is mapped for nothing, OpenBLAS may have one thread
 and malloc one arena, each of which would reserve tens of MiB; and the base line is what the kernel says (VmSize) once

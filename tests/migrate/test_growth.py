@@ -55,7 +55,6 @@ COUNTS = {
     "checkpoints": 20,
     "empty checkpoints": 50,
     "shared subtrees": 20,
-    "self maps": 20,
     "p2m pages": 400,
     "tables that wait": 640,
     "folders": 12,

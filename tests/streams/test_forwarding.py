@@ -125,6 +125,7 @@ def until(condition, what):
 # -- every byte goes on ---------------------------------------------------------------------------------
 
 
+ASKED = ["give", "skip", "look", "peek"]
 REQUESTS = st.lists(st.tuples(st.sampled_from(["give", "skip"]), st.integers(0, 5000)), max_size=12)
 
 
@@ -150,6 +151,47 @@ def test_whatever_is_asked_for_the_output_is_the_input(source, sink, tmp_path):
                 assert transport.written + transport.held == at
             transport.pass_all()
             assert (transport.position, transport.written, transport.held) == (size, size, 0)
+            assert ends.arrived() == TEXT[:size]
+        finally:
+            for fd in list(ends.open):
+                ends.close(fd)
+
+    holds()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("sink", SINKS)
+def test_what_goes_ahead_is_given_all_the_same(source, sink, tmp_path):
+    @settings(max_examples=12, deadline=None, database=None)
+    @given(
+        requests=st.lists(
+            st.tuples(st.sampled_from(["give", "skip", "look", "peek"]), st.integers(1, 5000)), max_size=8
+        ),
+        size=st.integers(0, len(TEXT)),
+        ahead=st.integers(0, 6000),
+    )
+    def holds(requests, size, ahead):
+        ends = Ends(tmp_path, source, sink)
+        try:
+            ends.write(TEXT[:size])
+            transport = ForwardingTransport(ends.source, ends.sink, hold=False)
+            transport.send_ahead(ahead)
+            assert transport.written == min(ahead, size)
+            at = 0
+            for what, n in requests:
+                expected = TEXT[at : min(at + n, size)]
+                if what == "skip":
+                    assert transport.skip(n) == len(expected)
+                elif what == "peek":
+                    seen = transport.peek(n)
+                    assert expected.startswith(seen)
+                    assert len(seen) == n or at + len(seen) >= min(ahead, size)
+                    expected = b""
+                else:
+                    assert getattr(transport, what)(n) == expected
+                at += len(expected)
+                assert transport.position == transport.written == max(at, min(ahead, size))
+            transport.pass_all()
             assert ends.arrived() == TEXT[:size]
         finally:
             for fd in list(ends.open):

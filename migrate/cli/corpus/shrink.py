@@ -10,6 +10,7 @@ import click
 
 from migrate.cli import suggestions
 from migrate.cli.command import command
+from migrate.cli.declaring import option
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import STDIN, one_rule, placement_option, source_of, target_option, vcpus_option
 from migrate.cli.output import STDOUT, stream_output
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
     "that cannot be written."
 )
 @click.argument("stream", metavar="STREAM", type=click.Path(allow_dash=True))
-@click.option(
+@option(
     "--rule",
     metavar="RULE",
-    callback=one_rule,
+    parse=one_rule,
     shell_complete=suggestions.one_rule,
     help="Whose finding is to stay; by default what the restore fails of.",
 )

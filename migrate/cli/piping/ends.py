@@ -11,7 +11,7 @@ import termios
 import time
 from contextlib import suppress
 
-import click
+from migrate.cli.ending import UsageError
 
 STDIN, STDOUT = 0, 1
 # Seconds that a receiver has to close its side once it has got all.
@@ -86,21 +86,21 @@ def need_standard_ends(*, source: bool, sink: bool) -> None:
 
     Raises
     ------
-    click.UsageError
+    UsageError
     """
     if source:
         need_open(STDIN, "standard input", sys.stdin)
     if sink:
         need_open(STDOUT, "standard output", sys.stdout)
         if os.isatty(STDOUT):
-            raise click.UsageError("a stream is not for a terminal: redirect standard output")
+            raise UsageError("a stream is not for a terminal: redirect standard output")
 
 
 def need_open(fd: int, name: str, opened: object = ...) -> None:
-    """Refuse a descriptor that was not open when this program was started. Raises click.UsageError."""
+    """Refuse a descriptor that was not open when this program was started. Raises UsageError."""
     try:
         os.fstat(fd)
     except OSError:
         opened = None
     if opened is None:
-        raise click.UsageError(f"{name} is not open")
+        raise UsageError(f"{name} is not open")

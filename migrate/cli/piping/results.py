@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 
-import click
-
+from migrate.cli.ending import UsageError
 from migrate.cli.piping.messages import ATOMIC, STDERR
 
 STDERR_TOO = "-"
@@ -35,7 +34,7 @@ class Result:
 
     Raises
     ------
-    click.UsageError
+    UsageError
         where nothing can be written there.
     """
 
@@ -47,7 +46,7 @@ class Result:
             try:
                 self._look()
             except OSError as error:
-                raise click.UsageError(f"{path}: {error.strerror or error}") from error
+                raise UsageError(f"{path}: {error.strerror or error}") from error
 
     def _look(self) -> None:
         try:
@@ -133,7 +132,7 @@ def refuse_doubles(results: Sequence[Result], stream: Mapping[str, int]) -> None
 
     Raises
     ------
-    click.UsageError
+    UsageError
         naming both.
     """
     taken: dict[_Identity | str, str] = {}
@@ -146,5 +145,5 @@ def refuse_doubles(results: Sequence[Result], stream: Mapping[str, int]) -> None
         if identity is not None and (other := taken.setdefault(identity, result.option)) != result.option:
             where = "standard error" if result.path == STDERR_TOO else result.path
             if other in stream:
-                raise click.UsageError(f"{result.option}: {where} is {other}")
-            raise click.UsageError(f"{other} and {result.option} would both be written to {where}")
+                raise UsageError(f"{result.option}: {where} is {other}")
+            raise UsageError(f"{other} and {result.option} would both be written to {where}")

@@ -14,29 +14,32 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from types import FrameType
-from typing import NoReturn, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
-import click
-
-from migrate.cli.ending import ExitCode
+from migrate.cli.ending import Exit, ExitCode, UsageError
 from migrate.cli.piping.messages import Messages
 from migrate.cli.piping.signals import ENDED_BY, ENDING, is_ignored
 from streams.conduit import EMPTY, HANDS, HOLDS, STEPS, Conduit, OutputError
 from streams.transports import TransportError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn, Protocol
+else:
+    Protocol = object
+
 RELAYED = (*ENDING, signal.SIGUSR1)
 # Seconds after which a second signal is no echo of the first: whoever sends it has waited in vain.
 IN_VAIN = 10.0
 # Seconds between two looks at the judge, and how many of them it may be at one step: so many, and one more for each
-# AS_LONG steps before it. The longest is the replay at the end, and what it replays has come in steps of 1 MiB at most.
+# AS_LONG steps before it. The longest is the replay at the end, and what it replays has come in steps of 4 MiB at most.
 LOOK = 3.0
 LOOKS = 20
-AS_LONG = 4096
+AS_LONG = 2048
 _OOM_SCORE = "/proc/self/oom_score_adj"
-_DISPENSABLE = "1000"
+_DISPENSABLE = b"1000"
 
 
 class Ends(Protocol):
@@ -56,15 +59,24 @@ class Stage:
     """What the process that judges tells the one that waits."""
 
     def __init__(self, conduit: Conduit, ends: Ends, words: int | None = None) -> None:
-        shared = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
-        conduit.share(shared[: len(conduit.state)])
+        shared = memoryview(mmap.mmap(-1, 2 * mmap.PAGESIZE))
+        numbers = shared[: mmap.PAGESIZE].cast("Q")
+        conduit.share(numbers[: len(conduit.state)])
         self._state = conduit.state
-        self._told = shared[len(conduit.state) :]
+        self._told = numbers[len(conduit.state) :]
+        self._why = shared[mmap.PAGESIZE :]
         self._ends = ends
         self.words: int | None = words
 
     def ready(self) -> None:
         """All is there, and the next step begins once bytes come."""
+        self._state[STEPS] += 1
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Within, the sender or the receiver may be waited for."""
+        self._state[STEPS] += 1
+        yield
         self._state[STEPS] += 1
 
     def hang_up(self) -> None:
@@ -85,6 +97,18 @@ class Stage:
         """From now on nothing more is done, and it is meant so."""
         self._told[2] = code
         self._told[1] = 1
+
+    def refuse(self, why: str) -> None:
+        """What is asked cannot be: told by the process that was asked."""
+        text = why.encode("utf-8", "backslashreplace")[: len(self._why)]
+        self._why[: len(text)] = text
+        self._told[3] = 1 + len(text)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why what is asked cannot be, if so."""
+        size = self._told[3] - 1
+        return bytes(self._why[:size]).decode("utf-8", "replace") if size >= 0 else None
 
     @property
     def over(self) -> bool:
@@ -132,7 +156,7 @@ def accompanied(act: Callable[[Stage], int], conduit: Conduit, ends: Ends, messa
 def _alone(act: Callable[[Stage], int], understudy: _Understudy) -> int:
     try:
         return act(understudy.stage)
-    except (click.ClickException, click.exceptions.Exit):
+    except (Exit, UsageError):
         raise
     except BaseException as error:
         return understudy.step_in(type(error).__name__)
@@ -143,13 +167,10 @@ def _play(act: Callable[[Stage], int], stage: Stage) -> NoReturn:
     try:
         try:
             code = act(stage)
-        except click.exceptions.Exit as end:
-            code = end.exit_code
-        except click.ClickException as error:
-            if isinstance(error, click.UsageError) and error.ctx is None:
-                error.ctx = click.get_current_context(silent=True)
-            error.show()
-            code = error.exit_code
+        except Exit as end:
+            code = end.code
+        except UsageError as error:
+            stage.refuse(str(error))
         stage.end_with(code)
     finally:
         os._exit(code)
@@ -165,7 +186,7 @@ def _die_with_the_other(alive: int) -> None:
 
 def volunteer() -> None:
     """Have the kernel take this process first where memory is short: the stream goes on without it."""
-    with suppress(OSError), open(_OOM_SCORE, "w", encoding="ascii") as file:
+    with suppress(OSError), open(_OOM_SCORE, "wb", buffering=0) as file:
         file.write(_DISPENSABLE)
 
 
@@ -200,6 +221,8 @@ class _Understudy:
             self._ends.let_go()
         _, status = os.waitpid(child, 0)
         self._child = None
+        if (why := self.stage.refusal) is not None:
+            raise UsageError(why)
         if self.stage.code is not None:
             return self.stage.code
         if self._told is not None:

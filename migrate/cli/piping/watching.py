@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 from collections.abc import Callable
-from typing import Any
 
 from migrate.cli.piping.messages import Messages
 from migrate.counting import memory_size
 from migrate.safe import safe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import threading
+    from typing import Any
 
 # The thread that shows the line needs little; what it reserves may be all that is left.
 _STACK = 256 << 10
@@ -55,6 +58,8 @@ class Watch:
     """
 
     def __init__(self, line: StatusLine, interval: float, messages: Messages) -> None:
+        import threading
+
         self._line = line
         self._interval = interval
         self._messages = messages
@@ -62,6 +67,8 @@ class Watch:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Watch:
+        import threading
+
         before = threading.stack_size(_STACK)
         try:
             thread = threading.Thread(target=self._watch, daemon=True)

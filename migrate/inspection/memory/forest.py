@@ -327,7 +327,7 @@ def forest(inspection: Inspection) -> Forest:
         raise NotInStream("there are page tables of PV guests only: an HVM guest's are part of its memory, unnamed")
     roots = vcpu_roots(guest)
     tagged = np.flatnonzero(IS_TABLE[guest.types])
-    pfns = np.unique(np.concatenate([np.array([*guest.store.tables, *roots], np.int64), tagged]))
+    pfns = np.unique(np.concatenate([guest.store.tables()[0], np.array(list(roots), np.int64), tagged]))
     if not len(pfns):
         raise NotInStream("the stream has no page tables")
     types = _taken(guest.types, pfns, 0)
@@ -400,10 +400,12 @@ class _Edges:
         for start in range(0, len(tables), _TABLES_AT_ONCE):
             pages = inspection.pages(tables[start : start + _TABLES_AT_ONCE].tolist())
             whole = {pfn: page for pfn, page in pages.items() if page is not None and len(page) == PAGE_SIZE}
-            self._take(list(whole), np.frombuffer(b"".join(whole.values()), "<u8").reshape(-1, ENTRIES))
+            self._take(
+                np.array(list(whole), np.int64), np.frombuffer(b"".join(whole.values()), "<u8").reshape(-1, ENTRIES)
+            )
 
-    def _take(self, tables: list[int], entries: Pages) -> None:
-        rows = np.searchsorted(self.pfns, np.array(tables, np.int64))
+    def _take(self, tables: NDArray[np.int64], entries: Pages) -> None:
+        rows = np.searchsorted(self.pfns, tables)
         levels = self.levels[rows]
         present = entries & np.uint64(P) != 0
         present[np.flatnonzero(levels == 4)[:, None], np.r_[L4_XEN_SLOTS]] = False

@@ -159,8 +159,8 @@ def history(inspection: Inspection, pfn: int) -> History:
     page = inspection.pages([pfn])[pfn] if times else None
     is_table = False
     if guest is not None:
-        is_table = guest.store.is_table(pfn)
-        page = guest.store.table(pfn) if is_table else page
+        table = guest.store.table(pfn)
+        is_table, page = (False, page) if table is None else (True, table)
         is_table |= bool(IS_TABLE[guest.type_of(pfn)])
     mfns = (-1, -1)
     if guest is not None and placement is not None:
@@ -215,9 +215,9 @@ def _mappers(guest: PvGuest, pfn: int) -> Iterator[Mapper]:
         for row in np.flatnonzero(hits.any(axis=1)).tolist():
             slots = np.flatnonzero(hits[row])
             writable = int(np.count_nonzero(entries[row][slots] & np.uint64(RW)))
-            kind = guest.type_of(tables[row])
+            kind = guest.type_of(table := int(tables[row]))
             level = kind & LEVEL_MASK if IS_TABLE[kind] else 0
-            found.append(Mapper(tables[row], level, spans(slots), writable))
+            found.append(Mapper(table, level, spans(slots), writable))
     yield from sorted(found, key=lambda mapper: mapper.table)
 
 

@@ -169,8 +169,8 @@ def _xens_own(paging: Paging, steps: tuple[Step, ...], level: int, slot: int) ->
 
 
 def _pv_table(inspection: Inspection, guest: PvGuest, pfn: int, level: int) -> bytes | str:
-    if guest.store.is_table(pfn):
-        return guest.store.table(pfn)
+    if (table := guest.store.table(pfn)) is not None:
+        return table
     # Of a record that libxc dies of nothing is in the store.
     if IS_TABLE[guest.type_of(pfn)] and (page := inspection.pages([pfn])[pfn]) is not None:
         return page

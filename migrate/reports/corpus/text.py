@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from migrate.corpus.agreement import Share, Tally, agreement, total
+from migrate.corpus.expected_verdict import UNJUDGED
 from migrate.corpus.results import Status
 from migrate.reports.corpus.sentences import MISSING, WORDS, asked, details, disagrees, observed, remarks, worth_a_word
 from migrate.safe import safe
@@ -56,7 +57,8 @@ def _result(result: Result, console: Console) -> None:
         _line(console, word, style, path, result.answer.error)
     elif result.case.entry is None:
         for observation in result.answer.observations:
-            _line(console, word, style, path, observed(observation))
+            told = observation.message if observation.outcome.verdict == UNJUDGED else None  # which the word says
+            _line(console, word, style, path, told or observed(observation))
     else:
         _line(console, word, style, path)
         for comparison in result.comparisons:

@@ -25,7 +25,7 @@ _PACKAGE = "migrate.reports.html"
 _TEMPLATES = "templates"
 
 
-_ERRNO = re.compile(r"(-E[A-Z0-9]+)")
+_WHOLE = re.compile(r"(-E[A-Z0-9]+|\b[A-Z0-9]{3}-\d+\b)")
 
 
 _CODE = re.compile(r"`([^`]+)`|\b([A-Z0-9]{3}-\d+)\b")
@@ -66,8 +66,8 @@ def _prose(text: str, linked: Iterable[str] = ()) -> Markup:
 
 
 def _message(text: str) -> Markup:
-    """A finding's message, in which no line breaks before an errno."""
-    parts = _ERRNO.split(_spelt(text))
+    """A finding's message, in which no line breaks before an errno or within a rule's id."""
+    parts = _WHOLE.split(_spelt(text))
     return Markup().join(
         Markup('<span class="nowrap">{}</span>').format(part) if at % 2 else Markup.escape(part)
         for at, part in enumerate(parts)

@@ -113,11 +113,12 @@ def render_host(reading: HostReading, name: str, console: Console) -> None:
             told = "none" if answer.value is None else QUESTIONS[key].told(answer.value)
             head = Text(f"    {key:<{_KEY_WIDTH}}{safe(told):<{_VALUE_WIDTH}}  ")
             hanging(console, head, safe(answer.because), "dim")
-    switches = [
-        (switch.text, switch.meaning.changes + (f" (shows in {shown})" if (shown := switch.meaning.shows_in) else ""))
-        for switch in host.switches
-    ]
-    _section("switches of Xen that change an answer", switches, console)
+    switches: dict[str, list[str]] = {}
+    for switch in host.switches:
+        shown = f" (shows in {switch.meaning.shows_in})" if switch.meaning.shows_in else ""
+        switches.setdefault(f"{switch.meaning.changes}{shown}", []).append(switch.text)
+    rows = [(", ".join(dict.fromkeys(texts)), meaning) for meaning, texts in switches.items()]
+    _section("switches of Xen that change an answer", rows, console)
     _section("missing, and what that leaves open", _missing(answers), console)
     _section("to be looked at", [(doubt, "") for doubt in (*host.doubts, *reading.remarks)], console)
 
@@ -144,4 +145,4 @@ def _section(title: str, rows: list[tuple[str, str]], console: Console) -> None:
     console.print()
     console.print(f"{title}:")
     for what, then in rows:
-        hanging(console, Text("    "), safe(f"{what}: {then}" if then else what))
+        hanging(console, Text("  - "), safe(f"{what}: {then}" if then else what))

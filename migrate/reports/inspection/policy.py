@@ -103,9 +103,7 @@ def render_comparison(
     if lacking:
         kinds = sum(lack.refused for lack in lacking)
         refused = f"; {kinds} of it Xen {release.short} refuses" if kinds else ""
-        verdict = Text.assemble(
-            ("lacks    ", "bold red"), safe(f"{against} lacks something that the guest was promised")
-        )
+        verdict = Text.assemble(("lacks    ", "bold red"), safe(f"{against} has not all that the guest was promised"))
         console.print(verdict, refused, sep="", soft_wrap=True)
     else:
         verdict = Text.assemble(("keeps    ", "bold green"), safe(f"{against} has all that the guest was promised"))

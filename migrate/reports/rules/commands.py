@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from migrate.destination.destination import DEFAULT_PLACEMENT
 from migrate.destination.releases import NEWEST, RELEASES
 from migrate.rules.cross import NEEDS_VERIFY
@@ -11,6 +9,7 @@ from migrate.rules.declaring import Layer
 from migrate.rules.hypervisor import NEEDS_PLACEMENT, VIOLATION_PLACEMENT
 from streams.values import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.rules.declaring import Rule
 

@@ -154,9 +154,9 @@ class Shown:
     def verdict(self) -> str:
         """The verdict, with the reason where that is not the rule itself."""
         if self.report.failure is not None and self.report.failure.rule != self.rule.id:
-            return f"{self.report.verdict}, because of {self.report.failure.rule}"
+            return f"{self.report.outcome}, because of {self.report.failure.rule}"
         why = self.report.unjudged_because
-        return f"{self.report.verdict}: {why}" if why else self.report.verdict
+        return f"{self.report.outcome}: {why}" if why else self.report.outcome
 
 
 def explanation_object(rule: Rule, shown: Shown | None) -> dict[str, Any]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 PROSE_WIDTH = 100
 COLUMNS = ("id", "slug", "severity", "effect", "enforced by", "releases")
 _GUTTER = 2
+_LEAST_RELEASES = 11  # columns: a span of them stays whole
+_LEAST_ENFORCED_BY = 16  # columns; with fewer, `migrate explain` is where to read it
 _KEY_WIDTH = 13
 
 
@@ -65,18 +67,24 @@ def _plain(console: Console, groups: list[Layer], rows: dict[str, tuple[str, ...
 
 
 def _drawn(console: Console, groups: list[Layer], rows: dict[str, tuple[str, ...]], widths: list[int]) -> None:
-    # What people look for stays whole; the last two columns share what room is left.
+    # What people look for stays whole; the last two columns share what room is left, or the last one has it all.
     whole = len(COLUMNS) - 2
     room = max(console.width - sum(widths[:whole]) - _GUTTER * (len(COLUMNS) - 1), _GUTTER)
-    releases_width = min(widths[-1], max(room // 3, len(COLUMNS[-1])))
-    limits = [*widths[:whole], min(widths[whole], max(room - releases_width, 1)), releases_width]
+    releases_width = min(widths[-1], max(room // 3, _LEAST_RELEASES))
+    limits = dict(
+        zip(COLUMNS, [*widths[:whole], min(widths[whole], room - releases_width), releases_width], strict=True)
+    )
+    if limits["enforced by"] < _LEAST_ENFORCED_BY:
+        del limits["enforced by"]
+        limits[COLUMNS[-1]] = min(widths[-1], max(room + _GUTTER, 1))
     for number, group in enumerate(groups):
         table = Table(box=None, pad_edge=False, padding=(0, _GUTTER, 0, 0), header_style="dim", show_header=not number)
-        for index, (name, width) in enumerate(zip(COLUMNS, limits, strict=True)):
+        for index, (name, width) in enumerate(limits.items()):
             table.add_column(name, width=width, no_wrap=index < whole, overflow="fold")
         for rule in rules_of(group):
-            id, slug, severity, *rest = rows[rule.id]
-            table.add_row(Text(id, "bold"), slug, Text(severity, SEVERITY_STYLE[rule.severity]), *rest)
+            cells = dict(zip(COLUMNS, rows[rule.id], strict=True))
+            styled = {"id": "bold", "severity": SEVERITY_STYLE[rule.severity]}
+            table.add_row(*(Text(cells[name], styled.get(name, "")) for name in limits))
         if number:
             console.print()
         console.print(Text(_heading(group), "bold"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rich.text import Text
 
 from migrate.judging.across_releases import damage_of
@@ -12,13 +10,14 @@ from migrate.reports.verdict.sentences import failure_place, placed
 from migrate.reports.verdict.text import hanging
 from migrate.safe import safe
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rich.console import Console
 
     from migrate.judging.across_releases import AnswerGroup, Comparison
     from migrate.judging.report import Report
 
-_INDENT = "    "
+_INDENT = "  - "
 
 
 def render_comparison(comparison: Comparison, console: Console) -> None:

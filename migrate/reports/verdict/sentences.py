@@ -6,22 +6,22 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from migrate.counting import count, memory_size
 from migrate.destination.releases import like, spans
-from migrate.judging.report import Outcome
+from migrate.judging.report import Outcome, outcome_of
 from migrate.reports.folding import folds
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import GuestKind, Severity
 from migrate.rules.findings import Link
 from streams.wire.framing import PAGE_SIZE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
     from migrate.destination.releases import Release
     from migrate.inspection.memory.resent import Live
-    from migrate.judging.report import Report
+    from migrate.judging.report import CheckpointVerdict, Report
     from migrate.reports.folding import Cause
     from migrate.rules.declaring import Rule
     from migrate.rules.findings import Failure, Finding
@@ -160,8 +160,11 @@ _OUTCOMES = {
 
 def outcomes_told(outcomes: Counter[Outcome]) -> str:
     """How many streams came out how: "8 refused, 1 damaged, 16 restore"; empty where there are none."""
-    words = {**_OUTCOMES, **({Outcome.RESTORES: "restores"} if outcomes[Outcome.RESTORES] == 1 else {})}
-    return ", ".join(f"{outcomes[one]} {word}" for one, word in words.items() if outcomes[one])
+    return ", ".join(f"{number} {_outcome_word(one, number)}" for one in _OUTCOMES if (number := outcomes[one]))
+
+
+def _outcome_word(outcome: Outcome, number: int) -> str:
+    return "restores" if outcome is Outcome.RESTORES and number == 1 else _OUTCOMES[outcome]
 
 
 def placed(placement: str) -> str:
@@ -215,8 +218,8 @@ def facts_told(report: Report) -> list[tuple[str, str]]:
     if len(stream.rounds) > 1:
         lines.append(("passes", f"{rounds_told(stream.rounds)} pages"))
     if stream.checkpoints:
-        told = [f"{c.checkpoint} {c.verdict}" for c in report.checkpoints]
-        lines.append(("checkpoints", f"{stream.checkpoints}" + (f": {', '.join(told)}" if told else "")))
+        told = _checkpoints_told(report.checkpoints)
+        lines.append(("checkpoints", f"{stream.checkpoints}" + (f": {told}" if told else "")))
     if stream.pinned is not None:
         pins = ", ".join(f"{level} {number}" for level, number in stream.pinned.items())
         lines.append(("pinned", pins or "nothing"))
@@ -229,9 +232,21 @@ def facts_told(report: Report) -> list[tuple[str, str]]:
     host = report.destination.host
     if host is not None:
         lines.append(("host", host.label))
-    lines.append(("placement", f"{report.placement}: {placed(report.placement)}{_of_host(report, 'placement')}"))
+    if stream.guest == GuestKind.PV:  # of others frames may lie anywhere
+        lines.append(("placement", f"{report.placement}: {placed(report.placement)}{_of_host(report, 'placement')}"))
     lines.append(("target", f"Xen {release(report)}{_of_host(report, 'release')}"))
     return lines
+
+
+def _checkpoints_told(checkpoints: Sequence[CheckpointVerdict]) -> str:
+    """What would become of the guest at each checkpoint: "1–2 restore, 3 refused"."""
+    told = []
+    for verdict, alike in groupby(checkpoints, key=lambda one: one.verdict):
+        numbers = [one.checkpoint for one in alike]
+        several = f"–{numbers[-1]}" if len(numbers) > 1 else ""
+        word = _outcome_word(outcome_of(verdict, damaged=False), len(numbers))
+        told.append(f"{numbers[0]}{several} {word}")
+    return ", ".join(told)
 
 
 def _of_host(report: Report, what: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from io import StringIO
-from typing import TYPE_CHECKING, TextIO
 
 from migrate.judging.report import Outcome
 from migrate.reports.folding import folds, is_placed, place
@@ -28,7 +27,10 @@ from migrate.reports.verdict.sentences import (
 from migrate.rules.declaring import Effect, Severity
 from migrate.safe import safe
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TextIO
+
     import rich.text
     from rich.console import Console
 

@@ -259,7 +259,7 @@ def test_all_releases_are_told_by_those_that_answer_alike(tmp_path):
         "4.21.1–4.22.0  refused   2         REC-66  context: vcpu 0 setvcpucontext EINVAL",
         "",
         "what makes the difference:",
-        "    a 32-bit context with eflags.VM is refused: 4.21.1–4.22.0",
+        "  - a 32-bit context with eflags.VM is refused: 4.21.1–4.22.0",
     ]
     assert result.exit_code == 1
 

@@ -1,6 +1,5 @@
 """What all commands have in common: options count once, defaults may be configured, help fits its window."""
 
-import importlib
 import json
 import re
 
@@ -9,8 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from migrate.building.builder import StreamBuilder
-from migrate.cli.command import SETTINGS_FILE, Command
+from migrate.cli.command import Command
 from migrate.cli.main import COMMANDS, main
+from migrate.cli.settings import SETTINGS_FILE
 
 
 @pytest.fixture(autouse=True)
@@ -168,6 +168,6 @@ def test_no_name_is_broken_at_its_hyphens(monkeypatch, columns):
 
 def test_formats_are_the_same_everywhere():
     for name in ("check", "trace", "show", "filter", "policy"):
-        command = getattr(importlib.import_module(f"migrate.cli.{name}"), name)
+        command = main.get_command(click.Context(main), name)
         (option,) = (param for param in command.params if "--format" in param.opts)
         assert list(option.type.choices)[:3] == ["text", "json", "jsonl"]

@@ -85,7 +85,7 @@ def test_page_shows_commands_finding_and_verdict():
     ]
     text = "\n".join(lines[start:])
     assert "lies above 4 GiB" in fact(text, "finding")
-    assert fact(text, "verdict") == "refuse"
+    assert fact(text, "verdict") == "refused"
 
 
 def test_page_names_no_placement_where_a_rule_shows_under_the_usual_one():

@@ -5,9 +5,11 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -377,7 +379,7 @@ def test_sigusr1_shows_where_the_stream_is():
     running.arrives(len(data) - 5000)
     running.process.send_signal(signal.SIGUSR1)
     line = running.process.stderr.readline().decode()
-    assert re.fullmatch(r"migrate: \d+(\.\d)? KiB, \d+(\.\d)? [KM]iB/s, round 2 \(3 pages\), \d findings?\n", line)
+    assert re.fullmatch(r"migrate: \d+(\.\d)? KiB, \d+(\.\d)? [KM]iB/s, pass 2 \(3 pages\), \d findings?\n", line)
     running.send(data[-5000:])
     assert running.ends()[:2] == (0, data)
 
@@ -396,7 +398,7 @@ def test_of_a_file_it_tells_per_cent_and_the_time_that_is_left(tmp_path):
         code, came, said = run("--progress", "--interval", "0.1", "--name", "db1", "-L", len(GOOD), "-q", stdin=given)
     assert (code, came) == (0, GOOD)
     gone = r"migrate: db1: \d+(\.\d)? KiB of \d+(\.\d)? KiB \(\d+%\), \d+(\.\d)? [KM]iB/s, 0:00:0\d left"
-    assert re.search(gone + r", round \d \(\d+ pages?\), \d findings?\n", said), said
+    assert re.search(gone + r", pass \d \(\d+ pages?\), \d findings?\n", said), said
 
 
 def test_of_a_pipe_it_tells_them_where_the_size_is_given():
@@ -478,7 +480,8 @@ IMPORTED = [sys.executable, "-X", "importtime", *COMMAND[1:]]
 
 def heavy(said):
     """What of weight is in a list of imports."""
-    return {"numpy", "construct", "rich", "backports"} & {line.split("|")[-1].strip() for line in said.splitlines()}
+    weighty = {"numpy", "construct", "rich", "backports", "click", "typing"}
+    return weighty & {line.split("|")[-1].strip() for line in said.splitlines()}
 
 
 @MODES
@@ -488,6 +491,17 @@ def test_in_front_of_an_hvm_guest_nothing_heavy_is_imported(mode):
     code, came, said = running.ends()
     assert (code, came, heavy(said)) == (0, HVM, set())
     assert "migrate.toolstack.hvm" in said  # it is the list
+
+
+@MODES
+def test_in_front_of_a_pv_guest_end_does_not_wait_for_more_of_numpy(mode):
+    running = Running("--quiet", *mode, command=IMPORTED)
+    running.send(GOOD)
+    code, came, said = running.ends()
+    names = {line.split("|")[-1].strip() for line in said.splitlines()}
+    assert (code, came) == (0, GOOD)
+    assert "numpy" in names
+    assert "numpy.ma" not in names  # which some of its functions import when they are first called
 
 
 FIRST_BYTE = """
@@ -524,6 +538,53 @@ def first_byte(*pieces):
 def test_what_a_pv_guest_needs_is_imported_before_the_first_byte_goes_on():
     assert first_byte(GOOD)
     assert not first_byte(HVM)
+
+
+# A judge that cannot even be imported before somebody writes to the descriptor that is named last.
+WAITING = """
+import os, sys
+from migrate.cli.start import main
+
+class Waiting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "migrate.judging":
+            os.read(gate, 1)
+
+gate = int(sys.argv.pop())
+sys.meta_path.insert(0, Waiting())
+sys.argv[0] = "migrate"
+main()
+"""
+SOON = 0.3  # seconds in which nothing comes
+
+
+@pytest.mark.parametrize(
+    ("stream", "args", "early"),
+    [
+        (HVM, ["--placement", "low"], True),
+        (GOOD, [], False),
+        (HVM, ["--guard"], False),
+        (HVM, ["--ignore", "REC"], False),
+        (HVM[:20], [], False),
+    ],
+)
+def test_an_hvm_guest_that_is_only_observed_does_not_wait_for_the_judge(stream, args, early):
+    gate, opens = os.pipe()
+    with tempfile.TemporaryFile() as source:
+        source.write(stream)
+        source.seek(0)
+        words = ["filter", "--quiet", *args, gate]
+        running = Running(*words, command=[sys.executable, "-c", WAITING], stdin=source, pass_fds=[gate])
+        if early:
+            running.arrives(len(stream))
+        else:
+            assert select.select([running.process.stdout], [], [], SOON)[0] == []
+        os.write(opens, b".")
+        code, came, said = running.ends()
+    assert (came, said) == (stream, "")
+    assert code == (0 if len(stream) > 20 else 1)
+    os.close(gate)
+    os.close(opens)
 
 
 def test_where_the_first_bytes_do_not_tell_the_guest_all_is_imported_that_any_needs():

@@ -53,13 +53,13 @@ def test_a_host_without_hvm_has_no_hvm_policy():
 
 
 def test_switches_of_xen_are_listed():
-    assert "    pv=32: whether 32-bit PV guests can be created (shows in xen_caps)" in lines(AMD)
+    assert "  - pv=32: whether 32-bit PV guests can be created (shows in xen_caps)" in lines(AMD)
 
 
 def test_what_is_missing_is_named_with_what_it_leaves_open():
     shown = lines(XL_INFO_N)
     assert shown[shown.index("missing, and what that leaves open:") + 1].startswith(
-        "    no `xen-cpuid -p`: vendor, pv max"
+        "  - no `xen-cpuid -p`: vendor, pv max"
     )
 
 
@@ -69,7 +69,7 @@ def test_a_complete_host_misses_nothing():
 
 def test_what_is_not_enough_is_named_with_its_line():
     *_, last = lines(XL_INFO_N, XEN_CPUID)
-    assert last.startswith(f"    {XEN_CPUID}, line 1: the features that `xen-cpuid` prints are not enough")
+    assert last.startswith(f"  - {XEN_CPUID}, line 1: the features that `xen-cpuid` prints are not enough")
 
 
 def test_standard_input_is_a_file_too():

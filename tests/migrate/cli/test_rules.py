@@ -110,6 +110,14 @@ def test_drawn_table_fits_the_terminal_and_keeps_names_whole(width):
         assert any(line.startswith(rule.id) and f" {rule.slug} " in line for line in lines)
 
 
+@pytest.mark.parametrize("width", [80, 100, 132])
+def test_a_table_that_is_narrow_leaves_a_column_out_and_does_not_stand_on_end(width):
+    text = on_terminal(width)
+    assert len(text.splitlines()) < 3 * len(RULES)
+    assert ("enforced by" in text) == (width > 80)
+    assert "4.6.0–4.7.4" in text
+
+
 @pytest.mark.parametrize("width", [1, 20, 40])
 def test_a_terminal_too_narrow_is_no_failure(width):
     assert on_terminal(width)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from migrate import Checker, check
 from migrate.building.builder import StreamBuilder
+from migrate.guest.newest import NONE
 from migrate.guest.page_places import AT_ONCE, SEARCHES, PagePlaces
 from migrate.guest.pages import POOL_PAGES_IN_MEMORY, PagePool, PageStore
 from migrate.judging.report_json import report_object
@@ -14,6 +15,10 @@ from streams.pages import PFN_MASK as MAX_PFN
 from streams.pages import PageType, PfnWords
 from streams.transports import BytesTransport
 from streams.wire.framing import PAGE_SIZE, PFN_WORD_SIZE
+
+
+def array(*numbers: int) -> np.ndarray:
+    return np.array(numbers, np.int64)
 
 
 def page(number: int) -> bytes:
@@ -52,6 +57,18 @@ def test_a_pool_that_outgrows_memory_gives_back_every_page():
     assert pool.get(slots[-4]) == page(count - 4)
 
 
+def test_a_pool_takes_many_pages_at_once_into_what_is_free_and_behind_it():
+    pool = PagePool()
+    count = POOL_PAGES_IN_MEMORY - 2
+    first = pool.put_all(b"".join(map(page, range(count))))
+    pool.drop(int(first[7]))
+    more = [page(n) for n in range(10_000, 10_006)]
+    slots = pool.put_all(b"".join(more))
+    assert slots.tolist() == [7, *range(count, count + 5)]
+    assert [pool.get(slot) for slot in slots.tolist()] == more
+    assert pool.get(int(first[8])) == page(8)
+
+
 # -- a store that reads again ------------------------------------------------------------------------
 
 
@@ -65,7 +82,7 @@ class Written:
 
     def __init__(self) -> None:
         self.raw = bytearray(b"header")
-        self.batches: list[tuple[int, PfnWords, int]] = []
+        self.batches: list[tuple[int, PfnWords]] = []
 
     def add(self, *entries: tuple[int, int, bytes | None]) -> int:
         """A record of (pfn, type, contents); returns the offset of its first page."""
@@ -73,7 +90,7 @@ class Written:
         self.raw += named.raw
         data = at + PFN_WORD_SIZE * len(entries)
         self.raw += b"".join(contents for *_, contents in entries if contents is not None)
-        self.batches.append((at, named, data))
+        self.batches.append((at, named))
         return data
 
     def store(self) -> PageStore:
@@ -143,9 +160,12 @@ def test_the_newest_version_of_a_table_counts(rereads):
     offsets = [written.add((1, L1, page(10))), written.add((1, L1, page(11)))]
     store = PageStore(BytesTransport(bytes(written.raw)), rereads=rereads)
     for offset, contents in zip(offsets, (page(10), page(11)), strict=True):
-        store.put_tables([1], [contents], [offset])
+        store.drop_tables(array(1))
+        store.put_tables(array(1), array(2), contents, array(offset))
     assert store.table(1) == store.find([1])[1] == page(11)
-    assert (store.tables, store.is_table(1), store.is_table(2)) == ({1}, True, False)
+    assert store.table(2) is None
+    assert (store.is_table(1), store.is_table(2)) == (True, False)
+    assert [found.tolist() for found in (*store.tables(), store.levels(array(2, 1)))] == [[1], [2], [0, 2]]
 
 
 @pytest.mark.parametrize("rereads", [True, False])
@@ -154,10 +174,9 @@ def test_a_table_sent_as_data_is_a_table_no_more(rereads):
     offset = written.add((1, L1, page(10)))
     written.add((1, NOTAB, page(11)))
     store = PageStore(BytesTransport(bytes(written.raw)), rereads=rereads)
-    store.put_tables([1], [page(10)], [offset])
-    assert store.tables_among(np.array([1, 2], np.int64)) == [1]
-    store.drop_tables([1])
-    assert store.tables == set()
+    store.put_tables(array(1), array(1), page(10), array(offset))
+    store.drop_tables(array(1))
+    assert (len(store.tables()[0]), store.is_table(1)) == (0, False)
     store.note_batch(*written.batches[1])
     assert store.find([1]) == {1: page(11)}
 
@@ -167,30 +186,29 @@ def test_tables_come_in_batches_with_their_entries(rereads):
     written = Written()
     offsets = [written.add((pfn, L1, page(pfn))) for pfn in range(10)]
     store = PageStore(BytesTransport(bytes(written.raw)), rereads=rereads)
-    store.put_tables(range(10), [page(pfn) for pfn in range(10)], offsets)
+    store.put_tables(array(*range(10)), array(*[1] * 10), b"".join(map(page, range(10))), array(*offsets))
     seen = {}
     for pfns, entries in store.table_batches(size=4):
         assert entries.shape == (len(pfns), 512)
-        seen.update(zip(pfns, entries[:, 511].tolist(), strict=True))
+        seen.update(zip(pfns.tolist(), entries[:, 511].tolist(), strict=True))
     assert seen == {pfn: pfn for pfn in range(10)}
 
 
 def test_on_a_pipe_other_pages_are_kept_until_there_are_too_many():
     store = PageStore(None, rereads=False)
     count = PageStore.KEPT_PAGES
-    store.put_others({n: page(n) for n in range(count)})
+    store.put_others(np.arange(count), b"".join(map(page, range(count))))
     assert not store.crowded
-    store.put_others({count: page(count)})
+    store.put_others(array(count), page(count))
     assert store.crowded
-    store.squeeze([3, 5])
-    assert store.others == {3: page(3), 5: page(5)}
+    store.squeeze(lambda pfns, pages: (pfns == 3) | (pages[:, 7] == 5))
     assert (store.crowded, store.keeps_all) == (False, False)
-    assert store.find([3, 4]) == {3: page(3), 4: None}
+    assert store.find(range(count + 1)) == dict.fromkeys(range(count + 1)) | {3: page(3), 5: page(5)}
 
 
 def test_a_page_sent_again_and_not_kept_leaves_no_stale_version():
     store = PageStore(None, rereads=False)
-    store.put_others({1: page(1), 2: page(2)})
+    store.put_others(array(1, 2), page(1) + page(2))
     store.drop_others(np.array([1, 3], np.int64))
     assert store.find([1, 2]) == {1: None, 2: page(2)}
 
@@ -245,7 +263,7 @@ def test_places_are_those_of_the_newest_contents_however_often_one_asks(records,
             data = [pfn for pfn, kind, _ in entries if kind != XTAB]
             newest.update((pfn, at + PAGE_SIZE * n) for n, pfn in enumerate(data))
         del rest[:7]
-        assert places.offsets(wanted) == {pfn: newest[pfn] for pfn in wanted if pfn in newest}
+        assert places.offsets(array(*wanted)).tolist() == [newest.get(pfn, NONE) for pfn in wanted]
     assert not costly or transport.decodings == 0
 
 
@@ -275,7 +293,7 @@ def test_to_look_up_pages_while_more_come_reads_the_words_a_few_times(count):
     places = PagePlaces(transport)
     for number, batch in enumerate(written.batches):
         places.add(*batch)
-        assert places.offsets([number, 0]).keys() == {number, 0}
+        assert (places.offsets(array(number, 0)) != NONE).all()
     assert transport.reread_bytes <= (SEARCHES + 1) * count * PFN_WORD_SIZE
 
 
@@ -285,7 +303,7 @@ def test_what_is_fetched_is_decoded_once_and_dropped_when_it_is_sent_again():
     store = PageStore(transport, rereads=False)
     for batch in written.batches:
         store.note_batch(*batch)
-    store.fetch(range(400))
+    store.fetch(np.arange(400))
     assert {n: store.find([n])[n] for n in range(300)} == {n: page(n) for n in range(300)}
     assert (transport.decodings, store.is_at_hand(299), store.is_at_hand(300)) == (1, True, False)
     store.drop_others(np.array([5], np.int64))
@@ -305,7 +323,7 @@ def test_a_store_without_patience_left_has_not_kept_the_page():
 def test_pages_are_found_in_batches_with_their_places_in_the_question():
     written = pages_of_their_own(10)
     asked = [3, -1, 30, 3, 40, 50, 9]
-    found = [(rows, pages[:, 0].tolist()) for rows, pages in written.store().found_batches(asked, size=2)]
+    found = [(rows, pages[:, 0].tolist()) for rows, pages in written.store().found_batches(array(*asked), size=2)]
     assert found == [([0], [3]), ([3], [3]), ([6], [9])]
 
 

@@ -203,6 +203,19 @@ def test_where_nothing_can_be_done_there_is_no_repair():
     assert (state, [line.split()[0] for line in lines]) == ("refused", ["✗", "on", "Because"])
 
 
+def test_of_what_is_no_stream_nothing_is_said_that_is_about_a_guest():
+    told = text_of(parsed(page(b"no stream at all")).get_element_by_id("s1"))
+    assert "not a Xen stream" in told
+    assert [word for word in ("No map of memory", "No page tables", "placement") if word in told] == []
+
+
+def test_a_rule_and_an_errno_stay_in_one_piece_on_a_narrow_page(chained):
+    pieces = {text_of(one) for one in chained.find_class("nowrap")}
+    assert "-EINVAL" in pieces
+    root = parsed(made(("one", StreamBuilder.pv(4)), ("bad", broken("REC-21"))))
+    assert "REC-21" in {text_of(one) for one in root.get_element_by_id("overview").find_class("nowrap")}
+
+
 def test_the_name_of_the_file_is_large_and_its_folder_small():
     heading = parsed(page(PV64, name="/srv/saved/guest.xl")).find(".//h2")
     assert [text_of(one) for one in heading.find_class("folder")] == ["/srv/saved/"]
@@ -492,6 +505,10 @@ def test_several_streams_are_grouped_by_what_became_of_them_and_why_the_worst_fi
     assert groups[2][0] == "? 1 not readable: No such file or directory"
     assert groups[3][0].startswith("! 1 damaged: ")
     assert groups[4][0] == "✓ 1 restores"
+    shown = [
+        one.get("id") for one in parsed(text).iter("article", "section") if re.fullmatch(r"s\d+", one.get("id") or "")
+    ]
+    assert shown == ["s3", "s5", "s4", "s6", "s2", "s1"]
 
 
 def test_streams_that_break_one_rule_in_different_words_are_told_the_rule_and_each_its_words():

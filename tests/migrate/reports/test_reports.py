@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from migrate.destination.destination import Destination
-from migrate.judging.report import Report
+from migrate.judging.report import CheckpointVerdict, Report
 from migrate.judging.report_json import dumps, report_object
 from migrate.reports.verdict.sentences import concise_lines, verdict_sentence
 from migrate.reports.verdict.text import console_for, render, render_verdict, render_verdict_line
@@ -222,6 +222,15 @@ def test_what_goes_once_over_memory_is_called_a_pass_everywhere():
     texts = [text for rule in RULES.values() for text in (rule.title, *rule.sections.values())]
     texts += [printed(accepted(facts(rounds=[Round("first", 2), Round("final", 1)])), verbose=True)]
     assert [text for text in texts if re.search(r"\b(live|early|later|first|last) rounds?\b|^rounds", text, re.M)] == []
+
+
+def test_checkpoints_are_told_in_the_words_of_verdicts_and_those_alike_together():
+    def told(*verdicts):
+        at = [CheckpointVerdict(number, 0, verdict) for number, verdict in enumerate(verdicts, 1)]
+        return printed(replace(accepted(facts(checkpoints=len(at))), checkpoints=at))
+
+    assert "3: 1–2 restore, 3 refused\n" in told("accept", "accept", "refuse")
+    assert "2: 1 refused, 2 restores\n" in told("refuse", "accept")
 
 
 def test_many_rounds_are_summed_up():

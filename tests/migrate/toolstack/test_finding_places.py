@@ -18,7 +18,7 @@ from migrate.rules.declaring import Effect
 from migrate.rules.findings import Finding
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.toolstack import restore, session
-from streams.wire.framing import RecordType
+from streams.wire.framing import PAGE_DATA_HEADER, RecordType
 
 # Told of the guest as a whole, at END, though the rule is of records or of their order.
 OF_THE_GUEST = {
@@ -458,7 +458,10 @@ def test_so_many_bytes_of_records_may_wait_for_a_checkpoint(checkpoints, spare, 
     first = [record.type for record in b.records].index(RecordType.CHECKPOINT)
     after = [record.type for record in b.records[first + 1 :]]
     one = b.records[first + 1 : first + 1 + after.index(RecordType.CHECKPOINT)]
-    held = sum(len(record.body) for record in one if record.type != RecordType.PAGE_DATA)
+    pages, others = ([r.body for r in one if (r.type == RecordType.PAGE_DATA) == kind] for kind in (True, False))
+    held = sum(map(len, others)) + sum(
+        8 * PAGE_DATA_HEADER.unpack_from(body)[0] for body in pages
+    )  # of pages the words
     monkeypatch.setattr(restore, "MOST_BUFFERED_BYTES", held + spare)
     assert check(b.build(), placement="low").verdict == verdict
 

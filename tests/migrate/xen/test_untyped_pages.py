@@ -22,10 +22,10 @@ IDENTITY = Destination("4.20", "identity")
 class Plain(BytesTransport):
     """Counts what is read again."""
 
-    again = 0
+    decodings = 0
 
     def reread(self, ranges):
-        self.again += sum(n for _, n in ranges)
+        self.decodings += sum(n for _, n in ranges)
         return super().reread(ranges)
 
 
@@ -90,7 +90,7 @@ def test_a_file_is_not_searched_for_each_of_them():
     for count in (400, 800):
         transport = Plain(with_untyped_l1s(count))
         assert judged(transport).verdict == "accept"
-        costs.append(transport.again)
+        costs.append(transport.decodings)
     # 400 pages more, and not 400 times the words of all 2400.
     assert costs[1] - costs[0] < 2 * 400 * 4096
 

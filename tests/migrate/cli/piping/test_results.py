@@ -4,10 +4,10 @@ import os
 import stat
 import threading
 
-import click
 import pytest
 from running_filter import undrained
 
+from migrate.cli.ending import UsageError
 from migrate.cli.piping import results
 from migrate.cli.piping.results import Result, refuse_doubles
 
@@ -38,13 +38,13 @@ def test_until_then_there_is_nothing_and_what_was_there_stays(tmp_path):
 )
 def test_what_could_not_be_written_in_the_end_is_told_at_once(tmp_path, monkeypatch, path, why):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(click.UsageError, match=f"{path}: {why}"):
+    with pytest.raises(UsageError, match=f"{path}: {why}"):
         Result("--report", path)
 
 
 def test_a_folder_that_takes_no_file_is_told_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: path != str(tmp_path))  # root may write anywhere
-    with pytest.raises(click.UsageError, match="is not to be written"):
+    with pytest.raises(UsageError, match="is not to be written"):
         Result("--report", str(tmp_path / "out"))
 
 
@@ -113,13 +113,13 @@ def test_two_results_in_one_file_are_refused(tmp_path):
     os.link(tmp_path / "there", tmp_path / "twin")
     (tmp_path / "dangling").symlink_to(tmp_path / "new")
     for one, other in (("there", "there"), ("there", "link"), ("there", "twin"), ("new", "new"), ("new", "dangling")):
-        with pytest.raises(click.UsageError, match=r"^--0 and --1 would both be written to /"):
+        with pytest.raises(UsageError, match=r"^--0 and --1 would both be written to /"):
             refuse_doubles(both(tmp_path / one, tmp_path / other), {})
     refuse_doubles(both(tmp_path / "there", tmp_path / "new"), {})
 
 
 def test_standard_error_takes_one(tmp_path):
-    with pytest.raises(click.UsageError, match=r"^--0 and --1 would both be written to standard error$"):
+    with pytest.raises(UsageError, match=r"^--0 and --1 would both be written to standard error$"):
         refuse_doubles(both("-", "-"), {})
 
 
@@ -130,11 +130,11 @@ def test_a_device_takes_any_number():
 def test_a_result_never_goes_where_the_stream_does(tmp_path):
     seen, sink = os.pipe()
     for path in (f"/dev/fd/{sink}", f"/proc/self/fd/{sink}"):
-        with pytest.raises(click.UsageError, match=r"^--0: .* is where the stream goes$"):
+        with pytest.raises(UsageError, match=r"^--0: .* is where the stream goes$"):
             refuse_doubles(both(path), {"where the stream goes": sink})
     os.close(seen)
     os.close(sink)
-    with open(tmp_path / "stream", "wb") as stream, pytest.raises(click.UsageError):
+    with open(tmp_path / "stream", "wb") as stream, pytest.raises(UsageError):
         refuse_doubles(both(tmp_path / "stream"), {"where the stream goes": stream.fileno()})
 
 
