@@ -51,18 +51,19 @@ WORST = {
     "synth OUT IN": ("vcpus of a guest", "pages of an HVM guest"),
 }
 COUNTS = {
-    "vcpus": 40,
+    "vcpus": 20,
     "checkpoints": 20,
     "empty checkpoints": 50,
-    "shared subtrees": 20,
+    "shared subtrees": 12,
     "p2m pages": 400,
     "tables that wait": 640,
-    "folders": 12,
-    "expectations": 12,
+    "tables mapped writable": 100,
+    "folders": 8,
+    "expectations": 8,
     "refused streams": 12,
-    "vcpus of a guest": 20,
+    "vcpus of a guest": 10,
 }
-N = 100
+N = 60
 
 
 @pytest.fixture(scope="module", autouse=True)
