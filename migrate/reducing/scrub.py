@@ -374,8 +374,8 @@ class _Look(Consumer):
         self.left[place.name] += 1
 
     def _shared_info(self, place: Place, body: bytes) -> None:
-        if self.width is not None and len(body) == SHARED_INFO_SIZE:
-            used = SHARED_INFO[self.width].sizeof()
+        if len(body) == SHARED_INFO_SIZE:
+            used = max(layout.sizeof() for width, layout in SHARED_INFO.items() if self.width in (width, None))
             self._zero("ends of shared_info, which belong to nobody", place.body + used, len(body) - used)
         self.left[place.name] += 1
 
@@ -439,10 +439,12 @@ class _Look(Consumer):
                 self.left[what] += int((others & np.isin(pfns, some)).sum())
 
     def _start_info(self, offset: int) -> None:
-        if self.width is None:
+        self.left["start_info pages, their command lines apart"] += 1
+        if self.width is None:  # either layout may be what it has
+            first = min(offset_of(layout, "cmd_line") for layout in START_INFO.values())
+            self._zero("command lines", offset + first, PAGE_SIZE - first)
             return
         layout = START_INFO[self.width]
-        self.left["start_info pages, their command lines apart"] += 1
         self._zero("command lines", offset + offset_of(layout, "cmd_line"), CMD_LINE_SIZE)
         self._zero("ends of start_info pages", offset + layout.sizeof(), PAGE_SIZE - layout.sizeof())
 

@@ -78,6 +78,15 @@ def test_no_secret_of_a_pv_guest_is_left(pv, container):
     assert SECRET[:16] not in scrubbed(stream)[1]
 
 
+def test_no_secret_of_a_pv_guest_of_unknown_width_is_left(pv):
+    pv.drop("X86_PV_INFO")
+    stream = pv.build()
+    _, clean = scrubbed(stream)
+    assert SECRET[:16] in stream
+    assert SECRET[:16] not in clean
+    assert changed(stream, clean) is None
+
+
 def test_no_secret_of_an_hvm_guest_is_left():
     b = with_secrets(hvm_guest(pages=32, vcpus=2, rounds=2))
     b.wrap("xl")
