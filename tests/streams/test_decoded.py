@@ -5,7 +5,7 @@ from unittest.mock import patch
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streams.decoded import DecodedOnce
@@ -23,6 +23,7 @@ def decoded(data=PACKED):
     return DecodedOnce(transport)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ranges, ranges)
 def test_it_gives_the_bytes_that_are_there(first, second):
     with decoded() as transport:
