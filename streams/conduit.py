@@ -226,8 +226,7 @@ class Conduit:
             if copied is None:
                 if not bridged:
                     return None  # nothing has been touched yet
-                self._carry(origin, there - got, at + got)
-                return there
+                return got + self._carry(origin, there - got, at + got)
             if not bridged:
                 there = copied  # of a pipe that goes on for as long as it likes
                 self.ended = not copied
@@ -235,9 +234,11 @@ class Conduit:
             self._see(at + got, copied)
             moved = self._splice_out(origin, copied)
             if moved < copied:
-                self._carry(origin, copied - moved, at + got + moved)
-            got += copied
-        return there
+                moved += self._carry(origin, copied - moved, at + got + moved)
+            got += moved
+            if moved < copied:
+                break  # what has not gone on is not shown either
+        return got
 
     def _move_inside(self, n: int) -> int | None:
         """As `move`; None where the kernel does not do it for these descriptors."""
@@ -310,17 +311,19 @@ class Conduit:
         if moved < n:
             self._carry(origin, n - moved, at)
 
-    def _carry(self, origin: int, n: int, at: int) -> None:
-        """Read n bytes that are in a pipe into the buffer from `at` on, and write them."""
-        while n:
-            got = self._read(origin, at, min(n, len(self.buffer) - at))
+    def _carry(self, origin: int, n: int, at: int) -> int:
+        """Read n bytes that are in a pipe into the buffer from `at` on, and write them; returns how many there were."""
+        carried = 0
+        while carried < n:
+            got = self._read(origin, at, min(n - carried, len(self.buffer) - at))
             if not got:
                 self.ended = True  # somebody else reads from this pipe, and has it
-                return
+                break
             self.position += got * (origin == self.source)
             self.release()
-            n -= got
+            carried += got
             at = (at + got) % len(self.buffer)
+        return carried
 
     def _copied(self, origin: int, n: int) -> int | None:
         """Have a copy of up to n bytes of a pipe in the side pipe; None where that is not to be had."""

@@ -66,6 +66,12 @@ _CLEAN_SIXTH = bytes(range(16))
 _NO_PFN_BITS = bytes(range(0, 256, 16))
 
 
+def are_tables(types: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which of some page types are page tables'; by arithmetic, as of millions it is asked at the end of a stream."""
+    tables: NDArray[np.bool_] = (types & LEVEL_MASK) - 1 < max(TABLE_TYPES) & LEVEL_MASK
+    return tables
+
+
 def type_name(kind: int) -> str:
     """Name of a page type, or its number where it is not defined."""
     try:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.guest.stash import Stash
-from streams.pages import LEVEL_MASK, PIN_BIT, TABLE_TYPES, TYPES
+from streams.pages import LEVEL_MASK, PIN_BIT, are_tables
 from streams.values import dataclass, field
 from streams.wire.framing import P2M_HEADER, PAGE_SIZE
 from streams.wire.vcpu import CONTEXT, PAE_EXTENDED_CR3, cr3_to_pfn
@@ -36,8 +36,6 @@ FAR = 128  # and that names pfns beyond the arrays
 # Arrays may be this large before the stream has named many pfns; after that, so many times as large as named.
 FREE_PFNS = 1 << 20
 PFNS_PER_NAMED = 3
-
-_PINNED = np.array([kind & PIN_BIT != 0 and kind in TABLE_TYPES for kind in range(TYPES)])
 
 INVALID_MFN = -1
 MOST_INT32 = (1 << 31) - 1
@@ -178,8 +176,13 @@ class PvGuest:
 
     def pinned(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Pfns to pin, ascending, and the level of each (`pin_pagetables`)."""
-        pfns = which(min(len(self.types), self.max_pfn + 1), lambda part: _PINNED[self.types[part]])
+        pfns = which(min(len(self.types), self.max_pfn + 1), self._pinned)
         return pfns, np.bitwise_and(self.types[pfns], LEVEL_MASK, dtype=np.uint8)
+
+    def _pinned(self, part: slice) -> NDArray[np.bool_]:
+        types = self.types[part]
+        pinned: NDArray[np.bool_] = are_tables(types) & (types & PIN_BIT != 0)
+        return pinned
 
     @property
     def extended_cr3(self) -> bool | None:

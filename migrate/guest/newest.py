@@ -17,6 +17,14 @@ NONE = -1
 MOST_FRESH = 1 << 12
 
 
+def distinct(pfns: Pfns) -> Pfns:
+    """Some pfns, ascending and each once: as numpy.unique, which imports numpy.ma first."""
+    in_order = np.sort(pfns)
+    fresh = np.ones(len(in_order), np.bool_)
+    np.not_equal(in_order[1:], in_order[:-1], out=fresh[1:])
+    return in_order[fresh]
+
+
 class NewestByPfn:
     """A number, 0 or more, for each of some pfns: the last one that was put counts.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.guest.newest import NONE, NewestByPfn
+from migrate.guest.newest import NONE, NewestByPfn, distinct
 from streams.pages import PFN_MASK, PfnWords
 from streams.transports import TransportError
 from streams.wire.framing import PAGE_SIZE, PFN_WORD_SIZE
@@ -77,7 +77,7 @@ class PagePlaces:
 
     def _searched(self, pfns: Pfns) -> Offsets:
         """Look for pfns from the last record back to the first that is not sorted, and then in those that are."""
-        wanted = np.unique(pfns[(pfns >= 0) & (pfns <= PFN_MASK)])
+        wanted = distinct(pfns[(pfns >= 0) & (pfns <= PFN_MASK)])
         places = NewestByPfn()
         records, ends = self._unsorted()
         low, high = np.searchsorted(wanted, records["low"]), np.searchsorted(wanted, records["high"], "right")

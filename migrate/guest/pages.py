@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.guest.newest import NONE, NewestByPfn, Pfns
+from migrate.guest.newest import NONE, NewestByPfn, Pfns, distinct
 from migrate.guest.page_places import PagePlaces
 from streams.pages import PFN_MASK
 from streams.wire.framing import PAGE_SIZE
@@ -231,7 +231,7 @@ class PageStore:
         if only is None:
             pfns, numbers = self._tables.items()
         else:
-            pfns = np.unique(np.asarray(only if isinstance(only, np.ndarray) else list(only), np.int64))
+            pfns = np.asarray(only if isinstance(only, np.ndarray) else list(only), np.int64)
             numbers = self._tables.find(pfns)
             pfns, numbers = pfns[numbers != NONE], numbers[numbers != NONE]
         order = numbers.argsort(kind="stable")
@@ -291,7 +291,7 @@ class PageStore:
         """Decode compressed input once more for all of some pages, so that `find` need not for each."""
         if not self.may_fetch or self._transport is None or self._places is None:
             return
-        missing = np.unique(pfns[(self._tables.find(pfns) == NONE) & (self._slots(pfns) == NONE)])
+        missing = distinct(pfns[(self._tables.find(pfns) == NONE) & (self._slots(pfns) == NONE)])
         offsets = self._places.offsets(missing)
         missing, offsets = missing[offsets != NONE], offsets[offsets != NONE]
         if not len(missing) or not self._may_go_back():

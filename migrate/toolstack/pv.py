@@ -238,7 +238,8 @@ class PvRestore(PvPages):
     def complete(self) -> Sequence[Step]:
         """`x86_pv_stream_complete`."""
         try:
-            self._catch_up()
+            if self._far:
+                self._catch_up()
         except TooSparseError as error:
             self._lose_track(error)
             return []

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from migrate.destination import releases
 from migrate.guest.looked_at import LookedAt
 from migrate.guest.memory import DATA, FAR, FRAMED, SENT, TABLE, PvGuest, TooSparseError
+from migrate.guest.newest import distinct
 from migrate.guest.pages import PagePool, PageStore
 from migrate.rules.declaring import SIGABRT
 from migrate.xen.entries import GDT_HEAD, IS_TABLE, L1TF_SAFE, look_like_gdts
@@ -227,7 +228,7 @@ class PvPages:
             return
         store.note_batch(record.place.body + PAGE_DATA_HEADER.size, words)
         if len(again):
-            again = np.unique(again)
+            again = again if last is None else distinct(again)
             self.tally.forget(again)
             store.drop_tables(again)
         if self._peeks:
@@ -374,7 +375,7 @@ class PvPages:
         """CON-39: these pfns are given a frame."""
         assert self.session.frames is not None
         if pfns:
-            self.session.frames.add(len(np.unique(np.concatenate(pfns))), place)
+            self.session.frames.add(len(distinct(np.concatenate(pfns))), place)
 
     def _only_verified(self, record: PageData, new: Pfns) -> None:
         """ORD-20: after VERIFY nothing is written."""

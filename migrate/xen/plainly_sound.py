@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.guest.memory import FAR, MAPPED, PFNS_AT_ONCE, SUSPECT, TABLE
+from migrate.guest.memory import FAR, MAPPED, SUSPECT, TABLE, in_parts
 from migrate.xen.entries import DISALLOWED, DISALLOWED_L1, DISALLOWED_PAE_L3, IS_TABLE
-from streams.pages import LEVEL_MASK, PIN_BIT
+from streams.pages import LEVEL_MASK, PIN_BIT, are_tables
 from streams.wire.paging import (
     ENTRIES,
     FRAME_MASK,
@@ -210,10 +210,7 @@ class SoundnessTally:
         """
         guest = self._guest
         tables, levels = guest.store.tables()
-        typed = sum(
-            int(np.count_nonzero(IS_TABLE[guest.types[start : start + PFNS_AT_ONCE]]))
-            for start in range(0, len(guest.types), PFNS_AT_ONCE)
-        )
+        typed = sum(int(np.count_nonzero(are_tables(guest.types[part]))) for part in in_parts(len(guest.types)))
         # Sent as data since, retyped, or typed as a table without ever having come as one.
         if typed != len(tables) or (self._levels_by_type(tables) != levels).any():
             return False

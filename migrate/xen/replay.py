@@ -30,7 +30,7 @@ from migrate.xen.hypercalls import (
 )
 from migrate.xen.program import Program
 from migrate.xen.pv_vcpu import context_objections, extended_objections, msrs_objections, xsave_objections
-from streams.pages import LEVEL_MASK, PIN_BIT, TABLE_TYPES, TYPES
+from streams.pages import LEVEL_MASK, PIN_BIT, are_tables
 from streams.values import dataclass
 from streams.wire.framing import PAGE_SHIFT
 from streams.wire.paging import ENTRIES, FRAME_MASK, PAE_L3_LIMIT, RW, P
@@ -48,9 +48,6 @@ if TYPE_CHECKING:
 MOST_REFUSED = 1024
 FREE_TABLES = 1 << 13
 REPLAYED_TIMES = 8
-# By type of a frame: as what level of page table it is in use, 0 for none. By page type: a table that is not pinned.
-_LEVEL_HELD = np.array([0, 1, 2, 3, 4, 2, 0, 0], np.uint8)
-_UNPINNED = np.array([kind in TABLE_TYPES and not kind & PIN_BIT for kind in range(TYPES)])
 # Frames for which it is told who maps them writable.
 MOST_MAPPERS = 64
 
@@ -60,6 +57,11 @@ class PvTrace(Trace):
     """The restore of a PV guest from END on."""
 
     hypervisor: Hypervisor | None = None
+
+
+def _unpinned(types: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    unpinned: NDArray[np.bool_] = are_tables(types) & (types & PIN_BIT == 0)
+    return unpinned
 
 
 def _not_asked(first: Finding, refused: int, left: int) -> Finding:
@@ -172,12 +174,13 @@ class PvReplay(Answering):
         held, types = self.xen.types, self.guest.types
 
         def in_use(part: slice) -> NDArray[np.bool_]:
-            tag, level = types[part] & LEVEL_MASK, _LEVEL_HELD[held[part]]
-            found: NDArray[np.bool_] = _UNPINNED[types[part]] & (level > 0) & (level != tag)
+            level = held[part]
+            level = np.where(level == np.uint8(FrameType.L2X), np.uint8(FrameType.L2), level)
+            found: NDArray[np.bool_] = _unpinned(types[part]) & are_tables(level) & (level != types[part])
             return found
 
         def writable(part: slice) -> NDArray[np.bool_]:
-            found: NDArray[np.bool_] = _UNPINNED[types[part]] & (held[part] == np.uint8(FrameType.WRITABLE))
+            found: NDArray[np.bool_] = _unpinned(types[part]) & (held[part] == np.uint8(FrameType.WRITABLE))
             return found
 
         for rule_id, wrong, what in (
@@ -187,8 +190,8 @@ class PvReplay(Answering):
             pfns = which(len(types), wrong)
             if len(pfns):
                 pfn = int(pfns[0])
-                tag, level = int(types[pfn]) & LEVEL_MASK, int(_LEVEL_HELD[held[pfn]])
-                message = f"pfn {pfn:#x} was sent as L{tag} and {what.format(held=level)}"
+                level = FrameType.L2 if held[pfn] == FrameType.L2X else held[pfn]
+                message = f"pfn {pfn:#x} was sent as L{types[pfn]} and {what.format(held=int(level))}"
                 yield RULES[rule_id].finding(message, pfn=pfn, count=len(pfns))
 
     def answer(self, step: Step) -> StepAnswer:

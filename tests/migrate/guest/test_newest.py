@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migrate.guest import newest
-from migrate.guest.newest import NONE, NewestByPfn
+from migrate.guest.newest import NONE, NewestByPfn, distinct
 
 PFNS = st.integers(0, 12) | st.just((1 << 52) - 1)
 PUTS = st.lists(st.lists(st.tuples(PFNS, st.integers(NONE, 5)), max_size=6), max_size=12)
@@ -57,3 +57,8 @@ def test_many_small_puts_are_moved_a_few_times_each():
         kept.put(np.arange(number, number + 512)[::-1] * 7 % count, np.arange(512))
     assert moved < 8 * count
     assert number + 512 == count
+
+
+@given(st.lists(st.integers(-3, 9)))
+def test_distinct_pfns_come_once_and_ascending(pfns):
+    assert distinct(np.array(pfns, np.int64)).tolist() == sorted(set(pfns))
