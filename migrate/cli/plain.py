@@ -1,4 +1,4 @@
-"""Plain command lines, which run without click: nine of ten do, and its import is a third of what a check takes."""
+"""Plain command lines, which run without click: with its import a check would take half as many instructions again."""
 
 from __future__ import annotations
 

@@ -123,6 +123,6 @@ def _mistyped(expected: str, value: Any, where: str) -> StructureError:
 def _hints(kind: type) -> dict[str, Any]:
     """Types of a class's fields; none where they are imported for type checkers alone, as those of rules are."""
     try:
-        return get_type_hints(kind)
+        return get_type_hints(kind, localns={"Any": Any})  # which modules import for type checkers alone
     except NameError:
         return {}

@@ -106,8 +106,12 @@ class Confinement:
         for container, guest in guests.items():
             guest.wrap(container)
             folder.joinpath(container).write_bytes(guest.build())
+        self._arguments = [str(folder / container) for container in guests]
+        self._start()
+
+    def _start(self) -> None:
         self._server = subprocess.Popen(
-            [sys.executable, "-c", SERVER, *(str(folder / container) for container in guests)],
+            [sys.executable, "-c", SERVER, *self._arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
@@ -132,7 +136,10 @@ class Confinement:
         assert self._server.stdout is not None
         self._server.stdin.write(json.dumps(told).encode() + b"\n")
         self._server.stdin.flush()
-        assert select.select([self._server.stdout], [], [], PATIENCE + seconds)[0], "it hangs"
+        if not select.select([self._server.stdout], [], [], PATIENCE + seconds)[0]:
+            self.close()
+            self._start()  # for the next command, which would get this one's answer
+            raise AssertionError("it hangs")
         code = int(self._server.stdout.readline())
         said = err.read_text("utf-8", "replace")
         assert code not in (-signal.SIGXCPU, -signal.SIGKILL), f"more than {seconds} s of processor time"
