@@ -29,7 +29,9 @@ ERRORS = {
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at one call, counted from 0 over all calls; with `lasting` at all later ones of its kind as well.
+    """What happens at one call, counted from 0 over all calls, or those of one `kind`.
+
+    With `lasting` it happens at all later ones of its kind as well.
 
     With `of_input` it is the input that is broken: from that call on, whatever reads it fails.
     """
@@ -38,6 +40,7 @@ class Fault:
     what: str
     lasting: bool = False
     of_input: bool = False
+    kind: str | None = None
 
 
 class FaultyOs:
@@ -83,7 +86,8 @@ class FaultyOs:
                 if len(self.calls) - 1 < fault.index or arguments[0] != self._input:
                     return real(*arguments)
                 return self._failed(name, real, arguments, fault.what)
-            if len(self.calls) - 1 == fault.index:
+            counted = len(self.calls) if fault.kind is None else self.calls.count(fault.kind)
+            if counted - 1 == fault.index and fault.kind in (None, name):
                 self._failing = _alike(name, fault.what) if fault.lasting else set()
             elif name not in self._failing:
                 return real(*arguments)

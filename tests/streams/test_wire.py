@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from struct import error
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from construct import Array, Bytes, Computed, Construct, FormatField, GreedyByte
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.values import NamedTuple
 from streams.wire import framing, hvm, hvm_names, msrs, policy, registers, vcpu
 from streams.wire.constructs import construct_of
 from streams.wire.layouts import S64, U8, U16, U32, Layout
