@@ -211,10 +211,10 @@ class JsonLinesOutput(Output):
         self._print(error_object(name, why))
 
     @staticmethod
-    def _print(told: dict[str, Any]) -> None:
+    def _print(made: dict[str, Any]) -> None:
         from migrate.judging.report_json import dumps
 
-        echo(dumps(told))
+        echo(dumps(made))
 
 
 class JsonOutput(Output):

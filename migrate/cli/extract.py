@@ -122,15 +122,15 @@ def _tell(written: Extracted, out: str) -> None:
     from migrate.counting import count
     from migrate.safe import safe
 
-    told = f"{out}: {written.pages} pages, {written.holes} holes, {written.size} bytes"
+    line = f"{out}: {written.pages} pages, {written.holes} holes, {written.size} bytes"
     if written.frames is not None:
-        told += f"; {count(written.frames.contexts, 'vcpu')}"
+        line += f"; {count(written.frames.contexts, 'vcpu')}"
         if written.frames.translated or written.frames.unknown:
-            told += (
+            line += (
                 f"; machine frames in {written.frames.translated} page table entries, "
                 f"{written.frames.unknown} without one"
             )
-    click.echo(safe(told), err=True)
+    click.echo(safe(line), err=True)
     for remark in written.remarks:
         complain(f"{out}: {remark}")
     for reason in written.missing:

@@ -139,10 +139,10 @@ def _show(promised: Found, name: str, other: _Other | None, form: str) -> ExitCo
         from migrate.judging.report_json import dumps
         from migrate.reports.inspection.policy import comparison_object, policy_object
 
-        told = policy_object(promised.policy, name, promised.xen)
+        made = policy_object(promised.policy, name, promised.xen)
         if other is not None:
-            told["against"] = comparison_object(other.name, other.release, missing, extra)
-        echo(dumps(told, indent=2 if form == "json" else None))
+            made["against"] = comparison_object(other.name, other.release, missing, extra)
+        echo(dumps(made, indent=2 if form == "json" else None))
     else:
         from migrate.reports.inspection.policy import render_comparison, render_policy
         from migrate.reports.verdict.text import console_for

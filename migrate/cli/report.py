@@ -90,13 +90,13 @@ def report(
             def then(inspection: Inspection, name: str = name, number: int = number) -> tuple[Section, ExitCode]:
                 inspection.report.stream.name = name
                 asked = [inspection.report, *map(inspection.report_for, question.destinations[1:])]
-                told = section(inspection, name, number, asked if question.several_hosts else ())
+                page = section(inspection, name, number, asked if question.several_hosts else ())
                 endings = [question.of_pool(one, ending_of(one, "error")) for one in asked]
-                return told, question.together(endings)
+                return page, question.together(endings)
 
             try:
                 with progress.ProgressBar(name) if watched else nullcontext() as bar:
-                    told, ending = inspect(
+                    page, ending = inspect(
                         source_of(name),
                         question.destination,
                         offset=offset,
@@ -105,16 +105,16 @@ def report(
                     )
             except (OSError, TransportError) as error:
                 complain(f"{name}: {reason_of(error, name)}", error)
-                told, ending = lost_section(name, reason_of(error, name), number), ExitCode.FAILED
+                page, ending = lost_section(name, reason_of(error, name), number), ExitCode.FAILED
             except ValueError as error:
                 raise click.UsageError(str(error)) from error
             except Exception as error:
                 internal_error(error, f"{name}: ")
                 reason = f"internal error: {type(error).__name__}"
-                told, ending = lost_section(name, reason, number), ExitCode.FAILED
-            files.add(told)
+                page, ending = lost_section(name, reason, number), ExitCode.FAILED
+            files.add(page)
             worst = max(worst, ending, key=BADNESS.index)
-        if all(told.lost for told in files.sections):
+        if all(page.lost for page in files.sections):
             ctx.exit(ExitCode.FAILED)
         written = files.finish()
     if output != STDOUT and not quiet:
@@ -126,4 +126,4 @@ def _done(output: str, written: str, files: ReportFiles) -> str:
     from migrate.reports.html.states import headline
     from migrate.safe import safe
 
-    return safe(f"{output}: {written}; {headline(told.state for told in files.sections)}")
+    return safe(f"{output}: {written}; {headline(page.state for page in files.sections)}")

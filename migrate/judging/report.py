@@ -119,12 +119,12 @@ class Report:
 
     def explain(self) -> str:
         """The outcome with its reason, and all there is to know of the rule that was broken; several paragraphs."""
-        told = [] if self.reason is None else [f"{self.outcome}: {self.reason}"]
+        parts = [] if self.reason is None else [f"{self.outcome}: {self.reason}"]
         rule = RULES.get(self.failure.rule) if self.failure else self.damage.rule if self.damage else None
         if rule is not None:
-            told += [f"{rule.id} {rule.slug}: {rule.title}"]
-            told += [f"{heading}: {text}" for heading, text in rule.sections.items()]
-        return "\n\n".join(told or [self.outcome])
+            parts += [f"{rule.id} {rule.slug}: {rule.title}"]
+            parts += [f"{heading}: {text}" for heading, text in rule.sections.items()]
+        return "\n\n".join(parts or [self.outcome])
 
     def worst(self) -> Severity | None:
         """The worst severity among the findings."""

@@ -83,7 +83,7 @@ def dumps(value: Any, *, indent: int | None = None) -> str:
 
 
 def _finding_object(finding: Finding) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    made: dict[str, Any] = {
         "rule": finding.rule.id,
         "slug": finding.rule.slug,
         "severity": finding.severity.value,
@@ -93,12 +93,12 @@ def _finding_object(finding: Finding) -> dict[str, Any]:
         "step": finding.step,
         "call": finding.call,
     }
-    told |= {name: getattr(finding, name) for name in _ALWAYS}
-    told |= {name: value for name in _IF_KNOWN if (value := getattr(finding, name)) is not None}
-    told |= {name: _change(value) for name in ("since", "until") if (value := getattr(finding, name)) is not None}
+    made |= {name: getattr(finding, name) for name in _ALWAYS}
+    made |= {name: value for name in _IF_KNOWN if (value := getattr(finding, name)) is not None}
+    made |= {name: _change(value) for name in ("since", "until") if (value := getattr(finding, name)) is not None}
     if finding.chain:
-        told["chain"] = [link._asdict() for link in finding.chain]
-    return told
+        made["chain"] = [link._asdict() for link in finding.chain]
+    return made
 
 
 def _destination_object(destination: Destination) -> dict[str, Any]:
@@ -112,15 +112,15 @@ def _destination_object(destination: Destination) -> dict[str, Any]:
     }
 
 
-def _destination_from(told: dict[str, Any]) -> Destination:
-    host = told["host"]
+def _destination_from(saved: dict[str, Any]) -> Destination:
+    host = saved["host"]
     if not isinstance(host, str | None):
-        raise TypeError("a host is told by its name")
+        raise TypeError("a host is saved by its name")
     return Destination(
-        told["release"],
-        told["placement"],
-        l3_rule=told["l3_rule"],
-        vcpus=told["vcpus"],
+        saved["release"],
+        saved["placement"],
+        l3_rule=saved["l3_rule"],
+        vcpus=saved["vcpus"],
         host=None if host is None else Host(path=host),
     )
 
@@ -150,55 +150,55 @@ def report_from(text: str) -> Report:
         for anything that is not such an object, or speaks of rules that are unknown here.
     """
     try:
-        told: dict[str, Any] = json.loads(text)
-        if "error" in told:
-            raise ValueError(f"no report: {told['stream']['name']} could not be read: {told['error']}")
-        findings = [_finding_from(one) for one in told["findings"]]
+        saved: dict[str, Any] = json.loads(text)
+        if "error" in saved:
+            raise ValueError(f"no report: {saved['stream']['name']} could not be read: {saved['error']}")
+        findings = [_finding_from(one) for one in saved["findings"]]
         return Report(
-            stream=_facts_from(told["stream"]),
-            destination=_destination_from(told["destination"]),
-            verdict=Verdict(told["verdict"]),
-            failure=_failure_from(told["failure"], findings),
+            stream=_facts_from(saved["stream"]),
+            destination=_destination_from(saved["destination"]),
+            verdict=Verdict(saved["verdict"]),
+            failure=_failure_from(saved["failure"], findings),
             findings=findings,
-            unjudged_because=told["reason"],
-            damaged=told.get("damaged", False),
+            unjudged_because=saved["reason"],
+            damaged=saved.get("damaged", False),
             checkpoints=[
                 CheckpointVerdict(
                     one["checkpoint"], one["offset"], Verdict(one["verdict"]), _failure_from(one["failure"], ())
                 )
-                for one in told["checkpoints"]
+                for one in saved["checkpoints"]
             ],
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a report: {type(error).__name__}: {error}") from error
 
 
-def _facts_from(told: dict[str, Any]) -> StreamFacts:
-    known = {key: value for key, value in told.items() if key in _FACTS}
-    rounds = [Round(**one) for one in told["rounds"]]
-    guest = None if told["guest"] is None else GuestKind(told["guest"])
+def _facts_from(saved: dict[str, Any]) -> StreamFacts:
+    known = {key: value for key, value in saved.items() if key in _FACTS}
+    rounds = [Round(**one) for one in saved["rounds"]]
+    guest = None if saved["guest"] is None else GuestKind(saved["guest"])
     return StreamFacts(**{**known, "rounds": rounds, "guest": guest})
 
 
-def _failure_from(told: dict[str, Any] | None, findings: Sequence[Finding]) -> Failure | None:
-    if told is None:
+def _failure_from(saved: dict[str, Any] | None, findings: Sequence[Finding]) -> Failure | None:
+    if saved is None:
         return None
-    says = (one for one in findings if (one.rule.id, one.message) == (told["rule"], told["message"]))
-    return Failure(**{**told, "step": Stage(told["step"])}, finding=next(says, None))
+    says = (one for one in findings if (one.rule.id, one.message) == (saved["rule"], saved["message"]))
+    return Failure(**{**saved, "step": Stage(saved["step"])}, finding=next(says, None))
 
 
-def _finding_from(told: dict[str, Any]) -> Finding:
+def _finding_from(saved: dict[str, Any]) -> Finding:
     return Finding(
-        rule=RULES[told["rule"]],
-        severity=Severity(told["severity"]),
-        effect=Effect(told["effect"]),
-        since=_change_from(told.get("since")),
-        until=_change_from(told.get("until")),
-        step=Stage(told["step"]),
-        chain=tuple(Link(**link) for link in told.get("chain", ())),
-        **{name: told[name] for name in _PLAIN if name in told},
+        rule=RULES[saved["rule"]],
+        severity=Severity(saved["severity"]),
+        effect=Effect(saved["effect"]),
+        since=_change_from(saved.get("since")),
+        until=_change_from(saved.get("until")),
+        step=Stage(saved["step"]),
+        chain=tuple(Link(**link) for link in saved.get("chain", ())),
+        **{name: saved[name] for name in _PLAIN if name in saved},
     )
 
 
-def _change_from(told: dict[str, Any] | None) -> Change | None:
-    return None if told is None else CHANGES[told["change"]]
+def _change_from(saved: dict[str, Any] | None) -> Change | None:
+    return None if saved is None else CHANGES[saved["change"]]

@@ -59,9 +59,9 @@ class Cause:
         """Where it was found: "pfn 0x13, 0x14; vcpu 1"; with "…" where there are more than are told."""
         named = list(dict.fromkeys(_named_place(finding) for finding in self.findings))
         runs = groupby(named[:most], key=lambda place: place[0])
-        told = "; ".join(f"{what} {', '.join(where for _, where in run)}".strip() for what, run in runs)
+        places = "; ".join(f"{what} {', '.join(where for _, where in run)}".strip() for what, run in runs)
         more = len(named) > len(named[:most]) or any(finding.count > 1 for finding in self.findings)
-        return told + (", …" if more else "")
+        return places + (", …" if more else "")
 
 
 @dataclass(frozen=True, slots=True)

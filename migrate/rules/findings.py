@@ -145,9 +145,9 @@ class Collector:
         fatal one must not vanish in a flood of harmless ones.
         """
         kind = (finding.rule.id, finding.effect, finding.severity, finding.since, finding.until, finding.placement)
-        told = self._told.get(kind, 0)
-        if told < TOLD_PER_RULE:
-            self._told[kind] = told + 1
+        before = self._told.get(kind, 0)
+        if before < TOLD_PER_RULE:
+            self._told[kind] = before + 1
             self._last[kind] = len(self._findings)
             self._findings.append(finding)
         else:

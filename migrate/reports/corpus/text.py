@@ -57,8 +57,8 @@ def _result(result: Result, console: Console) -> None:
         _line(console, word, style, path, result.answer.error)
     elif result.case.entry is None:
         for observation in result.answer.observations:
-            told = observation.message if observation.outcome.verdict == UNJUDGED else None  # which the word says
-            _line(console, word, style, path, told or observed(observation))
+            why = observation.message if observation.outcome.verdict == UNJUDGED else None  # which the word says
+            _line(console, word, style, path, why or observed(observation))
     else:
         _line(console, word, style, path)
         for comparison in result.comparisons:

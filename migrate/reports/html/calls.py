@@ -131,5 +131,5 @@ def _answer(finding: Finding | None) -> str:
 def _pins(some: list[StepAnswer]) -> str:
     pins = [one.step for one in some if isinstance(one.step, Pin)]
     levels = Counter(pin.level for pin in pins)
-    told = ", ".join(f"{number} L{level}" for level, number in sorted(levels.items()))
-    return f"{count(len(pins), 'pin')}: {told}, pfn {pins[0].pfn:#x} to {pins[-1].pfn:#x}"
+    by_level = ", ".join(f"{number} L{level}" for level, number in sorted(levels.items()))
+    return f"{count(len(pins), 'pin')}: {by_level}, pfn {pins[0].pfn:#x} to {pins[-1].pfn:#x}"

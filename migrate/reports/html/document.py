@@ -54,7 +54,7 @@ def write(sections: Sequence[Section], out: IO[bytes], *, index: str = "") -> in
     index:
         the page that lists this stream among others, if there is one.
     """
-    told = explanations(frozenset[str]().union(*(one.rules for one in sections)))
+    texts = explanations(frozenset[str]().union(*(one.rules for one in sections)))
     return _document(
         "document.html.j2",
         sections,
@@ -62,9 +62,9 @@ def write(sections: Sequence[Section], out: IO[bytes], *, index: str = "") -> in
         index=index,
         start=sections[0].prefix if len(sections) == 1 else "overview",
         seen=overview(sections, [f"#{one.prefix}" for one in sections]),
-        explanations=told,
-        explained=frozenset(one.rule.id for one in told),
-        untold=len(RULES) - len(told),
+        explanations=texts,
+        explained=frozenset(one.rule.id for one in texts),
+        untold=len(RULES) - len(texts),
     )
 
 

@@ -247,16 +247,18 @@ def _mark(space: Space, at: int, hit: set[int]) -> str:
 
 
 def _contents(counts: NDArray[np.int64]) -> str:
-    told = [f"{counts[kind]} {kind_name(kind)}" for kind in np.argsort(-counts, kind="stable").tolist() if counts[kind]]
-    return ", ".join(told) or "none of the guest's"
+    kinds = [
+        f"{counts[kind]} {kind_name(kind)}" for kind in np.argsort(-counts, kind="stable").tolist() if counts[kind]
+    ]
+    return ", ".join(kinds) or "none of the guest's"
 
 
 def _description(space: Space, what: str, limit: int | None) -> str:
-    told = f"{what}s {space.starts[0]:#x} to {space.end - 1:#x}: {_contents(space.totals)}."
+    sentence = f"{what}s {space.starts[0]:#x} to {space.end - 1:#x}: {_contents(space.totals)}."
     if limit is None:
-        return told
+        return sentence
     high = int(space.counts[space.starts >= limit].sum())
     return (
-        f"{told} {count(int(space.counts.sum()) - high, 'page')} below 4 GiB, {count(high, 'page')} above; "
+        f"{sentence} {count(int(space.counts.sum()) - high, 'page')} below 4 GiB, {count(high, 'page')} above; "
         f"L3 tables above that a 32-bit guest would be refused for: {int(space.high_l3s.sum())}."
     )

@@ -56,7 +56,7 @@ class Group:
         return WORDS[self.state].sign
 
     @property
-    def told(self) -> str:
+    def headline(self) -> str:
         """How many they are, and what became of them."""
         return headline([self.state] * len(self.rows))
 

@@ -37,9 +37,9 @@ class Records:
     def short_of(self) -> str:
         """What the table leaves out, in a sentence; empty for nothing."""
         folded = sum(line.count for line in self.lines if line.count > 1)
-        told = [f"{count(folded, 'record')} that are alike share lines"] if folded else []
-        told += [f"{count(self.left_out, 'record')} behind these are left out"] if self.left_out else []
-        return "; ".join(told)
+        notes = [f"{count(folded, 'record')} that are alike share lines"] if folded else []
+        notes += [f"{count(self.left_out, 'record')} behind these are left out"] if self.left_out else []
+        return "; ".join(notes)
 
 
 def records(inspection: Inspection, anchors: Anchors) -> Records:

@@ -98,7 +98,7 @@ def section(inspection: Inspection, name: str, number: int, hosts: Sequence[Repo
     """The part for one stream, `number` counting the streams from 1; `hosts` are the reports for several hosts."""
     report, log = inspection.report, inspection.log
     state = state_of(report)
-    told = folds(report)
+    folded = folds(report)
     decides = report.decisive or report.damage
     sentence = cause_sentence(report) or ""
     anchors = Anchors(f"s{number}")
@@ -112,7 +112,7 @@ def section(inspection: Inspection, name: str, number: int, hosts: Sequence[Repo
     # The name stands above already.
     told_of_hosts = "; ".join(summary(hosts)).removeprefix(f"{safe(report.stream.name)}: ")
     live = passes(inspection)
-    shown, left_out = entries(told, anchors)
+    shown, left_out = entries(folded, anchors)
     parts = [("hosts", "Hosts")] if hosts else []
     parts += [("findings", "Findings")]
     parts += [("checkpoints", "Checkpoints")] if report.checkpoints else []

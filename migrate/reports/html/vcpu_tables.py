@@ -41,7 +41,7 @@ class Vcpu(NamedTuple):
     """A vcpu, what one wants to see of it at first sight, its registers, and what could not be read."""
 
     number: int
-    told: str
+    summary: str
     groups: list[Group]
     notes: tuple[str, ...]
 
@@ -68,8 +68,8 @@ def vcpus(inspection: Inspection, anchors: Anchors) -> Vcpus | None:
             if section.registers
         ]
         first = {register.name: register for section in reversed(state.sections) for register in section.registers}
-        told = [f"{name} {first[name].value:#x}" for name in ("eip", "rip", "cr3") if name in first]
-        shown.append(Vcpu(state.vcpu, ", ".join(told) or count(len(state.records), "record"), groups, state.notes))
+        registers = [f"{name} {first[name].value:#x}" for name in ("eip", "rip", "cr3") if name in first]
+        shown.append(Vcpu(state.vcpu, ", ".join(registers) or count(len(state.records), "record"), groups, state.notes))
     return Vcpus(shown, len(ids) - len(shown))
 
 

@@ -43,7 +43,7 @@ class Question(NamedTuple):
     """What is asked of a host, and how the answer's value is told to people."""
 
     ask: Callable[[Host], Answer[Any]]
-    told: Callable[[Any], str] = str
+    text: Callable[[Any], str] = str
 
 
 QUESTIONS: dict[str, Question] = {
@@ -110,8 +110,8 @@ def render_host(reading: HostReading, name: str, console: Console) -> None:
         hanging(console, Text(f"    {key:<{_KEY_WIDTH}}"), safe(value))
     for key, answer in answers.items():
         if not answer.open:
-            told = "none" if answer.value is None else QUESTIONS[key].told(answer.value)
-            head = Text(f"    {key:<{_KEY_WIDTH}}{safe(told):<{_VALUE_WIDTH}}  ")
+            said = "none" if answer.value is None else QUESTIONS[key].text(answer.value)
+            head = Text(f"    {key:<{_KEY_WIDTH}}{safe(said):<{_VALUE_WIDTH}}  ")
             hanging(console, head, safe(answer.because), "dim")
     switches: dict[str, list[str]] = {}
     for switch in host.switches:

@@ -30,7 +30,7 @@ def levelling_object(
     `xl` has the strings of `cpuid = [...]`; `unnamed` is what the forms by name (`xl_names`, `libvirt`) cannot say.
     `promised` is there for a guest that was asked about: what it was promised beyond.
     """
-    told = {
+    made = {
         "schema": SCHEMA,
         "hosts": list(map(well_formed, hosts)),
         "guest": levelled.kind,
@@ -45,8 +45,8 @@ def levelling_object(
         "notes": list(levelled.notes),
     }
     if guest is not None and lacks is not None:
-        told["promised"] = {"name": well_formed(guest), "beyond": list(map(lack_object, lacks))}
-    return told
+        made["promised"] = {"name": well_formed(guest), "beyond": list(map(lack_object, lacks))}
+    return made
 
 
 def render_levelling(

@@ -76,8 +76,8 @@ def render_contents(inspection: Inspection, console: Console, *, everything: boo
         seen.add(severity)
         write(f"{_MARKS[severity]} {place(alike[0])}: ", text, SEVERITY_STYLE[severity])
     if seen:
-        told = (f"{_MARKS[one]} {_MEANINGS[one]}" for one in _MARKS if one in seen)
-        write("", f"{', '.join(told)}: migrate explain RULE tells of each", "dim")
+        legend = (f"{_MARKS[one]} {_MEANINGS[one]}" for one in _MARKS if one in seen)
+        write("", f"{', '.join(legend)}: migrate explain RULE tells of each", "dim")
 
 
 def _elsewhere(inspection: Inspection) -> Iterator[list[Finding]]:

@@ -64,7 +64,7 @@ def _render(failure: Failure, console: Console) -> None:
     if failure.times > 1:
         _fact(console, "times", f"{failure.times}; these are the lines of the last time")
     for sighting in failure.sightings:
-        _line(sighting, console, told=sighting.role is Role.CAUSE or failure.telling is None)
+        _line(sighting, console, matters=sighting.role is Role.CAUSE or failure.telling is None)
     if text := decides(failure):
         _fact(console, "decides", text)
     if less_likely := failure.rules[MOST_RULES:]:
@@ -77,12 +77,12 @@ def _render(failure: Failure, console: Console) -> None:
         _fact(console, "more", " ".join(explain_command(named[0])), "cyan")
 
 
-def _line(sighting: Sighting, console: Console, *, told: bool) -> None:
-    """Print a line of the log, and what was going on if that is to be told."""
+def _line(sighting: Sighting, console: Console, *, matters: bool) -> None:
+    """Print a line of the log, and what was going on if that matters."""
     text = safe(sighting.text)
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
     _fact(console, f"line {sighting.line}", text, "dim")
-    if told:
+    if matters:
         errno = f": {sighting.facts.errno}" if sighting.facts.errno else ""
         _fact(console, "", safe(f"{sighting.doing}{errno}."))
 
@@ -93,9 +93,9 @@ def _fact(console: Console, key: str, value: str, style: str = "") -> None:
 
 def render_known(console: Console) -> None:
     """Print every message that is known, by who writes it."""
-    told = ""
+    last = ""
     for voice, form in known_messages():
-        if voice != told:
+        if voice != last:
             console.print(Text(voice, "bold"))
-            told = voice
+            last = voice
         console.print(Text(f"    {form}"), soft_wrap=True)

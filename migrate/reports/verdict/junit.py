@@ -54,18 +54,18 @@ def from_reports(
 def _case(report: Report, fail_on: Severity) -> Trial:
     folder, name = placed(report.stream.name)
     asked = f"{report.target}, {report.placement}" + (f", {report.l3_rule}" if report.l3_rule else "")
-    told = "\n".join(plain_lines(report, Severity.INFO))
+    lines = "\n".join(plain_lines(report, Severity.INFO))
     sentence = verdict_sentence(report)
     worst = report.worst()
     failure = skipped = None
     if report.verdict == "refuse":
-        failure = TestCase(report.failure.rule if report.failure else "refuse", sentence, told)
+        failure = TestCase(report.failure.rule if report.failure else "refuse", sentence, lines)
     elif worst is not None and worst.rank >= fail_on.rank:
         first = next(entry for entry in folds(report) if entry.severity is worst)
-        failure = TestCase(first.rule.id, sentence if report.damaged else first.first.message, told)
+        failure = TestCase(first.rule.id, sentence if report.damaged else first.first.message, lines)
     elif report.verdict == "unjudged":
         skipped = sentence
-    output = told if failure is None and report.findings else ""
+    output = lines if failure is None and report.findings else ""
     return Trial(folder, f"{name} ({asked})", None, skipped, None, failure, output)
 
 
@@ -101,10 +101,10 @@ def _element(case: Trial) -> str:
     children = ""
     if case.skipped is not None:
         children += f"<skipped>{_text(case.skipped)}</skipped>"
-    for tag, told in (("error", case.error), ("failure", case.failure)):
-        if told is not None:
-            attributes = f"type={_attribute(told.kind)} message={_attribute(told.message)}"
-            children += f"<{tag} {attributes}>{_text(told.text)}</{tag}>"
+    for tag, failed in (("error", case.error), ("failure", case.failure)):
+        if failed is not None:
+            attributes = f"type={_attribute(failed.kind)} message={_attribute(failed.message)}"
+            children += f"<{tag} {attributes}>{_text(failed.text)}</{tag}>"
     if case.output:
         children += f"<system-out>{_text(case.output)}</system-out>"
     return f"<testcase classname={_attribute(case.classname)} name={_attribute(case.name)}{time}>{children}</testcase>"

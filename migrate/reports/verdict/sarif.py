@@ -95,8 +95,8 @@ def location(name: str, finding: Finding | None = None) -> Json:
     if finding is not None and finding.offset is not None:
         physical["region"] = {"byteOffset": finding.offset}
     if finding is not None and finding.record is not None:
-        told = f"record {finding.record} {finding.record_type or ''}".rstrip()
-        place["logicalLocations"] = [{"fullyQualifiedName": told, "kind": "record"}]
+        name = f"record {finding.record} {finding.record_type or ''}".rstrip()
+        place["logicalLocations"] = [{"fullyQualifiedName": name, "kind": "record"}]
     return place
 
 

@@ -61,8 +61,8 @@ def verdict_sentence(report: Report) -> str:
         cause += f" ({rule.id})"
     if report.outcome is Outcome.UNJUDGED:
         return f"{report.outcome}: {cause}"
-    told = tally(finding for finding in report.findings if finding.severity is not Severity.INFO)
-    return f"{report.outcome} {circumstances(report)}" + (f": {cause}" if cause else f"; {told}" if told else "")
+    counts = tally(finding for finding in report.findings if finding.severity is not Severity.INFO)
+    return f"{report.outcome} {circumstances(report)}" + (f": {cause}" if cause else f"; {counts}" if counts else "")
 
 
 def circumstances(report: Report) -> str:
@@ -145,8 +145,8 @@ def tally(findings: Iterable[Finding]) -> str:
     numbers: Counter[Severity] = Counter()
     for finding in findings:
         numbers[finding.severity] += finding.count
-    told = [count(numbers[s], s.value, "info" if s is Severity.INFO else "") for s in Severity if numbers[s]]
-    return ", ".join(told)
+    counts = [count(numbers[s], s.value, "info" if s is Severity.INFO else "") for s in Severity if numbers[s]]
+    return ", ".join(counts)
 
 
 # A word for each outcome, as many streams are told of.
@@ -179,12 +179,12 @@ def release(report: Report) -> str:
 
 def rounds_told(rounds: list[Round]) -> str:
     """The passes of a live migration: their kinds, and how many pages each sent."""
-    told = []
+    passes = []
     for kind, alike in groupby(rounds, key=lambda done: done.kind):
         pages = [done.pages for done in alike]
         more = f" … ({len(pages)} passes, {sum(pages)} in all)" if len(pages) > _ROUNDS_TOLD else ""
-        told.append(f"{kind} {', '.join(map(str, pages[:_ROUNDS_TOLD]))}{more}")
-    return "; ".join(told)
+        passes.append(f"{kind} {', '.join(map(str, pages[:_ROUNDS_TOLD]))}{more}")
+    return "; ".join(passes)
 
 
 def live_sentences(found: Live) -> Iterator[str]:
@@ -193,13 +193,13 @@ def live_sentences(found: Live) -> Iterator[str]:
         yield f"Pages are not counted one by one: pfn {found.too_sparse:#x} lies too far out."
         return
     more = {times: pages for times, pages in found.times_sent.items() if times > 1}
-    told = [f"Pages sent once: {found.times_sent.get(1, 0)}"]
+    parts = [f"Pages sent once: {found.times_sent.get(1, 0)}"]
     if len(more) > _ROUNDS_TOLD:
-        told.append(f"more often: {sum(more.values())}, at most {max(more)} times")
+        parts.append(f"more often: {sum(more.values())}, at most {max(more)} times")
     else:
-        told += [f"{times} times: {pages}" for times, pages in more.items()]
+        parts += [f"{times} times: {pages}" for times, pages in more.items()]
     if found.times_sent:
-        yield f"{', '.join(told)}."
+        yield f"{', '.join(parts)}."
     for pfns, what in (
         (found.put_off, "put off: announced without contents while the guest was changing it, sent as a table later"),
         (found.never_came, "announced without contents at last: what was sent before stays, and may be stale"),
@@ -218,8 +218,8 @@ def facts_told(report: Report) -> list[tuple[str, str]]:
     if len(stream.rounds) > 1:
         lines.append(("passes", f"{rounds_told(stream.rounds)} pages"))
     if stream.checkpoints:
-        told = _checkpoints_told(report.checkpoints)
-        lines.append(("checkpoints", f"{stream.checkpoints}" + (f": {told}" if told else "")))
+        verdicts = _checkpoints_told(report.checkpoints)
+        lines.append(("checkpoints", f"{stream.checkpoints}" + (f": {verdicts}" if verdicts else "")))
     if stream.pinned is not None:
         pins = ", ".join(f"{level} {number}" for level, number in stream.pinned.items())
         lines.append(("pinned", pins or "nothing"))
@@ -240,13 +240,13 @@ def facts_told(report: Report) -> list[tuple[str, str]]:
 
 def _checkpoints_told(checkpoints: Sequence[CheckpointVerdict]) -> str:
     """What would become of the guest at each checkpoint: "1–2 restore, 3 refused"."""
-    told = []
+    parts = []
     for verdict, alike in groupby(checkpoints, key=lambda one: one.verdict):
         numbers = [one.checkpoint for one in alike]
         several = f"–{numbers[-1]}" if len(numbers) > 1 else ""
         word = _outcome_word(outcome_of(verdict, damaged=False), len(numbers))
-        told.append(f"{numbers[0]}{several} {word}")
-    return ", ".join(told)
+        parts.append(f"{numbers[0]}{several} {word}")
+    return ", ".join(parts)
 
 
 def _of_host(report: Report, what: str) -> str:
@@ -260,10 +260,10 @@ def _of_host(report: Report, what: str) -> str:
 
 def short_facts(report: Report) -> list[tuple[str, str]]:
     """What the stream is, shortly: nothing that was asked, nor what is in its page tables."""
-    told = dict(facts_told(report))
-    if (saved_by := told.pop("saved by", None)) is not None:
-        told["stream"] += f", from {saved_by}"
-    return [(key, value) for key, value in told.items() if key not in _DETAILS]
+    facts = dict(facts_told(report))
+    if (saved_by := facts.pop("saved by", None)) is not None:
+        facts["stream"] += f", from {saved_by}"
+    return [(key, value) for key, value in facts.items() if key not in _DETAILS]
 
 
 def _root(root: dict[str, int | None]) -> str:
@@ -317,8 +317,8 @@ def concise_lines(reports: Sequence[Report]) -> Iterator[str]:
         name = report.stream.name
         for finding in (finding for entry in folds(report) for finding in entry.findings):
             more = f" (and {finding.count - 1} more like it)" if finding.count > 1 else ""
-            told = f"{finding.rule.id} {finding.severity.value}: {finding.message}{more}"
-            lines.setdefault(f"{name}:{finding.offset or 0:#x}: {told}", []).append(report.destination)
+            text = f"{finding.rule.id} {finding.severity.value}: {finding.message}{more}"
+            lines.setdefault(f"{name}:{finding.offset or 0:#x}: {text}", []).append(report.destination)
         if report.outcome is Outcome.UNJUDGED:
             lines.setdefault(f"{name}:0x0: {verdict_sentence(report)}", []).append(report.destination)
     name_of = _destinations_told([report.destination for report in reports])
@@ -340,14 +340,14 @@ def _destinations_told(asked: Sequence[Destination]) -> Callable[[Sequence[Desti
 
     releases = by_name(asked)
 
-    def told(some: Sequence[Destination]) -> str:
+    def name(some: Sequence[Destination]) -> str:
         parts = []
         for name, those in by_name(some).items():
             of_it = spans({alike for release in those for alike in (*like(release), release)})
             parts.append(name if len(releases[name]) == 1 and name else f"{name} {of_it}".strip())
         return "; ".join(parts)
 
-    return told
+    return name
 
 
 def cause_line(cause: Cause) -> str:

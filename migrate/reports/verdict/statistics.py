@@ -68,12 +68,14 @@ class Statistics:
 
     def headline(self) -> str:
         """How many streams came out how, or with several destinations how many answers."""
-        told = outcomes_told(self.outcomes)
+        outcomes = outcomes_told(self.outcomes)
         streams = count(self.judged, "stream")
         lines = [
-            f"{streams}, {count(self.outcomes.total(), 'answer')}: {told}" if self.several else f"{streams}: {told}"
+            f"{streams}, {count(self.outcomes.total(), 'answer')}: {outcomes}"
+            if self.several
+            else f"{streams}: {outcomes}"
         ]
-        lines = lines if told else []
+        lines = lines if outcomes else []
         lines += [f"{self.unreadable} cannot be read"] if self.unreadable else []
         return "; ".join(lines) or "nothing was judged"
 

@@ -140,13 +140,13 @@ def render_head(report: Report, console: Console | PlainConsole) -> None:
 def render_verdict(report: Report, console: Console | PlainConsole) -> None:
     """Print the verdict, its cause, and what to do about it."""
     assumed = assumption(report)
-    told = tally(finding for finding in report.findings if finding.severity is not Severity.INFO)
+    counts = tally(finding for finding in report.findings if finding.severity is not Severity.INFO)
     cause, rule, repair = cause_sentence(report), broken_rule(report), repair_sentence(report)
     asked = f"{circumstances(report)}{f' ({assumed})' if assumed else ''}"
     line = Text.assemble(
         (f"{report.outcome}: ", OUTCOME_STYLE[report.outcome]),
         (safe(report.stream.name), "bold"),
-        safe(f" {asked}" + (f"; {told}" if told and not cause else "")),
+        safe(f" {asked}" + (f"; {counts}" if counts and not cause else "")),
     )
     _wrapped(console, line, len(_BECAUSE))
     if cause:
@@ -159,31 +159,31 @@ def render_verdict(report: Report, console: Console | PlainConsole) -> None:
 def render_verdict_line(report: Report, console: Console | PlainConsole) -> None:
     """Print all that in one line, however long."""
     head = Text(f"{report.outcome}: ", OUTCOME_STYLE[report.outcome])
-    told = verdict_sentence(report).removeprefix(report.outcome).removeprefix(":").strip()
-    _print(console, Text.assemble(*head.pieces, safe(f"{report.stream.name} {told}")))
+    sentence = verdict_sentence(report).removeprefix(report.outcome).removeprefix(":").strip()
+    _print(console, Text.assemble(*head.pieces, safe(f"{report.stream.name} {sentence}")))
 
 
-def _entries(entries: list[Fold], told: Finding | None, console: Console | PlainConsole) -> None:
+def _entries(entries: list[Fold], decisive: Finding | None, console: Console | PlainConsole) -> None:
     """Findings by rule, without what the verdict has told already; those that are for information only in a line.
 
     What is left to the host is no mere information where nothing else decides.
     """
-    decided = told is not None and told.fatal
+    decided = decisive is not None and decisive.fatal
     infos = []
     for entry in entries:
         if entry.severity is Severity.INFO and (decided or entry.effect is not Effect.HOST):
             infos.append(f"{entry.rule.id} {entry.rule.slug}")
         else:
-            _entry(entry, told, console)
+            _entry(entry, decisive, console)
     if infos:
         head = Text(f"{'info':<{_ID_WIDTH}}", SEVERITY_STYLE[Severity.INFO])
         hanging(console, head, f"{', '.join(infos)} (-v tells all)")
 
 
-def _entry(entry: Fold, told: Finding | None, console: Console | PlainConsole) -> None:
+def _entry(entry: Fold, decisive: Finding | None, console: Console | PlainConsole) -> None:
     """A rule, where it is broken, and how."""
     for number, cause in enumerate(entry.causes):
-        said = cause.first is told
+        said = cause.first is decisive
         where = _where(cause.first) if cause.count == 1 else times_and_places(cause)
         place_told = safe(_joined(entry.rule.slug, where) if number == 0 else where)
         hanging(console, _head(entry.rule if number == 0 else None, entry.severity), place_told)
@@ -219,10 +219,10 @@ def _chain(finding: Finding, console: Console | PlainConsole) -> None:
 
 def _where(finding: Finding) -> str:
     """The place, and the byte that it begins at."""
-    told = place(finding) if is_placed(finding) else ""
-    at = "" if finding.offset is None or told.startswith("byte") else f"at {finding.offset:#x}"
+    where = place(finding) if is_placed(finding) else ""
+    at = "" if finding.offset is None or where.startswith("byte") else f"at {finding.offset:#x}"
     record = f"record {finding.record} {finding.record_type or ''}".rstrip() if finding.record is not None else ""
-    return _joined(told, record if record != told else "", at)
+    return _joined(where, record if record != where else "", at)
 
 
 def _joined(*parts: str) -> str:

@@ -114,8 +114,8 @@ class Says:
         for name, value in match.groupdict().items():
             if value is not None:
                 facts[name] = hex(int(value, 16)) if name in hexadecimal else value.strip()
-        if told := _ERRNO.search(match.string, match.start()):
-            number = int(next(filter(None, told.groups())))
+        if found := _ERRNO.search(match.string, match.start()):
+            number = int(next(filter(None, found.groups())))
             if number:  # "0 = Success": the input has ended
                 facts["errno"] = errno_name(number)
         return facts
