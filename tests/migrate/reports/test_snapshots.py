@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from project import ROOT
@@ -47,6 +48,9 @@ COMMANDS = {
 LINES = {"trace"}
 
 
+_OVER = b"\0"
+
+
 def seen(arguments, columns, colour):
     """What the command writes to a terminal of so many columns; escapes made visible."""
     ours, theirs = pty.openpty()
@@ -55,19 +59,14 @@ def seen(arguments, columns, colour):
     environment = {**kept, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **({} if colour else {"NO_COLOR": "1"})}
     command = [sys.executable, "-m", "migrate", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stdout=theirs, stderr=subprocess.DEVNULL, env=environment)
+    # A terminal that loses its last writer may lose what it has written: we write last.
+    Thread(target=lambda: (process.wait(), os.write(theirs, _OVER))).start()
+    text = b""
+    while not text.endswith(_OVER):
+        text += os.read(ours, 1 << 16)
     os.close(theirs)
-    pieces = []
-    while True:
-        try:
-            piece = os.read(ours, 1 << 16)
-        except OSError:  # what a terminal that has lost its other side says
-            break
-        if not piece:
-            break
-        pieces.append(piece)
     os.close(ours)
-    process.wait()
-    return b"".join(pieces).decode().replace("\r\n", "\n").replace("\x1b", "␛")
+    return text.removesuffix(_OVER).decode().replace("\r\n", "\n").replace("\x1b", "␛")
 
 
 def test_a_refusal_fits_a_screen():
