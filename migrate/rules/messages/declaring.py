@@ -27,7 +27,8 @@ _KINDS = {
 WORD = re.compile(r"[^\W\d]\w+")
 _PLACEHOLDER = re.compile(r"\{(\w+)(?::(\w+))?\}")
 # libxc prints "(22 = Invalid argument)" behind what failed in a call, Xen "rc -22" or "err=-22".
-_ERRNO = re.compile(r"\((\d{1,4}) = [^)]{0,80}|\b(?:rc|err)[ =]-(\d{1,4})\b|\b(?:Failure|Error) -(\d{1,4})\b")
+_ERRNO_IN_WORDS = re.compile(r"\((\d{1,4}) = [^)]{0,80}")
+_ERRNO = re.compile(rf"{_ERRNO_IN_WORDS.pattern}|\b(?:rc|err)[ =]-(\d{{1,4}})\b|\b(?:Failure|Error) -(\d{{1,4}})\b")
 # Python has two names for some numbers; Xen means the first of each.
 _PREFERRED = {numbers.EOPNOTSUPP: "EOPNOTSUPP", numbers.EAGAIN: "EAGAIN", numbers.EDEADLK: "EDEADLK"}
 
@@ -43,6 +44,10 @@ class Voice(StrEnum):
     QEMU = "QEMU"
     XEN = "Xen"
     KERNEL = "Linux"
+
+
+# Their "rc=-3" is libxl's ERROR_FAIL, and so on: numbers of libxl's own, no errno.
+_LIBXL_NUMBERS = frozenset({Voice.LIBXL, Voice.XL, Voice.LIBVIRT, Voice.XENOPSD})
 
 
 class Role(StrEnum):
@@ -114,7 +119,8 @@ class Says:
         for name, value in match.groupdict().items():
             if value is not None:
                 facts[name] = hex(int(value, 16)) if name in hexadecimal else value.strip()
-        if found := _ERRNO.search(match.string, match.start()):
+        form = _ERRNO_IN_WORDS if self.voice in _LIBXL_NUMBERS else _ERRNO
+        if found := form.search(match.string, match.start()):
             number = int(next(filter(None, found.groups())))
             if number:  # "0 = Success": the input has ended
                 facts["errno"] = errno_name(number)

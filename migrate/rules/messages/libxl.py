@@ -143,8 +143,10 @@ _HELPERS = (
     _libxl(
         "device model: spawn failed (rc=-{rc})",
         rules=_STATE,
-        doing="libxl starts QEMU, which ends at once: it does not take its own state out of the stream",
-        decides="QEMU's own words, in /var/log/xen/qemu-dm-NAME.log.",
+        doing="libxl starts QEMU, which ends at once: either it does not take its own state out of the stream, or "
+        "it lacks what it needs on this host, such as a bridge, a disk or an option that it knows",
+        decides="QEMU's own words, in /var/log/xen/qemu-dm-NAME.log: of its state, or of this host, and then the "
+        "stream is not to blame.",
     ),
     _libxl(
         "device model did not start: -{rc}",

@@ -109,10 +109,19 @@ def test_numbers_are_taken_from_the_line():
         ("arch/x86/mm.c:1609:d0v0 Failure -16 in promote_l1_table: slot 0x3", "EBUSY"),
         ("Failed to read Record Header from stream (0 = Success)", None),
         ("Failed to pin batch of pagetables", None),
+        ("libxl: error: libxl_dm.c:3120:device_model_spawn_outcome: device model: spawn failed (rc=-3)", None),
+        ("libxl: error: libxl_create.c:1695:domcreate_rebuild_done: cannot (re-)build domain: -3 (rc=-3)", None),
     ],
 )
 def test_the_errno_is_taken_from_the_line_in_all_its_forms(line, errno):
     assert recognise(line).facts.errno == errno
+
+
+def test_qemus_end_is_not_said_for_certain_to_be_of_its_state():
+    sighting = recognise("libxl: error: Domain 3:device model: spawn failed (rc=-3)")
+    assert "either" in sighting.doing
+    assert "host" in sighting.doing
+    assert "the stream is not to blame" in sighting.message.decides
 
 
 @pytest.mark.parametrize(
