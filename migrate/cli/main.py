@@ -90,6 +90,7 @@ class Commands(LazyGroup):
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the group's own options."""
+        make_printable()
         try:
             with orderly_end():
                 return super().make_context(*args, **kwargs)
@@ -98,7 +99,6 @@ class Commands(LazyGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        make_printable()
         with told_by_click(ctx), orderly_end():
             return super().invoke(ctx)
 
