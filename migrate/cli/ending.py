@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from enum import IntEnum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TextIO
+    from typing import Any, TextIO
 
 DEBUG = "MIGRATE_DEBUG"
 
@@ -39,6 +40,22 @@ class UsageError(Exception):
     """A command is asked what it cannot do; told together with how it is called."""
 
 
+class StandardOutputError(Exception):
+    """Standard output cannot be written. No OSError: it is never taken for a fault of what is read meanwhile."""
+
+
+class _StandardOutput(io.FileIO):
+    """A standard output that says so where it cannot be written; a closed reader is a BrokenPipeError, as ever."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StandardOutputError(f"writing standard output: {error.strerror}") from error
+
+
 def echo(text: str, *, ends_line: bool = True) -> None:
     """Print a line on stdout, or a part of one. Raises BrokenPipeError where there is none."""
     if sys.stdout is None:
@@ -52,10 +69,29 @@ def complain(message: str, error: BaseException | None = None) -> None:
 
 
 def make_printable() -> None:
-    """Have what an output's encoding lacks printed as escapes."""
+    """Have what an output's encoding lacks printed as escapes, and standard output say whose fault a failure is."""
+    _own_standard_output()
     for output in (sys.stdout, sys.stderr):
         if hasattr(output, "reconfigure"):
             output.reconfigure(errors="backslashreplace")
+
+
+def _own_standard_output() -> None:
+    old = sys.stdout
+    if not isinstance(old, io.TextIOWrapper):
+        return
+    raw = getattr(old.buffer, "raw", old.buffer)  # with `python -u` there is nothing between
+    if type(raw) is not io.FileIO:  # not the one that Python has opened
+        return
+    old.flush()
+    own = _StandardOutput(old.fileno(), "w", closefd=False)
+    sys.stdout = io.TextIOWrapper(
+        own if old.buffer is raw else io.BufferedWriter(own),
+        old.encoding,
+        old.errors,
+        line_buffering=old.line_buffering,
+        write_through=old.write_through,
+    )
 
 
 def say_aside(text: str) -> None:
@@ -117,7 +153,7 @@ def orderly_end() -> Iterator[None]:
     except BrokenPipeError:
         _silence(sys.stdout, sys.stderr)
         raise Exit(ExitCode.BROKEN_PIPE) from None
-    except OSError as error:
+    except (OSError, StandardOutputError) as error:
         complain(str(error), error)
         _silence(sys.stdout)
         raise Exit(ExitCode.FAILED) from None

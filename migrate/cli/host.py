@@ -63,6 +63,8 @@ def host(ctx: click.Context, files: tuple[str, ...], as_json: bool) -> None:
     except (HostFileError, _CommandError) as error:
         complain(str(error), error)
         ctx.exit(ExitCode.FAILED)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), error)
         ctx.exit(ExitCode.FAILED)

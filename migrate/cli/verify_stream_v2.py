@@ -100,6 +100,8 @@ def verify_stream_v2(source: str, verbose: bool, quiet: bool, form: str, syslog:
 
     try:
         outcome = _on(source, lambda fd: verify(fd, form, say if verbose and not quiet else None))
+    except BrokenPipeError:
+        raise
     except (OSError, TransportError) as error:
         if not quiet:
             complain(f"{source}: {getattr(error, 'strerror', None) or error}", error)
