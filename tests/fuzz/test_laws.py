@@ -17,6 +17,11 @@ from mutation import mutate
 MUTATIONS = 50
 
 every_harness = pytest.mark.parametrize("name", HARNESSES)
+# Each of their inputs makes a document, or dozens of streams.
+COSTLY = ("report", "shrink")
+every_law = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in COSTLY else name for name in HARNESSES]
+)
 SAMPLES = dict(regressions())
 
 
@@ -25,19 +30,19 @@ def seeds(name: str) -> tuple[bytes, ...]:
     return tuple(HARNESSES[name].seeds())
 
 
-@every_harness
+@every_law
 def test_the_law_holds_of_all_seeds(name: str) -> None:
     for seed in seeds(name):
         HARNESSES[name](seed)
 
 
-@every_harness
+@every_law
 def test_the_law_holds_of_some_mutations(name: str) -> None:
     for mutant in mutants(HARNESSES[name], MUTATIONS):
         HARNESSES[name](mutant)
 
 
-@every_harness
+@every_law
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_what_once_broke_a_law_breaks_none(sample: str, name: str) -> None:
     HARNESSES[name](SAMPLES[sample])
