@@ -22,9 +22,9 @@ _HEADERS = 64 << 10  # of a stream's first bytes: its domain header is among the
 
 def _assignments(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -> list[tuple[str, str]]:
     pairs = [one.partition("=") for one in asked]
-    for key, equals, _ in pairs:
+    for one, (key, equals, _) in zip(asked, pairs, strict=True):
         if not key or not equals:
-            raise click.BadParameter(f"{key!r} is not KEY=VALUE")
+            raise click.BadParameter(f"{one!r} is not KEY=VALUE")
     return [(key, value) for key, _, value in pairs]
 
 

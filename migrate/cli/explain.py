@@ -140,17 +140,27 @@ def _tell(log: Log, name: str | None, form: str) -> ExitCode:
         render_message(log, console_for()) if name is None else render_log(log, name, console_for())
     if log.failures:
         return ExitCode.FINE
-    if name is None:
-        complain("no rule is called so, and it is no message of a failed restore that is known")
-    else:
-        complain(f"{name}: {log.lines} lines, and none is a message of a failed restore that is known")
     if form == "text":
         from migrate.reports.rules.failures_text import render_known
         from migrate.reports.verdict.text import console_for
 
         echo("Known are:")
         render_known(console_for())
+        if sys.stdout is not None:
+            sys.stdout.flush()  # the list is long: what is said of the log stands below it, where it is seen
+    complain(_nothing_known(log, name))
     return ExitCode.UNJUDGED
+
+
+def _nothing_known(log: Log, name: str | None) -> str:
+    """That no line is known, and where there may be one."""
+    from migrate.counting import count
+
+    if name is None:
+        return "no rule is called so, and it is no message of a failed restore that is known"
+    none = "it is not" if log.lines == 1 else "none is"
+    said = f"{name}: {count(log.lines, 'line')}, and {none} a message of a failed restore that is known"
+    return f"{said}; look also at xl dmesg and /var/log/xen/qemu-dm-NAME.log"
 
 
 def _explain_not_rule(id: str, form: str) -> None:

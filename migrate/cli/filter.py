@@ -136,7 +136,12 @@ def _listening(asked: str) -> Address:
     help="How many bytes will come, for per cent and the time that is left; known of a file.",
 )
 @option(
-    "--rate-limit", "-L", metavar="RATE", parse=size_in_bytes, absent=0, help="Pass on so many bytes a second: 40M."
+    "--rate-limit",
+    "-L",
+    metavar="RATE",
+    parse=size_in_bytes,
+    absent=0,
+    help="Pass on so many bytes a second: 40M; 0 is no limit.",
 )
 @option(
     "--listen",

@@ -132,6 +132,8 @@ def set_json(config: bytes, key: str, value: str | None, *, any_key: bool = Fals
         if not any_key and key not in names and key not in known:
             raise _no_key(key, names | known.keys())
         at[last] = _json_value(key, value, known.get(key) or _kind_like(at.get(last)))
+    elif key in config_libxl.NEEDED:
+        raise EditError(f"no domain is created without {key}: it can be set, not taken away")
     elif at.pop(last, None) is None:
         raise EditError(f"there is no {key}")
     ending = text[len(text.rstrip()) :]
@@ -147,7 +149,8 @@ _TYPE = re.compile(rf"\btype\.(?:{'|'.join(KINDS)})\b")
 def _known_keys(key: str) -> dict[str, ValueKind]:
     """The keys that libxl is known to read; of those of one type of guest the ones of the type that a key names."""
     found = _TYPE.search(key)
-    return {name.replace("type.*", found[0] if found else "type.*"): kind for name, kind in config_libxl.KEYS.items()}
+    known = config_libxl.KEYS | config_libxl.WRITTEN
+    return {name.replace("type.*", found[0] if found else "type.*"): kind for name, kind in known.items()}
 
 
 def _names(top: dict[str, Any]) -> Iterator[str]:

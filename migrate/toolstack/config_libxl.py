@@ -178,6 +178,30 @@ KEYS = {
 }
 """The keys that are read, and what each takes; `type.*` stands for type.pv, type.hvm and type.pvh."""
 
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def _uuid(value: object) -> str | None:
+    if isinstance(value, str) and not _UUID.fullmatch(value):
+        raise Unusable(f"is {value[:40]!r}; expected a UUID")
+    return _text(value)
+
+
+def _at_least_1(value: object) -> int | None:
+    number = _int(value)
+    if number is not None and number < 1:
+        raise Unusable(f"is {number}; expected at least 1")
+    return number
+
+
+WRITTEN = {
+    "c_info.uuid": ValueKind(_uuid, str, "a UUID"),
+    "b_info.max_vcpus": ValueKind(_at_least_1, int, "a whole number of 32 bits, at least 1"),
+}
+"""What is asked of a value that is set beyond what is asked of one that is read."""
+NEEDED = frozenset({"c_info.name"})
+"""Keys without which no domain is created."""
+
 
 class _Json:
     """Reads the keys that are wanted, in libxl's order, as what it generates from its IDL does.

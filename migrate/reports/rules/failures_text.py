@@ -68,7 +68,7 @@ def _render(failure: Failure, console: Console) -> None:
     if text := decides(failure):
         _fact(console, "decides", text)
     if less_likely := failure.rules[MOST_RULES:]:
-        _fact(console, "also", f"{len(less_likely)} that are less likely; --format json has them")
+        _fact(console, "also", f"{count(len(less_likely), 'that is', 'that are')} less likely; --format json has them")
     if len(named) == 1 and named[0].repair:
         _fact(console, "repair", f"{named[0].repair}.")
     for key, command in zip(("confirm", ""), confirm_commands(failure), strict=False):

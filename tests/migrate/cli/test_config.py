@@ -67,8 +67,8 @@ def test_a_changed_configuration_stands_before_the_same_stream(write, tmp_path, 
 
 def test_a_key_is_taken_away(write, tmp_path):
     out = tmp_path / "changed"
-    assert run("config", write(guest()), "--unset", "c_info.name", "-o", out).exit_code == 0
-    assert '"name"' not in run("config", out).output
+    assert run("config", write(guest()), "--unset", "b_info.max_vcpus", "-o", out).exit_code == 0
+    assert '"max_vcpus"' not in run("config", out).output
 
 
 def test_a_configuration_that_the_toolstack_would_refuse_is_written_and_told(write, tmp_path):
@@ -124,6 +124,10 @@ def test_a_key_that_is_none_is_set_only_where_that_is_meant(write, tmp_path):
         (["--set", "c_info.name", "-o", "out"], "is not KEY=VALUE"),
         (["--unset", "c_info.nothing", "-o", "out"], "there is no c_info.nothing"),
         (["--set", "..=1", "-o", "out"], "is no key"),
+        (["--set", "=x", "-o", "out"], "'=x' is not KEY=VALUE"),
+        (["--unset", "c_info.name", "-o", "out"], "no domain is created without c_info.name"),
+        (["--set", "c_info.uuid=hello", "-o", "out"], "c_info.uuid is 'hello'; expected a UUID"),
+        (["--set", "b_info.max_vcpus=0", "-o", "out"], "b_info.max_vcpus is 0; expected at least 1"),
         (["--set", "b_info.max_vcpus=many", "-o", "out"], "b_info.max_vcpus is 'many'; expected a whole number"),
     ],
 )

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from migrate.building.builder import StreamBuilder
 from migrate.cli.main import main
+from migrate.counting import count
 from migrate.rules.catalogue import RULES
 from migrate.rules.messages.known import MESSAGES
 
@@ -118,11 +119,18 @@ def test_a_log_without_a_known_message_exits_3_with_what_is_known(text, tmp_path
     file.write_text(text)
     result = run("--log", file)
     assert result.exit_code == 3
-    assert "none is a message of a failed restore that is known" in result.output
+    said = result.output.splitlines()[-1]
+    assert f"{count(len(text.splitlines()), 'line')}, and " in said
+    assert "a message of a failed restore that is known; look also at xl dmesg" in said
     assert "    pfn … (index …) outside domain maximum\n" in result.output
     result = run("--log", file, "--format", "json")
     assert result.exit_code == 3
     assert json.loads(result.stdout)["failures"] == []
+
+
+def test_one_rule_that_is_less_likely_is_told_in_the_singular():
+    assert len(told("Failed to localise pfn 7 (type 1)")["failures"][0]["less_likely"]) == 1
+    assert "also      1 that is less likely;" in run("Failed to localise pfn 7 (type 1)").output
 
 
 def test_consequences_without_a_cause_say_so():
@@ -169,6 +177,7 @@ def test_words_that_are_neither_a_rule_nor_a_message_exit_3_with_what_is_known()
     assert result.exit_code == 3
     assert "no rule is called so, and it is no message of a failed restore that is known" in result.output
     assert "Known are:" in result.output
+    assert result.output.splitlines()[-1].startswith("migrate: no rule is called so")
 
 
 @pytest.mark.parametrize(
