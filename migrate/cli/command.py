@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from migrate.cli.declaring import Line
 from migrate.cli.ending import Exit, UsageError
-from migrate.cli.settings import CONFIGURABLE, settings
+from migrate.cli.settings import CONFIGURABLE, origin, settings
 
 if TYPE_CHECKING:
     from migrate.cli.declaring import Declared, Gather
@@ -47,6 +47,14 @@ class Context(click.Context):
     formatter_class = Formatter
 
 
+class Option(click.Option):
+    """An option for which values may be configured that only other commands take."""
+
+    def __init__(self, *args: Any, elsewhere: tuple[str, ...], **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.elsewhere = elsewhere
+
+
 class Command(click.Command):
     """A command of this program."""
 
@@ -72,7 +80,17 @@ class Command(click.Command):
         if not ctx.resilient_parsing:
             with told_by_click(ctx):
                 ctx.default_map = {**self._configured(), **(ctx.default_map or {})}
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            param = error.param
+            if (
+                isinstance(param, click.Option)
+                and ctx.get_parameter_source(str(param.name)) is ParameterSource.DEFAULT_MAP
+            ):
+                where = origin(param.opts[0].removeprefix("--"))
+                raise click.UsageError(f"{where}: {param.opts[0]}: {error.message}", ctx) from error
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it."""
@@ -87,7 +105,7 @@ class Command(click.Command):
         return {
             str(options[name].name): [value] if options[name].multiple and isinstance(value, str) else value
             for name, value in settings().items()
-            if name in options
+            if name in options and value not in getattr(options[name], "elsewhere", ())
         }
 
 

@@ -132,6 +132,8 @@ class Parameter:
         the value where there is no text to parse.
     plain:
         whether a command line that has it may be plain.
+    elsewhere:
+        values that only other commands take: where one is configured, it does not count here.
     """
 
     def __init__(
@@ -143,6 +145,7 @@ class Parameter:
         parse: Callable[[Any], Any] | None = None,
         absent: Any = None,
         plain: bool = True,
+        elsewhere: tuple[str, ...] = (),
         **attributes: Any,
     ) -> None:
         self.argument = argument
@@ -151,6 +154,7 @@ class Parameter:
         self.parse = parse
         self.absent = absent
         self.plain = plain
+        self.elsewhere = elsewhere
         self._attributes = attributes
         self.is_flag = bool(attributes.get("is_flag")) or any("/" in name for name in names)
         self.many = bool(attributes.get("multiple")) or attributes.get("nargs") == -1
@@ -187,6 +191,10 @@ class Parameter:
         import click
 
         attributes = dict(self._attributes)
+        if self.elsewhere:
+            from migrate.cli.command import Option
+
+            attributes |= {"cls": Option, "elsewhere": self.elsewhere}
         if self.type is not None:
             attributes["type"] = self.type.of_click()
         if self.parse is not None:
@@ -288,7 +296,7 @@ class Declared:
             names = {name.lstrip("-"): one for one in self.parameters for name in one.words}
             for name, value in configured().items():
                 one = names.get(name)
-                if one is not None and one.name not in given:
+                if one is not None and one.name not in given and value not in one.elsewhere:
                     if not one.plain:
                         return None
                     given[one.name] = [value] if one.many else value

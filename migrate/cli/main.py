@@ -13,6 +13,7 @@ import click
 from migrate.cli.command import WIDEST, Context, made, told_by_click
 from migrate.cli.declaring import Declared
 from migrate.cli.ending import Exit, make_printable, orderly_end
+from migrate.cli.settings import ENVIRONMENT, SETTINGS_FILE, SETTINGS_TABLE
 from migrate.cli.start import COMPLETE as COMPLETE
 from migrate.cli.start import LINKS
 from migrate.cli.start import PROGRAM as PROGRAM
@@ -111,7 +112,12 @@ def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> N
         ctx.exit()
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST})
+@click.group(
+    cls=Commands,
+    epilog=f"Where guests would come back may be configured: {', '.join(ENVIRONMENT.values())}, or below "
+    f"[{'.'.join(SETTINGS_TABLE)}] in {SETTINGS_FILE}, here or in ~/.config. The command line goes first.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST},
+)
 @click.option(
     "--version",
     is_flag=True,

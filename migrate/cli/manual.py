@@ -12,6 +12,7 @@ import click
 from migrate.cli.command import command
 from migrate.cli.ending import DEBUG, ExitCode, echo
 from migrate.cli.main import PROGRAM
+from migrate.cli.settings import CONFIGURABLE, ENVIRONMENT, SETTINGS_FILE, SETTINGS_TABLE
 
 # What roff would take for a command, or print as a typographer would and not as a shell needs it.
 _ROFF = str.maketrans({"\\": r"\e", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti", '"': r"\(dq"})
@@ -27,9 +28,16 @@ _EXIT_CODES = {
     ExitCode.BROKEN_PIPE: "Nobody reads the output any more.",
 }
 _ENVIRONMENT = {
+    **{key: f"The default of --{name}; goes before the files." for name, key in ENVIRONMENT.items()},
+    "XDG_CONFIG_HOME": f"In it lies the user's {SETTINGS_FILE}; by default ~/.config.",
     "NO_COLOR": "If set, output on a terminal is neither coloured nor bold.",
     "XDG_CACHE_HOME": "Below it lies what corpora have been judged to be; by default ~/.cache.",
     DEBUG: "If 1, errors come with a traceback.",
+}
+_FILES = {
+    f"./{SETTINGS_FILE}": f"Defaults of options, below [{'.'.join(SETTINGS_TABLE)}]: {', '.join(CONFIGURABLE)}; "
+    'such as target = "4.20". A command that does not take the value all passes it over.',
+    f"~/.config/{SETTINGS_FILE}": "The same for the user; the one in the working directory goes first.",
 }
 
 
@@ -70,6 +78,7 @@ def _page(program: click.Group) -> Iterator[str]:
     yield from (".SH EXIT STATUS", "Each command says what its own codes mean; in general:")
     yield from _definitions((str(int(code)), about) for code, about in _EXIT_CODES.items())
     yield from (".SH ENVIRONMENT", *_definitions(_ENVIRONMENT.items()))
+    yield from (".SH FILES", *_definitions(_FILES.items()))
     yield from (".SH SEE ALSO", ".BR xl (1)")
 
 

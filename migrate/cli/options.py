@@ -90,6 +90,7 @@ def target_option(*, all_too: bool = False) -> Decorator:
         metavar="VERSION",
         show_default="newest",
         parse=known,
+        elsewhere=() if all_too else (ALL,),
         shell_complete=suggestions.releases(*[ALL] * all_too),
         help="The Xen release that would restore it: 4.20 (meaning 4.20.0), 4.20.3, newest"
         + (", or all for a table." if all_too else "."),
@@ -277,13 +278,21 @@ def l3_rule_option(*, all_too: bool = False) -> Decorator:
         "--l3-rule",
         metavar="VARIANT",
         parse=known_form,
+        elsewhere=() if all_too else (ALL,),
         shell_complete=suggestions.l3_rules(*[ALL] * all_too),
         help="Try another form of the 4 GiB rule: L3V-1 to L3V-5" + (", or all for a table." if all_too else "."),
     )
 
 
+def _placement(asked: str) -> str:
+    from migrate.destination.placement import check_name
+
+    return check_name(asked)
+
+
 placement_option = option(
     "--placement",
+    parse=_placement,
     metavar="source|high|low|identity|file:MAP",
     show_default="high, or as on the --host",
     shell_complete=suggestions.placements,

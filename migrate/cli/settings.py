@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
-from migrate.cli.ending import UsageError
+from migrate.cli.ending import UsageError, complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ CONFIGURABLE = ("target", "placement", "host", "vcpus", "l3-rule")
 ENVIRONMENT = {"target": "MIGRATE_TARGET", "placement": "MIGRATE_PLACEMENT", "host": "MIGRATE_HOST"}
 
 
+_told: set[str] = set()  # files without a table for this program, told of once
+
+
 def settings() -> dict[str, Any]:
     """Values of options that are configured: in the environment, in the working directory, or for the user.
 
@@ -25,12 +29,22 @@ def settings() -> dict[str, Any]:
     UsageError
         for a file that cannot be used.
     """
-    found: dict[str, Any] = {}
+    return {name: value for name, (value, _) in _found().items()}
+
+
+def origin(name: str) -> str:
+    """The variable or the file that configures an option. Raises as `settings`; KeyError where nothing does."""
+    return _found()[name][1]
+
+
+def _found() -> dict[str, tuple[Any, str]]:
+    """The values, each with where it stands."""
+    found: dict[str, tuple[Any, str]] = {}
     for folder in (_user_folder(), ""):
         file = os.path.join(folder, SETTINGS_FILE)
         if os.path.isfile(file):
-            found |= _read(file)
-    return found | {name: os.environ[key] for name, key in ENVIRONMENT.items() if os.environ.get(key)}
+            found |= {name: (value, file) for name, value in _read(file).items()}
+    return found | {name: (os.environ[key], key) for name, key in ENVIRONMENT.items() if os.environ.get(key)}
 
 
 def _user_folder() -> str:
@@ -45,13 +59,23 @@ def _read(file: str) -> dict[str, Any]:
             table = tomllib.load(opened)
     except (OSError, ValueError) as error:
         raise UsageError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
+    whole = table
     for key in SETTINGS_TABLE:
         table = table.get(key, {})
         if not isinstance(table, dict):
             raise UsageError(f"{file}: {'.'.join(SETTINGS_TABLE)} is no table")
+    if whole and not table:
+        _tell_of_none(file)
     for name, value in table.items():
         _check(file, name, value)
     return table
+
+
+def _tell_of_none(file: str) -> None:
+    if (path := os.path.abspath(file)) not in _told:
+        _told.add(path)
+        with suppress(OSError):  # a filter's stream flows all the same
+            complain(f"{file}: nothing counts but what stands below [{'.'.join(SETTINGS_TABLE)}]")
 
 
 def _check(file: str, name: str, value: object) -> None:

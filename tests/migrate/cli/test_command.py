@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import click
 import pytest
@@ -132,6 +134,46 @@ def test_a_file_that_cannot_be_used_is_wrong_usage(guest, tmp_path, text, compla
     result = run("check", guest)
     assert result.exit_code == 2
     assert complaint in result.output
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("MIGRATE_TARGET", "4.99"), ("MIGRATE_PLACEMENT", "moon"), ("MIGRATE_HOST", "no/such")]
+)
+def test_a_wrong_value_is_told_with_the_variable_that_has_it(guest, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    result = run("check", guest)
+    assert result.exit_code == 2
+    assert f"Error: {variable}: --{variable.removeprefix('MIGRATE_').lower()}: " in result.output
+
+
+@pytest.mark.parametrize("line", ['target = "4.99"', "vcpus = 0", 'l3-rule = "L3V-9"'])
+def test_a_wrong_value_is_told_with_the_file_that_has_it(guest, tmp_path, line):
+    configure(tmp_path, line)
+    result = run("check", guest)
+    assert result.exit_code == 2
+    assert f"Error: migrate.toml: --{line.split()[0]}: " in result.output
+    assert "Invalid value for '--vcpus'" in run("check", guest, "--vcpus", "0").output
+
+
+@pytest.mark.parametrize("text", ['target = "4.19"', '[tool.other]\ntarget = "4.19"', '[migrate]\ntarget = "4.19"'])
+def test_a_file_without_a_table_for_this_program_is_told_of_once(guest, tmp_path, text):
+    (tmp_path / SETTINGS_FILE).write_text(text)
+    command = [sys.executable, "-m", "migrate", "check", guest]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stderr == "migrate: migrate.toml: nothing counts but what stands below [tool.xen-migrate]\n"
+    assert "4.19" not in done.stdout
+
+
+def test_a_table_that_is_configured_stops_no_command_that_answers_of_one_release(guest, tmp_path):
+    configure(tmp_path, 'target = "all"\nl3-rule = "all"')
+    assert run("check", guest).output.splitlines()[1].startswith("releases ")
+    assert run("trace", guest).output == run("trace", guest, "--target", "newest").output
+    assert "Error" in run("trace", guest, "--target", "all").output
+    command = [sys.executable, "-m", "migrate", "filter"]
+    with open(guest, "rb") as stream:
+        done = subprocess.run(command, stdin=stream, capture_output=True, cwd=tmp_path, check=False)
+    with open(guest, "rb") as stream:
+        assert done.stdout == stream.read()
 
 
 def test_commands_that_ask_for_no_destination_do_not_mind(tmp_path):
