@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Sequence
 
 from migrate.destination.destination import Destination
@@ -128,7 +129,11 @@ def refuse_nothing(source: Source, transport: Transport) -> None:
     An empty file is one that was cut: the receiver would read it, and refuse it.
     """
     if not transport.position and source in _STDIN:
-        raise TransportError("nothing came: the program that should have written the stream has written nothing", 0)
+        there = os.fstat(0)
+        why = "the program that should have written the stream has written nothing"
+        if stat.S_ISREG(there.st_mode):
+            why = "standard input is a file at whose end reading began" if there.st_size else "the file is empty"
+        raise TransportError(f"nothing came: {why}", 0)
 
 
 def survey(

@@ -422,7 +422,10 @@ class Filter:
             "rate": self._transport.written / seconds,
             "round": len(facts.rounds),
             "dirty": facts.rounds[-1].pages if facts.rounds else 0,
-            "findings": self._found,
+            "findings": sum(
+                found.in_force(self._destination) and self._selection.wants(found.rule)
+                for found in list(self._findings)  # which may grow meanwhile
+            ),
         }
 
 

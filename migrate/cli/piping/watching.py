@@ -40,14 +40,16 @@ class StatusLine:
     def __str__(self) -> str:
         now = self._status()
         done, rate, dirty, found = now["bytes"], now["rate"], now["dirty"], now["findings"]
-        of = left = ""
+        of = left = passing = ""
         if self._size:
             of = f" of {memory_size(self._size)} ({min(done / self._size, 1):.0%})"
             if rate and done < self._size:
                 left = f", {_clock((self._size - done) / rate)} left"
+        if now["round"]:
+            passing = f", pass {now['round']} ({dirty} page{_s(dirty)})"
         return (
-            f"migrate: {self._name}{memory_size(done)}{of}, {memory_size(rate)}/s{left}, pass {now['round']} "
-            f"({dirty} page{_s(dirty)}), {found} finding{_s(found)}"
+            f"migrate: {self._name}{memory_size(done)}{of}, {memory_size(rate)}/s{left}{passing}, "
+            f"{found} finding{_s(found)}"
         )
 
 

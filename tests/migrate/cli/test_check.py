@@ -447,6 +447,11 @@ def test_standard_input_without_a_byte_is_unreadable_and_an_empty_file_a_stream_
     (tmp_path / "empty").touch()
     cut = spawn(*command, "empty", capture_output=True, text=True)
     assert (cut.returncode != 2, "nothing came" in cut.stderr) == (True, False)
+    (tmp_path / "out.html").unlink(missing_ok=True)
+    with open("empty", "rb") as empty:
+        redirected = spawn(*command, "-", stdin=empty, capture_output=True, text=True)
+    assert redirected.returncode == 2
+    assert redirected.stderr == "migrate: -: nothing came: the file is empty\n"
 
 
 def test_where_nobody_says_more_frames_land_above_4_gib(tmp_path):

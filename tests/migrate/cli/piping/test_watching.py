@@ -10,9 +10,13 @@ from migrate.cli.piping.watching import StatusLine, Watch, bytes_to_come, show
 MIB = 1 << 20
 
 
-def line(done, rate, *, size=0, name="", dirty=3, findings=2):
-    status = {"bytes": done, "rate": rate, "round": 2, "dirty": dirty, "findings": findings}
+def line(done, rate, *, size=0, name="", dirty=3, findings=2, passes=2):
+    status = {"bytes": done, "rate": rate, "round": passes, "dirty": dirty, "findings": findings}
     return str(StatusLine(lambda: status, name, size))
+
+
+def test_before_the_first_page_there_is_no_pass():
+    assert line(0, 0, dirty=0, findings=0, passes=0) == "migrate: 0 KiB, 0 KiB/s, 0 findings"
 
 
 def test_without_a_size_it_tells_what_went_through():
