@@ -153,6 +153,8 @@ def scrub(source: Source, out: IO[bytes]) -> Scrubbed:
         size = _copy(transport, out, look.ranges(), look.rest)
     if state_of(source) != before:
         raise ScrubError(CHANGED)
+    if look.rest is not None and look.rest < size:
+        look.zeroed["bytes from where the stream breaks off"] = size - look.rest
     return Scrubbed(size, dict(+look.zeroed), dict(+look.left))
 
 

@@ -121,6 +121,8 @@ def test_what_is_left_of_a_stream_that_breaks_off_goes():
     told, clean = scrubbed(cut)
     assert SECRET[:16] not in clean
     assert told.size == len(clean) == len(cut)
+    rest = told.zeroed["bytes from where the stream breaks off"]
+    assert (clean[:-rest], clean[-rest:]) == (cut[:-rest], bytes(rest))
     assert changed(cut, clean) is None
 
 
