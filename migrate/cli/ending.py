@@ -47,6 +47,8 @@ class StandardOutputError(Exception):
 class _StandardOutput(io.FileIO):
     """A standard output that says so where it cannot be written; a closed reader is a BrokenPipeError, as ever."""
 
+    replaced: object = None  # what stood there, which closes the descriptor once nobody holds it
+
     def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
@@ -85,6 +87,7 @@ def _own_standard_output() -> None:
         return
     old.flush()
     own = _StandardOutput(old.fileno(), "w", closefd=False)
+    own.replaced = old
     sys.stdout = io.TextIOWrapper(
         own if old.buffer is raw else io.BufferedWriter(own),
         old.encoding,
