@@ -19,7 +19,7 @@ from migrate.judging.judgement import Judgement
 from migrate.judging.pipe_filter import Filter, Mode
 from migrate.reports.rules.commands import conditions
 from migrate.rules.catalogue import RULES
-from migrate.rules.declaring import Severity
+from migrate.rules.declaring import Severity, Stage
 from migrate.rules.selection import Selection
 from migrate.testing.strategies import damaged_streams, streams
 from migrate.toolstack import headers
@@ -239,6 +239,10 @@ def test_a_guarded_stream_comes_out_whole_unless_check_refuses_it(send, data, ch
         assert came == data
         assert outcome.stopped is None
         assert facts(outcome.report) == facts(checked)
+    elif outcome.stopped is None:  # the device model's turn comes when END has gone
+        assert checked.failure.step is Stage.DEVICE_MODEL
+        assert came == data
+        assert outcome.report.failure == checked.failure
     else:
         assert data.startswith(came)
         # Of some, too little has come by then to tell a stream by.
