@@ -17,8 +17,7 @@ CONFIGURABLE = ("target", "placement", "host", "vcpus", "l3-rule")
 """Options that may stand in the file: where a guest would come back."""
 ENVIRONMENT = {"target": "MIGRATE_TARGET", "placement": "MIGRATE_PLACEMENT", "host": "MIGRATE_HOST"}
 
-
-_told: set[str] = set()  # files without a table for this program, told of once
+_warned_of: set[str] = set()  # files without a table for this program
 
 
 def settings() -> dict[str, Any]:
@@ -72,8 +71,8 @@ def _read(file: str) -> dict[str, Any]:
 
 
 def _tell_of_none(file: str) -> None:
-    if (path := os.path.abspath(file)) not in _told:
-        _told.add(path)
+    if (path := os.path.abspath(file)) not in _warned_of:
+        _warned_of.add(path)
         with suppress(OSError):  # a filter's stream flows all the same
             complain(f"{file}: nothing counts but what stands below [{'.'.join(SETTINGS_TABLE)}]")
 
