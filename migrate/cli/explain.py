@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 STDOUT = STDIN = "-"
 _PIECE = 1 << 16  # bytes
+_LISTED = "migrate rules --messages lists what is"
 
 
 def _asked(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
@@ -140,14 +141,6 @@ def _tell(log: Log, name: str | None, form: str) -> ExitCode:
         render_message(log, console_for()) if name is None else render_log(log, name, console_for())
     if log.failures:
         return ExitCode.FINE
-    if form == "text":
-        from migrate.reports.rules.failures_text import render_known
-        from migrate.reports.verdict.text import console_for
-
-        echo("Known are:")
-        render_known(console_for())
-        if sys.stdout is not None:
-            sys.stdout.flush()  # the list is long: what is said of the log stands below it, where it is seen
     complain(_nothing_known(log, name))
     return ExitCode.UNJUDGED
 
@@ -157,10 +150,10 @@ def _nothing_known(log: Log, name: str | None) -> str:
     from migrate.counting import count
 
     if name is None:
-        return "no rule is called so, and it is no message of a failed restore that is known"
+        return f"no rule is called so, and it is no message of a failed restore that is known; {_LISTED}"
     none = "it is not" if log.lines == 1 else "none is"
     said = f"{name}: {count(log.lines, 'line')}, and {none} a message of a failed restore that is known"
-    return f"{said}; look also at xl dmesg and /var/log/xen/qemu-dm-NAME.log"
+    return f"{said}; look also at xl dmesg and /var/log/xen/qemu-dm-NAME.log; {_LISTED}"
 
 
 def _explain_not_rule(id: str, form: str) -> None:
