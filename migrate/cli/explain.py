@@ -10,6 +10,7 @@ import click
 from migrate.cli import suggestions
 from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
+from migrate.counting import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -236,4 +237,4 @@ def _tell_what_next(rule: Rule, file: str, size: int) -> None:
 
     # A name that looks like an option would be taken for one.
     name = f"./{file}" if file.startswith("-") else file
-    echo(safe(f"{file}: {size} bytes; to see it: {join(check_command(rule, name))}"))
+    echo(safe(f"{file}: {count(size, 'byte')}; to see it: {join(check_command(rule, name))}"))

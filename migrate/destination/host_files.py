@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import IO, Any
 
+from migrate.counting import count
 from migrate.destination.host import HW_CAPS, Host, PolicyName, XenVersion
 from migrate.destination.host_facts import Facts, HostFileError, Where
 from migrate.destination.host_json import FACTS, put_json
@@ -149,7 +150,7 @@ def _caps(text: str) -> tuple[str, ...]:
 
 def _hw_caps(text: str) -> tuple[int, ...]:
     if not re.fullmatch(rf"{_HEX}{{8}}(:{_HEX}{{8}}){{{len(HW_CAPS) - 1}}}", text):
-        raise ValueError(f"{len(HW_CAPS)} words of 8 hexadecimal digits with colons between them")
+        raise ValueError(f"{count(len(HW_CAPS), 'word')} of 8 hexadecimal digits with colons between them")
     return tuple(int(word, 16) for word in text.split(":"))
 
 
@@ -283,8 +284,9 @@ class _Reader:
         if len(section.msrs) != section.msr_count or len(section.leaves) > section.most_leaves:
             raise HostFileError(
                 section.where,
-                f"the {section.name} policy should have {section.msr_count} MSRs and {section.most_leaves} leaves at "
-                f"most; {len(section.msrs)} and {len(section.leaves)} are there: was it cut off?",
+                f"the {section.name} policy should have {count(section.msr_count, 'MSR')} and "
+                f"{count(section.most_leaves, 'leaf', 'leaves')} at most; {len(section.msrs)} and "
+                f"{len(section.leaves)} are there: was it cut off?",
             )
         if section.name not in PolicyName.__members__.values():
             self.remarks.setdefault(_ONE_DOMAIN, HostFileError(section.where, _ONE_DOMAIN))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
+from migrate.counting import count
 from migrate.judging.judgement import Judgement
 from migrate.judging.report import Report
 from migrate.rules.declaring import Severity, Verdict
@@ -382,7 +383,7 @@ class Filter:
                 report,
                 verdict=Verdict.UNJUDGED,
                 damaged=False,
-                unjudged_because=f"it was broken off after {position - held} bytes: {why}",
+                unjudged_because=f"it was broken off after {count(position - held, 'byte')}: {why}",
             )
         return report
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
+from migrate.counting import count
 from migrate.toolstack import config_libvirt, config_libxl
 from migrate.toolstack.config import KINDS, LONGEST_CONFIG, ConfigSource, Unusable, ValueKind, text_of
 from migrate.toolstack.config_libxl import parsed
@@ -53,7 +54,7 @@ class Front:
             raise EditError("the configuration is text of xl.cfg, not JSON: give xl restore a changed one as a file")
         config = edit(self.config, key, value, any_key=any_key)
         if len(config) > LONGEST_CONFIG:
-            raise EditError(f"the configuration would have {len(config)} bytes; at most {LONGEST_CONFIG}")
+            raise EditError(f"the configuration would have {count(len(config), 'byte')}; at most {LONGEST_CONFIG}")
         return replace(self, config=config)
 
     def build(self) -> bytes:
@@ -85,7 +86,7 @@ def read_front(image: BinaryIO) -> Front:
     (config,) = XL_CONFIG_LENGTH.unpack_from(optional)
     end = XL_CONFIG_LENGTH.size + config
     if end > length:
-        raise EditError(f"the configuration has {config} bytes in {length} bytes of optional data")
+        raise EditError(f"the configuration has {count(config, 'byte')} in {count(length, 'byte')} of optional data")
     source = ConfigSource.JSON if header.mandatory_flags & XL_FLAG_JSON else ConfigSource.CFG
     return Front(source, head, optional[XL_CONFIG_LENGTH.size : end], optional[end:], len(head) + length)
 
@@ -102,10 +103,10 @@ def _libvirt_front(head: bytes, image: BinaryIO) -> Front:
 
 def _exactly(image: BinaryIO, n: int, what: str) -> bytes:
     if n > LONGEST_CONFIG:
-        raise EditError(f"{what} has {n} bytes; at most {LONGEST_CONFIG} are read")
+        raise EditError(f"{what} has {count(n, 'byte')}; at most {LONGEST_CONFIG} are read")
     data = image.read(n)
     if len(data) < n:
-        raise EditError(f"the file ends in {what}: {len(data)} of {n} bytes")
+        raise EditError(f"the file ends in {what}: {len(data)} of {count(n, 'byte')}")
     return data
 
 

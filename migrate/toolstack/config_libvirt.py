@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from migrate.counting import count
 from migrate.toolstack.config import (
     LONGEST_CONFIG,
     QEMU_XEN,
@@ -43,7 +44,7 @@ def read_xml(raw: bytes) -> DomainConfig:
 
 def _element(raw: bytes) -> Any:
     if len(raw) > LONGEST_CONFIG:
-        raise Unusable(f"it has {len(raw)} bytes; at most {LONGEST_CONFIG} are read")
+        raise Unusable(f"it has {count(len(raw), 'byte')}; at most {LONGEST_CONFIG} are read")
     from xml.etree.ElementTree import ParseError, TreeBuilder
 
     try:

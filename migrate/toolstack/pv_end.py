@@ -330,11 +330,12 @@ class _Completion:
         if guest.shared_info is None:
             return
         view = np.frombuffer(guest.shared_info, dtype_of(SHARED_INFO[guest.width]), count=1)[0]
-        count = int(view["arch"]["max_pfn"])
-        if count - 1 < guest.max_pfn:
+        entries = int(view["arch"]["max_pfn"])
+        if entries - 1 < guest.max_pfn:
             self.kind.report(
                 "XRC-44",
-                f"shared_info counts {count:#x} p2m entries, fewer than max_pfn {guest.max_pfn:#x} needs",
+                f"shared_info counts {count(entries, 'p2m entry', 'p2m entries', form='#x')}, fewer than max_pfn "
+                f"{guest.max_pfn:#x} needs",
                 self.kind.places.get(RecordType.SHARED_INFO),
             )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from migrate.counting import count
 from migrate.destination import releases
 from migrate.destination.releases import LONG_RECORD, SHORT_RECORD
 from migrate.rules.catalogue import RULES
@@ -206,14 +207,17 @@ class Restorer:
             # After a checkpoint a stream that cannot be read on makes the secondary take over.
             effect = Effect.SPEC if self.facts.checkpoints else None
             self.report(
-                "FRM-02", f"{place.name} of {place.length:#x} bytes; at most {MAX_RECORD:#x}", place, effect=effect
+                "FRM-02",
+                f"{place.name} of {count(place.length, 'byte', form='#x')}; at most {MAX_RECORD:#x}",
+                place,
+                effect=effect,
             )
             if not self.facts.checkpoints:
                 self.session.spoil(place)
         elif place.length > MAX_RECORD_OLD:
             self.report(
                 "FRM-02",
-                f"{place.name} of {place.length:#x} bytes; at most {MAX_RECORD_OLD:#x} before 4.10",
+                f"{place.name} of {count(place.length, 'byte', form='#x')}; at most {MAX_RECORD_OLD:#x} before 4.10",
                 place,
                 until=releases.long_records,
             )
@@ -279,11 +283,13 @@ class Restorer:
             return
         most = self._longest_body(place.type)
         if record.body is None and place.length > most and place.type not in _TOLD_BY_LENGTH:
-            self.session.not_read(f"{place.name} of {place.length} bytes: no more than {most >> 20} MiB are read")
+            self.session.not_read(
+                f"{place.name} of {count(place.length, 'byte')}: no more than {most >> 20} MiB are read"
+            )
             return
         match place.type:
             case RecordType.PAGE_DATA:
-                self.session.refuse("REC-01", f"{place.length} bytes; at least {PAGE_DATA_HEADER.size}", place)
+                self.session.refuse("REC-01", f"{count(place.length, 'byte')}; at least {PAGE_DATA_HEADER.size}", place)
             case RecordType.END:
                 self._expect_empty(place)
                 self.rounds.take(record)
@@ -326,12 +332,12 @@ class Restorer:
 
     def _expect_empty(self, place: Place) -> None:
         if place.length:
-            self.report("FRM-10", f"{place.name} carries {place.length} bytes; it should be empty", place)
+            self.report("FRM-10", f"{place.name} carries {count(place.length, 'byte')}; it should be empty", place)
 
     def _tsc_info(self, record: Record) -> None:
         place = record.place
         if place.length != TSC_INFO.size or record.body is None:
-            self.session.refuse("REC-101", f"{place.length} bytes; expected {TSC_INFO.size}", place)
+            self.session.refuse("REC-101", f"{count(place.length, 'byte')}; expected {TSC_INFO.size}", place)
             return
         tsc = TscBody._make(TSC_INFO.unpack(record.body))
         self.session.ask(SetTscInfo(tsc.mode, tsc.khz, place))
@@ -343,7 +349,9 @@ class Restorer:
         cpuid = place.type == RecordType.X86_CPUID_POLICY
         rule, size = ("REC-104", CPUID_LEAF_SIZE) if cpuid else ("REC-105", MSR_ENTRY_SIZE)
         if not place.length or place.length % size:
-            self.session.refuse(rule, f"{place.length} bytes; expected a multiple of {size}, and at least one", place)
+            self.session.refuse(
+                rule, f"{count(place.length, 'byte')}; expected a multiple of {size}, and at least one", place
+            )
             return
         if self.session.static_data_end:
             self.report("ORD-07", f"{place.name} after STATIC_DATA_END: stored and never applied", place)
@@ -388,7 +396,8 @@ class Restorer:
         """Bytes after the end, and what they begin with where somebody has looked."""
         from streams.other_files import describe_suffix, find_stream
 
-        message = f"{length} bytes follow the end of the stream{describe_suffix(content, length, offset)}"
+        message = count(length, "byte follows", "bytes follow") + " the end of the stream"
+        message += describe_suffix(content, length, offset)
         severity = Severity.WARNING if find_stream(content) else None  # which nobody reads, and somebody saved
         end = self.session.course.end_offset  # None where a container ends without an image
         if content and not content.strip(b"\0") and end is not None and not self._has_state:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from migrate.counting import count
 from migrate.destination import releases
 from migrate.guest.memory import which
 from migrate.rules.catalogue import RULES
@@ -66,7 +67,8 @@ def _unpinned(types: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 def _not_asked(first: Finding, refused: int, left: int) -> Finding:
     return first.rule.finding(
-        f"the replay ends after {refused} refused calls, the first of which decides: {left} more are not asked for",
+        f"the replay ends after {count(refused, 'refused call')}, the first of which decides; "
+        f"{count(left, 'more is', 'more are')} not asked for",
         effect=Effect.TOLERATED,
         severity=Severity.INFO,
         step=first.step,

@@ -64,7 +64,7 @@ def _shared_info_line(about: About) -> str:
         return "the page shared with Xen"
     info = view(SHARED_INFO[about.width], about.body)
     pending = sum(int(word).bit_count() for word in info["evtchn_pending"])
-    return f"p2m of {int(info['arch']['max_pfn']):#x} pfns, {count(pending, 'event channel')} pending"
+    return f"p2m of {count(int(info['arch']['max_pfn']), 'pfn', form='#x')}, {count(pending, 'event channel')} pending"
 
 
 def _shared_info_fields(cursor: Cursor) -> Iterator[Field]:
@@ -95,7 +95,7 @@ def context_width(size: int, width: int | None) -> int:
         assert known is not None
         if size >= CONTEXT[known].sizeof():
             return known
-    raise ValueError(f"{size} bytes are too few for a vcpu's context")
+    raise ValueError(f"{count(size, 'byte is', 'bytes are')} too few for a vcpu's context")
 
 
 def _basic_line(about: About, content: bytes) -> str:

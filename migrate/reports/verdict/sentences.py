@@ -216,7 +216,7 @@ def facts_told(report: Report) -> list[tuple[str, str]]:
     if stream.xen is not None:
         lines.append(("saved by", f"Xen {stream.xen}"))
     if len(stream.rounds) > 1:
-        lines.append(("passes", f"{rounds_told(stream.rounds)} pages"))
+        lines.append(("passes", rounds_told(stream.rounds) + " pages"))
     if stream.checkpoints:
         verdicts = _checkpoints_told(report.checkpoints)
         lines.append(("checkpoints", f"{stream.checkpoints}" + (f": {verdicts}" if verdicts else "")))

@@ -219,7 +219,7 @@ def test_what_comes_after_the_last_checkpoint_is_not_in_the_image(extracted, con
     b.wrap(container)
     assert extracted("raw", b.build()).read_bytes() == b"\2" * PAGE_SIZE
     assert "as at checkpoint 2" in extracted.told
-    assert "1 pages that came after the last checkpoint are left out" in extracted.told
+    assert "1 page that came after the last checkpoint: left out" in extracted.told
 
 
 def test_a_pfn_far_beyond_all_others_makes_no_huge_file(extracted):
@@ -229,7 +229,7 @@ def test_a_pfn_far_beyond_all_others_makes_no_huge_file(extracted):
     out = extracted("raw", b.build(), ending=ExitCode.FOUND)
     assert out.stat().st_size == (b.max_pfn + 1) * PAGE_SIZE
     assert out.read_bytes()[:PAGE_SIZE] == b"\2" * PAGE_SIZE
-    assert f"1 pages lie far beyond all that the stream has sent (up to pfn {far:#x}): left out" in extracted.told
+    assert f"1 page lies far beyond all that the stream has sent (up to pfn {far:#x}): left out" in extracted.told
 
 
 @settings(max_examples=40, deadline=None)
@@ -394,7 +394,7 @@ def test_an_entry_whose_frame_is_not_in_the_p2m_names_no_frame(extracted):
     row = np.frombuffer(core.page(core.at_pfn[leaf]), "<u8")
     assert int(row[slots[0]]) & FRAMES == FRAMES
     assert int(row[slots[0]]) & ~FRAMES == int(b.table(leaf)[slots[0]]) & ~FRAMES
-    assert "1 page table entries name frames that the guest's p2m does not know: all ones now" in extracted.told
+    assert "1 page table entry names a frame that the guest's p2m does not know: all ones now" in extracted.told
 
 
 def test_without_any_p2m_pfns_stand_for_machine_frames(extracted):

@@ -162,3 +162,9 @@ def test_what_a_host_takes_away_is_told_beside_its_answer(tmp_path):
     shown = [line.rstrip() for line in run("check", PV64, "--host", AMD, path).stdout.splitlines()]
     assert shown[1].endswith("takes it")
     assert shown[2].endswith("takes it  promised to the guest, and not in the PV Max policy of the host: aes (REC-114)")
+
+
+def test_of_one_host_nothing_is_counted():
+    shown = run("check", PV32, PV64, "--format", "markdown", "--host", AMD).stdout
+    assert "of 1 host" not in shown
+    assert shown.splitlines()[-1].startswith("| ")
