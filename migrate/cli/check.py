@@ -99,8 +99,9 @@ def ending_of(report: Report, fail_on: str) -> ExitCode:
 @option(
     "--concise",
     is_flag=True,
-    help="As text: a line per finding, FILE:OFFSET: RULE severity: message; offset 0 where it is about the whole "
-    "stream. Of several destinations each line names its own.",
+    help="As text: a line per finding, FILE:OFFSET: RULE severity: message; offset 0x0 where it names no byte of the "
+    "stream, as of what Xen finds in the guest's memory once all has come. Of several destinations each line "
+    "names its own.",
 )
 @option("--statistics", is_flag=True, help="As text: only how often each rule is broken, over all streams.")
 @without_click

@@ -175,12 +175,12 @@ def _missing(memory: Memory, came: int, unread: str | None, frames: Dumped | Non
         if memory.facts.max_pfn is not None:
             sentences.append(f"{count(came, 'page')} came; the guest has room for {memory.facts.max_pfn + 1}")
     if memory.left_out:
-        sentences.append(f"{memory.left_out} PAGE_DATA records do not hold the pages that they announce: left out")
+        records = count(memory.left_out, "PAGE_DATA record")
+        sentences.append(f"left out: {records} without all the pages that are announced")
     if memory.too_far:
         sentences.append(
             f"{count(memory.too_far, 'page lies', 'pages lie')} far beyond all that the stream has sent "
-            f"(up to pfn {memory.farthest:#x}): "
-            "left out"
+            f"(up to pfn {memory.farthest:#x}): left out"
         )
     if frames is not None:
         sentences += _unknown_frames(frames)

@@ -67,7 +67,7 @@ def tell(stream: LegacyStream, facts: StreamFacts, what: str) -> str:
 
 def _l3_sentence(stream: LegacyStream) -> str:
     pinned = sum(stream.l3.values())
-    tables = f"{len(stream.l3)} L3 tables, {pinned} of them pinned"
+    tables = f"{count(len(stream.l3), 'L3 table')}, {pinned} of them pinned"
     high = high_l3(stream)
     if high == MOVED:
         return (

@@ -158,14 +158,14 @@ class _Completion:
         if entries > MAX_GDT_ENTRIES:
             self.refuse(
                 "REC-61",
-                f"vcpu {index}: {entries} GDT entries; at most {MAX_GDT_ENTRIES}",
+                f"vcpu {index}: {count(entries, 'GDT entry', 'GDT entries')}; at most {MAX_GDT_ENTRIES}",
                 place,
                 vcpu=index,
                 errno="ERANGE",
             )
             return ()
-        count = -(-entries // DESCRIPTORS_PER_PAGE)
-        frames = tuple(int(pfn) for pfn in context["gdt_frames"][:count])
+        used = -(-entries // DESCRIPTORS_PER_PAGE)
+        frames = tuple(int(pfn) for pfn in context["gdt_frames"][:used])
         for number, pfn in enumerate(frames):
             what = f"vcpu {index}: GDT frame {number}, pfn"
             if not self.in_range("XRC-07", what, pfn, place, vcpu=index):

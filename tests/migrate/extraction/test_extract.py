@@ -522,7 +522,7 @@ def test_a_record_without_the_pages_it_announces_is_left_out_and_counted(extract
     b.insert("PAGE_DATA", lying[:-8], after="PAGE_DATA")
     out = extracted("raw", b.build(), ending=ExitCode.FOUND)
     assert out.read_bytes()[:PAGE_SIZE] == bytes(b.memory[0].data())
-    assert "1 PAGE_DATA records do not hold the pages that they announce: left out" in extracted.told
+    assert "left out: 1 PAGE_DATA record without all the pages that are announced" in extracted.told
 
 
 @pytest.mark.parametrize("form", ["raw", "elf"])
