@@ -14,6 +14,7 @@ from migrate.cli.options import (
     Question,
     destination_options,
     format_option,
+    need_no_host,
     offset_option,
     source_of,
     streams_of,
@@ -141,6 +142,7 @@ def check(
         raise UsageError(f"{' and '.join(chosen)} are different ways to tell it: choose one")
     if form != "text" and (verbose or concise or statistics):
         raise UsageError(f"{chosen[0]} is about --format text")
+    need_no_host(streams, question)
     named, streams = streams, streams_of(streams)
     several = len(named) * len(question.destinations) > 1 or streams != named
     output = output_for(form, question, Wanted.of(ways), several=several, fail_on=fail_on)

@@ -29,6 +29,8 @@ MOST_BYTES = 16 << 20
 # Xen's command line, the longest line of all, has at most two thousand characters.
 _LONGEST_LINE = 8192
 _LONGEST_SHOWN = 60
+# By so many bytes a host file is told from a stream.
+_TOLD_BY = 4096
 
 _NAMES = "|".join(map(re.escape, PolicyName))
 _HEX = "[0-9a-fA-F]"
@@ -101,8 +103,13 @@ def parse_host(inputs: Iterable[tuple[str, bytes]]) -> HostReading:
     return HostReading(host, () if complete else tuple(map(str, remarks)))
 
 
-def may_be_host_file(start: bytes) -> bool:
-    """Whether a file that begins so is text, as host files are and streams are not; JSON with the facts of a host."""
+def may_be_host_file(path: str) -> bool:
+    """Whether a file begins as text, as host files do and streams do not; JSON with the facts of a host.
+
+    Raises OSError for one that cannot be read.
+    """
+    with open(path, "rb") as file:
+        start = file.read(_TOLD_BY)
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return True
     if start.lstrip()[:1] == b"{":

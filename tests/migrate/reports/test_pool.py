@@ -143,6 +143,19 @@ def test_before_the_streams_a_host_is_one_file():
     assert (told["stream"]["name"], told["destination"]["host"]) == (str(PV32), str(AMD))
 
 
+@pytest.mark.parametrize("command", [["check"], ["report", "-o", "never.html"]])
+def test_a_second_host_before_the_streams_is_told_from_a_stream(command, no32):
+    shown = run(*command, "--host", AMD, no32, PV32)
+    assert shown.exit_code == 2
+    assert f"{no32} is no stream, but tells of a host; for several hosts repeat --host before each" in shown.output
+
+
+def test_text_that_tells_of_no_host_is_judged_as_a_stream(tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("nothing of a host\n")
+    assert run("check", "--host", AMD, text).stdout.startswith(f"not judged: {text} ")
+
+
 def test_a_host_of_which_too_little_is_known_leaves_it_open(tmp_path):
     """Xen 4.17 compares the policy's leaves with the host's, which `xl info` does not tell."""
     alone = tmp_path / "alone.txt"
