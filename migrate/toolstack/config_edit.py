@@ -134,7 +134,7 @@ def set_json(config: bytes, key: str, value: str | None, *, any_key: bool = Fals
             raise _no_key(key, names | known.keys())
         at[last] = _json_value(key, value, known.get(key) or _kind_like(at.get(last)))
     elif key in config_libxl.NEEDED:
-        raise EditError(f"no domain is created without {key}: it can be set, not taken away")
+        raise _needed(key)
     elif at.pop(last, None) is None:
         raise EditError(f"there is no {key}")
     ending = text[len(text.rstrip()) :]
@@ -163,6 +163,10 @@ def _names(top: dict[str, Any]) -> Iterator[str]:
             yield before + name
             if isinstance(value, dict):
                 todo.append((f"{before}{name}.", value))
+
+
+def _needed(key: str) -> EditError:
+    return EditError(f"no domain is created without {key}: it can be set, not taken away")
 
 
 def _no_key(key: str, names: Iterable[str]) -> EditError:
@@ -247,7 +251,9 @@ def set_xml(config: bytes, key: str, value: str | None, *, any_key: bool = False
     text, nul, behind = config.partition(b"\0")
     path, _, attribute = key.partition("@")
     span = _find(text, path)
-    kind = config_libvirt.KEYS.get(key)
+    kind = (config_libvirt.KEYS | config_libvirt.WRITTEN).get(key)
+    if value is None and key in config_libvirt.NEEDED:
+        raise _needed(key)
     if value is not None and kind is not None and kind.read(value) is None:
         raise EditError(f"{key} is {value[:40]!r}; expected {kind.expects}")
     opening = text[span.start : span.opened]

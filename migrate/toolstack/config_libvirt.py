@@ -5,6 +5,7 @@ Sources: libvirt's `domain_conf.c`, `libxl_conf.c` and `libxl_domain.c`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -123,6 +124,16 @@ KEYS = {
     "devices/video/model@type": _TEXT,
 }
 """The elements' texts and the attributes that are read, and what each takes."""
+
+# Source: `virUUIDParse`, which takes hyphens and blanks between any two bytes.
+_UUID = re.compile(r"\s*(?:[- ]*[0-9a-f]{2}){16}\s*", re.ASCII | re.IGNORECASE)
+WRITTEN = {
+    "name": ValueKind(lambda value: str(value) or None, str, "a text that is not empty"),
+    "uuid": ValueKind(lambda value: str(value) if _UUID.fullmatch(str(value)) else None, str, "a UUID"),
+}
+"""What is asked of a value that is set beyond what is asked of one that is read."""
+NEEDED = frozenset({"name"})
+"""Elements without which no domain is created."""
 
 
 def _read(root: Any, key: str) -> Any:
