@@ -124,6 +124,11 @@ class Collector:
     def findings(self) -> list[Finding]:
         """What has been told so far; later findings of a flood are in the count of the last."""
         self.settle()
+        return self.told
+
+    @property
+    def told(self) -> list[Finding]:
+        """The same, but what was put off may be missing."""
         for kind, count in self._more.items():
             last = self._last[kind]
             self._findings[last] = replace(self._findings[last], count=self._findings[last].count + count)
