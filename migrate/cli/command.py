@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from migrate.cli.declaring import Line
 from migrate.cli.ending import Exit, UsageError
 from migrate.cli.settings import CONFIGURABLE, origin, settings
 
@@ -165,7 +164,8 @@ def made(declared: Declared) -> click.Command:
     def callback(**values: Any) -> None:
         ctx = click.get_current_context()
         configured = _from(ctx, ParameterSource.DEFAULT_MAP)
-        ctx.exit(declared(Line(values, _said(ctx), configured & values.keys(), ctx.meta.get(_WRONG_SETTING, ""))))
+        wrong = ctx.meta.get(_WRONG_SETTING, "")
+        ctx.exit(declared.told(values, said=_said(ctx), configured=configured & values.keys(), wrong_setting=wrong))
 
     for parameter in reversed(declared.parameters):
         parameter.of_click()(callback)

@@ -300,6 +300,10 @@ class Declared:
         plain = {one.name: one.default for one in self.parameters if one.name in line.configured}
         return self._run(Line(line.values | plain, line.said, wrong_setting=wrong))
 
+    def told(self, values: Values, **names: Any) -> int:
+        """Run it with values that click has read, and the other attributes of a `Line`; the exit code."""
+        return self(Line(values, **names))
+
     def _run(self, line: Line) -> int:
         values = dict(line.values)
         for gather in self._gathers:

@@ -42,7 +42,7 @@ def other_placements(
     found: list[Finding] = []
 
     def tell(rule: str, message: str, pfn: int | None = None, **fields: Any) -> None:
-        finding = RULES[rule].finding(message, pfn=pfn, **fields)
+        finding = Finding.of(RULES[rule], message, pfn=pfn, **fields)
         if finding.in_force(destination):
             found.append(finding)
 
@@ -56,7 +56,8 @@ def other_placements(
         and destination.placement != "high"
     ):
         found.append(
-            RULES["HYP-27"].finding(
+            Finding.of(
+                RULES["HYP-27"],
                 "refused on a host that places the domain's shared_info at or above 4 GiB: Xen moves it, and libxc "
                 "maps it where it was",
                 effect=Effect.HOST,

@@ -20,6 +20,7 @@ from migrate.guest.newest import counted
 from migrate.guest.pages import UNWRITTEN
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity, Stage
+from migrate.rules.findings import Finding
 from migrate.xen.entries import IS_TABLE
 from migrate.xen.hypercalls import MapP2m, Refusal, SetContext, SetExtended, SetMsrs, SetXsave, Step
 from migrate.xen.program import Pins, Program
@@ -55,7 +56,7 @@ class _Completion:
 
     def refuse(self, rule: str, message: str, place: Place | None, step: Stage = Stage.CONTEXT, **fields: Any) -> None:
         """One of libxc's own checks fails here."""
-        self.steps.append(Refusal(RULES[rule].finding(message, place, step=step, **fields)))
+        self.steps.append(Refusal(Finding.of(RULES[rule], message, place, step=step, **fields)))
 
     def in_range(self, rule: str, what: str, pfn: int, place: Place | None, **fields: Any) -> bool:
         """Whether a pfn is one the guest can have; refused if not."""

@@ -66,7 +66,8 @@ def _unpinned(types: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _not_asked(first: Finding, refused: int, left: int) -> Finding:
-    return first.rule.finding(
+    return Finding.of(
+        first.rule,
         f"the replay ends after {count(refused, 'refused call')}, the first of which decides; "
         f"{count(left, 'more is', 'more are')} not asked for",
         effect=Effect.TOLERATED,
@@ -169,7 +170,7 @@ class PvReplay(Answering):
         for (rule_id, pfn), message in self.xen.notes.items():
             rule = RULES[rule_id]
             count = 1 + (self.xen.more_notes.get(rule_id, 0) if last[rule_id] == pfn else 0)
-            yield rule.finding(message, pfn=pfn, count=count, step=Stage.PIN, call="xen")
+            yield Finding.of(rule, message, pfn=pfn, count=count, step=Stage.PIN, call="xen")
 
     def _tags(self) -> Iterable[Finding]:
         """HYP-08, HYP-09: what the stream calls a table, against what Xen found it to be."""
@@ -194,7 +195,7 @@ class PvReplay(Answering):
                 pfn = int(pfns[0])
                 level = FrameType.L2 if held[pfn] == FrameType.L2X else held[pfn]
                 message = f"pfn {pfn:#x} was sent as L{types[pfn]} and {what.format(held=int(level))}"
-                yield RULES[rule_id].finding(message, pfn=pfn, count=len(pfns))
+                yield Finding.of(RULES[rule_id], message, pfn=pfn, count=len(pfns))
 
     def answer(self, step: Step) -> StepAnswer:
         """The answer to one call."""
@@ -265,7 +266,7 @@ class PvReplay(Answering):
             pfn, kind = int(frames[at]), FrameType(int(held[at]))
             message = f"p2m page pfn {pfn:#x} is in use as {kind}: libxc cannot map it to rewrite it"
             return StepAnswer(
-                step, RULES["XRC-30"].finding(message, pfn=pfn, errno="EBUSY", step=Stage.P2M, call=step.call)
+                step, Finding.of(RULES["XRC-30"], message, pfn=pfn, errno="EBUSY", step=Stage.P2M, call=step.call)
             )
         return StepAnswer(step)
 
@@ -302,7 +303,8 @@ class PvReplay(Answering):
         mapped_by = self._mapped_by(refused.pfn) if refused.rule == "HYP-03" and refused.pfn is not None else ""
         context = step if isinstance(step, SetContext) else None
         high = refused.rule == "HYP-22" and refused.pfn is not None
-        return RULES[refused.rule].finding(
+        return Finding.of(
+            RULES[refused.rule],
             f"{refused.message}{mapped_by}{self._placed_so if high else ''}",
             context.place if context else None,
             effect=Effect.HYPERCALL,
