@@ -114,6 +114,11 @@ class Rec:
     padding: bytes | None = None
     length: int | None = None
 
+    @classmethod
+    def of(cls, kind: int, body: bytes = b"") -> Rec:
+        """A record with a body of its own, to be edited."""
+        return cls(int(kind), bytearray(body))
+
     @property
     def name(self) -> str:
         """Its libxc name."""
@@ -214,4 +219,4 @@ class Vcpu:
             RecordType.X86_PV_VCPU_MSRS: self.msrs,
         }
         head = VCPU_HEADER.pack(self.id, 0)
-        return [Rec(kind, bytearray(head + body)) for kind, body in bodies.items() if body is not None]
+        return [Rec.of(kind, head + body) for kind, body in bodies.items() if body is not None]
