@@ -18,7 +18,8 @@ from migrate.rules.findings import Finding
 from migrate.xen.answers import Answering, StepAnswer, Trace
 from migrate.xen.cpu_policy import processor
 from migrate.xen.entries import bad_descriptors
-from migrate.xen.frame_types import ALLOWED, FrameType, Hypervisor, Refused
+from migrate.xen.frame_types import Hypervisor
+from migrate.xen.held_types import FrameType, Refused
 from migrate.xen.hypercalls import (
     MapP2m,
     Pin,
@@ -29,6 +30,7 @@ from migrate.xen.hypercalls import (
     SetXsave,
     Step,
 )
+from migrate.xen.linear_tables import ALLOWED
 from migrate.xen.program import Program
 from migrate.xen.pv_vcpu import context_objections, extended_objections, msrs_objections, xsave_objections
 from streams.pages import LEVEL_MASK, PIN_BIT, are_tables
