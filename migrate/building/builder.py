@@ -17,7 +17,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from construct import Construct
 from numpy.typing import NDArray
 
 from migrate.building.configuration import domain_xml, libxl_json
@@ -45,6 +44,7 @@ from migrate.building.parts import (
     Page,
     Rec,
     Vcpu,
+    built,
     entry,
     number_of,
     page_data,
@@ -52,8 +52,10 @@ from migrate.building.parts import (
 )
 from streams.pages import DATALESS_TYPES, PIN_BIT, PageType
 from streams.wire.framing import (
+    CPUID_LEAF,
     DOMAIN_HEADER,
     EMULATOR_HEADER,
+    HVM_PARAM,
     IMAGE_HEADER,
     IMAGE_ID,
     IMAGE_MARKER,
@@ -65,6 +67,7 @@ from streams.wire.framing import (
     PAGE_SHIFT,
     PAGE_SIZE,
     PARAMS_HEADER,
+    POLICY_MSR,
     PV_INFO,
     SHARED_INFO_SIZE,
     TSC_INFO,
@@ -76,24 +79,24 @@ from streams.wire.framing import (
     XL_FLAG_LIBXL_V2,
     XL_HEADER,
     XL_MAGIC,
+    CpuidLeaf,
     DomainHeader,
     GuestType,
     ImageHeader,
     LibxlHeader,
     LibxlRecordType,
+    PolicyMsr,
     RecordType,
     TscBody,
     XapiBlockId,
     XlHeader,
     record_name,
 )
-from streams.wire.hvm import HVM_PARAM
 from streams.wire.hvm_names import HvmParam
 from streams.wire.libvirt import LIBVIRT_HEADER, LIBVIRT_LIBXL_V2, LIBVIRT_MAGIC, LibvirtHeader
 from streams.wire.paging import ENTRIES
-from streams.wire.policy import CPUID_LEAF, MSR_ENTRY
 from streams.wire.shared_info import SHARED_INFO
-from streams.wire.start_info import MAGIC_PREFIX, MAGIC_SIZE, START_INFO
+from streams.wire.start_info import MAGIC_PREFIX, START_INFO
 from streams.wire.views import view
 
 __all__ = ["Page", "Rec", "StreamBuilder", "Vcpu"]
@@ -108,10 +111,6 @@ XENOPS_STATE = b"((time 20240101T00:00:00Z)(word_size 64))"
 
 def _rec(kind: int, body: bytes = b"") -> Rec:
     return Rec(int(kind), bytearray(body))
-
-
-def _fields(layout: Construct, values: Sequence[int]) -> dict[str, int]:
-    return dict(zip((field.name for field in layout.subcons), values, strict=True))
 
 
 class StreamBuilder:
@@ -153,8 +152,8 @@ class StreamBuilder:
         self.start_info: Any = None
         self.shared_info = bytearray(SHARED_INFO_SIZE)
         self.tsc: dict[str, Any] = TscBody(0, TSC_KHZ, 1_000_000_000, 1, 0)._asdict()
-        self.cpuid_policy = [_fields(CPUID_LEAF, values) for values in CPUID_LEAVES]
-        self.msr_policy = [_fields(MSR_ENTRY, values) for values in MSRS]
+        self.cpuid_policy = [CpuidLeaf._make(values)._asdict() for values in CPUID_LEAVES]
+        self.msr_policy = [PolicyMsr._make(values)._asdict() for values in MSRS]
         self.hvm_context = bytearray()
         self.hvm_params: dict[int, int] = {}
         self._hvm_vcpus = 0
@@ -184,7 +183,8 @@ class StreamBuilder:
             raise ValueError(f"a guest of width {width}? Words of a PV guest have 4 bytes or 8")
         b = cls(GuestType.PV, width)
         b.start_info = zeroed(START_INFO[width])
-        b.start_info.magic = (MAGIC_PREFIX + ARCHITECTURE[width]).ljust(MAGIC_SIZE, b"\0")
+        magic = START_INFO[width].field("magic")
+        b.start_info.magic = (MAGIC_PREFIX + ARCHITECTURE[width]).ljust(magic.size, b"\0")
         view(SHARED_INFO[width], b.shared_info)["vcpu_info"]["evtchn_upcall_mask"][:] = 1
         b.start_info_pfn = b._append(Page(PageType.NOTAB, bytearray(PAGE_SIZE)))
         b._append_p2m_page()
@@ -347,8 +347,9 @@ class StreamBuilder:
             self._store_start_info()
             out.append(_rec(RecordType.X86_PV_INFO, PV_INFO.pack(self.width, self.levels, bytes(6))))
         if self.image["version"] >= 3:
-            out.append(_rec(RecordType.X86_CPUID_POLICY, b"".join(CPUID_LEAF.build(x) for x in self.cpuid_policy)))
-            out.append(_rec(RecordType.X86_MSR_POLICY, b"".join(MSR_ENTRY.build(x) for x in self.msr_policy)))
+            leaves = b"".join(CPUID_LEAF.pack(*CpuidLeaf(**leaf)) for leaf in self.cpuid_policy)
+            msrs = b"".join(POLICY_MSR.pack(*PolicyMsr(**msr)) for msr in self.msr_policy)
+            out += [_rec(RecordType.X86_CPUID_POLICY, leaves), _rec(RecordType.X86_MSR_POLICY, msrs)]
             out.append(_rec(RecordType.STATIC_DATA_END))
         if pv:
             listed = np.array(self.p2m_frames, f"<u{P2M_ENTRY_SIZE}").tobytes()
@@ -367,7 +368,7 @@ class StreamBuilder:
         return out
 
     def _store_start_info(self) -> None:
-        data = START_INFO[self.width].build(self.start_info)
+        data = built(START_INFO[self.width], self.start_info)
         content = self.memory[self.start_info_pfn].content
         if content is not None:
             content[: len(data)] = data
@@ -386,7 +387,7 @@ class StreamBuilder:
         if self.guest == GuestType.PV:
             out.append(_rec(RecordType.SHARED_INFO, bytes(self.shared_info)))
             return out + [rec for vcpu in self.vcpus for rec in vcpu.records()]
-        params = b"".join(HVM_PARAM.build({"index": k, "value": v}) for k, v in self.hvm_params.items())
+        params = b"".join(HVM_PARAM.pack(*param) for param in self.hvm_params.items())
         out.append(_rec(RecordType.HVM_CONTEXT, bytes(self.hvm_context)))
         out.append(_rec(RecordType.HVM_PARAMS, PARAMS_HEADER.pack(len(self.hvm_params), 0) + params))
         return out
