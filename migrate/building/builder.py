@@ -12,12 +12,10 @@ guest on first use of `records`, or of any of the edits that need them; from the
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from construct import Construct
 from numpy.typing import NDArray
 
 from migrate.building.configuration import domain_xml, libxl_json
@@ -68,11 +66,13 @@ from streams.wire.framing import (
     XL_FLAG_JSON,
     XL_FLAG_LIBXL_V2,
     XL_MAGIC,
+    CpuidLeaf,
     DomainHeader,
     GuestType,
     ImageHeader,
     LibxlHeader,
     LibxlRecordType,
+    PolicyMsr,
     TscBody,
     XapiBlockId,
     XlHeader,
@@ -81,9 +81,8 @@ from streams.wire.framing import (
 from streams.wire.hvm_names import HvmParam
 from streams.wire.libvirt import LIBVIRT_LIBXL_V2, LIBVIRT_MAGIC, LibvirtHeader
 from streams.wire.paging import ENTRIES
-from streams.wire.policy import CPUID_LEAF, MSR_ENTRY
 from streams.wire.shared_info import SHARED_INFO
-from streams.wire.start_info import MAGIC_PREFIX, MAGIC_SIZE, START_INFO
+from streams.wire.start_info import MAGIC_PREFIX, START_INFO
 from streams.wire.views import view
 
 __all__ = ["Page", "Rec", "StreamBuilder", "Vcpu"]
@@ -94,10 +93,6 @@ FIRST_MFN = 0x2A10
 ARCHITECTURE = {4: b"x86_32p", 8: b"x86_64"}
 
 XENOPS_STATE = b"((time 20240101T00:00:00Z)(word_size 64))"
-
-
-def _fields(layout: Construct, values: Sequence[int]) -> dict[str, int]:
-    return dict(zip((field.name for field in layout.subcons), values, strict=True))
 
 
 class StreamBuilder:
@@ -139,8 +134,8 @@ class StreamBuilder:
         self.start_info: Any = None
         self.shared_info = bytearray(SHARED_INFO_SIZE)
         self.tsc: dict[str, Any] = TscBody(0, TSC_KHZ, 1_000_000_000, 1, 0)._asdict()
-        self.cpuid_policy = [_fields(CPUID_LEAF, values) for values in CPUID_LEAVES]
-        self.msr_policy = [_fields(MSR_ENTRY, values) for values in MSRS]
+        self.cpuid_policy = [CpuidLeaf._make(values)._asdict() for values in CPUID_LEAVES]
+        self.msr_policy = [PolicyMsr._make(values)._asdict() for values in MSRS]
         self.hvm_context = bytearray()
         self.hvm_params: dict[int, int] = {}
         self._hvm_vcpus = 0
@@ -170,7 +165,8 @@ class StreamBuilder:
             raise ValueError(f"a guest of width {width}? Words of a PV guest have 4 bytes or 8")
         b = cls(GuestType.PV, width)
         b.start_info = zeroed(START_INFO[width])
-        b.start_info.magic = (MAGIC_PREFIX + ARCHITECTURE[width]).ljust(MAGIC_SIZE, b"\0")
+        magic = START_INFO[width].field("magic")
+        b.start_info.magic = (MAGIC_PREFIX + ARCHITECTURE[width]).ljust(magic.size, b"\0")
         view(SHARED_INFO[width], b.shared_info)["vcpu_info"]["evtchn_upcall_mask"][:] = 1
         b.start_info_pfn = b._append(Page(PageType.NOTAB, bytearray(PAGE_SIZE)))
         b._append_p2m_page()

@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from migrate.building.parts import Rec, page_data
+from migrate.building.parts import Rec, built, page_data
 from streams.wire.framing import (
+    CPUID_LEAF,
+    HVM_PARAM,
     P2M_ENTRY_SIZE,
     P2M_HEADER,
     PARAMS_HEADER,
+    POLICY_MSR,
     PV_INFO,
     TSC_INFO,
+    CpuidLeaf,
     GuestType,
+    PolicyMsr,
     RecordType,
 )
-from streams.wire.hvm import HVM_PARAM
-from streams.wire.policy import CPUID_LEAF, MSR_ENTRY
 from streams.wire.start_info import START_INFO
 
 if TYPE_CHECKING:
@@ -33,8 +36,9 @@ def savers_records(b: StreamBuilder) -> list[Rec]:
         _store_start_info(b)
         out.append(Rec.of(RecordType.X86_PV_INFO, PV_INFO.pack(b.width, b.levels, bytes(6))))
     if b.image["version"] >= 3:
-        out.append(Rec.of(RecordType.X86_CPUID_POLICY, b"".join(CPUID_LEAF.build(x) for x in b.cpuid_policy)))
-        out.append(Rec.of(RecordType.X86_MSR_POLICY, b"".join(MSR_ENTRY.build(x) for x in b.msr_policy)))
+        leaves = b"".join(CPUID_LEAF.pack(*CpuidLeaf(**leaf)) for leaf in b.cpuid_policy)
+        msrs = b"".join(POLICY_MSR.pack(*PolicyMsr(**msr)) for msr in b.msr_policy)
+        out += [Rec.of(RecordType.X86_CPUID_POLICY, leaves), Rec.of(RecordType.X86_MSR_POLICY, msrs)]
         out.append(Rec.of(RecordType.STATIC_DATA_END))
     if pv:
         listed = np.array(b.p2m_frames, f"<u{P2M_ENTRY_SIZE}").tobytes()
@@ -54,7 +58,7 @@ def savers_records(b: StreamBuilder) -> list[Rec]:
 
 
 def _store_start_info(b: StreamBuilder) -> None:
-    data = START_INFO[b.width].build(b.start_info)
+    data = built(START_INFO[b.width], b.start_info)
     content = b.memory[b.start_info_pfn].content
     if content is not None:
         content[: len(data)] = data
@@ -75,7 +79,7 @@ def _state(b: StreamBuilder) -> list[Rec]:
     if b.guest == GuestType.PV:
         out.append(Rec.of(RecordType.SHARED_INFO, bytes(b.shared_info)))
         return out + [rec for vcpu in b.vcpus for rec in vcpu.records()]
-    params = b"".join(HVM_PARAM.build({"index": k, "value": v}) for k, v in b.hvm_params.items())
+    params = b"".join(HVM_PARAM.pack(*param) for param in b.hvm_params.items())
     out.append(Rec.of(RecordType.HVM_CONTEXT, bytes(b.hvm_context)))
     out.append(Rec.of(RecordType.HVM_PARAMS, PARAMS_HEADER.pack(len(b.hvm_params), 0) + params))
     return out

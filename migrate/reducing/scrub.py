@@ -74,14 +74,13 @@ from streams.wire.framing import (
 from streams.wire.hvm_cpu import CPU, XSAVE, CpuFlag
 from streams.wire.hvm_names import SaveType
 from streams.wire.shared_info import SHARED_INFO
-from streams.wire.start_info import CMD_LINE_SIZE, START_INFO
+from streams.wire.start_info import START_INFO
 from streams.wire.vcpu import (
     CONTEXT,
-    FXSAVE,
     XSAVE_MIN_SIZE,
 )
-from streams.wire.views import offset_of, view
-from streams.wire.xstate import XSAVE_LEGACY_SIZE
+from streams.wire.views import view
+from streams.wire.xstate import FXSAVE, XSAVE_LEGACY_SIZE
 
 if TYPE_CHECKING:
     from migrate.judging.check import Source
@@ -90,8 +89,8 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 20
 _ZEROS = bytes(PIECE)
-_FPU_SIZE = FXSAVE.sizeof()
-_CONTEXT_WIDTH = {CONTEXT[width].sizeof(): width for width in CONTEXT}
+_FPU_SIZE = FXSAVE.size
+_CONTEXT_WIDTH = {CONTEXT[width].size: width for width in CONTEXT}
 Pfns = NDArray[np.int64]
 Range = tuple[int, int]  # offset and length, in bytes
 
@@ -407,7 +406,7 @@ class _Look(Consumer):
 
     def _shared_info(self, place: Place, body: bytes) -> None:
         if len(body) == SHARED_INFO_SIZE:
-            used = max(layout.sizeof() for width, layout in SHARED_INFO.items() if self.width in (width, None))
+            used = max(layout.size for width, layout in SHARED_INFO.items() if self.width in (width, None))
             self._zero("end of shared_info, which belongs to nobody", place.body + used, len(body) - used)
         self.left[place.name] += 1
 
@@ -417,7 +416,7 @@ class _Look(Consumer):
         self.left["vcpu's registers, its FPU's apart"] += 1
         if width is None:
             return
-        start = place.body + VCPU_HEADER.size + offset_of(CONTEXT[width], "fpu_ctxt")
+        start = place.body + VCPU_HEADER.size + CONTEXT[width].offset("fpu_ctxt")
         self._zero("vcpu's FPU registers", start, _FPU_SIZE)
         vcpu = VcpuHeader._make(VCPU_HEADER.unpack_from(body)).vcpu_id
         self.needed.context(vcpu, view(CONTEXT[width], content), width)
@@ -473,12 +472,13 @@ class _Look(Consumer):
     def _start_info(self, offset: int) -> None:
         self.left["start_info page, its command line apart"] += 1
         if self.width is None:  # either layout may be what it has
-            first = min(offset_of(layout, "cmd_line") for layout in START_INFO.values())
+            first = min(layout.offset("cmd_line") for layout in START_INFO.values())
             self._zero("command line", offset + first, PAGE_SIZE - first)
             return
         layout = START_INFO[self.width]
-        self._zero("command line", offset + offset_of(layout, "cmd_line"), CMD_LINE_SIZE)
-        self._zero("end of a start_info page", offset + layout.sizeof(), PAGE_SIZE - layout.sizeof())
+        command_line = layout.field("cmd_line")
+        self._zero("command line", offset + command_line.offset, command_line.size)
+        self._zero("end of a start_info page", offset + layout.size, PAGE_SIZE - layout.size)
 
 
 def _seen_of_fpu(entry: bytes) -> int:

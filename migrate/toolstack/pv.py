@@ -18,7 +18,6 @@ from migrate.toolstack.pv_pages import PvPages
 from migrate.xen.hypercalls import SetAddressSize, Step
 from streams.records import Place, Record
 from streams.wire.framing import (
-    MSR_ENTRY_SIZE,
     P2M_ENTRY_SIZE,
     P2M_HEADER,
     PV_INFO,
@@ -29,7 +28,7 @@ from streams.wire.framing import (
     RecordType,
     VcpuHeader,
 )
-from streams.wire.vcpu import CONTEXT, MAX_EXTENDED_SIZE, XSAVE_MIN_SIZE
+from streams.wire.vcpu import CONTEXT, MAX_EXTENDED_SIZE, MSR_ENTRY, XSAVE_MIN_SIZE
 
 if TYPE_CHECKING:
     from migrate.toolstack.session import Session
@@ -193,7 +192,7 @@ class PvRestore(PvPages):
         size = len(content)
         match part:
             case "basic":
-                expected = CONTEXT[self.guest.width].sizeof()
+                expected = CONTEXT[self.guest.width].size
                 if size != expected:
                     early = not self.session.seen.get(RecordType.X86_PV_INFO)
                     self.session.refuse(
@@ -218,9 +217,9 @@ class PvRestore(PvPages):
                     what = f"{place.name}: {count(size, 'byte')}; expected a multiple of {XSAVE_MIN_SIZE}"
                     self.report("REC-55", what, place, vcpu=vcpu, until=releases.blob_lengths_checked)
             case _:
-                if size % MSR_ENTRY_SIZE:
+                if size % MSR_ENTRY.size:
                     # Not the end of the story everywhere: releases that do not look pass it on.
-                    what = f"{place.name}: {count(size, 'byte')}; expected a multiple of {MSR_ENTRY_SIZE}"
+                    what = f"{place.name}: {count(size, 'byte')}; expected a multiple of {MSR_ENTRY.size}"
                     self.report("REC-56", what, place, vcpu=vcpu)
         return True
 

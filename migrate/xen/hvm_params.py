@@ -14,7 +14,7 @@ from migrate.destination.releases import Change, Release
 from migrate.rules.declaring import Severity
 from migrate.xen.objection import Objection
 from streams.values import dataclass, field
-from streams.wire.framing import HVM_PARAM_SIZE, PARAMS_HEADER
+from streams.wire.framing import HVM_PARAM, PARAMS_HEADER
 from streams.wire.hvm_names import HvmParam, param_name
 
 CALL = "hvm_set_param"
@@ -76,7 +76,7 @@ def length_objection(length: int, body: bytes | None) -> tuple[str, Change] | No
     if body is None or len(body) < header:
         return f"{count(length, 'byte')}; at least {header}", releases.every_release
     params, _ = PARAMS_HEADER.unpack_from(body)
-    expected = header + HVM_PARAM_SIZE * params
+    expected = header + HVM_PARAM.size * params
     if length == expected:
         return None
     since = releases.every_release if length < expected else releases.params_length_exact
@@ -86,9 +86,9 @@ def length_objection(length: int, body: bytes | None) -> tuple[str, Change] | No
 def pairs(body: bytes) -> Iterator[tuple[int, int, int]]:
     """Index, value and offset of each parameter of an HVM_PARAMS body, as many as are counted and there."""
     params, _ = PARAMS_HEADER.unpack_from(body)
-    there = (len(body) - PARAMS_HEADER.size) // HVM_PARAM_SIZE
-    for at in range(PARAMS_HEADER.size, PARAMS_HEADER.size + HVM_PARAM_SIZE * min(params, there), HVM_PARAM_SIZE):
-        yield int.from_bytes(body[at : at + 8], "little"), int.from_bytes(body[at + 8 : at + 16], "little"), at
+    there = (len(body) - PARAMS_HEADER.size) // HVM_PARAM.size
+    for at in range(PARAMS_HEADER.size, PARAMS_HEADER.size + HVM_PARAM.size * min(params, there), HVM_PARAM.size):
+        yield *HVM_PARAM.unpack_from(body, at), at
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ from streams.wire.vcpu import (
     XSAVE_WORDS,
     ContextFlag,
 )
-from streams.wire.views import dtype_of, offset_of, view
+from streams.wire.views import dtype_of, view
 from streams.wire.xstate import XSAVE_AVX_SIZE, XSAVE_LEGACY_SIZE, XState, valid_xcr0
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def extended_objections(
     intel:
         whether the host's processors are Intel's; None where that is not known.
     """
-    size = EXTENDED.sizeof()
+    size = EXTENDED.size
     fields = view(EXTENDED, content[:size].ljust(size, b"\0"))
     inner, length = int(fields["vcpu"]), int(fields["size"])
     if inner >= vcpus:
@@ -135,7 +135,7 @@ def extended_objections(
         return
     if inner != vcpu:
         yield Objection("REC-71", None, f"vcpu {vcpu}: the extended state is for vcpu {inner}, which gets it")
-    if len(content) < min(length, EXTENDED.sizeof()):
+    if len(content) < min(length, EXTENDED.size):
         yield Objection(
             "REC-75", None, f"vcpu {vcpu}: {count(len(content), 'byte')} of {length}; Xen reads zeros for the rest"
         )
@@ -145,7 +145,7 @@ def extended_objections(
     for name in ("syscall32_callback_eip", "sysenter_callback_eip"):
         if not canonical(int(fields[name])):
             yield Objection("REC-73", "EINVAL", f"vcpu {vcpu}: {name} {int(fields[name]):#x} is not canonical")
-    if length >= offset_of(EXTENDED, "mcg_cap") + 8:
+    if length >= EXTENDED.offset("mcg_cap") + 8:
         yield from _machine_checks(int(fields["mcg_cap"]), vcpu, release, intel)
 
 
@@ -169,8 +169,8 @@ def xsave_objections(content: bytes, vcpu: int, release: Release, cpu: Processor
         if xcr0 or len(content) != XSAVE_MIN_SIZE:
             yield Objection("REC-81", "EINVAL", f"{what}, {count(len(content), 'byte')}; expected 0, 0 and 16")
         return
-    if len(content) < XSAVE_HEADER.sizeof():
-        yield Objection("REC-82", "EINVAL", f"{what}: {count(len(content), 'byte')}; at least {XSAVE_HEADER.sizeof()}")
+    if len(content) < XSAVE_HEADER.size:
+        yield Objection("REC-82", "EINVAL", f"{what}: {count(len(content), 'byte')}; at least {XSAVE_HEADER.size}")
         return
     header = view(XSAVE_HEADER, content)
     bv = int(header["xstate_bv"])
@@ -250,7 +250,7 @@ def msrs_objections(content: bytes, vcpu: int, release: Release, cpu: Processor)
     content:
         whole entries, and what may follow them: before releases checked it, libxc passed on any length.
     """
-    size = dtype_of(MSR_ENTRY).itemsize
+    size = MSR_ENTRY.size
     arrives = release.has(releases.msrs_restored)
     asked = len(content) // size if arrives else len(content) % size
     least, most = max_msrs(release)

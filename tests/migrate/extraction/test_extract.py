@@ -27,6 +27,7 @@ from streams.hvm_context import decode_context
 from streams.opening import open_transport
 from streams.pages import TABLE_TYPES, PageType
 from streams.records import PageData
+from streams.wire.constructs import construct_of
 from streams.wire.framing import PAGE_DATA_HEADER, PAGE_SIZE, PFN_WORD_SIZE, RECORD_HEADER, RecordType
 from streams.wire.hvm_names import SaveType
 from streams.wire.paging import P
@@ -138,7 +139,8 @@ class Core:
 
     def contexts(self, width):
         raw = self.elf.get_section_by_name(".xen_prstatus").data()
-        return [CONTEXT[width].parse(raw[at : at + CONTEXT_ROOM]) for at in range(0, len(raw), CONTEXT_ROOM)]
+        context = construct_of(CONTEXT[width])
+        return [context.parse(raw[at : at + CONTEXT_ROOM]) for at in range(0, len(raw), CONTEXT_ROOM)]
 
     def notes(self):
         raw, found, at = self.elf.get_section_by_name(".note.Xen").data(), {}, 0

@@ -165,8 +165,8 @@ def test_tables_the_p2m_and_gdts_stay_as_they_are(pv):
 def test_start_info_stays_without_the_command_line(pv):
     layout = START_INFO[pv.width]
     stream = pv.build()
-    before = layout.parse(memory(stream)[pv.start_info_pfn])
-    after = layout.parse(memory(scrubbed(stream)[1])[pv.start_info_pfn])
+    before = layout.read(memory(stream)[pv.start_info_pfn])
+    after = layout.read(memory(scrubbed(stream)[1])[pv.start_info_pfn])
     assert not any(after.cmd_line)
     assert (after.magic, after.store_mfn, after.console_mfn) == (before.magic, before.store_mfn, before.console_mfn)
 
