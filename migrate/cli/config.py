@@ -76,7 +76,8 @@ def config(
     Example: migrate config guest.xl --set b_info.max_vcpus=4 -o changed.xl
     """
     from migrate.toolstack.config_edit import EditError, read_front
-    from streams.transports import TransportError, open_transport
+    from streams.opening import open_transport
+    from streams.transports import TransportError
 
     edits: list[tuple[str, str | None]] = [*assignments, *((key, None) for key in keys)]
     if bool(edits) != (out is not None):

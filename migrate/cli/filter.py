@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from contextlib import nullcontext
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from migrate.judging.pipe_filter import Filter, FilterResult
     from streams.forwarding import ForwardingTransport
 
-# Threads help no step of the judge, and where they cannot be had OpenBLAS ends the process.
-_NO_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 # Seconds that who reads standard error may take once the stream is through.
 PATIENCE = 2.0
 
@@ -168,7 +165,6 @@ def filter(question: Question, **asked: Any) -> int:
     from streams.forwarding import ForwardingTransport
     from streams.pace import Pace
 
-    os.environ.update(dict.fromkeys(_NO_THREADS, "1"))
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     options = Options(destination=question.destination, **asked)
     need_standard_ends(source=options.listen is None, sink=options.connect is None)

@@ -19,8 +19,9 @@ from migrate.extraction.pagefile import CAME, FULL, PageFile
 from migrate.guest.pages import Pages
 from migrate.inspection.logbook import Layer
 from streams.decoder import Decoder, drive
+from streams.opening import open_transport
 from streams.pages import PFN_MASK
-from streams.transports import TransportError, open_transport
+from streams.transports import TransportError
 from streams.wire.framing import PAGE_DATA_HEADER, PAGE_SIZE, PFN_WORD_SIZE, RecordType
 
 if TYPE_CHECKING:

@@ -271,7 +271,7 @@ class Filter:
 
     def _heed(self) -> None:
         """After the decoder has taken some bytes; in guard mode they are still held."""
-        findings = self.judgement.collector.findings
+        findings = self.judgement.collector.told
         heeded, self._found = self._found, len(findings)
         if not self._guards or self._stood_down is not None:
             return

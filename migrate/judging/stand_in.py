@@ -19,6 +19,7 @@ from migrate.rules.selection import Selection
 from migrate.toolstack.hvm import HvmRestore
 from migrate.toolstack.restore import Restorer
 from streams.decoder import Decoder, drive
+from streams.pipes import PipeTransport
 from streams.records import (
     DomainStart,
     Event,
@@ -30,7 +31,7 @@ from streams.records import (
     Record,
     XlStart,
 )
-from streams.transports import FileTransport, PipeTransport
+from streams.transports import FileTransport
 from streams.values import dataclass
 from streams.wire.framing import LibxlRecordType, RecordType
 

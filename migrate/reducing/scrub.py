@@ -31,6 +31,7 @@ from migrate.toolstack.restore import MAX_RECORD
 from streams.containers import BODY_LIMIT
 from streams.decoder import Consumer, Decoder, drive
 from streams.hvm_context import entries
+from streams.opening import open_transport
 from streams.other_files import MAGICS_TOLD_BY, find_stream
 from streams.pages import PfnWords
 from streams.records import (
@@ -48,7 +49,6 @@ from streams.records import (
     XapiBlock,
     XlStart,
 )
-from streams.transports import open_transport
 from streams.values import replace
 from streams.wire.framing import (
     EMULATOR_HEADER,

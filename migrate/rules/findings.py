@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from migrate.destination.destination import Destination
@@ -105,9 +105,16 @@ TOLD_PER_RULE = 12
 
 
 class Collector:
-    """Takes findings in the order in which the restore would meet what they are about."""
+    """Takes findings in the order in which the restore would meet what they are about.
+
+    Attributes
+    ----------
+    settle:
+        judges what has come and was put off; done before anything later is told, and before findings are looked at.
+    """
 
     def __init__(self) -> None:
+        self.settle: Callable[[], None] = lambda: None
         self._findings: list[Finding] = []
         self._told: dict[_Kind, int] = {}
         self._last: dict[_Kind, int] = {}  # where the last told finding of a kind stands
@@ -116,6 +123,12 @@ class Collector:
     @property
     def findings(self) -> list[Finding]:
         """What has been told so far; later findings of a flood are in the count of the last."""
+        self.settle()
+        return self.told
+
+    @property
+    def told(self) -> list[Finding]:
+        """The same, but what was put off may be missing."""
         for kind, count in self._more.items():
             last = self._last[kind]
             self._findings[last] = replace(self._findings[last], count=self._findings[last].count + count)
@@ -125,6 +138,7 @@ class Collector:
     @contextmanager
     def trial(self) -> Iterator[list[Finding]]:
         """Within, findings go to the list given instead."""
+        self.settle()
         kept = self._findings, self._told, self._last, self._more
         self._findings, self._told, self._last, self._more = [], {}, {}, {}
         try:
@@ -144,6 +158,7 @@ class Collector:
         Alike are findings of one rule that hold under the same releases and placements and weigh the same: a
         fatal one must not vanish in a flood of harmless ones.
         """
+        self.settle()
         kind = (finding.rule.id, finding.effect, finding.severity, finding.since, finding.until, finding.placement)
         before = self._told.get(kind, 0)
         if before < TOLD_PER_RULE:

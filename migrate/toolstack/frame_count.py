@@ -35,6 +35,11 @@ class FrameCount:
         self.limit = limit_kib // _KIB_PER_PAGE
         self.counting = True
 
+    @property
+    def left(self) -> int:
+        """How many more it may have."""
+        return self.limit - self._frames
+
     def add(self, fresh: int, place: Place) -> None:
         """So many pfns of a record get a frame that had none."""
         self._frames += fresh

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from migrate.destination import releases
 from migrate.guest.memory import TooSparseError, Vcpu, read_p2m_frames
 from migrate.rules.declaring import SIGSEGV, Effect
 from migrate.toolstack.pv_end import complete, unchecked_faults
 from migrate.toolstack.pv_pages import PvPages
 from migrate.xen.hypercalls import SetAddressSize, Step
-from streams.pages import FRAMELESS_TYPES, TYPES
 from streams.records import Place, Record
 from streams.wire.framing import (
     MSR_ENTRY_SIZE,
@@ -31,7 +28,6 @@ from streams.wire.framing import (
     RecordType,
     VcpuHeader,
 )
-from streams.wire.start_info import MAGIC_PREFIX
 from streams.wire.vcpu import CONTEXT, MAX_EXTENDED_SIZE, XSAVE_MIN_SIZE
 
 if TYPE_CHECKING:
@@ -43,14 +39,6 @@ MAX_VCPUS = 8192
 # Entries of the p2m list that may be left out before those of a record. What lies further on cannot matter: the
 # END fails over the first entry that was never given, and so wide a gap is not worth its memory.
 MAX_P2M_GAP = 1 << 14
-# How often a compressed stream is decoded once more for pages that were not kept. Xen follows tables four levels down.
-MOST_DECODINGS = 16
-# Reading over so many pages that nobody wants costs less than asking twice.
-READ_OVER = 4
-
-_MAGIC = np.uint64(int.from_bytes(MAGIC_PREFIX, "little"))
-_GETS_FRAME = np.array([t not in FRAMELESS_TYPES for t in range(TYPES)])
-
 # Earlier ones call such a record truncated, or mean to skip it and fail all the same.
 _EMPTY_FAILS: dict[str, Any] = {"until": releases.empty_vcpu_records_skipped}
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from migrate.counting import count
 from migrate.destination.releases import RELEASES, r8_to_r15_lost
 from migrate.guest.memory import DATA, FRAMED, PFNS_AT_ONCE, REFERENCED, SENT, in_parts, which
+from migrate.guest.newest import counted
 from migrate.guest.pages import UNWRITTEN
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity, Stage
@@ -236,7 +237,7 @@ class _Completion:
                 count=int((~good).sum()) + needed - len(good),
             )
             return
-        unique, counts = np.unique(frames, return_counts=True)
+        unique, counts = counted(frames)
         if len(unique) != len(frames):
             pfn = int(unique[np.argmax(counts > 1)])
             self.kind.report(

@@ -255,6 +255,8 @@ class Restorer:
     def _apply(self, record: Record | PageData) -> None:
         """`process_record`."""
         place = record.place
+        if place.type != RecordType.PAGE_DATA:
+            self.collector.settle()
         if any(record.padding):
             self.report("FRM-04", f"padding of {place.name} is not zero", place, offset=place.body + place.length)
         law = self._laws.get(place.type)
@@ -298,6 +300,7 @@ class Restorer:
                 buffered, self._buffered, self._buffered_bytes = self._buffered, [], 0
                 for waiting in buffered:
                     self._apply(waiting)
+                self.collector.settle()
                 self.rounds.take(record)
                 self.facts.checkpoints += 1
                 self.verify = None  # records wait for their checkpoint from now on, and only plain streams have VERIFY

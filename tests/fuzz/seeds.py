@@ -19,9 +19,9 @@ from migrate.building.hvm_contexts import EVERYTHING, hvm_context
 from migrate.building.qemu_state import QemuStateBuilder
 from streams.bodies import HvmContext
 from streams.encoder import decode, encode
+from streams.opening import open_transport
 from streams.pages import PageType, PfnWords
 from streams.records import LibxlRecord, PageData
-from streams.transports import open_transport
 from streams.wire.framing import (
     EMULATOR_HEADER,
     LIBXL_HEADER,

@@ -50,9 +50,10 @@ from streams.encoder import (
     encode_item,
 )
 from streams.feeder import Feeder
+from streams.opening import open_transport
 from streams.pages import PfnWords
 from streams.records import Breach, LibxlRecord, PageData, Place
-from streams.transports import BytesTransport, open_transport
+from streams.transports import BytesTransport
 from streams.wire.framing import (
     FREE_RECORD_TYPE,
     CpuidLeaf,

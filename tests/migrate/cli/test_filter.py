@@ -20,7 +20,7 @@ from running_filter import BAD, COMMAND, END, GOOD, HVM, MODES, WAIT, Running, n
 
 from migrate.building.builder import StreamBuilder
 from migrate.judging.check import check
-from streams.transports import open_transport
+from streams.opening import open_transport
 
 
 def sample(name):

@@ -24,9 +24,9 @@ from migrate.testing import strategies
 from streams.bodies import Checkpoint, HvmContext, Verify
 from streams.encoder import decode
 from streams.hvm_context import decode_context
+from streams.opening import open_transport
 from streams.pages import TABLE_TYPES, PageType
 from streams.records import PageData
-from streams.transports import open_transport
 from streams.wire.framing import PAGE_DATA_HEADER, PAGE_SIZE, PFN_WORD_SIZE, RECORD_HEADER, RecordType
 from streams.wire.hvm_names import SaveType
 from streams.wire.paging import P
