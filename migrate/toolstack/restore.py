@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 from migrate.counting import count
 from migrate.destination import releases
-from migrate.destination.releases import LONG_RECORD, SHORT_RECORD
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, GuestKind, Layer, Severity, Stage
 from migrate.rules.order import INFERS_STATIC_DATA_END, LAW, Guests, Law, laws_of
@@ -56,8 +55,8 @@ if TYPE_CHECKING:
     from streams.legacy import LegacyStream
 
 # libxc refuses longer records (REC_LENGTH_MAX), the second figure before 4.10.
-MAX_RECORD = LONG_RECORD
-MAX_RECORD_OLD = SHORT_RECORD
+MAX_RECORD = 128 << 20
+MAX_RECORD_OLD = 8 << 20
 
 # Longer bodies are not read, a PV guest's list of p2m pages apart (`Session.longest_p2m`).
 LONGEST_BODY = 16 << 20
