@@ -75,10 +75,7 @@ from streams.wire.hvm_cpu import CPU, XSAVE, CpuFlag
 from streams.wire.hvm_names import SaveType
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.start_info import START_INFO
-from streams.wire.vcpu import (
-    CONTEXT,
-    XSAVE_MIN_SIZE,
-)
+from streams.wire.vcpu import CONTEXT, XSAVE_MIN_SIZE
 from streams.wire.views import view
 from streams.wire.xstate import FXSAVE, XSAVE_LEGACY_SIZE
 
@@ -90,7 +87,7 @@ if TYPE_CHECKING:
 PIECE = 1 << 20
 _ZEROS = bytes(PIECE)
 _FPU_SIZE = FXSAVE.size
-_CONTEXT_WIDTH = {CONTEXT[width].size: width for width in CONTEXT}
+_CONTEXT_WIDTH = {layout.size: width for width, layout in CONTEXT.items()}
 Pfns = NDArray[np.int64]
 Range = tuple[int, int]  # offset and length, in bytes
 
