@@ -111,5 +111,5 @@ def test_pictures_load_nothing(picture):
 def test_examples_in_python_are_tests_that_pass(paper, tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```", paper.read_text(), re.MULTILINE | re.DOTALL)
     (tmp_path / "test_examples.py").write_text("\n\n".join(blocks) or "def test_none():\n    pass\n")
-    ran = run("python -m pytest -q -p no:cacheprovider -p no:xdist test_examples.py", tmp_path)
+    ran = run("CI=1 python -m pytest -q -p no:cacheprovider -p no:xdist test_examples.py", tmp_path)
     assert re.search(r"^\d+ passed", ran, re.MULTILINE), ran

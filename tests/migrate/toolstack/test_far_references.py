@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trying import examples
 
 from migrate import check
 from migrate.building.builder import StreamBuilder
@@ -50,7 +51,7 @@ def through_a_pipe(data):
         os.waitpid(pid, 0)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(15))
 @given(b=strategies.guests() | strategies.guests(max_tables=30), batch=st.integers(1, 8), data=st.data())
 def test_the_room_there_is_changes_nothing(b, batch, data):
     b.batch = batch
