@@ -12,9 +12,11 @@ settings.load_profile("few")
 
 
 def pytest_configure(config):
-    """Where no bytecode is kept beside the sources, pytest's cache keeps it, for other runs and for child processes."""
+    """Where no bytecode is kept beside the sources, pytest's cache keeps it, for other runs and for child processes.
+
+    Those only read it: one that runs under a limit would leave half a module.
+    """
     if sys.dont_write_bytecode:
         sys.dont_write_bytecode = False
         sys.pycache_prefix = str(config.cache.mkdir("bytecode"))
         os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
-        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

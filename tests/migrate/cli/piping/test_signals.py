@@ -23,7 +23,8 @@ FIRST = 5000  # bytes of a stream; with them the judge has begun
 def test_a_question_before_anything_is_imported_harms_nothing(tmp_path, mode):
     (tmp_path / "click.py").write_text(ASKED_EARLY)
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    code, came, said = run("--placement", "low", *mode, data=GOOD, env={**os.environ, "PYTHONPATH": path})
+    running = Running("--placement", "low", *mode, env={**os.environ, "PYTHONPATH": path})
+    code, came, said = running.all_of(GOOD)
     assert (code, came) == (0, GOOD)
     assert "cannot begin" not in said
 
