@@ -45,7 +45,7 @@ gate.close()
 for number, descriptor in enumerate(given):
     os.dup2(descriptor, number)
     os.close(descriptor)
-words, directory, environment = json.loads(asked)
+words, directory, environment, first = json.loads(asked)
 os.chdir(directory)
 os.environ.clear()
 os.environ.update(environment)
@@ -56,6 +56,7 @@ for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr
     setattr(sys, f"__{name}__", now)
 sys.stderr.reconfigure(line_buffering=True)
 sys.argv = ["migrate", *words]
+exec(first, {})
 runpy.run_module("migrate", run_name="__main__", alter_sys=True)
 """
 
@@ -73,15 +74,26 @@ def _gate() -> socket.socket:
     return ours
 
 
-def code_of(words: Sequence[str], *ends: int, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:
+def code_of(
+    words: Sequence[str],
+    *ends: int,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    first: str = "",
+) -> int:
     """Run `migrate` with these arguments, and descriptors for its standard input, output and error.
+
+    Parameters
+    ----------
+    first:
+        code that runs in its process before.
 
     Returns
     -------
     int
         its exit code, or minus the number of the signal that ended it.
     """
-    asked = [words, str(cwd or Path.cwd()), dict(os.environ if env is None else env)]
+    asked = [words, str(cwd or Path.cwd()), dict(os.environ if env is None else env), first]
     socket.send_fds(_gate(), [json.dumps(asked).encode()], ends)
     return int(_gate().recv(16))
 
@@ -129,6 +141,7 @@ def run(
     text: bool = False,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    first: str = "",
 ) -> subprocess.CompletedProcess[Any]:
     """As `subprocess.run` of the command, with what it takes of the same names."""
     told = [str(word) for word in words]
@@ -150,7 +163,7 @@ def run(
             opened(given, os.O_WRONLY) if reader is None else reader.into
             for given, reader in zip((stdout, stderr), read, strict=True)
         ]
-        code = code_of(told, source, *ends, env=env, cwd=cwd)
+        code = code_of(told, source, *ends, env=env, cwd=cwd, first=first)
         out, err = (None if reader is None else reader.whole() for reader in read)
     if text:
         out, err = (None if came is None else came.decode() for came in (out, err))

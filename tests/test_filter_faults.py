@@ -12,8 +12,8 @@ import threading
 import time
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 
+import at_once
 import pytest
 from faulty_os import EAGAIN, END, ERRORS, SHORT, SIGNAL, Fault, FaultyOs, FaultyPoll
 
@@ -321,10 +321,9 @@ def test_a_wait_that_comes_back_with_nothing_is_repeated(monkeypatch, name, way)
 
 # -- the command: exit code and message ---------------------------------------------------------------------
 
-COMMAND = """
-import json, os, sys
-sys.path.insert(0, sys.argv[1])
-fault, poll, splice = json.loads(sys.argv[2])
+FAULTY = """
+import json, os
+fault, poll, splice = json.loads({told!r})
 if not splice:
     del os.splice
 from faulty_os import Fault, FaultyOs, FaultyPoll
@@ -332,8 +331,6 @@ from streams import conduit
 FaultyOs(Fault(**fault)).install(conduit)
 if poll is not None:
     conduit.select = FaultyPoll(poll)
-from migrate.cli.main import main
-main(["filter", *sys.argv[3:]], prog_name="migrate")
 """
 
 
@@ -342,13 +339,8 @@ def command(data, way, fault, *arguments, poll=None):
     mode, splice = WAYS[way]
     told = json.dumps([vars(fault), poll, splice])
     guard = ["--guard"] if mode is Mode.GUARD else []
-    done = subprocess.run(
-        [sys.executable, "-c", COMMAND, str(Path(__file__).parent), told, "--placement", "low", *guard, *arguments],
-        input=data,
-        capture_output=True,
-        timeout=WAIT,
-        check=False,
-    )
+    words = ["filter", "--placement", "low", *guard, *arguments]
+    done = at_once.run(*words, input=data, first=FAULTY.format(told=told))
     said = done.stderr.decode()
     assert "Traceback" not in said
     assert "internal error" not in said
