@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from streams.decoder import Consumer, Decoder, drive
     from streams.encoder import DecodeError, Recorder, Stream, decode, encode, encode_item
     from streams.feeder import Feeder
+    from streams.opening import open_transport
     from streams.pages import PageType, PfnWords
     from streams.records import Damage, LibxlRecord, PageData, Place, Record, XapiBlock
-    from streams.transports import Transport, TransportError, open_transport
+    from streams.transports import Transport, TransportError
     from streams.wire.framing import GuestType, LibxlRecordType, RecordType
 
 __all__ = [
@@ -53,9 +54,10 @@ _HOMES = {
     "decoder": ("Consumer", "Decoder", "drive"),
     "encoder": ("DecodeError", "Recorder", "Stream", "decode", "encode", "encode_item"),
     "feeder": ("Feeder",),
+    "opening": ("open_transport",),
     "pages": ("PageType", "PfnWords"),
     "records": ("Damage", "LibxlRecord", "PageData", "Place", "Record", "XapiBlock"),
-    "transports": ("Transport", "TransportError", "open_transport"),
+    "transports": ("Transport", "TransportError"),
     "wire.framing": ("GuestType", "LibxlRecordType", "RecordType"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

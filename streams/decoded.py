@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from streams.transports import Transport
 
 if TYPE_CHECKING:
-    from streams.transports import CompressedTransport
+    from streams.compressed import CompressedTransport
 
 # Bytes that are decoded and written at a time; those that are all zeros become holes.
 _PIECE = 1 << 20

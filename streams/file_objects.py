@@ -7,15 +7,8 @@ import os
 import stat
 from typing import Any
 
-from streams.transports import (
-    PIECE,
-    BytesTransport,
-    FileTransport,
-    PipeTransport,
-    RawTransport,
-    Readable,
-    TransportError,
-)
+from streams.pipes import PipeTransport
+from streams.transports import PIECE, BytesTransport, FileTransport, RawTransport, Readable, TransportError
 
 
 class ReaderTransport(PipeTransport):

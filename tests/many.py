@@ -19,7 +19,7 @@ from migrate.building.parts import PTE_RO, PTE_RW, TABLE, entry, page_data
 from migrate.building.qemu_state import QemuStateBuilder
 from streams.pages import PageType, PfnWords
 from streams.wire.framing import (
-    HVM_PARAM_SIZE,
+    HVM_PARAM,
     P2M_HEADER,
     PAGE_DATA_HEADER,
     PARAMS_HEADER,
@@ -185,10 +185,18 @@ def params(n: int) -> bytes:
     """HVM params of one record."""
     b = StreamBuilder.hvm()
     body = b.record(RecordType.HVM_PARAMS).body
-    have = (len(body) - PARAMS_HEADER.size) // HVM_PARAM_SIZE
+    have = (len(body) - PARAMS_HEADER.size) // HVM_PARAM.size
     body[:] = PARAMS_HEADER.pack(have + n, 0) + body[PARAMS_HEADER.size :]
     body += b"".join(struct.pack("<QQ", 5 + i % 3, i) for i in range(n))
     return b.build()
+
+
+def context_before_params(n: int) -> bytes:
+    """A context of so many entries that do not tell what devices the guest has, and then as many params."""
+    b = StreamBuilder.hvm()
+    context = record(RecordType.HVM_CONTEXT, struct.pack("<HHI", 99, 0, 0) * n)
+    many = PARAMS_HEADER.pack(n, 0) + b"".join(struct.pack("<QQ", 5 + i % 3, i) for i in range(n))
+    return before_end(b.build(), context + record(RecordType.HVM_PARAMS, many))
 
 
 def libxl_records(kind: int, body: bytes) -> Flood:
@@ -365,6 +373,7 @@ KINDS: dict[str, tuple[int, Flood]] = {
         2_000,
         _added(StreamBuilder.hvm, lambda b, n: b"".join(map(hvm_param, range(n)))),
     ),
+    "HVM params behind as many save entries": (1_000, context_before_params),
     "device model's states": (1_000, libxl_records(LibxlRecordType.EMULATOR_CONTEXT, parts.DEVICE_MODEL)),
     "unknown libxl records": (8_000, libxl_records(0x55, b"")),
     "xapi blocks": (8_000, xapi_blocks),

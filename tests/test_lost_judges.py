@@ -19,7 +19,7 @@ import pytest
 from project import SAMPLES
 from running_filter import COMMAND, END, GOOD, HVM, MODES, WAIT, Running, is_over, judge_of, no_traceback, until
 
-from streams.transports import open_transport
+from streams.opening import open_transport
 
 pytestmark = pytest.mark.slow
 

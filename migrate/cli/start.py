@@ -24,6 +24,9 @@ JUDGE_LOST, INTERRUPTED = 4, 130  # ExitCode's; what declares them cannot be imp
 PIECE = 1 << 16
 # What is imported stays: looking through it for garbage, as Python does after each 700 objects, finds none.
 OBJECTS_BETWEEN_COLLECTIONS = 50_000
+# numpy's threads help no step of a judge: they wait for work at the cost of processor time, and where none can be had
+# OpenBLAS ends the process.
+_NO_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 # Options with which the stream does not go from standard input to standard output, or not unjudged.
 _OTHERWISE = ("--guard", "--listen", "--connect")
 
@@ -31,6 +34,7 @@ _OTHERWISE = ("--guard", "--listen", "--connect")
 def main(prog_name: str | None = None) -> None:
     """Run the command that the arguments name."""
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
+    os.environ.update(dict.fromkeys(_NO_THREADS, "1"))
     try:
         _run(prog_name)
     finally:

@@ -10,9 +10,9 @@ from typing import Any
 
 from migrate.guest.cpu_policy import Policy, read_policy
 from streams.decoder import Decoder, drive
+from streams.opening import open_transport
 from streams.pages import PfnWords
 from streams.records import Damage, DomainStart, Event, Place, Record, Unread
-from streams.transports import open_transport
 from streams.values import dataclass
 from streams.wire.framing import NO_SUBLEAF, GuestType, RecordType
 

@@ -33,9 +33,11 @@ TABLE = 32  # its newest contents came as a page table
 SUSPECT = 64  # and Xen may refuse an entry of that, or take notice of it
 FAR = 128  # and that names pfns beyond the arrays
 
-# Arrays may be this large before the stream has named many pfns; after that, so many times as large as named.
+# Arrays may be this large before the stream has named many pfns; after that, so many times as large as named, or as
+# the file has pages.
 FREE_PFNS = 1 << 20
 PFNS_PER_NAMED = 3
+PFNS_PER_PAGE = 3
 
 INVALID_MFN = -1
 MOST_INT32 = (1 << 31) - 1
@@ -90,10 +92,16 @@ class PvGuest:
         what has become of every pfn, bits SENT to FAR: uint8, shape (capacity,).
     p2m_frames:
         pfn of each page of the guest's p2m, int64; -1 where the stream has not said.
+
+    Parameters
+    ----------
+    to_come:
+        how many pages the input can hold; 0 where its size is not known.
     """
 
-    def __init__(self, store: PageStore) -> None:
+    def __init__(self, store: PageStore, to_come: int = 0) -> None:
         self.store = store
+        self._to_come = to_come
         self.width = 8
         self.levels = 4
         self.max_pfn = 0
@@ -125,7 +133,7 @@ class PvGuest:
     @property
     def room(self) -> int:
         """How many pfns the arrays may cover by now."""
-        return max(room_for(self.named), len(self.types))
+        return max(room_for(self.named), PFNS_PER_PAGE * self._to_come, len(self.types))
 
     def reach(self, pfn: int) -> None:
         """Grow the arrays so that they cover a pfn.

@@ -18,11 +18,25 @@ MOST_FRESH = 1 << 12
 
 
 def distinct(pfns: Pfns) -> Pfns:
-    """Some pfns, ascending and each once: as numpy.unique, which imports numpy.ma first."""
+    """Some pfns, ascending and each once. As numpy.unique, which takes long to import numpy.ma first."""
+    return counted(pfns)[0]
+
+
+def counted(pfns: Pfns) -> tuple[Pfns, NDArray[np.int64]]:
+    """Some pfns, ascending and each once, and how often each was there."""
     in_order = np.sort(pfns)
     fresh = np.ones(len(in_order), np.bool_)
     np.not_equal(in_order[1:], in_order[:-1], out=fresh[1:])
-    return in_order[fresh]
+    starts = fresh.nonzero()[0]
+    return in_order[starts], np.diff(starts, append=len(in_order))
+
+
+def among(pfns: Pfns, others: Pfns) -> NDArray[np.bool_]:
+    """Which of some pfns are among others. As numpy.isin, which may ask numpy.unique."""
+    in_order = np.sort(others)
+    at = in_order.searchsorted(pfns)
+    at[at == len(in_order)] = 0
+    return in_order[at] == pfns if len(in_order) else np.zeros(len(pfns), np.bool_)
 
 
 class NewestByPfn:

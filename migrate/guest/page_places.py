@@ -89,7 +89,9 @@ class PagePlaces:
             hits = np.flatnonzero(wanted[at] == some)
             if len(hits):
                 places.put(some[hits], offsets[hits])  # the last word counts
-                wanted = np.setdiff1d(wanted, some[hits])
+                still = np.ones(len(wanted), np.bool_)
+                still[at[hits]] = False
+                wanted = wanted[still]
                 if not len(wanted):
                     break
         found = places.find(pfns)

@@ -19,12 +19,14 @@ from migrate.judging.check import Checker, Source, destination_of, refuse_nothin
 from migrate.judging.judgement import Judgement
 from migrate.rules.selection import Selection
 from migrate.toolstack.facts import StreamFacts
+from streams.compressed import CompressedTransport
 from streams.compression import CODECS
 from streams.decoded import DecodedOnce
 from streams.decoder import Decoder, drive
 from streams.hvm_context import entries
+from streams.opening import open_transport
 from streams.pages import PfnWords
-from streams.transports import BytesTransport, CompressedTransport, TransportError, open_transport
+from streams.transports import BytesTransport, TransportError
 from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE, RecordType
 from streams.wire.hvm_names import SaveType
 

@@ -12,7 +12,8 @@ from migrate.judging.report import Report
 from migrate.rules.selection import Selection
 from streams.compression import MAX_EXPANSION
 from streams.decoder import Decoder, drive
-from streams.transports import Readable, Transport, TransportError, open_transport
+from streams.opening import open_transport
+from streams.transports import Readable, Transport, TransportError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from streams.bodies import Body, VcpuBasic
 from streams.decoder import drive
 from streams.encoder import Item, Recorder, encode
+from streams.opening import open_transport
 from streams.records import LibxlRecord, PageData, Trailing
-from streams.transports import BytesTransport, TransportError, open_transport
+from streams.transports import BytesTransport, TransportError
 from streams.wire.framing import LibxlRecordType, record_name
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from migrate.destination.destination import Destination
@@ -63,6 +63,42 @@ class Finding:
     chain: tuple[Link, ...] = ()  # the tables that led there
     left_to_host: bool = False  # the restore may fail of it: what is known of the host does not tell
 
+    @classmethod
+    def of(
+        cls,
+        rule: Rule,
+        message: str,
+        place: Place | None = None,
+        *,
+        offset: int | None = None,
+        effect: Effect | None = None,
+        severity: Severity | None = None,
+        **fields: Any,
+    ) -> Finding:
+        """A breach of a rule.
+
+        Parameters
+        ----------
+        place:
+            the record it is about; `offset` is by default the record's.
+        effect, severity:
+            where this breach differs from what is declared.
+        fields:
+            those of a finding's others that are known.
+        """
+        if effect is not None and severity is None and effect.fatal != rule.effect.fatal:
+            severity = Severity.ERROR if effect.fatal else rule.severity
+        return cls(
+            rule=rule,
+            message=message,
+            severity=severity or rule.severity,
+            effect=effect or rule.effect,
+            offset=place.offset if offset is None and place else offset,
+            record=place.index if place else None,
+            record_type=place.name if place else None,
+            **fields,
+        )
+
     def __repr__(self) -> str:
         return f"<Finding {self.rule.id} {self.severity}: {self.message}>"
 
@@ -105,9 +141,16 @@ TOLD_PER_RULE = 12
 
 
 class Collector:
-    """Takes findings in the order in which the restore would meet what they are about."""
+    """Takes findings in the order in which the restore would meet what they are about.
+
+    Attributes
+    ----------
+    settle:
+        judges what has come and was put off; done before anything later is told, and before findings are looked at.
+    """
 
     def __init__(self) -> None:
+        self.settle: Callable[[], None] = lambda: None
         self._findings: list[Finding] = []
         self._told: dict[_Kind, int] = {}
         self._last: dict[_Kind, int] = {}  # where the last told finding of a kind stands
@@ -116,6 +159,12 @@ class Collector:
     @property
     def findings(self) -> list[Finding]:
         """What has been told so far; later findings of a flood are in the count of the last."""
+        self.settle()
+        return self.told
+
+    @property
+    def told(self) -> list[Finding]:
+        """The same, but what was put off may be missing."""
         for kind, count in self._more.items():
             last = self._last[kind]
             self._findings[last] = replace(self._findings[last], count=self._findings[last].count + count)
@@ -125,6 +174,7 @@ class Collector:
     @contextmanager
     def trial(self) -> Iterator[list[Finding]]:
         """Within, findings go to the list given instead."""
+        self.settle()
         kept = self._findings, self._told, self._last, self._more
         self._findings, self._told, self._last, self._more = [], {}, {}, {}
         try:
@@ -133,8 +183,8 @@ class Collector:
             self._findings, self._told, self._last, self._more = kept
 
     def report(self, rule: str, message: str, place: Place | None = None, **fields: Any) -> Finding:
-        """Report a breach of the rule with this id; for the rest see `Rule.finding`."""
-        finding = RULES[rule].finding(message, place, **fields)
+        """Report a breach of the rule with this id; for the rest see `Finding.of`."""
+        finding = Finding.of(RULES[rule], message, place, **fields)
         self.add(finding)
         return finding
 
@@ -144,6 +194,7 @@ class Collector:
         Alike are findings of one rule that hold under the same releases and placements and weigh the same: a
         fatal one must not vanish in a flood of harmless ones.
         """
+        self.settle()
         kind = (finding.rule.id, finding.effect, finding.severity, finding.since, finding.until, finding.placement)
         before = self._told.get(kind, 0)
         if before < TOLD_PER_RULE:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from migrate.counting import count
 from streams.wire.framing import PAGE_SHIFT
 
 TYPE_CHECKING = False
@@ -35,6 +36,11 @@ class FrameCount:
         self.limit = limit_kib // _KIB_PER_PAGE
         self.counting = True
 
+    @property
+    def left(self) -> int:
+        """How many more it may have."""
+        return self.limit - self._frames
+
     def add(self, fresh: int, place: Place) -> None:
         """So many pfns of a record get a frame that had none."""
         self._frames += fresh
@@ -42,7 +48,8 @@ class FrameCount:
             self.counting = False
             self._report(
                 "CON-39",
-                f"{place.name}: the guest needs {self._frames} frames by now, and its configuration lets it have "
+                f"{place.name}: the guest needs {count(self._frames, 'frame')} by now, and its "
+                f"configuration lets it have "
                 f"{self.limit} ({self._limit_kib} KiB of memory, libxl's slack included)",
                 place,
                 call="populate_physmap",

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from migrate.destination import releases
 from migrate.toolstack.session import Session
-from migrate.xen.hvm_guest import HvmGuest, saved_vcpus
+from migrate.xen.hvm_guest import HvmGuest, has_emulated_devices, saved_vcpus
 from migrate.xen.hvm_params import length_objection, pairs
 from migrate.xen.hypercalls import SetHvmContext, SetHvmParam, Step
 from streams.pages import TABLE_TYPES, PfnWords
@@ -87,9 +87,10 @@ class HvmRestore:
         """`handle_hvm_context`: kept until END."""
         if not record.body:
             self.report("REC-110", f"{record.place.name}: an empty context", record.place)
+        body = record.body or b""
         self.context = record
-        self.guest.context = record.body
-        self.session.facts.vcpus = saved_vcpus(record.body or b"")
+        self.guest.devices = has_emulated_devices(body)
+        self.session.facts.vcpus = saved_vcpus(body)
         self._tell_kind()
 
     def _hvm_params(self, record: Record) -> None:

@@ -6,8 +6,8 @@ Sources: `handle_page_data` and `populate_pfns` of `xg_sr_restore.c`, `x86_pv_lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from migrate.destination import releases
 from migrate.guest.looked_at import LookedAt
 from migrate.guest.memory import DATA, FAR, FRAMED, SENT, TABLE, PvGuest, TooSparseError
-from migrate.guest.newest import distinct
+from migrate.guest.newest import among, distinct
 from migrate.guest.pages import PagePool, PageStore
 from migrate.rules.declaring import SIGABRT
+from migrate.toolstack.tables import Tables, WaitingTables, read_tables
 from migrate.xen.entries import GDT_HEAD, IS_TABLE, L1TF_SAFE, look_like_gdts
 from migrate.xen.plainly_sound import SoundnessTally, by_level
-from streams.pages import DATALESS_TYPES, FRAMELESS_TYPES, LEVEL_MASK, PfnWords, type_marks
+from streams.pages import DATALESS_TYPES, FRAMELESS_TYPES, LEVEL_MASK, TABLE_TYPES, PfnWords, type_marks
 from streams.records import PageData, Place, Record
-from streams.transports import TransportError
 from streams.values import replace
 from streams.wire.framing import PAGE_DATA_HEADER, PAGE_SIZE
 from streams.wire.paging import ENTRIES, FRAME_MASK, PSE
@@ -37,38 +37,17 @@ Mask = NDArray[np.bool_]
 
 # How often a compressed stream is decoded once more for pages that were not kept. Xen follows tables four levels down.
 MOST_DECODINGS = 16
-# Reading over so many pages that nobody wants costs less than asking twice.
-READ_OVER = 4
-# Page tables that are looked at together, and how many times as many are held meanwhile: all that a saver's record has.
-TABLES_AT_ONCE, HELD = 256, 4
+# Page tables that are looked at together: those of some ten records of a saver's.
+TABLES_AT_ONCE = 112
 
 _NO_PFNS = np.zeros(0, np.int64)
 _MAGIC = np.uint64(int.from_bytes(MAGIC_PREFIX, "little"))
 # What a word makes of its pfn, in a VERIFY phase and else.
 _VERIFIED = type_marks(lambda kind: SENT if kind in FRAMELESS_TYPES else SENT | FRAMED)
-_TAKEN = type_marks(lambda kind: _VERIFIED[kind << 4] | (0 if kind in DATALESS_TYPES else DATA))
-
-
-class _Tables:
-    """Page tables of one record: ordinals, pfns and levels, and their contents as they came."""
-
-    def __init__(self, ordinals: Pfns, pfns: Pfns, levels: NDArray[np.uint8], contents: bytes) -> None:
-        self.ordinals = ordinals
-        self.pfns = pfns
-        self.levels = levels
-        self.contents = contents
-        self.entries = np.frombuffer(contents, "<u8").reshape(-1, ENTRIES)
-        self.groups = by_level(levels, self.entries)
-        self.highest = max([group.highest for group in self.groups], default=0)
-        self.leftovers = any(group.leftovers for group in self.groups)
-
-    def but(self, which: Mask) -> _Tables:
-        """Only some of them."""
-        pick = self.entries[which].tobytes()
-        return _Tables(self.ordinals[which], self.pfns[which], self.levels[which], pick)
-
-
-_highest = attrgetter("highest")
+_TAKEN = type_marks(
+    lambda kind: _VERIFIED[kind << 4] | (0 if kind in DATALESS_TYPES else DATA) | (TABLE if kind in TABLE_TYPES else 0)
+)
+_IS_TABLE = type_marks(lambda kind: kind in TABLE_TYPES)
 
 
 class PvPages:
@@ -79,8 +58,11 @@ class PvPages:
         self.report = session.report
         transport = session.transport
         rereads = transport is not None and transport.rereads
-        self.guest = PvGuest(PageStore(transport, rereads=rereads, patience=MOST_DECODINGS))
-        self.tally = SoundnessTally(self.guest)
+        store = PageStore(transport, rereads=rereads, patience=MOST_DECODINGS)
+        self._guest = PvGuest(store, (transport.size or 0) // PAGE_SIZE if transport is not None and rereads else 0)
+        self._tally = SoundnessTally(self._guest)
+        self._tables = WaitingTables(transport)
+        session.collector.settle = self._look_at_waiting
         self._peeks = not rereads
         self._pool = PagePool()
         self._looked_at = LookedAt(self._pool)  # of the record that is being read
@@ -90,6 +72,18 @@ class PvPages:
         self._p2m_known = False
         self._leftovers = False  # REC-29 has been told
         self._far = False  # there are tables that name pfns beyond the arrays
+
+    @property
+    def guest(self) -> PvGuest:
+        """What the receiver has in hand, of all records so far."""
+        self._look_at_waiting()
+        return self._guest
+
+    @property
+    def tally(self) -> SoundnessTally:
+        """Notes on its page tables, of all records so far."""
+        self._look_at_waiting()
+        return self._tally
 
     # -- as a record is read -----------------------------------------------------------------------
 
@@ -111,15 +105,15 @@ class PvPages:
         pages = np.frombuffer(data, "<u8").reshape(-1, ENTRIES)
         keep = self._sure[first : first + len(pages)]
         if not self.session.verifying:
-            keep = keep | (True if self.guest.store.keeps_all else _remarkable(pages))
+            keep = keep | (True if self._guest.store.keeps_all else _remarkable(pages))
         self._looked_at.put(first, pages, np.flatnonzero(keep))
 
     def _of_p2m(self, pfns: Pfns) -> Mask:
         """Which pfns are those of p2m pages."""
-        frames = self.guest.p2m_frames
+        frames = self._guest.p2m_frames
         if len(pfns):
             frames = frames[(frames >= pfns.min()) & (frames <= pfns.max())]  # of most records none
-        return np.isin(pfns, frames) if len(frames) else np.zeros(len(pfns), np.bool_)
+        return among(pfns, frames)
 
     def detach(self, record: Record | PageData) -> Record | PageData:
         """The record as it can wait for a checkpoint; the pages that were looked at wait in the pool."""
@@ -139,17 +133,17 @@ class PvPages:
 
     def check_pfns(self, record: PageData, first_illegal: int) -> bool:
         """REC-07: no pfn beyond max_pfn. Without a p2m nobody knows max_pfn."""
-        if not self._p2m_known or not len(record.words) or record.words.span[1] <= self.guest.max_pfn:
+        if not self._p2m_known or not len(record.words) or record.words.span[1] <= self._guest.max_pfn:
             return True
         pfns = record.words.pfns[:first_illegal]
-        beyond = pfns > self.guest.max_pfn
+        beyond = pfns > self._guest.max_pfn
         if not beyond.any():
             return True
         index = int(np.argmax(beyond))
         count = int(beyond.sum())
         self.report(
             "REC-07",
-            f"pfn {int(pfns[index]):#x} (word {index}) lies beyond max_pfn {self.guest.max_pfn:#x}"
+            f"pfn {int(pfns[index]):#x} (word {index}) lies beyond max_pfn {self._guest.max_pfn:#x}"
             + (f", and {count - 1} more of this record" if count > 1 else ""),
             record.place,
             offset=record.place.body + PAGE_DATA_HEADER.size + 8 * index,
@@ -160,9 +154,11 @@ class PvPages:
 
     def page_data(self, record: PageData, *, verifying: bool) -> None:
         """`process_page_data`: populate, set types, localise each page table as it arrives."""
-        guest, words = self.guest, record.words
+        guest, words = self._guest, record.words
         guest.named += len(words)
         guest.forget_placement()
+        if verifying or self._nears_its_limit(len(words)):
+            self._look_at_waiting()
         kept = self._waiting.pop(record.place.offset, self._looked_at)
         try:
             guest.reach(words.span[1])
@@ -175,12 +171,13 @@ class PvPages:
 
     def _lose_track(self, error: TooSparseError) -> None:
         """No verdict on the end can be given; but where it is refused already, none is needed."""
+        self._look_at_waiting()
         if not self.session.course.end_unknown:
             self.session.give_up(str(error))
 
     def _set_types(self, record: PageData, *, verifying: bool) -> Pfns:
         """Types and frames of the pfns that are named. Returns those that were tables, and come with contents again."""
-        guest, words = self.guest, record.words
+        guest, words = self._guest, record.words
         pfns, where, last = words.pfns, words.where, _last_copies(words.pfns, words.ascending)
         if last is None:
             guest.types[where] = words.types
@@ -203,120 +200,132 @@ class PvPages:
         return again
 
     def _take_contents(self, record: PageData, kept: LookedAt, again: Pfns, *, verifying: bool) -> None:
-        """Localise the page tables, and keep what the end needs."""
-        words, store = record.words, self.guest.store
-        pfns, kinds = words.pfns, words.types
+        """Localise the page tables, or have them wait for those of the next records, and keep what the end needs."""
+        words, store = record.words, self._guest.store
+        pfns, kinds, are_tables = words.pfns, words.types, words.marks(_IS_TABLE).view(np.bool_)
         if words.data_pages < len(words):
-            pfns, kinds = pfns[words.has_data], kinds[words.has_data]
-        ordinals = np.flatnonzero(IS_TABLE[kinds]) if words.has_tables else _NO_PFNS
+            pfns, kinds, are_tables = pfns[words.has_data], kinds[words.has_data], are_tables[words.has_data]
         last = _last_copies(pfns, words.ascending)
-
-        def read(start: int) -> _Tables:
-            some = ordinals[start : start + TABLES_AT_ONCE]
-            contents = kept.contents(some) if self._peeks else self._read(record, some)
-            return _Tables(some, pfns[some], (kinds[some] & LEVEL_MASK).astype(np.uint8), contents)
-
-        starts = range(0, len(ordinals), TABLES_AT_ONCE)
-        few = list(map(read, starts)) if len(starts) <= HELD else None
-
-        def tables() -> Iterable[_Tables]:
-            return map(read, starts) if few is None else few
-
-        if not self._localise(record, tables, only=verifying or last is not None):
+        if not verifying:
+            store.note_batch(record.place.body + PAGE_DATA_HEADER.size, words)
+            if len(again):
+                self._forget(again if last is None else distinct(again))
+            if self._peeks:
+                store.drop_others(pfns)
+                self._keep_others(pfns, kept, ~are_tables if last is None else ~are_tables & last)
+        if not words.has_tables:
             return
-        if verifying:
-            return
-        store.note_batch(record.place.body + PAGE_DATA_HEADER.size, words)
-        if len(again):
-            again = again if last is None else distinct(again)
-            self.tally.forget(again)
-            store.drop_tables(again)
-        if self._peeks:
-            store.drop_others(pfns)
-        fresh: list[Pfns] = []
-        for some in tables():
-            fresh += self._enter(some if last is None else some.but(last[some.ordinals]), record)
-        if self._counts_frames:
-            self._count_frames(fresh, record.place)
-        if self._peeks:
-            self._keep_others(pfns, kept, ~IS_TABLE[kinds] if last is None else ~IS_TABLE[kinds] & last)
-        if self._far and self._has_room:
-            self._catch_up()
+        ordinals = are_tables.nonzero()[0]
+        tables, offsets = pfns[ordinals], record.data_offset + PAGE_SIZE * ordinals
+        levels = np.bitwise_and(kinds[ordinals], LEVEL_MASK, dtype=np.uint8)
 
-    def _read(self, record: PageData, ordinals: Pfns) -> bytes:
-        """Read page tables of a record once more, some pages between them as well."""
+        def contents(some: slice) -> bytes:
+            return kept.contents(ordinals[some]) if self._peeks else read_tables(transport, offsets[some])
+
+        def parts() -> Iterator[tuple[Tables, Mask | None]]:
+            for start in range(0, len(tables), TABLES_AT_ONCE):
+                some = slice(start, start + TABLES_AT_ONCE)
+                part = Tables(tables[some], levels[some], offsets[some], contents(some))
+                yield part, None if newest is None else newest[some]
+
         transport = self.session.transport
-        assert transport is not None
-        ranges: list[tuple[int, int]] = []
-        rows: list[int] = []  # where in what is read the tables stand
-        first, last, pages = 0, -READ_OVER - 1, 0
-        for ordinal in ordinals.tolist():
-            if ordinal - last > READ_OVER:
-                first = ordinal
-                pages += 1
-                ranges.append((record.data_offset + PAGE_SIZE * first, PAGE_SIZE))
-            else:
-                pages += ordinal - last
-                ranges[-1] = ranges[-1][0], PAGE_SIZE * (ordinal - first + 1)
-            rows.append(pages - 1)
-            last = ordinal
-        data = b"".join(transport.reread(ranges) or ())
-        if len(data) != PAGE_SIZE * pages:
-            raise TransportError("the input has become shorter while it was read", record.data_offset)
-        return data if len(rows) == pages else np.frombuffer(data, "<u8").reshape(-1, ENTRIES)[rows].tobytes()
+        newest = np.zeros(len(tables), np.bool_) if verifying else None if last is None else last[ordinals]
+        waits = newest is None and len(tables) <= TABLES_AT_ONCE and not self._nears_its_limit()
+        if not waits or self._tables.count + len(tables) > TABLES_AT_ONCE:
+            self._look_at_waiting()
+        if waits:
+            if len(again):
+                self._guest.state[tables] |= np.uint8(TABLE)  # by which they are known if they come once more
+            self._tables.add(record.place, tables, levels, offsets, contents(slice(None)) if self._peeks else b"")
+        else:
+            self._take_tables(parts(), lambda row: record.place)
+
+    def _forget(self, pfns: Pfns) -> None:
+        """These tables are sent again."""
+        if self._tables.has_any(pfns):
+            self._look_at_waiting()
+        self._tally.forget(pfns)
+        self._guest.store.drop_tables(pfns)
+
+    def _look_at_waiting(self) -> None:
+        """Take the tables that wait."""
+        if self._tables.count:
+            waiting, self._tables = self._tables, WaitingTables(self.session.transport)
+            self._look_at(waiting)
+
+    def _look_at(self, waiting: WaitingTables) -> None:
+        tables = waiting.tables()
+        if self._names_too_much(tables) and waiting.records > 1:
+            for one in waiting.by_record():
+                self._look_at(one)
+            return
+        try:
+            self._take_tables(iter([(tables, None)]), waiting.place)
+        except TooSparseError as error:
+            self._lose_track(error)
 
     @property
     def _has_room(self) -> bool:
         """Whether the arrays may cover whatever a table can name."""
-        return self._p2m_known and self.guest.room > self.guest.max_pfn
+        return self._p2m_known and self._guest.room > self._guest.max_pfn
 
-    def _localise(self, record: PageData, tables: Callable[[], Iterable[_Tables]], *, only: bool) -> bool:
-        """`x86_pv_localise_page` for the tables of one record, all entries at once.
+    def _names_too_much(self, tables: Tables) -> bool:
+        """Whether a present entry names a pfn beyond max_pfn."""
+        return self._p2m_known and tables.highest > self._guest.max_pfn
+
+    def _take_tables(self, parts: Iterator[tuple[Tables, Mask | None]], place: Callable[[int], Place]) -> None:
+        """`x86_pv_localise_page`, all entries at once, and notes on the tables.
 
         A present entry beyond max_pfn trips an assertion; one whose pfn has no frame gets a fresh one.
 
         Parameters
         ----------
-        only:
-            not all of the tables are to be noted (`_enter`), which gives frames as well.
+        parts:
+            some tables after the other, and which of them are noted: None for all.
+        place:
+            the record of each of the first tables; of those that name too much there is one record alone.
         """
-        guest = self.guest
-        if self._p2m_known and max(map(_highest, tables()), default=0) > guest.max_pfn:
-            self._beyond_max_pfn(record, tables())
-            return False
-        fresh = []
-        for some in tables():
+        guest = self._guest
+        fresh: list[Pfns] = []
+        for some, newest in parts:
+            if self._names_too_much(some):
+                self._beyond_max_pfn(chain([some], (more for more, _ in parts)), place(0))
+                return
             far = some.highest >= guest.room
             if far:
                 guest.reach(max(int(group.named[group.named < guest.room].max(initial=0)) for group in some.groups))
             else:
                 guest.reach(some.highest)
             if some.leftovers and not self._leftovers:
-                self._look_for_leftovers(record, some)
-            if only or far:
+                self._look_for_leftovers(some, place)
+            if far or newest is not None:
                 fresh += [guest.give_frames(group.named[group.named < guest.room])[0] for group in some.groups]
+            noted = some if newest is None else some.but(newest)
+            if len(noted.pfns):
+                fresh += self._enter(noted)
         if fresh and self._counts_frames:
-            self._count_frames(fresh, record.place)
-        return True
+            self._count_frames(fresh, place(0))
+        if self._far and self._has_room:
+            self._catch_up()
 
-    def _beyond_max_pfn(self, record: PageData, tables: Iterable[_Tables]) -> None:
-        """REC-20."""
+    def _beyond_max_pfn(self, tables: Iterable[Tables], place: Place) -> None:
+        """REC-20, of the tables of one record."""
         count, first = 0, None
         for some in tables:
             named = np.where(some.entries & 1, (some.entries & FRAME_MASK) >> 12, 0)
-            where = named > self.guest.max_pfn
+            where = named > self._guest.max_pfn
             count += int(where.sum())
             if first is None and where.any():
                 row, slot = (int(x) for x in np.argwhere(where)[0])
-                first = int(some.pfns[row]), int(some.ordinals[row]), slot, int(named[row, slot])
+                first = int(some.pfns[row]), int(some.offsets[row]), slot, int(named[row, slot])
         assert first is not None
-        table, ordinal, slot, pfn = first
+        table, offset, slot, pfn = first
         self.report(
             "REC-20",
             f"page table pfn {table:#x}, entry {slot}, names pfn {pfn:#x} beyond max_pfn "
-            f"{self.guest.max_pfn:#x}: libxc's assertion kills it",
-            record.place,
-            offset=record.data_offset + ordinal * PAGE_SIZE + slot * 8,
+            f"{self._guest.max_pfn:#x}: libxc's assertion kills it",
+            place,
+            offset=offset + slot * 8,
             pfn=table,
             slot=slot,
             count=count,
@@ -324,7 +333,7 @@ class PvPages:
         )
         self.session.course.end_unknown = True
 
-    def _look_for_leftovers(self, record: PageData, tables: _Tables) -> None:
+    def _look_for_leftovers(self, tables: Tables, place: Callable[[int], Place]) -> None:
         """REC-29 (`pv_l1tf_check_pte`): told of the first entry."""
         entries = tables.entries
         named = (entries & FRAME_MASK != 0) & (entries & FRAME_MASK < L1TF_SAFE)
@@ -341,35 +350,39 @@ class PvPages:
             ("crashes the guest, unless Xen was built with shadow paging", releases.shadow_paging_off, None),
         ):
             message = f"{what}: a host that guards against L1TF {does}"
-            self.report("REC-29", message, record.place, pfn=pfn, slot=slot, since=since, until=until, on_host="l1tf")
+            self.report("REC-29", message, place(row), pfn=pfn, slot=slot, since=since, until=until, on_host="l1tf")
 
-    def _enter(self, tables: _Tables, record: PageData) -> list[Pfns]:
+    def _enter(self, tables: Tables) -> list[Pfns]:
         """Note tables, those that name pfns too far off to be tracked now for later. Returns whom they give frames."""
-        guest = self.guest
-        offsets = record.data_offset + PAGE_SIZE * tables.ordinals
-        guest.store.put_tables(tables.pfns, tables.levels, tables.contents, offsets)
+        guest = self._guest
+        guest.store.put_tables(tables.pfns, tables.levels, tables.contents, tables.offsets)
         if tables.highest >= len(guest.types):
             named = np.where(tables.entries & 1, (tables.entries & FRAME_MASK) >> 12, 0).max(axis=1, initial=0)
             far = named >= len(guest.types)
             guest.state[tables.pfns[far]] |= np.uint8(FAR)
             self._far = True
             tables = tables.but(~far)
-        return self.tally.enter(tables.pfns, tables.groups)
+        return self._tally.enter(tables.pfns, tables.groups)
 
     def _catch_up(self) -> None:
         """Track the tables that named pfns too far off when they came. Raises TooSparseError where they still are."""
-        guest, self._far = self.guest, False
+        guest, self._far = self._guest, False
         far = np.flatnonzero(guest.state & FAR)
         guest.state[far] &= np.uint8(~FAR & 0xFF)
         for pfns, entries in guest.store.table_batches(far):
             groups = by_level(guest.store.levels(pfns), entries)
             guest.reach(max(group.highest for group in groups))
-            self.tally.enter(pfns, groups)
+            self._tally.enter(pfns, groups)
 
     @property
     def _counts_frames(self) -> bool:
         """Whether the guest's configuration limits its frames, and it has not had too many yet."""
         return self.session.frames is not None and self.session.frames.counting
+
+    def _nears_its_limit(self, pfns: int = 0) -> bool:
+        """Whether so many pfns, and tables that wait, may need more frames than the guest may have."""
+        frames = self.session.frames
+        return frames is not None and frames.counting and frames.left - pfns < ENTRIES * TABLES_AT_ONCE
 
     def _count_frames(self, pfns: Sequence[Pfns], place: Place) -> None:
         """CON-39: these pfns are given a frame."""
@@ -398,14 +411,14 @@ class PvPages:
 
     def _keep_others(self, pfns: Pfns, kept: LookedAt, which: Mask) -> None:
         """On an input that cannot be read again: keep what the end may ask for of the pages that are no tables."""
-        store = self.guest.store
+        store = self._guest.store
         ordinals = kept.ordinals()
         ordinals = ordinals[which[ordinals]]
         for start in range(0, len(ordinals), TABLES_AT_ONCE):
             some = ordinals[start : start + TABLES_AT_ONCE]
             store.put_others(pfns[some], kept.contents(some))
         if store.crowded:
-            store.squeeze(lambda kept, pages: _remarkable(pages) | np.isin(kept, self.guest.p2m_frames))
+            store.squeeze(lambda kept, pages: _remarkable(pages) | among(kept, self._guest.p2m_frames))
 
 
 def _remarkable(pages: NDArray[np.uint64]) -> Mask:
@@ -423,6 +436,7 @@ def _last_copies(pfns: Pfns, ascending: bool) -> Mask | None:
     """Which words are the last of their record to name their pfn; None where none comes twice."""
     if ascending:
         return None
-    last = np.zeros(len(pfns), np.bool_)
-    last[len(pfns) - 1 - np.unique(pfns[::-1], return_index=True)[1]] = True
+    last = np.ones(len(pfns), np.bool_)
+    order = pfns.argsort(kind="stable")
+    last[order[:-1]] = pfns[order[1:]] != pfns[order[:-1]]
     return None if last.all() else last

@@ -45,19 +45,20 @@ class HvmGuest:
     nested, hap:
         whether the configuration lets it have guests of its own, and run on hardware-assisted paging; None where that
         is not known.
-    context:
-        the last HVM_CONTEXT.
+    devices:
+        whether the last HVM_CONTEXT has those of a PC; None where it does not tell. Each call asks, and a context may
+        be long: it is looked through once.
     """
 
     populated: PopulatedPfns = field(default_factory=PopulatedPfns)
     configured: object = None
     nested: bool | None = None
     hap: bool | None = None
-    context: bytes | None = None
+    devices: bool | None = None
 
     @property
     def emulated(self) -> bool | None:
         """Whether it has the devices of a PC: an HVM guest has, a PVH guest has not; None where nobody knows."""
         if self.configured in ("hvm", "pvh"):
             return self.configured == "hvm"
-        return None if self.context is None else has_emulated_devices(self.context)
+        return self.devices

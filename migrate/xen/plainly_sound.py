@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.guest.memory import FAR, MAPPED, SUSPECT, TABLE, in_parts
+from migrate.guest.newest import among, counted, distinct
 from migrate.xen.entries import DISALLOWED, DISALLOWED_L1, DISALLOWED_PAE_L3, IS_TABLE
 from streams.pages import LEVEL_MASK, PIN_BIT, are_tables
 from streams.wire.paging import (
@@ -264,9 +265,9 @@ class SoundnessTally:
             special.append(((entries[:, PAE_XEN_SLOT] & FRAME) >> SHIFT).astype(np.int64))
             used.append(self._named(3, entries))
         with_xens = np.concatenate(special)
-        if len(np.unique(with_xens)) != len(with_xens) or (self._guest.types[with_xens] & PIN_BIT).any():
+        if len(distinct(with_xens)) != len(with_xens) or (self._guest.types[with_xens] & PIN_BIT).any():
             return False
-        named, counts = np.unique(np.concatenate(used), return_counts=True)
-        if (counts[np.isin(named, with_xens)] != 1).any():
+        named, counts = counted(np.concatenate(used))
+        if (counts[among(named, with_xens)] != 1).any():
             return False
         return not any(entries[:, PAE_L2_FIRST_XEN_SLOT:].any() for _, entries in store.table_batches(with_xens))

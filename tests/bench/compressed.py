@@ -14,7 +14,7 @@ from streamfiles import gib, migrate, stream_file
 from tables import MIB, Table
 
 DECODE = "decoding alone"
-_DECODING = "import sys; from streams.transports import open_transport; open_transport(sys.argv[1]).skip(1 << 62)"
+_DECODING = "import sys; from streams.opening import open_transport; open_transport(sys.argv[1]).skip(1 << 62)"
 
 
 def tables(directory: Path, size: int, rounds: int) -> list[Table]:

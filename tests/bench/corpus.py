@@ -19,7 +19,7 @@ from migrate.corpus.discovery import Case, discover
 from migrate.corpus.runner import run
 from migrate.corpus.workers import LOCAL, Alone, Dask, Processes, Workers, cores
 from streams.compression import DECODED_PIECE
-from streams.transports import open_transport
+from streams.opening import open_transport
 from streams.wire.framing import PAGE_SIZE
 
 SAMPLES = Path(__file__).parents[2] / "sample_streams"

@@ -9,7 +9,7 @@ from pathlib import Path
 from tables import Table
 
 from migrate.building.shapes import hvm_guest
-from streams.transports import open_transport
+from streams.opening import open_transport
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 counted, project = import_module("counted"), import_module("project")

@@ -11,9 +11,10 @@ import zstandard
 from hostile import END, OPTIONAL
 
 from migrate.building.builder import StreamBuilder
-from streams import transports
+from streams import compressed, transports
 from streams.compression import CODECS, DECODED_PIECE, FREE_EXPANSION, MAX_EXPANSION, ZSTD_MAGIC
-from streams.transports import TransportError, open_transport
+from streams.opening import open_transport
+from streams.transports import TransportError
 from streams.wire.framing import RECORD_HEADER
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -106,7 +107,7 @@ def test_no_decoder_hands_out_more_than_a_piece_at_once(codec):
 
 @pytest.mark.parametrize("codec", COMPRESS)
 def test_the_bound_counts_from_the_free_size_on_with_every_codec(monkeypatch, codec):
-    monkeypatch.setattr(transports, "FREE_EXPANSION", 2 * MIB)
+    monkeypatch.setattr(compressed, "FREE_EXPANSION", 2 * MIB)
     data = COMPRESS[codec](bytes(4 * MIB))
     with pytest.raises(TransportError, match=rf"{codec} data decode to more than .* and more than 50 {SAYS}"):
         open_transport(data, max_expansion=50).skip(4 * MIB)
@@ -116,7 +117,7 @@ def test_the_bound_counts_from_the_free_size_on_with_every_codec(monkeypatch, co
 
 
 def test_a_bomb_stays_one_when_it_is_read_again(monkeypatch):
-    monkeypatch.setattr(transports, "FREE_EXPANSION", 2 * MIB)
+    monkeypatch.setattr(compressed, "FREE_EXPANSION", 2 * MIB)
     with open_transport(zstd(bytes(4 * MIB)), max_expansion=50) as transport:
         for _ in range(2):
             with pytest.raises(TransportError, match=SAYS):
@@ -126,6 +127,6 @@ def test_a_bomb_stays_one_when_it_is_read_again(monkeypatch):
 
 
 def test_what_does_not_shrink_much_may_be_as_long_as_it_likes(monkeypatch):
-    monkeypatch.setattr(transports, "FREE_EXPANSION", 1024)
+    monkeypatch.setattr(compressed, "FREE_EXPANSION", 1024)
     data = random.Random(1).randbytes(2 * MIB)
     assert open_transport(zstd(data), max_expansion=MAX_EXPANSION).skip(len(data)) == len(data)

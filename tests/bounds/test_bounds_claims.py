@@ -1,5 +1,7 @@
 """What a stream claims costs nothing: only bytes that are there do."""
 
+import os
+
 import pytest
 from hostile import OPTIONAL, before_end, record
 
@@ -166,7 +168,7 @@ def test_a_config_with_a_strange_number_of_vcpus_is_read_without_loops_over_it(c
 def legacy(tail, p2m_size=0x800, context=4):
     """A 64-bit toolstack's PV stream: extended info with one vcpu context, and what is to follow its p2m list."""
     word = 8
-    size = CONTEXT[context].sizeof()
+    size = CONTEXT[context].size
     block = b"vcpu" + size.to_bytes(4, "little") + bytes(size)
     info = len(block).to_bytes(4, "little") + block
     frames = bytes(-(-p2m_size * context // 4096) * word) if p2m_size < 1 << 24 else b""
@@ -258,3 +260,13 @@ def _with_hole(path, stream, kind, length):
 def test_records_of_no_content_are_as_cheap_as_others(check):
     empty = b"".join(record(kind) for kind in PV_RECORDS if kind != RecordType.END)
     assert check(before_end(StreamBuilder.pv(8).build(), empty * 1000)).code == 1
+
+
+@pytest.mark.slow  # the server begins anew
+def test_a_command_that_takes_no_processor_time_is_found_to_hang(confinement, tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "never written")
+    with monkeypatch.context() as patch:
+        patch.setattr("confined.PATIENCE", 0.5)
+        with pytest.raises(AssertionError, match="it hangs"):
+            confinement.run(["check", "-"], 0, stdin=str(tmp_path / "never written"))
+    assert confinement.check(StreamBuilder.hvm().build()).code == 0

@@ -19,9 +19,9 @@ from migrate.building.hvm_contexts import EVERYTHING, hvm_context
 from migrate.building.qemu_state import QemuStateBuilder
 from streams.bodies import HvmContext
 from streams.encoder import decode, encode
+from streams.opening import open_transport
 from streams.pages import PageType, PfnWords
 from streams.records import LibxlRecord, PageData
-from streams.transports import open_transport
 from streams.wire.framing import (
     EMULATOR_HEADER,
     LIBXL_HEADER,
@@ -193,7 +193,7 @@ def xapi_payloads() -> Iterator[bytes]:
 def legacy_payloads(word: int) -> Iterator[bytes]:
     """What follows the first two words of an old PV stream of no more than 2048 pages."""
     for width, vcpus in ((4, 1), (4, 2), (8, 1)):
-        context = bytes(CONTEXT[width].sizeof())
+        context = bytes(CONTEXT[width].size)
         info = INFO_BLOCK.pack(INFO_VCPU, len(context)) + context + INFO_BLOCK.pack(INFO_EXTENDED, 0)
         words = [(kind << 28 | pfn).to_bytes(word, "little") for pfn, kind in enumerate((0, 0xB, 0xA, 9, 3, 0xF, 0xD))]
         yield b"".join(

@@ -15,7 +15,7 @@ LEAST = 200  # calls; fewer are lost among those that make no difference
 INPUTS = KINDS | LOGS | CORPORA | ORDERS
 
 WORST = {
-    "check IN": ("a data page for each L2", "checkpoints", "refused streams"),
+    "check IN": ("a data page for each L2", "checkpoints", "refused streams", "HVM params behind as many save entries"),
     "check --verify IN": ("pages that differ in VERIFY", "self maps"),
     "check --format json IN": ("self maps", "records without data, PV"),
     "filter <IN": ("records of the other kind", "data pages for L1s"),

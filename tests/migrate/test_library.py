@@ -12,7 +12,7 @@ from project import ROOT, SAMPLES
 
 import migrate
 from migrate.building.builder import StreamBuilder
-from streams.transports import open_transport
+from streams.opening import open_transport
 
 REFUSED = str(SAMPLES / "x417-pv32.plain.libxc.zst")
 

@@ -8,8 +8,11 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from streams.compressed import CompressedTransport
 from streams.decoded import DecodedOnce
-from streams.transports import CompressedTransport, PipeTransport, TransportError, open_transport
+from streams.opening import open_transport
+from streams.pipes import PipeTransport
+from streams.transports import TransportError
 
 PLAIN = b"".join(bytes([i % 251]) * 700 for i in range(2_000)) + bytes(3 << 20) + b"end" + bytes(5_000)
 PACKED = zstandard.compress(PLAIN)

@@ -50,9 +50,10 @@ from streams.encoder import (
     encode_item,
 )
 from streams.feeder import Feeder
+from streams.opening import open_transport
 from streams.pages import PfnWords
 from streams.records import Breach, LibxlRecord, PageData, Place
-from streams.transports import BytesTransport, open_transport
+from streams.transports import BytesTransport
 from streams.wire.framing import (
     FREE_RECORD_TYPE,
     CpuidLeaf,
@@ -494,6 +495,16 @@ def test_the_package_has_every_name_it_announces() -> None:
     assert streams.RecordType is RecordType
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = streams.nothing
+
+
+def test_records_in_their_fields_need_no_construct() -> None:
+    whole = zstandard.decompress((SAMPLES / "x417-pv64.plain.libxc.zst").read_bytes())
+    code = (
+        "import sys, streams; data = sys.stdin.buffer.read();"
+        "print(streams.encode(streams.decode(data)) == data, 'construct' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=whole, capture_output=True, check=True)
+    assert done.stdout.split() == [b"True", b"False"]
 
 
 def test_importing_the_package_and_decoding_need_neither_numpy_nor_construct() -> None:

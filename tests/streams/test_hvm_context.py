@@ -13,7 +13,7 @@ from project import ROOT
 from streams.decoder import drive
 from streams.encoder import Recorder
 from streams.hvm_context import HvmEntry, HvmState, decode_context, encode_context, entries
-from streams.transports import open_transport
+from streams.opening import open_transport
 from streams.wire import hvm
 from streams.wire.framing import HVM_SAVE_HEADER, RecordType
 from streams.wire.hvm_cpu import CPU_MSR

@@ -24,18 +24,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trying import examples
 
+from streams.compressed import CompressedTransport
 from streams.compression import BZIP2, CODECS, DECODED_PIECE, GZIP, LZ4, LZMA, XZ, ZSTD, Codec
-from streams.transports import (
-    PIECE,
-    WINDOW,
-    BytesTransport,
-    CompressedTransport,
-    FileTransport,
-    PipeTransport,
-    Transport,
-    TransportError,
-    open_transport,
-)
+from streams.opening import open_transport
+from streams.pipes import PipeTransport
+from streams.transports import PIECE, WINDOW, BytesTransport, FileTransport, Transport, TransportError
 
 MIB = 1 << 20
 
@@ -529,7 +522,7 @@ def test_a_compressed_pipe_gives_what_has_arrived_without_waiting_for_the_end() 
 
 COUNT = """
 import os
-from streams.transports import open_transport
+from streams.opening import open_transport
 transport = open_transport("-")
 transport.skip(2)
 print(bytes(transport.give(5)).decode(), transport.position, transport.size)
@@ -611,8 +604,8 @@ def test_bytes_of_any_kind_are_input(wrap: Callable[[bytes], bytes]) -> None:
     assert all_of(open_transport(wrap(zstd(TEXT)))) == TEXT
 
 
-def test_importing_transports_imports_no_numpy_and_no_decompressor() -> None:
+def test_opening_an_input_imports_no_numpy_and_no_decompressor() -> None:
     heavy = "numpy zstandard lzma zlib gzip bz2 lz4 construct"
-    script = f"import sys, streams.transports; print([m for m in {heavy.split()} if m in sys.modules])"
+    script = f"import sys, streams.opening; print([m for m in {heavy.split()} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"

@@ -22,7 +22,7 @@ from migrate.inspection.reading import inspect
 from migrate.reports.inspection.hexdump import hexdump
 from migrate.reports.inspection.records import DUMPED, render_contents
 from migrate.reports.inspection.vcpus import render_vcpus
-from streams.transports import CompressedTransport
+from streams.compressed import CompressedTransport
 from streams.wire.framing import LibxlRecordType
 
 REAL = sorted(path.name for path in SAMPLES.glob("x417-*.zst"))

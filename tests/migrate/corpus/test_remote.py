@@ -315,9 +315,9 @@ def test_a_member_that_becomes_too_much_is_told(tmp_path, monkeypatch):
 
 
 def test_what_is_compressed_in_a_member_has_the_same_bound(tmp_path, monkeypatch):
-    from streams import transports
+    from streams import compressed
 
-    monkeypatch.setattr(transports, "FREE_EXPANSION", 1 << 20)
+    monkeypatch.setattr(compressed, "FREE_EXPANSION", 1 << 20)
     packed = gzip.compress(StreamBuilder.hvm().build() + bytes(8 << 20))
     url = zipped(tmp_path / "corpus.zip", {"packed.gz": packed})
     assert corpus_run(url, "-j", "1", "--no-cache", "--max-expansion", "10").exit_code == 3

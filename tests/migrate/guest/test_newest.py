@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migrate.guest import newest
-from migrate.guest.newest import NONE, NewestByPfn, distinct
+from migrate.guest.newest import NONE, NewestByPfn, among, counted, distinct
 
 PFNS = st.integers(0, 12) | st.just((1 << 52) - 1)
 PUTS = st.lists(st.lists(st.tuples(PFNS, st.integers(NONE, 5)), max_size=6), max_size=12)
@@ -62,3 +62,16 @@ def test_many_small_puts_are_moved_a_few_times_each():
 @given(st.lists(st.integers(-3, 9)))
 def test_distinct_pfns_come_once_and_ascending(pfns):
     assert distinct(np.array(pfns, np.int64)).tolist() == sorted(set(pfns))
+
+
+@given(st.lists(st.integers(-3, 9)))
+def test_pfns_are_counted_as_numpy_does(pfns):
+    pfns = np.array(pfns, np.int64)
+    for ours, numpys in zip(counted(pfns), np.unique(pfns, return_counts=True), strict=True):
+        assert ours.tolist() == numpys.tolist()
+
+
+@given(st.lists(st.integers(-3, 9)), st.lists(st.integers(-3, 9)))
+def test_pfns_are_found_among_others_as_numpy_does(pfns, others):
+    pfns, others = np.array(pfns, np.int64), np.array(others, np.int64)
+    assert among(pfns, others).tolist() == np.isin(pfns, others).tolist()

@@ -4,14 +4,12 @@ import gzip
 import io
 import json
 import lzma
-import os
 import signal
-import threading
 from itertools import pairwise
 
 import pytest
 import zstandard
-from asking import Checker, check
+from asking import Checker, check, through_a_pipe
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from project import SAMPLES
@@ -583,22 +581,6 @@ def test_any_chunking_of_a_violation_gives_the_report_of_the_whole(data):
 def test_a_stream_fed_byte_by_byte_gives_the_report_of_the_whole():
     stream = built("pv32")
     assert plain(fed(stream, list(range(0, len(stream), 1)))) == plain(check(stream))
-
-
-def through_a_pipe(data: bytes, **options) -> Report:
-    reader, writer = os.pipe()
-
-    def write() -> None:
-        with os.fdopen(writer, "wb") as out:
-            out.write(data)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        return check(reader, **options)
-    finally:
-        os.close(reader)
-        thread.join()
 
 
 PACKED = {

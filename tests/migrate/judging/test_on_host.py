@@ -18,7 +18,7 @@ from migrate.judging.check import check, survey
 from migrate.judging.judgement import Judgement
 from migrate.reports.verdict.sentences import facts_told
 from migrate.rules.declaring import Severity
-from streams.transports import CompressedTransport
+from streams.compressed import CompressedTransport
 from streams.wire.cpu_features import HOME
 
 PVH, PV64, PV32_SAMPLE = (SAMPLES / f"x417-{kind}.plain.libxc.zst" for kind in ("pvh", "pv64", "pv32"))

@@ -29,7 +29,8 @@ from migrate.toolstack.pv import PvRestore
 from migrate.toolstack.restore import Restorer
 from streams.compression import CODECS
 from streams.forwarding import ForwardingTransport
-from streams.transports import TransportError, open_transport
+from streams.opening import open_transport
+from streams.transports import TransportError
 from streams.wire.framing import IMAGE_HEADER, RECORD_HEADER, RecordType
 
 END = RECORD_HEADER.pack(RecordType.END, 0)

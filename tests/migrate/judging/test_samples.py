@@ -14,7 +14,7 @@ from migrate.corpus.results import Status
 from migrate.corpus.runner import InProcess, run
 from migrate.guest.memory import SENT
 from migrate.judging.check import check, judge
-from streams.transports import open_transport
+from streams.opening import open_transport
 
 REAL = sorted(path.name for path in SAMPLES.glob("x417-*.zst"))
 PV = [name for name in REAL if not name.startswith("x417-pvh")]

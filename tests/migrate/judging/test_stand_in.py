@@ -18,7 +18,7 @@ from migrate.building.builder import Rec, StreamBuilder
 from migrate.judging.stand_in import verify
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Layer
-from streams.transports import open_transport
+from streams.opening import open_transport
 from streams.wire.framing import EMULATOR_HEADER, LibxlRecordType
 
 EVERY_SAMPLE = sorted([*SAMPLES.glob("*.zst"), *SAMPLES.glob("oracle/*.zst")])

@@ -14,7 +14,7 @@ from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.inspection.logbook import Layer
 from migrate.inspection.reading import inspect
-from streams.transports import open_transport
+from streams.opening import open_transport
 from streams.wire.framing import PAGE_DATA_HEADER, PFN_WORD_SIZE, RECORD_HEADER, VCPU_HEADER, RecordType
 
 pytestmark = pytest.mark.slow

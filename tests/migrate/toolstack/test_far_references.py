@@ -1,14 +1,13 @@
 """Page tables among a guest's first pages name its last ones: tracked late, they count as if tracked at once."""
 
-import os
 from contextlib import contextmanager
 
 import pytest
+from asking import check, through_a_pipe, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trying import examples
 
-from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.guest import memory
 from migrate.judging.check import judge
@@ -24,31 +23,11 @@ def little_room(free=1):
     patch = pytest.MonkeyPatch()
     patch.setattr(memory, "FREE_PFNS", free)
     patch.setattr(memory, "PFNS_PER_NAMED", 1)
+    patch.setattr(memory, "PFNS_PER_PAGE", 0)
     try:
         yield
     finally:
         patch.undo()
-
-
-def told(report):
-    return report.verdict, [(f.rule.id, f.message, f.offset, f.pfn, f.count) for f in report.findings]
-
-
-def through_a_pipe(data):
-    source, sink = os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.close(source)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(sink, view) :]
-        os._exit(0)
-    os.close(sink)
-    try:
-        return check(source, **QUESTION)
-    finally:
-        os.close(source)
-        os.waitpid(pid, 0)
 
 
 @settings(deadline=None, max_examples=examples(15))
@@ -78,7 +57,7 @@ def test_tables_are_tracked_late_on_a_pipe_too(width, spoil):
     stream = b.build()
     expected = told(check(stream, **QUESTION))
     with little_room():
-        assert told(through_a_pipe(stream)) == expected
+        assert told(through_a_pipe(stream, **QUESTION)) == expected
 
 
 def test_a_guest_larger_than_the_free_room_is_judged():

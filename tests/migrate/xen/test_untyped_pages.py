@@ -11,9 +11,10 @@ from migrate.judging.judgement import Judgement
 from migrate.judging.report_json import report_object
 from migrate.rules.selection import Selection
 from migrate.xen.untyped_pages import UntypedPages
+from streams.compressed import CompressedTransport
 from streams.compression import ZSTD
 from streams.decoder import Decoder, drive
-from streams.transports import BytesTransport, CompressedTransport
+from streams.transports import BytesTransport
 
 LOW = Destination("4.20", "low")
 IDENTITY = Destination("4.20", "identity")

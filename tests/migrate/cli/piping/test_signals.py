@@ -16,6 +16,10 @@ sys.path[:] = [path for path in sys.path if path != here]
 del sys.modules["click"]
 importlib.import_module("click")
 """
+IMPATIENT = """
+import migrate.cli.filter, migrate.cli.piping.results
+migrate.cli.filter.PATIENCE = migrate.cli.piping.results.PATIENCE = 0.5
+"""
 FIRST = 5000  # bytes of a stream; with them the judge has begun
 
 
@@ -31,7 +35,7 @@ def test_a_question_before_anything_is_imported_harms_nothing(tmp_path, mode):
 
 def test_a_guard_whose_message_nobody_reads_stops_the_stream_all_the_same():
     with undrained() as (sink, _):
-        code, came, _ = run("--guard", data=BAD, stderr=sink)
+        code, came, _ = run("--guard", data=BAD, stderr=sink, first=IMPATIENT)
     assert code == 1
     assert BAD.removesuffix(END).startswith(came)
 
@@ -54,6 +58,6 @@ def test_answers_that_nobody_reads_hold_nothing_up(asked, mode):
 
 def test_a_report_that_nobody_reads_is_given_up_once_the_stream_is_through(tmp_path):
     os.mkfifo(tmp_path / "report")
-    code, came, said = run("--placement", "low", "--report", tmp_path / "report", data=GOOD)
+    code, came, said = run("--placement", "low", "--report", tmp_path / "report", data=GOOD, first=IMPATIENT)
     assert (code, came) == (2, GOOD)
     assert "nobody reads it" in said
