@@ -116,12 +116,12 @@ def circles() -> list[set[str]]:
     """Groups of modules that import each other in a loop, when they are loaded or when they run."""
     reach: dict[str, set[str]] = {}
     for module in MODULES:
-        seen, todo = set(), list(IMPORTS[module] & MODULES.keys())
+        seen, todo = set(), list(imports()[module] & MODULES.keys())
         while todo:
             one = todo.pop()
             if one not in seen:
                 seen.add(one)
-                todo += IMPORTS[one] & MODULES.keys()
+                todo += imports()[one] & MODULES.keys()
         reach[module] = seen
     found = []
     for module in MODULES:

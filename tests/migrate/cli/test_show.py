@@ -477,7 +477,7 @@ def test_every_sample_is_shown(name):
         assert shown(SAMPLES / name, *view)
 
 
-@pytest.mark.parametrize("path", DAMAGED[::48], ids=lambda path: path.name.split(".libxc")[0])
+@pytest.mark.parametrize("path", DAMAGED[::96], ids=lambda path: path.name.split(".libxc")[0])
 def test_all_views_of_a_damaged_stream_are_shown_as_far_as_it_goes(path):
     check_all_views(path)
 
