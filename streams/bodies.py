@@ -6,16 +6,15 @@ that does not fit its type's layout, or whose type is unknown, is kept as it is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
-from construct import Construct, ConstructError
 
 from streams.records import Place, Record
 from streams.values import dataclass, field, replace
 from streams.wire.framing import (
     CPUID_LEAF,
+    HVM_PARAM,
     P2M_ENTRY_SIZE,
     P2M_HEADER,
     PARAMS_HEADER,
@@ -25,15 +24,15 @@ from streams.wire.framing import (
     TSC_INFO,
     VCPU_HEADER,
     CpuidLeaf,
+    HvmParamEntry,
     PolicyMsr,
     PvInfoBody,
     RecordType,
     TscBody,
 )
-from streams.wire.hvm import HVM_PARAM
+from streams.wire.layouts import Layout
 from streams.wire.shared_info import SHARED_INFO
 from streams.wire.vcpu import CONTEXT, EXTENDED, MSR_ENTRY, XSAVE_HEADER, XSAVE_WORDS
-from streams.wire.views import dtype_of
 
 _PFN = np.dtype(f"<u{P2M_ENTRY_SIZE}")
 
@@ -113,22 +112,22 @@ def _split(raw: bytes, size: int) -> tuple[bytes, bytes]:
     return raw[:size], raw[size:]
 
 
-def _entries(layout: np.dtype[Any], raw: bytes) -> tuple[Any, ...]:
-    """Entries of one layout that fill `raw`: ints for a word, tuples for a structure."""
-    if len(raw) % layout.itemsize:
+def _pfns(raw: bytes) -> tuple[int, ...]:
+    if len(raw) % _PFN.itemsize:
         raise Misfit
-    return tuple(np.frombuffer(raw, layout).tolist())
+    return tuple(np.frombuffer(raw, _PFN).tolist())
 
 
-def _packed(layout: np.dtype[Any], entries: Iterable[Any]) -> bytes:
-    return np.array(list(entries), layout).tobytes()
+def _packed(pfns: tuple[int, ...]) -> bytes:
+    return np.array(pfns, _PFN).tobytes()
 
 
-def _parsed(declaration: Construct, content: bytes) -> Any:
-    try:
-        return declaration.parse(content)
-    except ConstructError as error:
-        raise ValueError(f"{len(content)} bytes of content; the structure has {declaration.sizeof()}") from error
+def _parsed(layout: Layout[Any], content: bytes) -> Any:
+    from streams.wire.constructs import construct_of
+
+    if len(content) < layout.size:
+        raise ValueError(f"{len(content)} bytes of content; the structure has {layout.size}")
+    return construct_of(layout).parse(content)
 
 
 # -- one per record type ----------------------------------------------------------------------------
@@ -177,11 +176,11 @@ class P2mFrames(Body):
         """Read the fields. Raises Misfit unless a whole number of pfns follows the 8-byte header."""
         head, rest = _split(raw, P2M_HEADER.size)
         start_pfn, end_pfn = P2M_HEADER.unpack(head)
-        return cls(place, start_pfn, end_pfn, _entries(_PFN, rest))
+        return cls(place, start_pfn, end_pfn, _pfns(rest))
 
     def pack(self) -> bytes:
         """The body's bytes."""
-        return P2M_HEADER.pack(self.start_pfn, self.end_pfn) + _packed(_PFN, self.pfns)
+        return P2M_HEADER.pack(self.start_pfn, self.end_pfn) + _packed(self.pfns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +198,7 @@ class VcpuExtended(_Vcpu):
 
     def parse(self) -> Any:
         """The extended context as a Container; what a shorter form lacks is zero, as Xen reads it."""
-        return _parsed(EXTENDED, self.content.ljust(EXTENDED.sizeof(), b"\0"))
+        return _parsed(EXTENDED, self.content.ljust(EXTENDED.size, b"\0"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +210,7 @@ class VcpuXsave(_Vcpu):
 
         Raises ValueError for less than two words.
         """
-        whole = len(self.content) >= XSAVE_HEADER.sizeof()
+        whole = len(self.content) >= XSAVE_HEADER.size
         return _parsed(XSAVE_HEADER if whole else XSAVE_WORDS, self.content)
 
 
@@ -221,9 +220,10 @@ class VcpuMsrs(_Vcpu):
 
     def parse(self) -> list[Any]:
         """The entries as Containers. Raises ValueError unless there is a whole number of them."""
-        if len(self.content) % MSR_ENTRY.sizeof():
-            raise ValueError(f"{len(self.content)} bytes of content; an entry has {MSR_ENTRY.sizeof()}")
-        return cast("list[Any]", MSR_ENTRY[len(self.content) // MSR_ENTRY.sizeof()].parse(self.content))
+        size = MSR_ENTRY.size
+        if len(self.content) % size:
+            raise ValueError(f"{len(self.content)} bytes of content; an entry has {size}")
+        return [_parsed(MSR_ENTRY, self.content[at : at + size]) for at in range(0, len(self.content), size)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,18 +275,20 @@ class HvmParams(Body):
 
     count: int
     reserved: int
-    pairs: tuple[tuple[int, int], ...]
+    pairs: tuple[HvmParamEntry, ...]
 
     @classmethod
     def unpack(cls, place: Place, raw: bytes) -> Self:
         """Read the fields. Raises Misfit unless a whole number of pairs follows the 8-byte header."""
         head, rest = _split(raw, PARAMS_HEADER.size)
         count, reserved = PARAMS_HEADER.unpack(head)
-        return cls(place, count, reserved, _entries(dtype_of(HVM_PARAM), rest))
+        if len(rest) % HVM_PARAM.size:
+            raise Misfit
+        return cls(place, count, reserved, tuple(map(HvmParamEntry._make, HVM_PARAM.iter_unpack(rest))))
 
     def pack(self) -> bytes:
         """The body's bytes."""
-        return PARAMS_HEADER.pack(self.count, self.reserved) + _packed(dtype_of(HVM_PARAM), self.pairs)
+        return PARAMS_HEADER.pack(self.count, self.reserved) + b"".join(HVM_PARAM.pack(*pair) for pair in self.pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,11 +315,11 @@ class CheckpointDirtyPfnList(Body):
     @classmethod
     def unpack(cls, place: Place, raw: bytes) -> Self:
         """Read the pfns. Raises Misfit unless there is a whole number of them."""
-        return cls(place, _entries(_PFN, raw))
+        return cls(place, _pfns(raw))
 
     def pack(self) -> bytes:
         """The body's bytes."""
-        return _packed(_PFN, self.pfns)
+        return _packed(self.pfns)
 
 
 @dataclass(frozen=True, slots=True)

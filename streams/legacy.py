@@ -41,7 +41,7 @@ from streams.wire.views import view
 if TYPE_CHECKING:
     from streams.requests import Answer, Request, Taking
 
-_WIDTHS = {layout.sizeof(): width for width, layout in CONTEXT.items()}
+_WIDTHS = {layout.size: width for width, layout in CONTEXT.items()}
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from migrate.building.parts import PTE_RO, PTE_RW, TABLE, entry, page_data
 from migrate.building.qemu_state import QemuStateBuilder
 from streams.pages import PageType, PfnWords
 from streams.wire.framing import (
-    HVM_PARAM_SIZE,
+    HVM_PARAM,
     P2M_HEADER,
     PAGE_DATA_HEADER,
     PARAMS_HEADER,
@@ -185,7 +185,7 @@ def params(n: int) -> bytes:
     """HVM params of one record."""
     b = StreamBuilder.hvm()
     body = b.record(RecordType.HVM_PARAMS).body
-    have = (len(body) - PARAMS_HEADER.size) // HVM_PARAM_SIZE
+    have = (len(body) - PARAMS_HEADER.size) // HVM_PARAM.size
     body[:] = PARAMS_HEADER.pack(have + n, 0) + body[PARAMS_HEADER.size :]
     body += b"".join(struct.pack("<QQ", 5 + i % 3, i) for i in range(n))
     return b.build()

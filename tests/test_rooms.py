@@ -100,35 +100,32 @@ def test_a_package_holds_a_docstring_and_nothing_else(module):
     assert len(tree.body) == 1
 
 
+# Who imports the other only once it runs, and why.
+TIED = [
+    {"migrate.judging.report", "migrate.judging.report_json"},  # a report makes its own JSON
+    {"migrate.cli.start", "migrate.cli.plain", "migrate.cli.main"},  # nothing is imported before the program starts
+    {"streams.file_objects", "streams.transports"},  # a stream may be opened of a file object, and read as one
+]
+
+
 def circles() -> list[set[str]]:
-    """Groups of modules that import each other in a loop when they are loaded."""
+    """Groups of modules that import each other in a loop, when they are loaded or when they run."""
     reach: dict[str, set[str]] = {}
-
-    def at_load(module: str) -> set[str]:
-        tree = ast.parse(MODULES[module].read_text("utf-8"))
-        names = set()
-        for node in tree.body:
-            if isinstance(node, ast.Import):
-                names |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        return {name for name in names if name in MODULES}
-
-    loads = {module: at_load(module) for module in MODULES}
     for module in MODULES:
-        seen, todo = set(), list(loads[module])
+        seen, todo = set(), list(IMPORTS[module] & MODULES.keys())
         while todo:
             one = todo.pop()
             if one not in seen:
                 seen.add(one)
-                todo += loads[one]
+                todo += IMPORTS[one] & MODULES.keys()
         reach[module] = seen
-    return [
-        {module, *(other for other in reach[module] if module in reach[other])}
-        for module in MODULES
-        if module in reach[module]
-    ]
+    found = []
+    for module in MODULES:
+        group = {module, *(other for other in reach[module] if module in reach[other])}
+        if module in reach[module] and group not in found:
+            found.append(group)
+    return found
 
 
-def test_no_modules_import_each_other_in_a_circle():
-    assert circles() == []
+def test_no_modules_import_each_other_in_a_circle_but_those_that_have_a_reason():
+    assert [group for group in circles() if group not in TIED] == []

@@ -10,6 +10,8 @@ from project import ROOT
 
 from migrate.building.builder import StreamBuilder
 from migrate.building.shapes import hvm_guest
+from streams.wire.msrs import Msr
+from streams.wire.vcpu import MSR_ENTRY, VcpuMsr
 
 # What reads command lines, what lays out text, what a PV guest's memory needs, what edits and unpacks.
 WEIGHTY = {"click", "rich", "numpy", "construct", "backports", "lz4", "jinja2", "tomlkit", "typing", "dataclasses"}
@@ -36,6 +38,17 @@ SOMETIMES = {
 }
 HVM_RECORDS = {"migrate.toolstack.hvm", "migrate.xen.hvm_params"}
 HVM = {*HVM_RECORDS, "migrate.xen.hvm_answers", "migrate.xen.hvm_records"}
+# numpy imports `typing` itself.
+PV = {
+    "migrate.judging.other_placements",
+    "migrate.toolstack.pv",
+    "migrate.xen.answers",
+    "migrate.xen.pv_vcpu",
+    "migrate.xen.replay",
+    "numpy",
+    "streams.wire.vcpu",
+    "typing",
+}
 ENGINE = {"migrate.xen.answers", *HVM}
 LISTED = """
 import json, sys
@@ -55,9 +68,12 @@ def pvh(tmp_path_factory):
     return str(path)
 
 
+def run(*words):
+    return subprocess.run([sys.executable, "-c", LISTED, *words], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
 def imported(*words):
-    out = subprocess.run([sys.executable, "-c", LISTED, *words], capture_output=True, text=True, cwd=ROOT, check=False)
-    modules = set(json.loads(out.stderr.splitlines()[-1]))
+    modules = set(json.loads(run(*words).stderr.splitlines()[-1]))
     return modules & (WEIGHTY | SOMETIMES)
 
 
@@ -73,13 +89,24 @@ def test_the_form_of_a_stream_is_judged_without_xens_answers(pvh):
     assert imported("verify-stream-v2", "-q", "-i", pvh) == HVM_RECORDS
 
 
-def test_a_check_of_a_pv_guest_imports_its_memory(tmp_path):
+@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize("sound", [True, False], ids=["sound", "refused"])
+def test_a_pv_guest_takes_numpy_for_its_memory_and_nothing_to_edit_with(width, sound, tmp_path):
     path = tmp_path / "pv.libxc"
-    path.write_bytes(StreamBuilder.pv().build())
-    asked = imported("check", str(path))
-    assert not HVM & asked
-    assert {"numpy", "migrate.toolstack.pv", "migrate.xen.replay"} <= asked
-    assert not {"rich", "migrate.reports.html", "migrate.building"} & asked
+    path.write_bytes(pv_guest(width, sound=sound).build())
+    words = ("check", "--target", "4.17", str(path))
+    assert run(*words).returncode == (0 if sound else 1)
+    assert imported(*words) == PV
+    assert imported("verify-stream-v2", "-q", "-i", str(path)) == PV | HVM_RECORDS
+
+
+def pv_guest(width, *, sound):
+    """A PV guest with a record of every kind, whose second vcpu has a root if it is sound."""
+    b = StreamBuilder.pv(width, vcpus=2, extended=True)
+    b.vcpus[0].msrs = bytearray(MSR_ENTRY.pack(VcpuMsr(Msr.TSC_AUX, 0, 1)))
+    if not sound:
+        b.vcpus[1].root = b.absent_pfn
+    return b
 
 
 # -- instructions -----------------------------------------------------------------------------------------

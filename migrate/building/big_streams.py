@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from migrate.building.builder import FIRST_MFN, KERNEL_SLOT, SLOT3, Rec, StreamBuilder
 from migrate.building.hvm_contexts import PC, Hardware
 from migrate.building.parts import PAE_ROOT, PTE_RO, PTE_RW, TABLE
+from migrate.counting import count
 from streams.pages import PIN_BIT, TYPE_SHIFT, PageType
 from streams.wire.framing import (
     PAGE_DATA_HEADER,
@@ -67,7 +68,9 @@ class HvmGuest:
     def __init__(self, size_bytes: int, vcpus: int, hardware: Hardware) -> None:
         pages = size_bytes >> PAGE_SHIFT
         if pages < BATCH:
-            raise ValueError(f"an HVM guest of {size_bytes} bytes is too small; {BATCH * PAGE_SIZE} is the least")
+            raise ValueError(
+                f"an HVM guest of {count(size_bytes, 'byte')} is too small; {BATCH * PAGE_SIZE} is the least"
+            )
         if pages > MMIO_HOLE.start:
             pages += len(MMIO_HOLE)
         self.types = np.full(pages, PageType.NOTAB, np.uint8)
@@ -99,7 +102,9 @@ class PvGuest:
         rng = np.random.default_rng(seed)
         stride = room // self.count if room > 0 else 0
         if stride < 2:
-            raise ValueError(f"{size_bytes} bytes have no room for {self.count} page tables among other pages")
+            raise ValueError(
+                f"no room in {count(size_bytes, 'byte')} for {count(self.count, 'page table')} among other pages"
+            )
 
         self.tables: Pfns = p2m.stop + np.arange(self.count) * stride + rng.integers(0, stride, self.count)
         self.role_of = rng.permutation(self.count)  # of tables[i]
@@ -367,7 +372,7 @@ def main(out: str, width: str, **options: Any) -> None:
             written = write_synthetic(file, width=int(width), **options)
         except ValueError as error:
             raise click.ClickException(str(error)) from None
-    click.echo(f"{written} bytes", err=True)
+    click.echo(count(written, "byte"), err=True)
 
 
 if __name__ == "__main__":

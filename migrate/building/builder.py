@@ -12,12 +12,10 @@ guest on first use of `records`, or of any of the edits that need them; from the
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from construct import Construct
 from numpy.typing import NDArray
 
 from migrate.building.configuration import domain_xml, libxl_json
@@ -47,9 +45,10 @@ from migrate.building.parts import (
     Vcpu,
     entry,
     number_of,
-    page_data,
     zeroed,
 )
+from migrate.building.savers_records import savers_records
+from migrate.building.wrapping import wrapped
 from streams.pages import DATALESS_TYPES, PIN_BIT, PageType
 from streams.wire.framing import (
     DOMAIN_HEADER,
@@ -57,43 +56,33 @@ from streams.wire.framing import (
     IMAGE_HEADER,
     IMAGE_ID,
     IMAGE_MARKER,
-    LIBXL_HEADER,
     LIBXL_IDENT,
     LIBXL_VERSION,
-    P2M_ENTRY_SIZE,
-    P2M_HEADER,
     PAGE_SHIFT,
     PAGE_SIZE,
-    PARAMS_HEADER,
-    PV_INFO,
     SHARED_INFO_SIZE,
-    TSC_INFO,
-    XAPI_BLOCK_HEADER,
     XAPI_MAGIC,
     XL_BYTEORDER,
-    XL_CONFIG_LENGTH,
     XL_FLAG_JSON,
     XL_FLAG_LIBXL_V2,
-    XL_HEADER,
     XL_MAGIC,
+    CpuidLeaf,
     DomainHeader,
     GuestType,
     ImageHeader,
     LibxlHeader,
     LibxlRecordType,
-    RecordType,
+    PolicyMsr,
     TscBody,
     XapiBlockId,
     XlHeader,
     record_name,
 )
-from streams.wire.hvm import HVM_PARAM
 from streams.wire.hvm_names import HvmParam
-from streams.wire.libvirt import LIBVIRT_HEADER, LIBVIRT_LIBXL_V2, LIBVIRT_MAGIC, LibvirtHeader
+from streams.wire.libvirt import LIBVIRT_LIBXL_V2, LIBVIRT_MAGIC, LibvirtHeader
 from streams.wire.paging import ENTRIES
-from streams.wire.policy import CPUID_LEAF, MSR_ENTRY
 from streams.wire.shared_info import SHARED_INFO
-from streams.wire.start_info import MAGIC_PREFIX, MAGIC_SIZE, START_INFO
+from streams.wire.start_info import MAGIC_PREFIX, START_INFO
 from streams.wire.views import view
 
 __all__ = ["Page", "Rec", "StreamBuilder", "Vcpu"]
@@ -104,14 +93,6 @@ FIRST_MFN = 0x2A10
 ARCHITECTURE = {4: b"x86_32p", 8: b"x86_64"}
 
 XENOPS_STATE = b"((time 20240101T00:00:00Z)(word_size 64))"
-
-
-def _rec(kind: int, body: bytes = b"") -> Rec:
-    return Rec(int(kind), bytearray(body))
-
-
-def _fields(layout: Construct, values: Sequence[int]) -> dict[str, int]:
-    return dict(zip((field.name for field in layout.subcons), values, strict=True))
 
 
 class StreamBuilder:
@@ -130,9 +111,9 @@ class StreamBuilder:
         self.optional_data: bytes | None = None
         self.libvirt: dict[str, Any] = LibvirtHeader(LIBVIRT_MAGIC, LIBVIRT_LIBXL_V2, 0, bytes(40))._asdict()
         self.libvirt["xml_length"] = None  # None: as long as the XML is, with its NUL
-        self.libxl_before = [Rec(LibxlRecordType.LIBXC_CONTEXT, bytearray())]
-        self.libxl_after = [Rec(LibxlRecordType.END, bytearray())]
-        self.libxl_checkpoint = [Rec(LibxlRecordType.CHECKPOINT_END, bytearray())]
+        self.libxl_before = [Rec.of(LibxlRecordType.LIBXC_CONTEXT)]
+        self.libxl_after = [Rec.of(LibxlRecordType.END)]
+        self.libxl_checkpoint = [Rec.of(LibxlRecordType.CHECKPOINT_END)]
 
         self.xapi_signature = XAPI_MAGIC
         # id and payload; the image follows a block LIBXC
@@ -153,8 +134,8 @@ class StreamBuilder:
         self.start_info: Any = None
         self.shared_info = bytearray(SHARED_INFO_SIZE)
         self.tsc: dict[str, Any] = TscBody(0, TSC_KHZ, 1_000_000_000, 1, 0)._asdict()
-        self.cpuid_policy = [_fields(CPUID_LEAF, values) for values in CPUID_LEAVES]
-        self.msr_policy = [_fields(MSR_ENTRY, values) for values in MSRS]
+        self.cpuid_policy = [CpuidLeaf._make(values)._asdict() for values in CPUID_LEAVES]
+        self.msr_policy = [PolicyMsr._make(values)._asdict() for values in MSRS]
         self.hvm_context = bytearray()
         self.hvm_params: dict[int, int] = {}
         self._hvm_vcpus = 0
@@ -184,7 +165,8 @@ class StreamBuilder:
             raise ValueError(f"a guest of width {width}? Words of a PV guest have 4 bytes or 8")
         b = cls(GuestType.PV, width)
         b.start_info = zeroed(START_INFO[width])
-        b.start_info.magic = (MAGIC_PREFIX + ARCHITECTURE[width]).ljust(MAGIC_SIZE, b"\0")
+        magic = START_INFO[width].field("magic")
+        b.start_info.magic = (MAGIC_PREFIX + ARCHITECTURE[width]).ljust(magic.size, b"\0")
         view(SHARED_INFO[width], b.shared_info)["vcpu_info"]["evtchn_upcall_mask"][:] = 1
         b.start_info_pfn = b._append(Page(PageType.NOTAB, bytearray(PAGE_SIZE)))
         b._append_p2m_page()
@@ -220,8 +202,8 @@ class StreamBuilder:
         if hardware.msrs:
             b.msr_policy[0]["value"] |= CPUID_FAULTING
         if hardware.emulated:
-            b.libxl_after.insert(0, Rec(LibxlRecordType.EMULATOR_CONTEXT, bytearray(DEVICE_MODEL)))
-            b.libxl_checkpoint.insert(0, Rec(LibxlRecordType.EMULATOR_CONTEXT, bytearray(DEVICE_MODEL)))
+            b.libxl_after.insert(0, Rec.of(LibxlRecordType.EMULATOR_CONTEXT, DEVICE_MODEL))
+            b.libxl_checkpoint.insert(0, Rec.of(LibxlRecordType.EMULATOR_CONTEXT, DEVICE_MODEL))
             b.xapi_blocks.insert(-1, (XapiBlockId.QEMU_TRAD, DEVICE_MODEL[EMULATOR_HEADER.size :]))
         return b
 
@@ -336,60 +318,8 @@ class StreamBuilder:
     def records(self) -> list[Rec]:
         """The libxc records, made from the guest on first use."""
         if self._records is None:
-            self._records = self._in_savers_order()
+            self._records = savers_records(self)
         return self._records
-
-    def _in_savers_order(self) -> list[Rec]:
-        """stream-format section 2.1."""
-        pv = self.guest == GuestType.PV
-        out = []
-        if pv:
-            self._store_start_info()
-            out.append(_rec(RecordType.X86_PV_INFO, PV_INFO.pack(self.width, self.levels, bytes(6))))
-        if self.image["version"] >= 3:
-            out.append(_rec(RecordType.X86_CPUID_POLICY, b"".join(CPUID_LEAF.build(x) for x in self.cpuid_policy)))
-            out.append(_rec(RecordType.X86_MSR_POLICY, b"".join(MSR_ENTRY.build(x) for x in self.msr_policy)))
-            out.append(_rec(RecordType.STATIC_DATA_END))
-        if pv:
-            listed = np.array(self.p2m_frames, f"<u{P2M_ENTRY_SIZE}").tobytes()
-            out.append(_rec(RecordType.X86_PV_P2M_FRAMES, P2M_HEADER.pack(0, self.max_pfn) + listed))
-        everything = sorted(self.memory)
-        for pfns in (everything, *self.rounds):
-            out += self._pages(pfns)
-        if self.verify:
-            out += [_rec(RecordType.VERIFY), *self._pages(everything)]
-        out += self._state()
-        if not self.checkpoints:
-            return [*out, _rec(RecordType.END)]
-        out.append(_rec(RecordType.CHECKPOINT))
-        for _ in range(1, self.checkpoints):
-            out += [*self._pages(everything), *self._state(), _rec(RecordType.CHECKPOINT)]
-        return out
-
-    def _store_start_info(self) -> None:
-        data = START_INFO[self.width].build(self.start_info)
-        content = self.memory[self.start_info_pfn].content
-        if content is not None:
-            content[: len(data)] = data
-
-    def _pages(self, pfns: Sequence[int]) -> list[Rec]:
-        return [
-            _rec(
-                RecordType.PAGE_DATA,
-                page_data((pfn, self.memory[pfn].type, self.memory[pfn].data()) for pfn in pfns[i : i + self.batch]),
-            )
-            for i in range(0, len(pfns), self.batch)
-        ]
-
-    def _state(self) -> list[Rec]:
-        out = [_rec(RecordType.X86_TSC_INFO, TSC_INFO.pack(*self.tsc.values()))]
-        if self.guest == GuestType.PV:
-            out.append(_rec(RecordType.SHARED_INFO, bytes(self.shared_info)))
-            return out + [rec for vcpu in self.vcpus for rec in vcpu.records()]
-        params = b"".join(HVM_PARAM.build({"index": k, "value": v}) for k, v in self.hvm_params.items())
-        out.append(_rec(RecordType.HVM_CONTEXT, bytes(self.hvm_context)))
-        out.append(_rec(RecordType.HVM_PARAMS, PARAMS_HEADER.pack(len(self.hvm_params), 0) + params))
-        return out
 
     def _find(self, name: Kind, nth: int = 0) -> int:
         kind = number_of(name)
@@ -410,7 +340,7 @@ class StreamBuilder:
         self, name: Kind, body: bytes = b"", *, before: Kind | None = None, after: Kind | None = None, nth: int = 0
     ) -> Rec:
         """Put a new record beside the nth of a type; with neither, before the last record (END)."""
-        rec = _rec(number_of(name), body)
+        rec = Rec.of(number_of(name), body)
         self.records.insert(self._beside(before, after, nth), rec)
         return rec
 
@@ -465,52 +395,4 @@ class StreamBuilder:
 
     def build(self) -> bytes:
         """The stream."""
-        wraps = {
-            "libxc": self._libxc,
-            "libxl": self._libxl,
-            "xl": self._xl,
-            "libvirt": self._libvirt,
-            "xapi": self._xapi,
-        }
-        if self.container not in wraps:
-            raise ValueError(f"no container is called {self.container!r}; there are {', '.join(wraps)}")
-        return (wraps[self.container]() + self.trailing)[: self.cut]
-
-    def _libxc(self, after_checkpoint: bytes = b"") -> bytes:
-        parts = [self.headers()]
-        for rec in self.records:
-            parts.append(rec.build())
-            if rec.type == RecordType.CHECKPOINT:
-                parts.append(after_checkpoint)
-        return b"".join(parts)
-
-    def _libxl(self) -> bytes:
-        image = self._libxc(b"".join(rec.build() for rec in self.libxl_checkpoint))
-        after = [] if self.checkpoints else self.libxl_after  # a checkpointed capture just stops
-        head = LIBXL_HEADER.pack(*self.libxl.values())
-        return b"".join([head, *(r.build() for r in self.libxl_before), image, *(r.build() for r in after)])
-
-    def _xl(self) -> bytes:
-        optional = self.optional_data
-        if optional is None:
-            config = self.xl_config + b"\0"
-            optional = XL_CONFIG_LENGTH.pack(len(config)) + config
-        fields = dict(self.xl)
-        if fields["optional_data_len"] is None:
-            fields["optional_data_len"] = len(optional)
-        return XL_HEADER.pack(*fields.values()) + optional + self._libxl()
-
-    def _libvirt(self) -> bytes:
-        xml = self.domain_xml + b"\0"
-        fields = dict(self.libvirt)
-        if fields["xml_length"] is None:
-            fields["xml_length"] = len(xml)
-        return LIBVIRT_HEADER.pack(*fields.values()) + xml + self._libxl()
-
-    def _xapi(self) -> bytes:
-        parts = [self.xapi_signature]
-        for id, body in self.xapi_blocks:
-            parts += [XAPI_BLOCK_HEADER.pack(id, len(body)), body]
-            if id == XapiBlockId.LIBXC:
-                parts.append(self._libxc())
-        return b"".join(parts)
+        return (wrapped(self) + self.trailing)[: self.cut]

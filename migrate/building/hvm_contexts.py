@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from migrate.building.parts import DR6, DR7, EFLAGS, KERNEL_STACK, KERNEL_TEXT, TSC_KHZ
 from streams.hvm_context import HvmEntry, decode_context, encode_context
 from streams.wire.cpu_features import HOME
-from streams.wire.framing import HVM_SAVE_HEADER
+from streams.wire.framing import HVM_SAVE_HEADER, NO_SUBLEAF
 from streams.wire.hvm_cpu import (
     CPU,
     CPU_MSR,
@@ -54,7 +54,6 @@ from streams.wire.hvm_viridian import VIRIDIAN_DOMAIN, VIRIDIAN_VCPU, SyntheticI
 from streams.wire.lapic import LAPIC_REGISTER, LAPIC_REGISTERS
 from streams.wire.layouts import Layout
 from streams.wire.msrs import Msr
-from streams.wire.policy import NO_SUBLEAF
 from streams.wire.registers import Cr0, Cr4
 from streams.wire.xstate import FXSAVE, XSAVE_AVX_SIZE, XSAVE_LEGACY_SIZE, XState
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from construct import Construct
-
 from migrate.building.qemu_state import QemuStateBuilder
 from streams.pages import DATALESS_TYPES, LEVEL_MASK, TYPE_SHIFT
+from streams.wire.constructs import construct_of
 from streams.wire.framing import (
     EMULATOR_HEADER,
+    NO_SUBLEAF,
     PAGE_DATA_HEADER,
     PAGE_SHIFT,
     PAGE_SIZE,
@@ -22,12 +22,11 @@ from streams.wire.framing import (
     padded,
     record_name,
 )
+from streams.wire.layouts import Layout
 from streams.wire.paging import ENTRIES, RW, US, A, D, P
-from streams.wire.policy import NO_SUBLEAF
 from streams.wire.vcpu import (
     CONTEXT,
     EXTENDED,
-    FXSAVE,
     USER_ROOT_VALID,
     VM_ASSIST_NAMES,
     XSAVE_MIN_SIZE,
@@ -35,6 +34,7 @@ from streams.wire.vcpu import (
     cr3_to_pfn,
     pfn_to_cr3,
 )
+from streams.wire.xstate import FXSAVE
 
 PTE_RW = P | RW | US | A | D
 PTE_RO = P | US | A | D
@@ -51,6 +51,7 @@ KERNEL_SS = {4: 0xE021, 8: 0xE02B}
 EFLAGS = 0x202
 CR0, CR4 = 0x8005_0033, 0x660
 DR6, DR7 = 0xFFFF_0FF0, 0x400
+AFTER_FNINIT = FXSAVE.pack(FXSAVE.read(b"")._replace(fcw=0x37F, mxcsr=0x1F80))
 
 GDT = {
     4: struct.pack("<3Q", 0, 0x00CF_FB00_0000_FFFF, 0x00CF_F300_0000_FFFF),
@@ -85,16 +86,14 @@ def page_data(entries: Iterable[tuple[int, int, bytes | None]]) -> bytes:
     return PAGE_DATA_HEADER.pack(len(listed), 0) + words + contents
 
 
-def zeroed(layout: Construct) -> Any:
-    """A layout's container with every field zero."""
-    return layout.parse(bytes(layout.sizeof()))
+def zeroed(layout: Layout[Any]) -> Any:
+    """A structure to be edited, as a construct Container, with every field zero."""
+    return construct_of(layout).parse(bytes(layout.size))
 
 
-def _fxsave() -> bytes:
-    """FPU state after FNINIT."""
-    state = zeroed(FXSAVE)
-    state.fcw, state.mxcsr = 0x37F, 0x1F80
-    return bytes(FXSAVE.build(state))
+def built(layout: Layout[Any], edited: Any) -> bytes:
+    """The bytes of a structure that was edited: the inverse of `zeroed`."""
+    return bytes(construct_of(layout).build(edited))
 
 
 def number_of(name: Kind) -> int:
@@ -113,6 +112,11 @@ class Rec:
     body: bytearray
     padding: bytes | None = None
     length: int | None = None
+
+    @classmethod
+    def of(cls, kind: int, body: bytes = b"") -> Rec:
+        """A record with a body of its own, to be edited."""
+        return cls(int(kind), bytearray(body))
 
     @property
     def name(self) -> str:
@@ -182,7 +186,7 @@ class Vcpu:
     def running(cls, id: int, width: int, root: int, gdt: int, *, extended: bool = False) -> Vcpu:
         """A vcpu in its kernel, as Xen reports one, on this root and with one GDT frame."""
         basic = zeroed(CONTEXT[width])
-        basic.fpu_ctxt = _fxsave()
+        basic.fpu_ctxt = AFTER_FNINIT
         basic.flags = ContextFlag.I387_VALID | ContextFlag.IN_KERNEL | ContextFlag.ONLINE
         regs = basic.user_regs
         regs.cs, regs.ss, regs.es, regs.ds = KERNEL_CS[width], *[KERNEL_SS[width]] * 3
@@ -200,7 +204,7 @@ class Vcpu:
         basic.gdt_frames[0], basic.gdt_ents = gdt, ENTRIES
         basic.vm_assist = PAE_EXTENDED_CR3 if extended else 0
         more = zeroed(EXTENDED)
-        more.vcpu, more.size = id, EXTENDED.sizeof()
+        more.vcpu, more.size = id, EXTENDED.size
         vcpu = cls(id, width, basic, more, bytearray(XSAVE_MIN_SIZE))
         vcpu.root = root
         return vcpu
@@ -208,10 +212,10 @@ class Vcpu:
     def records(self) -> list[Rec]:
         """Its records in a saver's order."""
         bodies = {
-            RecordType.X86_PV_VCPU_BASIC: None if self.basic is None else CONTEXT[self.width].build(self.basic),
-            RecordType.X86_PV_VCPU_EXTENDED: None if self.extended is None else EXTENDED.build(self.extended),
+            RecordType.X86_PV_VCPU_BASIC: None if self.basic is None else built(CONTEXT[self.width], self.basic),
+            RecordType.X86_PV_VCPU_EXTENDED: None if self.extended is None else built(EXTENDED, self.extended),
             RecordType.X86_PV_VCPU_XSAVE: self.xsave,
             RecordType.X86_PV_VCPU_MSRS: self.msrs,
         }
         head = VCPU_HEADER.pack(self.id, 0)
-        return [Rec(kind, bytearray(head + body)) for kind, body in bodies.items() if body is not None]
+        return [Rec.of(kind, head + body) for kind, body in bodies.items() if body is not None]

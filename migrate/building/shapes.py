@@ -14,6 +14,7 @@ from migrate.building.big_streams import DIRTY_ONE_IN
 from migrate.building.builder import FIRST_MFN, StreamBuilder
 from migrate.building.hvm_contexts import PC, Hardware
 from migrate.building.parts import PTE_RW, TABLE, entry
+from migrate.counting import count
 from streams.wire.framing import PAGE_SHIFT
 from streams.wire.paging import ENTRIES, PAE_L2_FIRST_XEN_SLOT, PAE_L3_LIMIT
 
@@ -60,10 +61,12 @@ def pv_guest(
     wanted = max(0, round(pages * table_share) - roots * b.levels)
     room = (PAE_L2_FIRST_XEN_SLOT if width == 4 else ENTRIES) - 1
     if wanted > room * roots:
-        raise ValueError(f"{roots} roots hold {room * roots} tables more; {wanted} are too many: ask for more roots")
+        raise ValueError(
+            f"no room below {count(roots, 'root')} for {wanted} more, only for {room * roots}: ask for more roots"
+        )
     data = _fill(b, pages - wanted, rng)
     if wanted and not data:
-        raise ValueError(f"{pages} pages have no room for {wanted} page tables more, and pages to map")
+        raise ValueError(f"no room in {count(pages, 'page')} for {count(wanted, 'page table')} more, and pages to map")
     for number in range(wanted):
         l1 = b.new_table(1, pinned=bool(rng.integers(2)))
         slots = rng.choice(ENTRIES, MAPPED, replace=False)

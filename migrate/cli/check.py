@@ -14,6 +14,7 @@ from migrate.cli.options import (
     Question,
     destination_options,
     format_option,
+    need_no_host,
     offset_option,
     source_of,
     streams_of,
@@ -99,8 +100,9 @@ def ending_of(report: Report, fail_on: str) -> ExitCode:
 @option(
     "--concise",
     is_flag=True,
-    help="As text: a line per finding, FILE:OFFSET: RULE severity: message; offset 0 where it is about the whole "
-    "stream. Of several destinations each line names its own.",
+    help="As text: a line per finding, FILE:OFFSET: RULE severity: message; offset 0x0 where it names no byte of the "
+    "stream, as of what Xen finds in the guest's memory once all has come. Of several destinations each line "
+    "names its own.",
 )
 @option("--statistics", is_flag=True, help="As text: only how often each rule is broken, over all streams.")
 @without_click
@@ -140,6 +142,7 @@ def check(
         raise UsageError(f"{' and '.join(chosen)} are different ways to tell it: choose one")
     if form != "text" and (verbose or concise or statistics):
         raise UsageError(f"{chosen[0]} is about --format text")
+    need_no_host(streams, question)
     named, streams = streams, streams_of(streams)
     several = len(named) * len(question.destinations) > 1 or streams != named
     output = output_for(form, question, Wanted.of(ways), several=several, fail_on=fail_on)

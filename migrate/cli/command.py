@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from migrate.cli.declaring import Line
 from migrate.cli.ending import Exit, UsageError
 from migrate.cli.settings import CONFIGURABLE, origin, settings
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 WIDEST = 1000
 # A hyphen that no line is broken at: what names an option or a command stays in one piece.
 _HYPHEN, _WHOLE = "-", "\u2011"
+_WRONG_SETTING = "migrate.wrong_setting"
 
 
 class Formatter(click.HelpFormatter):
@@ -55,10 +55,15 @@ class Option(click.Option):
         self.elsewhere = elsewhere
 
 
+class WrongSettingError(click.UsageError):
+    """What is configured cannot be used."""
+
+
 class Command(click.Command):
-    """A command of this program."""
+    """A command of this program; `forbearing` as in `declaring.Declared`."""
 
     context_class = Context
+    forbearing = False
 
     def make_parser(self, ctx: click.Context) -> Any:
         """A parser that refuses what is said twice and can mean one thing only."""
@@ -77,19 +82,30 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments; what is not among them may be configured."""
+        there = ctx.default_map or {}
+        try:
+            return self._parse_with_settings(ctx, list(args))
+        except WrongSettingError as error:
+            if not self.forbearing:
+                raise
+            ctx.meta[_WRONG_SETTING] = error.message
+            ctx.default_map = there
+            ctx.params.clear()
+        return super().parse_args(ctx, args)
+
+    def _parse_with_settings(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:
-            with told_by_click(ctx):
+            try:
                 ctx.default_map = {**self._configured(), **(ctx.default_map or {})}
+            except UsageError as error:
+                raise WrongSettingError(str(error), ctx) from error
         try:
             return super().parse_args(ctx, args)
         except click.BadParameter as error:
             param = error.param
-            if (
-                isinstance(param, click.Option)
-                and ctx.get_parameter_source(str(param.name)) is ParameterSource.DEFAULT_MAP
-            ):
+            if isinstance(param, click.Option) and param.name in _from(ctx, ParameterSource.DEFAULT_MAP):
                 where = origin(param.opts[0].removeprefix("--"))
-                raise click.UsageError(f"{where}: {param.opts[0]}: {error.message}", ctx) from error
+                raise WrongSettingError(f"{where}: {param.opts[0]}: {error.message}", ctx) from error
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -147,15 +163,25 @@ def made(declared: Declared) -> click.Command:
 
     def callback(**values: Any) -> None:
         ctx = click.get_current_context()
-        ctx.exit(declared(Line(values, _said(ctx))))
+        configured = _from(ctx, ParameterSource.DEFAULT_MAP)
+        wrong = ctx.meta.get(_WRONG_SETTING, "")
+        ctx.exit(declared.told(values, said=_said(ctx), configured=configured & values.keys(), wrong_setting=wrong))
 
     for parameter in reversed(declared.parameters):
         parameter.of_click()(callback)
     module, _, name = declared.cls.partition(":")
     cls: type[Command] = getattr(import_module(module), name)
-    return command(declared.name, cls=cls, epilog=declared.epilog, help=declared.function.__doc__)(callback)
+    found = command(declared.name, cls=cls, epilog=declared.epilog, help=declared.function.__doc__)(callback)
+    found.forbearing = declared.forbearing
+    return found
 
 
 def _said(ctx: click.Context) -> frozenset[str]:
     """Names of the parameters that the command line gives."""
-    return frozenset(name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE)
+    return _from(ctx, ParameterSource.COMMANDLINE) & ctx.params.keys()
+
+
+def _from(ctx: click.Context, source: ParameterSource) -> frozenset[str]:
+    """Names of the parameters whose values come from there."""
+    names = (str(param.name) for param in ctx.command.params)
+    return frozenset(name for name in names if ctx.get_parameter_source(name) is source)

@@ -11,6 +11,7 @@ from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import offset_option, source_of
 from migrate.cli.output import STDOUT, stream_output
+from migrate.counting import count
 
 if TYPE_CHECKING:
     from migrate.toolstack.config_edit import Front
@@ -158,7 +159,7 @@ def _write(front: Front, begins: bytes, transport: Transport, file: str, out: st
             piece = transport.give(_PIECE)
     found = read(front.config, front.source)
     if out != STDOUT:
-        echo(safe(f"{out}: {size} bytes, {len(front.config)} of them the configuration"))
+        echo(safe(f"{out}: {count(size, 'byte')}, {len(front.config)} of them the configuration"))
     for problem in found.problems if found else ():
         said = f": {problem.says}" if problem.says else ""
         complain(f"{problem.by} would refuse it: {problem.message}{said}" if problem.by else problem.message)

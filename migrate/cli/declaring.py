@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 
 from migrate.cli.ending import UsageError
+from migrate.cli.settings import origin
 from streams.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -243,10 +244,22 @@ def gathered(function: Callable[..., Any], gather: Gather) -> Callable[..., Any]
 
 
 class Line(NamedTuple):
-    """What a command line says: values by name, and the names of those that it gave."""
+    """What a command line says.
+
+    Attributes
+    ----------
+    values:
+        by name, what is configured among them.
+    said, configured:
+        names of those that the command line gives, and of those that come from a setting.
+    wrong_setting:
+        why nothing that is configured counts, if so.
+    """
 
     values: Values
     said: frozenset[str]
+    configured: frozenset[str] = frozenset()
+    wrong_setting: str = ""
 
 
 class Declared:
@@ -258,13 +271,17 @@ class Declared:
         where the class of click's is that reads command lines which are not plain, as "module:name".
     epilog:
         stands below the options in its help.
+    forbearing:
+        whether it runs where a setting is wrong, too: without all that is configured, and with the reason as
+        `wrong_setting`, which is empty otherwise.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str, cls: str, epilog: str) -> None:
+    def __init__(self, function: Callable[..., Any], name: str, cls: str, epilog: str, forbearing: bool) -> None:
         self.function = function
         self.name = name
         self.cls = cls
         self.epilog = epilog
+        self.forbearing = forbearing
         self.parameters: list[Parameter] = getattr(function, _OPTIONS)
         self._gathers: list[Gather] = getattr(function, _GATHERS)
         self._refusal: Exception | None = None
@@ -273,9 +290,26 @@ class Declared:
         """Run it; the exit code."""
         if self._refusal is not None:
             raise self._refusal
-        values = line.values
+        try:
+            return self._run(line)
+        except UsageError as error:
+            if not (self.forbearing and line.configured):
+                raise
+            wrong = f"{', '.join(origin(name.replace('_', '-')) for name in sorted(line.configured))}: {error}"
+        # Where that cannot be asked either, it is the command line that is wrong.
+        plain = {one.name: one.default for one in self.parameters if one.name in line.configured}
+        return self._run(Line(line.values | plain, line.said, wrong_setting=wrong))
+
+    def told(self, values: Values, **names: Any) -> int:
+        """Run it with values that click has read, and the other attributes of a `Line`; the exit code."""
+        return self(Line(values, **names))
+
+    def _run(self, line: Line) -> int:
+        values = dict(line.values)
         for gather in self._gathers:
             values = gather(values, line.said)
+        if self.forbearing:
+            values = values | {"wrong_setting": line.wrong_setting}
         return int(self.function(**values) or 0)
 
     def refused(self, error: Exception) -> None:
@@ -292,7 +326,7 @@ class Declared:
         """
         try:
             given = self._given(args)
-            said = frozenset(given)
+            said, configured_too = frozenset(given), set()
             names = {name.lstrip("-"): one for one in self.parameters for name in one.words}
             for name, value in configured().items():
                 one = names.get(name)
@@ -300,12 +334,13 @@ class Declared:
                     if not one.plain:
                         return None
                     given[one.name] = [value] if one.many else value
+                    configured_too.add(one.name)
             values = {
                 one.name: one.value(given[one.name]) if one.name in given else one.default for one in self.parameters
             }
         except (ValueError, UsageError):
             return None
-        return Line(values, said)
+        return Line(values, said, frozenset(configured_too))
 
     def _given(self, args: Sequence[str]) -> Values:
         """What is given, by name, as text or True. Raises ValueError for a line that is not plain."""
@@ -343,9 +378,11 @@ class Declared:
         return given
 
 
-def declared(name: str = "", *, cls: str = "migrate.cli.command:Command", epilog: str = "") -> Callable[..., Declared]:
+def declared(
+    name: str = "", *, cls: str = "migrate.cli.command:Command", epilog: str = "", forbearing: bool = False
+) -> Callable[..., Declared]:
     """A decorator that makes a command of a function; the lowest one is `without_click`."""
-    return lambda function: Declared(function, name or function.__name__, cls, epilog)
+    return lambda function: Declared(function, name or function.__name__, cls, epilog, forbearing)
 
 
 def without_click(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ import click
 from migrate.cli import suggestions
 from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
+from migrate.counting import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 STDOUT = STDIN = "-"
 _PIECE = 1 << 16  # bytes
+_LISTED = "migrate rules --messages lists what is"
 
 
 def _asked(ctx: click.Context, param: click.Parameter, asked: str | None) -> str | None:
@@ -140,14 +142,6 @@ def _tell(log: Log, name: str | None, form: str) -> ExitCode:
         render_message(log, console_for()) if name is None else render_log(log, name, console_for())
     if log.failures:
         return ExitCode.FINE
-    if form == "text":
-        from migrate.reports.rules.failures_text import render_known
-        from migrate.reports.verdict.text import console_for
-
-        echo("Known are:")
-        render_known(console_for())
-        if sys.stdout is not None:
-            sys.stdout.flush()  # the list is long: what is said of the log stands below it, where it is seen
     complain(_nothing_known(log, name))
     return ExitCode.UNJUDGED
 
@@ -157,10 +151,10 @@ def _nothing_known(log: Log, name: str | None) -> str:
     from migrate.counting import count
 
     if name is None:
-        return "no rule is called so, and it is no message of a failed restore that is known"
+        return f"no rule is called so, and it is no message of a failed restore that is known; {_LISTED}"
     none = "it is not" if log.lines == 1 else "none is"
     said = f"{name}: {count(log.lines, 'line')}, and {none} a message of a failed restore that is known"
-    return f"{said}; look also at xl dmesg and /var/log/xen/qemu-dm-NAME.log"
+    return f"{said}; look also at xl dmesg and /var/log/xen/qemu-dm-NAME.log; {_LISTED}"
 
 
 def _explain_not_rule(id: str, form: str) -> None:
@@ -243,4 +237,4 @@ def _tell_what_next(rule: Rule, file: str, size: int) -> None:
 
     # A name that looks like an option would be taken for one.
     name = f"./{file}" if file.startswith("-") else file
-    echo(safe(f"{file}: {size} bytes; to see it: {join(check_command(rule, name))}"))
+    echo(safe(f"{file}: {count(size, 'byte')}; to see it: {join(check_command(rule, name))}"))

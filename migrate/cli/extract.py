@@ -14,6 +14,7 @@ from migrate.cli.declaring import option
 from migrate.cli.ending import ExitCode, complain
 from migrate.cli.options import offset_option, record_option, source_of, whole_number
 from migrate.cli.output import STDOUT, stream_output
+from migrate.counting import count
 
 if TYPE_CHECKING:
     from migrate.extraction.extract import Extracted
@@ -122,12 +123,12 @@ def _tell(written: Extracted, out: str) -> None:
     from migrate.counting import count
     from migrate.safe import safe
 
-    line = f"{out}: {written.pages} pages, {written.holes} holes, {written.size} bytes"
+    line = f"{out}: {count(written.pages, 'page')}, {count(written.holes, 'hole')}, {count(written.size, 'byte')}"
     if written.frames is not None:
         line += f"; {count(written.frames.contexts, 'vcpu')}"
         if written.frames.translated or written.frames.unknown:
             line += (
-                f"; machine frames in {written.frames.translated} page table entries, "
+                f"; machine frames in {count(written.frames.translated, 'page table entry', 'page table entries')}, "
                 f"{written.frames.unknown} without one"
             )
     click.echo(safe(line), err=True)
@@ -164,7 +165,9 @@ def _part(stream: str, page: int | None, record: str | None, out: str, *, offset
                 got += len(piece)
         if got == entry.length:
             return ExitCode.FINE
-        complain(f"{stream}: not all is there: the input ends in the {entry.name}: {got} of {entry.length} bytes")
+        complain(
+            f"{stream}: not all is there: the input ends in the {entry.name}: {got} of {count(entry.length, 'byte')}"
+        )
         return ExitCode.FOUND
 
     try:

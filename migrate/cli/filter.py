@@ -53,6 +53,7 @@ class Options:
     listen: Address | None
     connect: Address | None
     quiet: bool
+    wrong_setting: str
 
     @property
     def surely_possible(self) -> bool:
@@ -77,7 +78,10 @@ def _listening(asked: str) -> Address:
     "stood down; 4 the judge was lost: it failed, was killed, or came to no end (the stream went on "
     "unjudged, or with --guard was stopped); 141 the receiver closed the pipe; 128 and the signal's number where TERM, "
     "INT, HUP, QUIT, ALRM or USR2 told it to end: then the receiver sees the end, and of a guarded stream no END. "
-    "What to tell libvirt, what xapi has a place for, and what the guard can stop there: the project's SECURITY.md."
+    "A setting that is wrong, in the environment or in a file, stops nothing: the stream passes unjudged, and the code "
+    "is 3. What to tell libvirt, what xapi has a place for, and what the guard can stop there: the project's "
+    "SECURITY.md.",
+    forbearing=True,
 )
 @option("--guard", is_flag=True, help="Hold the END record back until the replay has passed; stop a doomed stream.")
 @destination_options()
@@ -260,7 +264,7 @@ def _judge(
     try:
         from migrate.judging.pipe_filter import Filter
 
-        running = Filter(transport, tell=messages.say, **_asked(options))
+        running = Filter(transport, tell=messages.say, unjudged_because=options.wrong_setting, **_asked(options))
     except UsageError:
         raise
     except BaseException as error:

@@ -49,6 +49,25 @@ def streams_of(paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def need_no_host(paths: Sequence[str], question: Question) -> None:
+    """Where hosts are asked about, no stream shall be the file of another one. Raises UsageError."""
+    import os
+
+    if question.destination.host is None:
+        return
+    from migrate.destination.host_facts import HostFileError
+    from migrate.destination.host_files import may_be_host_file, read_host
+
+    for path in filter(os.path.isfile, paths):
+        try:
+            if not may_be_host_file(path):
+                continue
+            read_host(path)
+        except (OSError, HostFileError):
+            continue  # whatever it is, it is told as a stream that cannot be read
+        raise UsageError(f"{path} is no stream, but tells of a host; for several hosts repeat {HOST} before each")
+
+
 FORMATS = ("text", "json", "jsonl")
 """What every command that answers about one stream can print."""
 

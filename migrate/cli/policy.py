@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from migrate.xen.policy_comparison import Lack
 
 KINDS: tuple[Kind, ...] = ("pv", "hvm")
-# By so many bytes a host file is told from a stream.
-_START = 4096
 
 
 class _Other(NamedTuple):
@@ -213,8 +211,7 @@ def _other(ctx: click.Context, name: str, promised: Found, target: str | None) -
     from migrate.destination.releases import resolve
 
     try:
-        with open(name, "rb") as file:
-            is_host = may_be_host_file(file.read(_START))
+        is_host = may_be_host_file(name)
     except OSError as error:
         complain(f"{name}: {error.strerror or error}", error)
         ctx.exit(ExitCode.FAILED)

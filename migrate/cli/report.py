@@ -16,6 +16,7 @@ from migrate.cli.options import (
     STDIN,
     Question,
     destination_options,
+    need_no_host,
     offset_option,
     source_of,
     streams_of,
@@ -75,6 +76,7 @@ def report(
     """
     if streams.count(STDIN) > 1:
         raise click.UsageError("standard input can be read only once")
+    need_no_host(streams, question)
     streams = streams_of(streams)
 
     from migrate.cli import progress

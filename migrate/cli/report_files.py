@@ -12,6 +12,7 @@ import click
 from migrate.cli.ending import ExitCode, complain
 from migrate.cli.output import is_same, stream_output
 from migrate.cli.signals import orderly_signals
+from migrate.counting import count
 from migrate.whole_file import whole_file
 from streams.values import replace
 
@@ -42,7 +43,7 @@ class _OneDocument(ReportFiles):
     def finish(self) -> str:
         from migrate.reports.html.document import write
 
-        return f"{write(self.sections, self.out)} bytes"
+        return count(write(self.sections, self.out), "byte")
 
 
 class _Folder(ReportFiles):
@@ -75,7 +76,7 @@ class _Folder(ReportFiles):
 
         with self._file(INDEX) as out:
             self.size += write_index(self.sections, self.pages, out)
-        return f"{len(self.made)} pages, {self.size} bytes"
+        return f"{count(len(self.made), 'page')}, {count(self.size, 'byte')}"
 
     @contextmanager
     def _file(self, name: str) -> Iterator[IO[bytes]]:

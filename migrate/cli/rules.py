@@ -33,16 +33,24 @@ def _layer(ctx: click.Context, param: click.Parameter, asked: str | None) -> Lay
     is_flag=True,
     help="In place of the rules: what changed from release to release, as far as it makes a difference to a stream.",
 )
-def rules(form: str, layer: Layer | None, releases: bool) -> None:
+@click.option(
+    "--messages",
+    is_flag=True,
+    help="In place of the rules: the messages of failed restores that `explain` knows in a log.",
+)
+def rules(form: str, layer: Layer | None, releases: bool, messages: bool) -> None:
     """List all rules.
 
     \b
     Example: migrate rules --layer HYP
     """
+    if releases + messages + (layer is not None) > 1:
+        raise click.UsageError("--releases tells of all changes, --messages of logs, --layer of rules: one of them")
     if releases:
-        if layer is not None:
-            raise click.UsageError("--releases tells of all changes, --layer of rules: one of them")
         _releases(form)
+        return
+    if messages:
+        _messages(form)
         return
     if form == "text":
         from migrate.reports.rules.text import render_rules
@@ -74,3 +82,19 @@ def _releases(form: str) -> None:
         echo(dumps(changes_object(), indent=2))
     else:
         echo(changes_markdown())
+
+
+def _messages(form: str) -> None:
+    """Print what is known of logs."""
+    from migrate.reports.rules.messages import messages_markdown, messages_object, render_messages
+
+    if form == "text":
+        from migrate.reports.verdict.text import console_for
+
+        render_messages(console_for())
+    elif form == "json":
+        from migrate.judging.report_json import dumps
+
+        echo(dumps(messages_object(), indent=2))
+    else:
+        echo(messages_markdown())

@@ -17,6 +17,7 @@ from migrate.cli.declaring import option
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import one_rule, size_in_bytes
 from migrate.cli.output import STDOUT, stream_output
+from migrate.counting import count
 from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -254,4 +255,4 @@ def _tell(out: str, written: int, rule: Rule | None) -> None:
         from migrate.reports.rules.commands import check_command
 
         command = check_command(rule, name)
-    echo(safe(f"{out}: {written} bytes; judge it: {shlex.join(command)}"))
+    echo(safe(f"{out}: {count(written, 'byte')}; judge it: {shlex.join(command)}"))

@@ -10,6 +10,7 @@ from migrate.cli.check import reason_of
 from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import Question, destination_options, format_option, offset_option, source_of
+from migrate.counting import count
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
@@ -115,7 +116,8 @@ def _trace(
         for line in report.lines(answers, where, only_failed=only_failed):
             echo(safe(line))
     if again := judgement.session.calls_again:
-        complain(f"{again} more calls, made while records are read, are not shown: Xen answers each as the one before")
+        more = count(again, "more call")
+        complain(f"not shown: {more}, made while records are read: Xen answers each as the one before")
     return ExitCode.FOUND if stopped or any(answer.finding for answer in answers) else ExitCode.FINE
 
 

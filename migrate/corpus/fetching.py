@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import IO
 
 from migrate.corpus.filesystems import FetchError, Remote
+from migrate.counting import count
 from streams.compression import FREE_EXPANSION, MAX_EXPANSION
 
 # Bytes fetched at a time.
@@ -74,8 +75,8 @@ def _pieces(file: IO[bytes], packed: int | None, max_expansion: int) -> Iterator
         length += len(piece)
         if packed is not None and length > max(FREE_EXPANSION, max_expansion * packed):
             raise FetchError(
-                f"its {packed} bytes in the archive become more than {FREE_EXPANSION >> 30} GiB, and more than "
-                f"{max_expansion} times as many (--max-expansion)"
+                f"its {count(packed, 'byte')} in the archive become more than {FREE_EXPANSION >> 30} GiB, and more "
+                f"than {max_expansion} times as many (--max-expansion)"
             )
         yield piece
 

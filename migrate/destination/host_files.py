@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import IO, Any
 
+from migrate.counting import count
 from migrate.destination.host import HW_CAPS, Host, PolicyName, XenVersion
 from migrate.destination.host_facts import Facts, HostFileError, Where
 from migrate.destination.host_json import FACTS, put_json
@@ -28,6 +29,8 @@ MOST_BYTES = 16 << 20
 # Xen's command line, the longest line of all, has at most two thousand characters.
 _LONGEST_LINE = 8192
 _LONGEST_SHOWN = 60
+# By so many bytes a host file is told from a stream.
+_TOLD_BY = 4096
 
 _NAMES = "|".join(map(re.escape, PolicyName))
 _HEX = "[0-9a-fA-F]"
@@ -100,8 +103,13 @@ def parse_host(inputs: Iterable[tuple[str, bytes]]) -> HostReading:
     return HostReading(host, () if complete else tuple(map(str, remarks)))
 
 
-def may_be_host_file(start: bytes) -> bool:
-    """Whether a file that begins so is text, as host files are and streams are not; JSON with the facts of a host."""
+def may_be_host_file(path: str) -> bool:
+    """Whether a file begins as text, as host files do and streams do not; JSON with the facts of a host.
+
+    Raises OSError for one that cannot be read.
+    """
+    with open(path, "rb") as file:
+        start = file.read(_TOLD_BY)
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return True
     if start.lstrip()[:1] == b"{":
@@ -149,7 +157,7 @@ def _caps(text: str) -> tuple[str, ...]:
 
 def _hw_caps(text: str) -> tuple[int, ...]:
     if not re.fullmatch(rf"{_HEX}{{8}}(:{_HEX}{{8}}){{{len(HW_CAPS) - 1}}}", text):
-        raise ValueError(f"{len(HW_CAPS)} words of 8 hexadecimal digits with colons between them")
+        raise ValueError(f"{count(len(HW_CAPS), 'word')} of 8 hexadecimal digits with colons between them")
     return tuple(int(word, 16) for word in text.split(":"))
 
 
@@ -283,8 +291,9 @@ class _Reader:
         if len(section.msrs) != section.msr_count or len(section.leaves) > section.most_leaves:
             raise HostFileError(
                 section.where,
-                f"the {section.name} policy should have {section.msr_count} MSRs and {section.most_leaves} leaves at "
-                f"most; {len(section.msrs)} and {len(section.leaves)} are there: was it cut off?",
+                f"the {section.name} policy should have {count(section.msr_count, 'MSR')} and "
+                f"{count(section.most_leaves, 'leaf', 'leaves')} at most; {len(section.msrs)} and "
+                f"{len(section.leaves)} are there: was it cut off?",
             )
         if section.name not in PolicyName.__members__.values():
             self.remarks.setdefault(_ONE_DOMAIN, HostFileError(section.where, _ONE_DOMAIN))

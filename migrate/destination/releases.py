@@ -11,9 +11,6 @@ from functools import cache, lru_cache
 
 from streams.values import NamedTuple, dataclass
 
-LONG_RECORD = 128 << 20
-SHORT_RECORD = 8 << 20
-
 
 class Release(NamedTuple):
     """One release of Xen (hypervisor and toolstack together)."""
@@ -50,11 +47,6 @@ class Release(NamedTuple):
         return f"{self.major}.{self.minor}"
 
     # -- what several changes add up to -------------------------------------------------------------
-
-    @property
-    def max_record_length(self) -> int:
-        """Longest record body libxc reads, in bytes (REC_LENGTH_MAX)."""
-        return LONG_RECORD if self.has(long_records) else SHORT_RECORD
 
     @property
     def versions(self) -> tuple[int, ...]:

@@ -10,6 +10,8 @@ from enum import IntEnum, StrEnum
 
 from construct import Bytes, Const, Construct, Default, Int8ul, Int16ul, Int32ul, Int64ul, Padding, Struct
 
+from streams.values import NamedTuple
+from streams.wire.layouts import U64, Layout
 from streams.wire.vcpu import CONTEXT
 
 # -- ELF --------------------------------------------------------------------------------------------
@@ -128,10 +130,24 @@ XEN_VERSION: dict[int, Struct] = {
 
 # -- tables -----------------------------------------------------------------------------------------
 
-P2M_ENTRY = Struct("pfn" / Int64ul, "gmfn" / Int64ul)
-PFN_ENTRY = Int64ul
+
+class P2mEntry(NamedTuple):
+    """A page of a PV guest, and the machine frame it was."""
+
+    pfn: U64
+    gmfn: U64
+
+
+class PfnEntry(NamedTuple):
+    """A page of any other guest."""
+
+    pfn: U64
+
+
+P2M_ENTRY = Layout(P2mEntry)
+PFN_ENTRY = Layout(PfnEntry)
 NO_FRAME = (1 << 64) - 1
 """XC_CORE_INVALID_GMFN: the page's machine frame is not known."""
 
-CONTEXT_ROOM = max(context.sizeof() for context in CONTEXT.values())
+CONTEXT_ROOM = max(context.size for context in CONTEXT.values())
 """Bytes of an entry of the contexts' section: a 64-bit toolstack gives those of a 32-bit guest as much."""

@@ -150,8 +150,7 @@ class CoreDump:
 
     def _write_frames(self, sections: _Sections, frames: Frames, *, pv: bool) -> None:
         """Which frame each page is: (pfn, machine frame) of a PV guest, pfns of any other."""
-        declaration = core_layout.P2M_ENTRY if pv else core_layout.PFN_ENTRY
-        kind = dtype_of(declaration)
+        kind = dtype_of(core_layout.P2M_ENTRY) if pv else dtype_of(core_layout.PFN_ENTRY)
         by_slot = np.empty(self.count, np.int64)
         for pfns, slots in self._slots.parts():
             by_slot[slots - 1] = pfns
@@ -161,11 +160,9 @@ class CoreDump:
         for start in range(0, self.count, _ROWS_AT_ONCE):
             some = by_slot[start : start + _ROWS_AT_ONCE]
             rows: NDArray[Any] = np.zeros(len(some), kind)
+            rows["pfn"] = some
             if pv:
-                rows["pfn"] = some
                 rows["gmfn"] = frames(some).astype(np.uint64)  # -1 becomes NO_FRAME
-            else:
-                rows[:] = some
             self._write(rows.tobytes())
 
     def _notes(self, memory: Memory, vcpus: int) -> bytes:

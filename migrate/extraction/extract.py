@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from migrate.counting import count
 from migrate.extraction.coredump import CoreDump, Dumped
 from migrate.extraction.final_pages import Memory
 from migrate.extraction.pagefile import CAME, FULL, PageFile
@@ -173,13 +174,14 @@ def _missing(memory: Memory, came: int, unread: str | None, frames: Dumped | Non
     if unread or broken:
         sentences.append(unread or broken or "")
         if memory.facts.max_pfn is not None:
-            sentences.append(f"{came} pages came; the guest has room for {memory.facts.max_pfn + 1}")
+            sentences.append(f"{count(came, 'page')} came; the guest has room for {memory.facts.max_pfn + 1}")
     if memory.left_out:
-        sentences.append(f"{memory.left_out} PAGE_DATA records do not hold the pages that they announce: left out")
+        records = count(memory.left_out, "PAGE_DATA record")
+        sentences.append(f"left out: {records} without all the pages that are announced")
     if memory.too_far:
         sentences.append(
-            f"{memory.too_far} pages lie far beyond all that the stream has sent (up to pfn {memory.farthest:#x}): "
-            "left out"
+            f"{count(memory.too_far, 'page lies', 'pages lie')} far beyond all that the stream has sent "
+            f"(up to pfn {memory.farthest:#x}): left out"
         )
     if frames is not None:
         sentences += _unknown_frames(frames)
@@ -198,11 +200,12 @@ def _unknown_frames(frames: Dumped) -> list[str]:
     if frames.own_numbers:
         sentences.append("the guest's p2m did not come: every page has its pfn for a machine frame")
     if frames.unknown:
-        sentences.append(
-            f"{frames.unknown} page table entries name frames that the guest's p2m does not know: all ones now"
-        )
+        entries = count(frames.unknown, "page table entry names a frame", "page table entries name frames")
+        sentences.append(f"{entries} that the guest's p2m does not know: all ones now")
     if frames.lost:
-        sentences.append(f"{frames.lost} frames in the vcpus' contexts are not in the guest's p2m: all ones now")
+        sentences.append(
+            f"not in the guest's p2m: {count(frames.lost, 'frame')} in the vcpus' contexts, which are all ones now"
+        )
     return sentences
 
 
@@ -213,7 +216,7 @@ def _remarks(memory: Memory) -> list[str]:
     if memory.broken is not None and memory.session.course.ended:
         sentences.append(f"the guest's memory is whole, and the stream is not: {memory.broken.message}")
     if memory.waiting:
-        sentences.append(f"{memory.waiting} pages that came after the last checkpoint are left out")
+        sentences.append(f"{count(memory.waiting, 'page')} that came after the last checkpoint: left out")
     return sentences
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from migrate.extraction.core_layout import CONTEXT_ROOM
 from streams.hvm_context import decode_context
 from streams.pages import PFN_MASK
+from streams.wire.constructs import construct_of
 from streams.wire.hvm_names import SaveType
 from streams.wire.vcpu import (
     CONTEXT,
-    FXSAVE,
     START_INFO_REGISTER,
     USER_ROOT_VALID,
     ContextFlag,
@@ -25,6 +25,7 @@ from streams.wire.vcpu import (
     pfn_to_cr3,
 )
 from streams.wire.views import dtype_of
+from streams.wire.xstate import FXSAVE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,6 +118,6 @@ def _hvm_context(cpu: Any) -> bytes:
     filled["gs_base_user" if in_kernel else "gs_base_kernel"] = cpu.shadow_gs
     # Entries from before Xen 4.7 have no flags: an FPU then always counts as used.
     used = cpu.get("flags", _FPU_USED) & _FPU_USED
-    filled["fpu_ctxt"] = FXSAVE.build(cpu.fpu_regs)
+    filled["fpu_ctxt"] = construct_of(FXSAVE).build(cpu.fpu_regs)
     filled["flags"] = ContextFlag.ONLINE | (ContextFlag.I387_VALID if used else 0)
     return bytes(filled.tobytes())

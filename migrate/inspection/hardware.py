@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import IntFlag
 
+from migrate.counting import count
 from migrate.inspection.names import names_of, number_ranges, spoken
 from streams.wire.cpu_features import set_bits
 from streams.wire.framing import PAGE_SHIFT
@@ -95,7 +96,7 @@ def pending_event(value: int) -> str:
 def machine_check_caps(value: int) -> str:
     """MCG_CAP; empty for a plain number of banks."""
     flags = names_of(value & ~MCG_BANKS, McgCap)
-    return _joined(f"{value & MCG_BANKS} banks", flags) if flags else ""
+    return _joined(count(value & MCG_BANKS, "bank"), flags) if flags else ""
 
 
 def pat(value: int) -> str:
@@ -126,7 +127,7 @@ def mtrr_range(base: int, mask: int) -> str:
 
 def mtrr_cap(value: int) -> str:
     """MTRRcap."""
-    return _joined(f"{value & _BYTE} ranges", names_of(value & ~_BYTE, MtrrCap))
+    return _joined(count(value & _BYTE, "range"), names_of(value & ~_BYTE, MtrrCap))
 
 
 def mtrr_def_type(value: int) -> str:
@@ -176,7 +177,7 @@ def lapic_register(name: str, value: int) -> str:
         case "id" | "ldr":
             return f"{value >> 24:#x}" if value else ""
         case "version":
-            return f"version {value & _BYTE:#x}, {(value >> 16 & _BYTE) + 1} local vectors"
+            return f"version {value & _BYTE:#x}, {count((value >> 16 & _BYTE) + 1, 'local vector')}"
         case "svr":
             return _joined(f"vector {value & VECTOR_MASK}", names_of(value & ~VECTOR_MASK, SpuriousVector))
         case "esr":
@@ -218,7 +219,7 @@ def cmos_time(cmos: bytes) -> str:
 
 def hpet_capability(value: int) -> str:
     """Capabilities of an HPET."""
-    return f"{(value >> 8 & 0x1F) + 1} timers, a tick every {value >> 32} fs"
+    return f"{count((value >> 8 & 0x1F) + 1, 'timer')}, a tick every {value >> 32} fs"
 
 
 def hpet_timer(value: int) -> str:

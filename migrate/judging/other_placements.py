@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from migrate.counting import count
 from migrate.destination import releases
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity
@@ -41,7 +42,7 @@ def other_placements(
     found: list[Finding] = []
 
     def tell(rule: str, message: str, pfn: int | None = None, **fields: Any) -> None:
-        finding = RULES[rule].finding(message, pfn=pfn, **fields)
+        finding = Finding.of(RULES[rule], message, pfn=pfn, **fields)
         if finding.in_force(destination):
             found.append(finding)
 
@@ -55,7 +56,8 @@ def other_placements(
         and destination.placement != "high"
     ):
         found.append(
-            RULES["HYP-27"].finding(
+            Finding.of(
+                RULES["HYP-27"],
                 "refused on a host that places the domain's shared_info at or above 4 GiB: Xen moves it, and libxc "
                 "maps it where it was",
                 effect=Effect.HOST,
@@ -92,7 +94,7 @@ def other_placements(
         tell(
             "L3C-1",
             f"restores on a host that hands out low frames, refused with ERANGE by Xen 4.19 and later otherwise: "
-            f"{len(others)} of {len(live)} live L3 tables at risk (pfn {names}); vcpu 0's own root is exempt",
+            f"{len(others)} of {count(len(live), 'live L3 table')} at risk (pfn {names}); vcpu 0's own root is exempt",
             others[0],
             count=len(others),
             left_to_host=True,
@@ -102,7 +104,7 @@ def other_placements(
     if high:
         tell(
             "L3C-3",
-            f"on the source {len(high)} L3 tables lay at or above 4 GiB, first pfn {high[0]:#x} "
+            f"on the source {count(len(high), 'L3 table')} lay at or above 4 GiB, first pfn {high[0]:#x} "
             f"(mfn {int(mfns[high[0]]):#x}): the source did not enforce the rule",
             high[0],
             count=len(high),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
+from migrate.counting import count
 from migrate.judging.judgement import Judgement
 from migrate.judging.report import Report
 from migrate.rules.declaring import Severity, Verdict
@@ -116,6 +117,8 @@ class Filter:
     tell:
         called at once with what people should know while the stream still flows: that the guard stands down, or
         stops the stream, or that judging failed (with the error). It must neither raise nor block.
+    unjudged_because:
+        why the stream shall pass as it is, guarded or not; empty for one that is to be judged.
     """
 
     def __init__(
@@ -128,6 +131,7 @@ class Filter:
         fail_on: Severity | None = None,
         clock: Callable[[], float] = time.monotonic,
         tell: Callable[[str, BaseException | None], None] = lambda message, error: None,
+        unjudged_because: str = "",
     ) -> None:
         self._reserve: bytearray | None = bytearray(RESERVE)
         self._transport = transport
@@ -137,6 +141,7 @@ class Filter:
         self._fail_on = fail_on
         self._clock = clock
         self._tell = tell
+        self._unjudged_because = unjudged_because
         self.judgement = Judgement(transport, "-", destination.vcpus)
         self.judgement.watch_checkpoints([destination])
         self._decoder = Decoder(self.judgement.restorer, drain=False)
@@ -175,6 +180,10 @@ class Filter:
             what `interrupt` was given.
         """
         transport = self._transport
+        if self._unjudged_because:
+            self._look_away()
+            transport.pass_all()
+            return
         try:
             request = self._consult(self._begin, transport.peek(HEAD))
             while request is not None:
@@ -191,6 +200,14 @@ class Filter:
             if self._failure is None and self._decoder.ended:
                 self._look_behind()
             transport.pass_all()
+
+    def _look_away(self) -> None:
+        """Judge nothing, and guard nothing."""
+        if self._guards:
+            self._stood_down = self._unjudged_because
+            self._transport.stop_holding()
+        what = "the guard stands down, and nothing is judged" if self._guards else "nothing is judged"
+        self._tell(f"{what}: {self._unjudged_because}", None)
 
     def _consult(self, judge: Callable[[Answer], Request | None], answer: Answer) -> Request | None:
         """Let the judge have an answer; its next request, or None where it has none, or shall have no more."""
@@ -363,14 +380,16 @@ class Filter:
             why forwarding ended before the stream did, if it did.
         """
         report = None
-        if self._failure is None:
+        if self._failure is None and not self._unjudged_because:
             try:
                 report = self._judge(broken_off)
             except BaseException as error:
                 if error is self._interruption:
                     raise
                 self._failed(error, late=self._over and not self._transport.held)
-        if self._failure is not None or report is None:
+        if self._unjudged_because:
+            report = self._unjudged(self._unjudged_because)
+        elif self._failure is not None or report is None:
             report = self._unjudged(f"the filter stopped judging: {_named(self._failure)}")
         return FilterResult(report, self._stats(), self._stopped, self._stood_down, self._failure)
 
@@ -389,7 +408,7 @@ class Filter:
                 report,
                 verdict=Verdict.UNJUDGED,
                 damaged=False,
-                unjudged_because=f"it was broken off after {position - held} bytes: {why}",
+                unjudged_because=f"it was broken off after {count(position - held, 'byte')}: {why}",
             )
         return report
 

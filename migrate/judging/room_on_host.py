@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from migrate.destination.host_memory import page_table_pages
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import GuestKind
+from migrate.rules.findings import Finding
 
 if TYPE_CHECKING:
     from migrate.destination.host import Host
-    from migrate.rules.findings import Finding
 
 
 def short_of_memory(host: Host, kind: GuestKind, pages: int, vcpus: int) -> Finding | None:
@@ -26,4 +26,4 @@ def short_of_memory(host: Host, kind: GuestKind, pages: int, vcpus: int) -> Find
     if fits.value is not False:
         return None
     tables = ", with what libxl sets aside for page tables" if beside else ""
-    return RULES["HYP-32"].finding(f"{fits.because}{tables}: dom0 has to give memory back first, or ENOMEM follows")
+    return Finding.of(RULES["HYP-32"], f"{fits.because}{tables}: dom0 has to give memory back first, or ENOMEM follows")

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable
 
+from migrate.counting import count
 from migrate.destination.destination import Destination
 from migrate.judging.judgement import Judgement
 from migrate.rules.declaring import Effect, Layer, Stage
@@ -127,19 +128,19 @@ class _Narrator(Restorer):
     def _line(self, item: Event) -> str | None:
         match item:
             case XlStart():
-                return f"xl header: {item.header.optional_data_len} bytes of optional data"
+                return f"xl header: {count(item.header.optional_data_len, 'byte')} of optional data"
             case LibxlStart():
                 return f"libxl header: version {item.header.version}, options {item.header.options:#x}"
             case LibxlRecord():
                 known = item.type in LibxlRecordType.__members__.values()
                 name = LibxlRecordType(item.type).name if known else f"type {item.type:#x}"
-                return f"libxl record {item.index}: {name}, {item.length} bytes"
+                return f"libxl record {item.index}: {name}, {count(item.length, 'byte')}"
             case ImageStart():
                 return f"libxc image header: version {item.header.version}"
             case Record(place) if place.type == RecordType.PAGE_DATA:
                 self._page_records += 1
             case Record(place):
-                return f"libxc record {place.index}: {place.name}, {place.length} bytes"
+                return f"libxc record {place.index}: {place.name}, {count(place.length, 'byte')}"
         return None
 
     def _tell_pages(self) -> None:

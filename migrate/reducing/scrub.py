@@ -68,19 +68,16 @@ from streams.wire.framing import (
     RecordType,
     VcpuHeader,
     XapiBlockId,
+    libxl_record_name,
     record_name,
 )
 from streams.wire.hvm_cpu import CPU, XSAVE, CpuFlag
 from streams.wire.hvm_names import SaveType
 from streams.wire.shared_info import SHARED_INFO
-from streams.wire.start_info import CMD_LINE_SIZE, START_INFO
-from streams.wire.vcpu import (
-    CONTEXT,
-    FXSAVE,
-    XSAVE_MIN_SIZE,
-)
-from streams.wire.views import offset_of, view
-from streams.wire.xstate import XSAVE_LEGACY_SIZE
+from streams.wire.start_info import START_INFO
+from streams.wire.vcpu import CONTEXT, XSAVE_MIN_SIZE
+from streams.wire.views import view
+from streams.wire.xstate import FXSAVE, XSAVE_LEGACY_SIZE
 
 if TYPE_CHECKING:
     from migrate.judging.check import Source
@@ -89,8 +86,8 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 20
 _ZEROS = bytes(PIECE)
-_FPU_SIZE = FXSAVE.sizeof()
-_CONTEXT_WIDTH = {CONTEXT[width].sizeof(): width for width in CONTEXT}
+_FPU_SIZE = FXSAVE.size
+_CONTEXT_WIDTH = {layout.size: width for width, layout in CONTEXT.items()}
 Pfns = NDArray[np.int64]
 Range = tuple[int, int]  # offset and length, in bytes
 
@@ -98,6 +95,35 @@ Range = tuple[int, int]  # offset and length, in bytes
 # Rules whose message quotes what follows the end.
 _QUOTES = frozenset({"CON-22", "FRM-09"})
 _ENDS_EARLY = frozenset({Breach.RECORD_HEADER_CUT, Breach.RECORD_CUT, Breach.NO_END})
+
+
+# What there may be several of, and what they are called then; of records it is the record's name.
+_SEVERAL = {
+    "page that a table names as a table": "pages that tables name as tables",
+    "vcpu's registers, its FPU's apart": "vcpus' registers, their FPU's apart",
+    "vcpu's FPU registers": "vcpus' FPU registers",
+    "vcpu's extended state": "vcpus' extended states",
+    "device model's data": "device models' data",
+    "device model's state, its data apart": "device models' states, their data apart",
+    "start_info page, its command line apart": "start_info pages, their command lines apart",
+    "end of a start_info page": "ends of start_info pages",
+    "end of shared_info, which belongs to nobody": "ends of shared_info, which belong to nobody",
+    "command line": "command lines",
+    "page table": "page tables",
+    "page": "pages",
+    "p2m page": "p2m pages",
+    "GDT page": "GDT pages",
+    "PAGE_DATA record of a wrong length": "PAGE_DATA records of a wrong length",
+    "record that no restore reads": "records that no restore reads",
+    "byte after the end": "bytes after the end",
+    "byte from where the stream breaks off": "bytes from where the stream breaks off",
+    "xapi block": "xapi blocks",
+}
+
+
+def called(what: str, number: int) -> str:
+    """What so many of a kind of content are called."""
+    return what if number == 1 else _SEVERAL.get(what, what)
 
 
 class ScrubError(ValueError):
@@ -113,7 +139,7 @@ class Scrubbed:
     size:
         of the stream, before and after.
     zeroed, left:
-        how often each kind of content was made zero, and was left as it is.
+        how often each kind of content was made zero, and was left as it is; see `called`.
     """
 
     size: int
@@ -154,7 +180,7 @@ def scrub(source: Source, out: IO[bytes]) -> Scrubbed:
     if state_of(source) != before:
         raise ScrubError(CHANGED)
     if look.rest is not None and look.rest < size:
-        look.zeroed["bytes from where the stream breaks off"] = size - look.rest
+        look.zeroed["byte from where the stream breaks off"] = size - look.rest
     return Scrubbed(size, dict(+look.zeroed), dict(+look.left))
 
 
@@ -285,7 +311,7 @@ class _Look(Consumer):
             else:
                 self._state(state, size, body + header, size)
         elif record.length:
-            self.left[f"libxl records of type {record.type:#x}"] += 1
+            self.left[f"libxl {libxl_record_name(record.type)}"] += 1
 
     def _xapi_block(self, block: XapiBlock) -> None:
         """Of all blocks but xenopsd's own and the device model's nothing is looked at."""
@@ -296,15 +322,15 @@ class _Look(Consumer):
         if block.id == XapiBlockId.QEMU_TRAD:
             self._state(block.body, block.length, start, block.length)
         else:
-            self._zero("xapi blocks", start, block.length)
+            self._zero("xapi block", start, block.length)
 
     def _state(self, state: bytes, size: int, start: int, there: int) -> None:
         """A device model's state of a size, of which `there` bytes are in the stream from `start` on."""
         for at, length in private_ranges(state, size):
-            self._zero("device models' data", start + at, max(0, min(length, there - at)))
+            self._zero("device model's data", start + at, max(0, min(length, there - at)))
         if there > len(state):  # more than any state has: nobody looks further
-            self._zero("device models' data", start + len(state), there - len(state))
-        self.left["device models' states, their data apart"] += 1
+            self._zero("device model's data", start + len(state), there - len(state))
+        self.left["device model's state, its data apart"] += 1
 
     def _behind(self, item: Trailing) -> None:
         """Of what follows the end that stays by which one tells another stream, zeros and all else apart."""
@@ -312,7 +338,7 @@ class _Look(Consumer):
         at = len(item.content) - len(item.content.lstrip(b"\0")) if another is None else another.offset
         end = min(item.length, at + (1 if another is None else MAGICS_TOLD_BY))
         for start, length in ((0, at), (end, item.length - end)):
-            self._zero("bytes after the end", item.offset + start, length, length)
+            self._zero("byte after the end", item.offset + start, length, length)
 
     def wants_body(self, place: Place) -> bool:
         """Bodies that are looked into."""
@@ -341,7 +367,7 @@ class _Look(Consumer):
             self.needed.settle()
         self._verifying |= place.type == RecordType.VERIFY
         if place.type in _UNREAD or record_name(place.type) not in RecordType.__members__:
-            self._zero("records that no restore reads", place.body, place.length)
+            self._zero("record that no restore reads", place.body, place.length)
             return
         if record.body is not None:
             look = getattr(self, _LOOKED_INTO[RecordType(place.type)])
@@ -355,14 +381,14 @@ class _Look(Consumer):
         place, words = record.place, record.words
         end = place.body + place.length
         if record.data_offset + words.data_pages * PAGE_SIZE != end or len(words) != record.count:
-            self._zero("PAGE_DATA records of a wrong length", record.data_offset, end - record.data_offset)
+            self._zero("PAGE_DATA record of a wrong length", record.data_offset, end - record.data_offset)
         elif self.pv:
             batch = Batch(words.pfns[words.has_data], levels(words), record.data_offset)
             self.batches.append(batch)
             if not self._verifying:  # what comes to be compared is not kept
                 self.needed.batch(batch, self._names)
         else:
-            self._zero("pages", record.data_offset, end - record.data_offset, words.data_pages)
+            self._zero("page", record.data_offset, end - record.data_offset, words.data_pages)
 
     def _pv_info(self, place: Place, body: bytes) -> None:
         if len(body) >= PV_INFO.size:
@@ -377,18 +403,18 @@ class _Look(Consumer):
 
     def _shared_info(self, place: Place, body: bytes) -> None:
         if len(body) == SHARED_INFO_SIZE:
-            used = max(layout.sizeof() for width, layout in SHARED_INFO.items() if self.width in (width, None))
-            self._zero("ends of shared_info, which belong to nobody", place.body + used, len(body) - used)
+            used = max(layout.size for width, layout in SHARED_INFO.items() if self.width in (width, None))
+            self._zero("end of shared_info, which belongs to nobody", place.body + used, len(body) - used)
         self.left[place.name] += 1
 
     def _basic(self, place: Place, body: bytes) -> None:
         content = body[VCPU_HEADER.size :]
         width = _CONTEXT_WIDTH.get(len(content))
-        self.left["vcpus' registers, their FPU's apart"] += 1
+        self.left["vcpu's registers, its FPU's apart"] += 1
         if width is None:
             return
-        start = place.body + VCPU_HEADER.size + offset_of(CONTEXT[width], "fpu_ctxt")
-        self._zero("vcpus' FPU registers", start, _FPU_SIZE)
+        start = place.body + VCPU_HEADER.size + CONTEXT[width].offset("fpu_ctxt")
+        self._zero("vcpu's FPU registers", start, _FPU_SIZE)
         vcpu = VcpuHeader._make(VCPU_HEADER.unpack_from(body)).vcpu_id
         self.needed.context(vcpu, view(CONTEXT[width], content), width)
 
@@ -400,8 +426,8 @@ class _Look(Consumer):
         """The legacy image and the extended components; the header between them is looked at."""
         if length < XSAVE_LEGACY_SIZE:
             return
-        self._zero("vcpus' extended states", offset, _FPU_SIZE)
-        self._zero("vcpus' extended states", offset + XSAVE_LEGACY_SIZE, length - XSAVE_LEGACY_SIZE, 0)
+        self._zero("vcpu's extended state", offset, _FPU_SIZE)
+        self._zero("vcpu's extended state", offset + XSAVE_LEGACY_SIZE, length - XSAVE_LEGACY_SIZE, 0)
 
     def _hvm_context(self, place: Place, body: bytes) -> None:
         self.left["HVM_CONTEXT, the FPUs' registers apart"] += 1
@@ -409,7 +435,7 @@ class _Look(Consumer):
             start = place.body + entry.offset + HVM_SAVE_HEADER.size
             if entry.typecode == SaveType.CPU:
                 gone = _seen_of_fpu(entry.body)
-                self._zero("vcpus' FPU registers", start + gone, min(len(entry.body), _FPU_SIZE) - gone)
+                self._zero("vcpu's FPU registers", start + gone, min(len(entry.body), _FPU_SIZE) - gone)
             elif entry.typecode == SaveType.CPU_XSAVE:
                 words = XSAVE.offset("fxsave")
                 self._xsave_area(start + words, len(entry.body) - words)
@@ -422,9 +448,9 @@ class _Look(Consumer):
         if self.batches:
             needed.finish(source)
         kept = {
-            "p2m pages": as_array(needed.p2m),
-            "GDT pages": as_array(needed.gdts),
-            "pages that tables name as tables": as_array(needed.suspects),
+            "p2m page": as_array(needed.p2m),
+            "GDT page": as_array(needed.gdts),
+            "page that a table names as a table": as_array(needed.suspects),
         }
         whole = np.concatenate(list(kept.values()))
         starts = np.setdiff1d(as_array(needed.start_infos), whole)
@@ -435,20 +461,21 @@ class _Look(Consumer):
             for ordinal in np.flatnonzero(is_start).tolist():
                 self._start_info(batch.data_offset + ordinal * PAGE_SIZE)
             for run in np.split(gone, np.flatnonzero(np.diff(gone) != 1) + 1) if len(gone) else ():
-                self._zero("pages", batch.data_offset + int(run[0]) * PAGE_SIZE, len(run) * PAGE_SIZE, len(run))
-            self.left["page tables"] += len(pfns) - int(others.sum())
+                self._zero("page", batch.data_offset + int(run[0]) * PAGE_SIZE, len(run) * PAGE_SIZE, len(run))
+            self.left["page table"] += len(pfns) - int(others.sum())
             for what, some in kept.items():
                 self.left[what] += int((others & np.isin(pfns, some)).sum())
 
     def _start_info(self, offset: int) -> None:
-        self.left["start_info pages, their command lines apart"] += 1
+        self.left["start_info page, its command line apart"] += 1
         if self.width is None:  # either layout may be what it has
-            first = min(offset_of(layout, "cmd_line") for layout in START_INFO.values())
-            self._zero("command lines", offset + first, PAGE_SIZE - first)
+            first = min(layout.offset("cmd_line") for layout in START_INFO.values())
+            self._zero("command line", offset + first, PAGE_SIZE - first)
             return
         layout = START_INFO[self.width]
-        self._zero("command lines", offset + offset_of(layout, "cmd_line"), CMD_LINE_SIZE)
-        self._zero("ends of start_info pages", offset + layout.sizeof(), PAGE_SIZE - layout.sizeof())
+        command_line = layout.field("cmd_line")
+        self._zero("command line", offset + command_line.offset, command_line.size)
+        self._zero("end of a start_info page", offset + layout.size, PAGE_SIZE - layout.size)
 
 
 def _seen_of_fpu(entry: bytes) -> int:

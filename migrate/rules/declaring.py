@@ -14,12 +14,8 @@ from streams.values import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from migrate.building.builder import StreamBuilder
     from migrate.destination.releases import Change, Release
-    from migrate.rules.findings import Finding
-    from streams.records import Place
 
 # Signals that kill the toolstack's process.
 SIGABRT = 6
@@ -190,42 +186,6 @@ class Rule:
     def in_force(self, release: Release) -> bool:
         """Whether a release has this rule: it has the change `since`, and not yet `until`."""
         return in_range(release, self.since, self.until)
-
-    def finding(
-        self,
-        message: str,
-        place: Place | None = None,
-        *,
-        offset: int | None = None,
-        effect: Effect | None = None,
-        severity: Severity | None = None,
-        **fields: Any,
-    ) -> Finding:
-        """A breach of this rule.
-
-        Parameters
-        ----------
-        place:
-            the record it is about; `offset` is by default the record's.
-        effect, severity:
-            where this breach differs from what is declared.
-        fields:
-            further fields of `Finding`.
-        """
-        from migrate.rules.findings import Finding
-
-        if effect is not None and severity is None and effect.fatal != self.effect.fatal:
-            severity = Severity.ERROR if effect.fatal else self.severity
-        return Finding(
-            rule=self,
-            message=message,
-            severity=severity or self.severity,
-            effect=effect or self.effect,
-            offset=place.offset if offset is None and place else offset,
-            record=place.index if place else None,
-            record_type=place.name if place else None,
-            **fields,
-        )
 
 
 def in_range(release: Release, since: Change | None, until: Change | None) -> bool:

@@ -63,6 +63,42 @@ class Finding:
     chain: tuple[Link, ...] = ()  # the tables that led there
     left_to_host: bool = False  # the restore may fail of it: what is known of the host does not tell
 
+    @classmethod
+    def of(
+        cls,
+        rule: Rule,
+        message: str,
+        place: Place | None = None,
+        *,
+        offset: int | None = None,
+        effect: Effect | None = None,
+        severity: Severity | None = None,
+        **fields: Any,
+    ) -> Finding:
+        """A breach of a rule.
+
+        Parameters
+        ----------
+        place:
+            the record it is about; `offset` is by default the record's.
+        effect, severity:
+            where this breach differs from what is declared.
+        fields:
+            those of a finding's others that are known.
+        """
+        if effect is not None and severity is None and effect.fatal != rule.effect.fatal:
+            severity = Severity.ERROR if effect.fatal else rule.severity
+        return cls(
+            rule=rule,
+            message=message,
+            severity=severity or rule.severity,
+            effect=effect or rule.effect,
+            offset=place.offset if offset is None and place else offset,
+            record=place.index if place else None,
+            record_type=place.name if place else None,
+            **fields,
+        )
+
     def __repr__(self) -> str:
         return f"<Finding {self.rule.id} {self.severity}: {self.message}>"
 
@@ -147,8 +183,8 @@ class Collector:
             self._findings, self._told, self._last, self._more = kept
 
     def report(self, rule: str, message: str, place: Place | None = None, **fields: Any) -> Finding:
-        """Report a breach of the rule with this id; for the rest see `Rule.finding`."""
-        finding = RULES[rule].finding(message, place, **fields)
+        """Report a breach of the rule with this id; for the rest see `Finding.of`."""
+        finding = Finding.of(RULES[rule], message, place, **fields)
         self.add(finding)
         return finding
 

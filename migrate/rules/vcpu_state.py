@@ -20,18 +20,9 @@ def _xsave(
     xcr0: int, accum: int, size: int, *, xstate_bv: int = 0, xcomp_bv: int = 0, reserved: bytes = bytes(48)
 ) -> bytearray:
     """Content of a VCPU_XSAVE record, `size` bytes of it."""
-    from streams.wire.vcpu import XSAVE_HEADER
+    from streams.wire.vcpu import XSAVE_HEADER, XsaveHeader
 
-    head: bytes = XSAVE_HEADER.build(
-        {
-            "xcr0": xcr0,
-            "xcr0_accum": accum,
-            "fxsave": bytes(512),
-            "xstate_bv": xstate_bv,
-            "xcomp_bv": xcomp_bv,
-            "reserved": reserved,
-        }
-    )
+    head = XSAVE_HEADER.pack(XsaveHeader(xcr0, accum, bytes(512), xstate_bv, xcomp_bv, reserved))
     return bytearray(head[:size].ljust(size, b"\0"))
 
 
@@ -44,10 +35,9 @@ def _promise_xsave(b: StreamBuilder) -> None:
 
 def _msrs(*indices: int, reserved: int = 0) -> bytearray:
     """Content of a VCPU_MSRS record: these MSRs, all of value 0."""
-    from streams.wire.vcpu import MSR_ENTRY
+    from streams.wire.vcpu import MSR_ENTRY, VcpuMsr
 
-    entries = [MSR_ENTRY.build({"index": index, "reserved": reserved, "value": 0}) for index in indices]
-    return bytearray(b"".join(entries))
+    return bytearray(b"".join(MSR_ENTRY.pack(VcpuMsr(index, reserved, 0)) for index in indices))
 
 
 # -- VCPU_EXTENDED, judged by set_ext_vcpucontext ---------------------------------------------------

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from migrate.building.builder import FIRST_MFN, SLOT3, StreamBuilder
 from migrate.building.parts import PAE_ROOT, PTE_RO, PTE_RW, TABLE, Vcpu, entry, page_data
+from migrate.counting import count
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
@@ -75,7 +76,7 @@ class Stream(bytes):
     """The bytes of a stream, which do not fill the screen where a test fails."""
 
     def __repr__(self) -> str:
-        return f"<stream of {len(self)} bytes, crc {crc32(self):#010x}>"
+        return f"<stream of {count(len(self), 'byte')}, crc {crc32(self):#010x}>"
 
 
 def guests(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
+from migrate.counting import count
 from streams.values import NamedTuple, dataclass
 
 TYPE_CHECKING = False
@@ -144,7 +145,7 @@ class Unusable(Exception):
 def text_of(raw: bytes) -> str:
     """The text up to its NUL, which is where C ends it."""
     if len(raw) > LONGEST_CONFIG:
-        raise Unusable(f"it has {len(raw)} bytes; at most {LONGEST_CONFIG} are read")
+        raise Unusable(f"it has {count(len(raw), 'byte')}; at most {LONGEST_CONFIG} are read")
     try:
         return raw.partition(b"\0")[0].decode("utf-8")
     except UnicodeDecodeError as error:

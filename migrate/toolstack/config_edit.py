@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
+from migrate.counting import count
 from migrate.toolstack import config_libvirt, config_libxl
 from migrate.toolstack.config import KINDS, LONGEST_CONFIG, ConfigSource, Unusable, ValueKind, text_of
 from migrate.toolstack.config_libxl import parsed
@@ -53,7 +54,7 @@ class Front:
             raise EditError("the configuration is text of xl.cfg, not JSON: give xl restore a changed one as a file")
         config = edit(self.config, key, value, any_key=any_key)
         if len(config) > LONGEST_CONFIG:
-            raise EditError(f"the configuration would have {len(config)} bytes; at most {LONGEST_CONFIG}")
+            raise EditError(f"the configuration would have {count(len(config), 'byte')}; at most {LONGEST_CONFIG}")
         return replace(self, config=config)
 
     def build(self) -> bytes:
@@ -85,7 +86,7 @@ def read_front(image: BinaryIO) -> Front:
     (config,) = XL_CONFIG_LENGTH.unpack_from(optional)
     end = XL_CONFIG_LENGTH.size + config
     if end > length:
-        raise EditError(f"the configuration has {config} bytes in {length} bytes of optional data")
+        raise EditError(f"the configuration has {count(config, 'byte')} in {count(length, 'byte')} of optional data")
     source = ConfigSource.JSON if header.mandatory_flags & XL_FLAG_JSON else ConfigSource.CFG
     return Front(source, head, optional[XL_CONFIG_LENGTH.size : end], optional[end:], len(head) + length)
 
@@ -102,10 +103,10 @@ def _libvirt_front(head: bytes, image: BinaryIO) -> Front:
 
 def _exactly(image: BinaryIO, n: int, what: str) -> bytes:
     if n > LONGEST_CONFIG:
-        raise EditError(f"{what} has {n} bytes; at most {LONGEST_CONFIG} are read")
+        raise EditError(f"{what} has {count(n, 'byte')}; at most {LONGEST_CONFIG} are read")
     data = image.read(n)
     if len(data) < n:
-        raise EditError(f"the file ends in {what}: {len(data)} of {n} bytes")
+        raise EditError(f"the file ends in {what}: {len(data)} of {count(n, 'byte')}")
     return data
 
 
@@ -133,7 +134,7 @@ def set_json(config: bytes, key: str, value: str | None, *, any_key: bool = Fals
             raise _no_key(key, names | known.keys())
         at[last] = _json_value(key, value, known.get(key) or _kind_like(at.get(last)))
     elif key in config_libxl.NEEDED:
-        raise EditError(f"no domain is created without {key}: it can be set, not taken away")
+        raise _needed(key)
     elif at.pop(last, None) is None:
         raise EditError(f"there is no {key}")
     ending = text[len(text.rstrip()) :]
@@ -162,6 +163,10 @@ def _names(top: dict[str, Any]) -> Iterator[str]:
             yield before + name
             if isinstance(value, dict):
                 todo.append((f"{before}{name}.", value))
+
+
+def _needed(key: str) -> EditError:
+    return EditError(f"no domain is created without {key}: it can be set, not taken away")
 
 
 def _no_key(key: str, names: Iterable[str]) -> EditError:
@@ -246,7 +251,9 @@ def set_xml(config: bytes, key: str, value: str | None, *, any_key: bool = False
     text, nul, behind = config.partition(b"\0")
     path, _, attribute = key.partition("@")
     span = _find(text, path)
-    kind = config_libvirt.KEYS.get(key)
+    kind = (config_libvirt.KEYS | config_libvirt.WRITTEN).get(key)
+    if value is None and key in config_libvirt.NEEDED:
+        raise _needed(key)
     if value is not None and kind is not None and kind.read(value) is None:
         raise EditError(f"{key} is {value[:40]!r}; expected {kind.expects}")
     opening = text[span.start : span.opened]

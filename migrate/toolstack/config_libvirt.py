@@ -5,9 +5,11 @@ Sources: libvirt's `domain_conf.c`, `libxl_conf.c` and `libxl_domain.c`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from migrate.counting import count
 from migrate.toolstack.config import (
     LONGEST_CONFIG,
     QEMU_XEN,
@@ -43,7 +45,7 @@ def read_xml(raw: bytes) -> DomainConfig:
 
 def _element(raw: bytes) -> Any:
     if len(raw) > LONGEST_CONFIG:
-        raise Unusable(f"it has {len(raw)} bytes; at most {LONGEST_CONFIG} are read")
+        raise Unusable(f"it has {count(len(raw), 'byte')}; at most {LONGEST_CONFIG} are read")
     from xml.etree.ElementTree import ParseError, TreeBuilder
 
     try:
@@ -122,6 +124,16 @@ KEYS = {
     "devices/video/model@type": _TEXT,
 }
 """The elements' texts and the attributes that are read, and what each takes."""
+
+# Source: `virUUIDParse`, which takes hyphens and blanks between any two bytes.
+_UUID = re.compile(r"\s*(?:[- ]*[0-9a-f]{2}){16}\s*", re.ASCII | re.IGNORECASE)
+WRITTEN = {
+    "name": ValueKind(lambda value: str(value) or None, str, "a text that is not empty"),
+    "uuid": ValueKind(lambda value: str(value) if _UUID.fullmatch(str(value)) else None, str, "a UUID"),
+}
+"""What is asked of a value that is set beyond what is asked of one that is read."""
+NEEDED = frozenset({"name"})
+"""Elements without which no domain is created."""
 
 
 def _read(root: Any, key: str) -> Any:

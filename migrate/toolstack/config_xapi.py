@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from migrate.counting import count
 from migrate.toolstack.config import LONGEST_CONFIG, ConfigSource, DomainConfig, GuestKind, Problem
 from streams.sexp import SexpError, fields, parse
 
@@ -17,7 +18,7 @@ def read_xenops(raw: bytes) -> DomainConfig:
     """Read the virtual machine in a xapi image's Xenops block, where one is; xenopsd restores by its own database."""
     source = ConfigSource.XENOPSD
     if len(raw) > LONGEST_CONFIG:
-        message = f"xenopsd's record has {len(raw)} bytes; at most {LONGEST_CONFIG} are read"
+        message = f"xenopsd's record has {count(len(raw), 'byte')}; at most {LONGEST_CONFIG} are read"
         return DomainConfig(source, problems=(Problem(message),))
     try:
         vm_str = fields(parse(raw)).get(b"vm_str")

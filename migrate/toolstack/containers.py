@@ -6,6 +6,7 @@ Sources: `xl_vmcontrol.c` (create_domain), libvirt's `libxl_domain.c`, `libxl_st
 
 from __future__ import annotations
 
+from migrate.counting import count
 from migrate.rules.declaring import GuestKind, Stage
 from migrate.toolstack.config import LONGEST_CONFIG, ConfigSource
 from migrate.toolstack.configuration import ConfigChecks, read
@@ -76,13 +77,13 @@ class ContainerChecks:
             message = "the file carries no domain config: xl needs one given by hand"
             self._xl("CON-06", message, at + _OPTIONAL_LENGTH_AT)
         elif header.optional_data_len < XL_CONFIG_LENGTH.size:
-            message = f"optional data of {header.optional_data_len} bytes; at least {XL_CONFIG_LENGTH.size}"
+            message = f"optional data of {count(header.optional_data_len, 'byte')}; at least {XL_CONFIG_LENGTH.size}"
             self._xl("CON-05", message, at + _OPTIONAL_LENGTH_AT)
         elif len(data) == header.optional_data_len:
             (length,) = XL_CONFIG_LENGTH.unpack_from(data)
             config = data[XL_CONFIG_LENGTH.size :]
             if length > len(config):
-                message = f"config of {length} bytes in {len(data)} bytes of optional data"
+                message = f"config of {count(length, 'byte')} in {count(len(data), 'byte')} of optional data"
                 self._xl("CON-05", message, at + XL_HEADER.size)
             else:
                 source = ConfigSource.JSON if header.mandatory_flags & XL_FLAG_JSON else ConfigSource.CFG
@@ -138,7 +139,7 @@ class ContainerChecks:
         match record.type:
             case LibxlRecordType.END | LibxlRecordType.CHECKPOINT_END | LibxlRecordType.LIBXC_CONTEXT:
                 if record.length:
-                    report("CON-20", f"{name} carries {record.length} bytes; it should be empty")
+                    report("CON-20", f"{name} carries {count(record.length, 'byte')}; it should be empty")
                 if record.type == LibxlRecordType.CHECKPOINT_END and not checkpointed:
                     report("CON-18", "CHECKPOINT_END outside a checkpoint")
                 if record.type == LibxlRecordType.LIBXC_CONTEXT:

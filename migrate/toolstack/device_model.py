@@ -6,6 +6,7 @@ Sources: `libxl_stream_read.c` (process_record, write_emulator_blob), xenopsd's 
 
 from __future__ import annotations
 
+from migrate.counting import count
 from migrate.destination import releases
 from migrate.rules.declaring import Effect, GuestKind, Severity, Stage
 from migrate.toolstack import config
@@ -71,7 +72,7 @@ class DeviceModelChecks:
             return
         if record.length < EMULATOR_HEADER.size:
             name = libxl_record_name(record.type)
-            report("CON-14", f"{name} of {record.length} bytes; at least {EMULATOR_HEADER.size}")
+            report("CON-14", f"{name} of {count(record.length, 'byte')}; at least {EMULATOR_HEADER.size}")
             return
         body = record.body
         if record.missing:
@@ -87,7 +88,9 @@ class DeviceModelChecks:
             report("CON-16", f"xenstore data: {objection}")
         elif len(body) < record.length:
             name = libxl_record_name(record.type)
-            self._session.give_up(f"{name} of {record.length} bytes: no more than {BODY_LIMIT >> 20} MiB are read")
+            self._session.give_up(
+                f"{name} of {count(record.length, 'byte')}: no more than {BODY_LIMIT >> 20} MiB are read"
+            )
 
     def _unexpected(self, name: str, report: Report) -> bool:
         """CON-13: whether the guest is of a kind without a device model; who says so depends on the release."""
@@ -113,7 +116,7 @@ class DeviceModelChecks:
         """CON-45, and take the state."""
         self.records += 1
         if block.length > XAPI_LONGEST_STATE:
-            report("CON-45", f"a device model's record of {block.length} bytes; at most {XAPI_LONGEST_STATE}")
+            report("CON-45", f"a device model's record of {count(block.length, 'byte')}; at most {XAPI_LONGEST_STATE}")
             return
         self._take(block.body, block.length, block.offset + XAPI_BLOCK_HEADER.size)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from migrate.counting import count
 from streams.wire.framing import PAGE_SHIFT
 
 TYPE_CHECKING = False
@@ -47,7 +48,8 @@ class FrameCount:
             self.counting = False
             self._report(
                 "CON-39",
-                f"{place.name}: the guest needs {self._frames} frames by now, and its configuration lets it have "
+                f"{place.name}: the guest needs {count(self._frames, 'frame')} by now, and its "
+                f"configuration lets it have "
                 f"{self.limit} ({self._limit_kib} KiB of memory, libxl's slack included)",
                 place,
                 call="populate_physmap",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from migrate.counting import count
 from migrate.rules.declaring import GuestKind
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def tell(stream: LegacyStream, facts: StreamFacts, what: str) -> str:
     guest = stream.guest.upper()
     if stream.width is not None:
         guest = f"{stream.width * 8}-bit {guest}"
-    lines = [f"{what}; a {guest} guest of {stream.p2m_size:#x} pfns, saved by a {stream.word * 8}-bit toolstack"]
+    pfns = count(stream.p2m_size, "pfn", form="#x")
+    lines = [f"{what}; a {guest} guest of {pfns}, saved by a {stream.word * 8}-bit toolstack"]
     if stream.complete:
         lines.append(_l3_sentence(stream))
     if stream.stopped:
@@ -65,7 +67,7 @@ def tell(stream: LegacyStream, facts: StreamFacts, what: str) -> str:
 
 def _l3_sentence(stream: LegacyStream) -> str:
     pinned = sum(stream.l3.values())
-    tables = f"{len(stream.l3)} L3 tables, {pinned} of them pinned"
+    tables = f"{count(len(stream.l3), 'L3 table')}, {pinned} of them pinned"
     high = high_l3(stream)
     if high == MOVED:
         return (

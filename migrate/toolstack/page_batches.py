@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from migrate.counting import count
 from streams.decoder import MOST_WORDS
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
 from streams.records import PageData, Record
@@ -34,9 +35,13 @@ def passes(session: Session, record: PageData, check_pfns: Callable[[PageData, i
         return False
     if len(words) != record.count:
         if record.count > MOST_WORDS and place.length >= PAGE_DATA_HEADER.size + record.count * PFN_WORD_SIZE:
-            session.not_read(f"{place.name} of {record.count} pfn words: no more than {MOST_WORDS} are read")
+            session.not_read(f"{place.name} of {count(record.count, 'pfn word')}: no more than {MOST_WORDS} are read")
         else:
-            session.refuse("REC-03", f"{place.length} bytes are too few for {record.count} pfn words", place)
+            session.refuse(
+                "REC-03",
+                f"{count(place.length, 'byte is', 'bytes are')} too few for {count(record.count, 'pfn word')}",
+                place,
+            )
         return False
     illegal = words.first_with(ILLEGAL_TYPES) if words.has_illegal_type else -1
     good = check_pfns(record, illegal if illegal >= 0 else len(words))
@@ -50,8 +55,8 @@ def passes(session: Session, record: PageData, check_pfns: Callable[[PageData, i
         return False
     expected = _length(words)
     if place.length != expected:
-        pages = f"{len(words)} pfn words, {words.data_pages} of them with data"
-        session.refuse("REC-05", f"{place.length} bytes; {pages}, take {expected}", place)
+        pages = f"{count(len(words), 'pfn word')} and {count(words.data_pages, 'page')}"
+        session.refuse("REC-05", f"{count(place.length, 'byte')}; expected {expected} for {pages}", place)
         return False
     _remark(session, record)
     return True
@@ -61,7 +66,7 @@ def _remark(session: Session, record: PageData) -> None:
     """What libxc takes, and no saver writes."""
     place, words = record.place, record.words
     if record.count > MAX_BATCH:
-        session.report("REC-10", f"{record.count} pfn words; savers write at most {MAX_BATCH}", place)
+        session.report("REC-10", f"{count(record.count, 'pfn word')}; savers write at most {MAX_BATCH}", place)
     if record.reserved or words.has_reserved_bits:
         what = "the reserved word" if record.reserved else "bits 59..52 of a pfn word"
         session.report("REC-06", f"{what} should be zero", place)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from migrate.counting import count
 from migrate.destination import releases
 from migrate.guest.memory import TooSparseError, Vcpu, read_p2m_frames
 from migrate.rules.declaring import SIGSEGV, Effect
@@ -17,7 +18,6 @@ from migrate.toolstack.pv_pages import PvPages
 from migrate.xen.hypercalls import SetAddressSize, Step
 from streams.records import Place, Record
 from streams.wire.framing import (
-    MSR_ENTRY_SIZE,
     P2M_ENTRY_SIZE,
     P2M_HEADER,
     PV_INFO,
@@ -28,7 +28,7 @@ from streams.wire.framing import (
     RecordType,
     VcpuHeader,
 )
-from streams.wire.vcpu import CONTEXT, MAX_EXTENDED_SIZE, XSAVE_MIN_SIZE
+from streams.wire.vcpu import CONTEXT, MAX_EXTENDED_SIZE, MSR_ENTRY, XSAVE_MIN_SIZE
 
 if TYPE_CHECKING:
     from migrate.toolstack.session import Session
@@ -78,7 +78,7 @@ class PvRestore(PvPages):
         """`handle_x86_pv_info`."""
         place = record.place
         if place.length < PV_INFO.size or record.body is None:
-            self.session.refuse("REC-30", f"{place.length} bytes; expected {PV_INFO.size}", place)
+            self.session.refuse("REC-30", f"{count(place.length, 'byte')}; expected {PV_INFO.size}", place)
             return
         info = PvInfoBody._make(PV_INFO.unpack_from(record.body))
         if LEVELS.get(info.guest_width) != info.pt_levels:
@@ -100,7 +100,7 @@ class PvRestore(PvPages):
         """`handle_x86_pv_p2m_frames`, `expand_p2m`."""
         place, guest = record.place, self.guest
         if place.length < P2M_HEADER.size or record.body is None:
-            self.session.refuse("REC-40", f"{place.length} bytes; at least {P2M_HEADER.size}", place)
+            self.session.refuse("REC-40", f"{count(place.length, 'byte')}; at least {P2M_HEADER.size}", place)
             return
         header = P2mHeader._make(P2M_HEADER.unpack_from(record.body))
         if header.start_pfn > header.end_pfn:
@@ -112,7 +112,7 @@ class PvRestore(PvPages):
         if place.length != expected:
             self.session.refuse(
                 "REC-42",
-                f"{place.length} bytes; pfns {header.start_pfn:#x} to {header.end_pfn:#x} take {expected}",
+                f"{count(place.length, 'byte')}; pfns {header.start_pfn:#x} to {header.end_pfn:#x} take {expected}",
                 place,
             )
             return
@@ -141,7 +141,7 @@ class PvRestore(PvPages):
         """`handle_shared_info`."""
         place = record.place
         if place.length != SHARED_INFO_SIZE or record.body is None:
-            self.session.refuse("REC-100", f"{place.length} bytes; expected {SHARED_INFO_SIZE}", place)
+            self.session.refuse("REC-100", f"{count(place.length, 'byte')}; expected {SHARED_INFO_SIZE}", place)
             return
         self.guest.shared_info = record.body
         if self.guest.width == 4:
@@ -157,7 +157,7 @@ class PvRestore(PvPages):
         """`handle_x86_pv_vcpu_blob`."""
         place = record.place
         if place.length < VCPU_HEADER.size or record.body is None:
-            self.session.refuse("REC-50", f"{place.length} bytes; at least {VCPU_HEADER.size}", place)
+            self.session.refuse("REC-50", f"{count(place.length, 'byte')}; at least {VCPU_HEADER.size}", place)
             return
         header = VcpuHeader._make(VCPU_HEADER.unpack_from(record.body))
         content = record.body[VCPU_HEADER.size :]
@@ -192,12 +192,12 @@ class PvRestore(PvPages):
         size = len(content)
         match part:
             case "basic":
-                expected = CONTEXT[self.guest.width].sizeof()
+                expected = CONTEXT[self.guest.width].size
                 if size != expected:
                     early = not self.session.seen.get(RecordType.X86_PV_INFO)
                     self.session.refuse(
                         "ORD-11" if early else "REC-53",
-                        f"{size} bytes of context; expected {expected} for a guest of width {self.guest.width}"
+                        f"{count(size, 'byte')} of context; expected {expected} for a guest of width {self.guest.width}"
                         + (" (as libxc assumes before X86_PV_INFO)" if early else ""),
                         place,
                         vcpu=vcpu,
@@ -205,19 +205,21 @@ class PvRestore(PvPages):
                     return False
             case "extended":
                 if size > MAX_EXTENDED_SIZE:
-                    self.session.refuse("REC-54", f"{size} bytes; at most {MAX_EXTENDED_SIZE}", place, vcpu=vcpu)
+                    self.session.refuse(
+                        "REC-54", f"{count(size, 'byte')}; at most {MAX_EXTENDED_SIZE}", place, vcpu=vcpu
+                    )
                     return False
             case "xsave":
                 if size < XSAVE_MIN_SIZE:
-                    self.session.refuse("REC-55", f"{size} bytes; at least {XSAVE_MIN_SIZE}", place, vcpu=vcpu)
+                    self.session.refuse("REC-55", f"{count(size, 'byte')}; at least {XSAVE_MIN_SIZE}", place, vcpu=vcpu)
                     return False
                 if size % XSAVE_MIN_SIZE:
-                    what = f"{place.name}: {size} bytes; expected a multiple of {XSAVE_MIN_SIZE}"
+                    what = f"{place.name}: {count(size, 'byte')}; expected a multiple of {XSAVE_MIN_SIZE}"
                     self.report("REC-55", what, place, vcpu=vcpu, until=releases.blob_lengths_checked)
             case _:
-                if size % MSR_ENTRY_SIZE:
+                if size % MSR_ENTRY.size:
                     # Not the end of the story everywhere: releases that do not look pass it on.
-                    what = f"{place.name}: {size} bytes; expected a multiple of {MSR_ENTRY_SIZE}"
+                    what = f"{place.name}: {count(size, 'byte')}; expected a multiple of {MSR_ENTRY.size}"
                     self.report("REC-56", what, place, vcpu=vcpu)
         return True
 

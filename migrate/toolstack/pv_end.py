@@ -20,6 +20,7 @@ from migrate.guest.newest import counted
 from migrate.guest.pages import UNWRITTEN
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity, Stage
+from migrate.rules.findings import Finding
 from migrate.xen.entries import IS_TABLE
 from migrate.xen.hypercalls import MapP2m, Refusal, SetContext, SetExtended, SetMsrs, SetXsave, Step
 from migrate.xen.program import Pins, Program
@@ -55,7 +56,7 @@ class _Completion:
 
     def refuse(self, rule: str, message: str, place: Place | None, step: Stage = Stage.CONTEXT, **fields: Any) -> None:
         """One of libxc's own checks fails here."""
-        self.steps.append(Refusal(RULES[rule].finding(message, place, step=step, **fields)))
+        self.steps.append(Refusal(Finding.of(RULES[rule], message, place, step=step, **fields)))
 
     def in_range(self, rule: str, what: str, pfn: int, place: Place | None, **fields: Any) -> bool:
         """Whether a pfn is one the guest can have; refused if not."""
@@ -159,14 +160,14 @@ class _Completion:
         if entries > MAX_GDT_ENTRIES:
             self.refuse(
                 "REC-61",
-                f"vcpu {index}: {entries} GDT entries; at most {MAX_GDT_ENTRIES}",
+                f"vcpu {index}: {count(entries, 'GDT entry', 'GDT entries')}; at most {MAX_GDT_ENTRIES}",
                 place,
                 vcpu=index,
                 errno="ERANGE",
             )
             return ()
-        count = -(-entries // DESCRIPTORS_PER_PAGE)
-        frames = tuple(int(pfn) for pfn in context["gdt_frames"][:count])
+        used = -(-entries // DESCRIPTORS_PER_PAGE)
+        frames = tuple(int(pfn) for pfn in context["gdt_frames"][:used])
         for number, pfn in enumerate(frames):
             what = f"vcpu {index}: GDT frame {number}, pfn"
             if not self.in_range("XRC-07", what, pfn, place, vcpu=index):
@@ -331,11 +332,12 @@ class _Completion:
         if guest.shared_info is None:
             return
         view = np.frombuffer(guest.shared_info, dtype_of(SHARED_INFO[guest.width]), count=1)[0]
-        count = int(view["arch"]["max_pfn"])
-        if count - 1 < guest.max_pfn:
+        entries = int(view["arch"]["max_pfn"])
+        if entries - 1 < guest.max_pfn:
             self.kind.report(
                 "XRC-44",
-                f"shared_info counts {count:#x} p2m entries, fewer than max_pfn {guest.max_pfn:#x} needs",
+                f"shared_info counts {count(entries, 'p2m entry', 'p2m entries', form='#x')}, fewer than max_pfn "
+                f"{guest.max_pfn:#x} needs",
                 self.kind.places.get(RecordType.SHARED_INFO),
             )
 

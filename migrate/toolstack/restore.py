@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from migrate.counting import count
 from migrate.destination import releases
-from migrate.destination.releases import LONG_RECORD, SHORT_RECORD
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, GuestKind, Layer, Severity, Stage
 from migrate.rules.order import INFERS_STATIC_DATA_END, LAW, Guests, Law, laws_of
@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     from streams.legacy import LegacyStream
 
 # libxc refuses longer records (REC_LENGTH_MAX), the second figure before 4.10.
-MAX_RECORD = LONG_RECORD
-MAX_RECORD_OLD = SHORT_RECORD
+MAX_RECORD = 128 << 20
+MAX_RECORD_OLD = 8 << 20
 
 # Longer bodies are not read, a PV guest's list of p2m pages apart (`Session.longest_p2m`).
 LONGEST_BODY = 16 << 20
@@ -206,14 +206,17 @@ class Restorer:
             # After a checkpoint a stream that cannot be read on makes the secondary take over.
             effect = Effect.SPEC if self.facts.checkpoints else None
             self.report(
-                "FRM-02", f"{place.name} of {place.length:#x} bytes; at most {MAX_RECORD:#x}", place, effect=effect
+                "FRM-02",
+                f"{place.name} of {count(place.length, 'byte', form='#x')}; at most {MAX_RECORD:#x}",
+                place,
+                effect=effect,
             )
             if not self.facts.checkpoints:
                 self.session.spoil(place)
         elif place.length > MAX_RECORD_OLD:
             self.report(
                 "FRM-02",
-                f"{place.name} of {place.length:#x} bytes; at most {MAX_RECORD_OLD:#x} before 4.10",
+                f"{place.name} of {count(place.length, 'byte', form='#x')}; at most {MAX_RECORD_OLD:#x} before 4.10",
                 place,
                 until=releases.long_records,
             )
@@ -281,11 +284,13 @@ class Restorer:
             return
         most = self._longest_body(place.type)
         if record.body is None and place.length > most and place.type not in _TOLD_BY_LENGTH:
-            self.session.not_read(f"{place.name} of {place.length} bytes: no more than {most >> 20} MiB are read")
+            self.session.not_read(
+                f"{place.name} of {count(place.length, 'byte')}: no more than {most >> 20} MiB are read"
+            )
             return
         match place.type:
             case RecordType.PAGE_DATA:
-                self.session.refuse("REC-01", f"{place.length} bytes; at least {PAGE_DATA_HEADER.size}", place)
+                self.session.refuse("REC-01", f"{count(place.length, 'byte')}; at least {PAGE_DATA_HEADER.size}", place)
             case RecordType.END:
                 self._expect_empty(place)
                 self.rounds.take(record)
@@ -329,12 +334,12 @@ class Restorer:
 
     def _expect_empty(self, place: Place) -> None:
         if place.length:
-            self.report("FRM-10", f"{place.name} carries {place.length} bytes; it should be empty", place)
+            self.report("FRM-10", f"{place.name} carries {count(place.length, 'byte')}; it should be empty", place)
 
     def _tsc_info(self, record: Record) -> None:
         place = record.place
         if place.length != TSC_INFO.size or record.body is None:
-            self.session.refuse("REC-101", f"{place.length} bytes; expected {TSC_INFO.size}", place)
+            self.session.refuse("REC-101", f"{count(place.length, 'byte')}; expected {TSC_INFO.size}", place)
             return
         tsc = TscBody._make(TSC_INFO.unpack(record.body))
         self.session.ask(SetTscInfo(tsc.mode, tsc.khz, place))
@@ -346,7 +351,9 @@ class Restorer:
         cpuid = place.type == RecordType.X86_CPUID_POLICY
         rule, size = ("REC-104", CPUID_LEAF_SIZE) if cpuid else ("REC-105", MSR_ENTRY_SIZE)
         if not place.length or place.length % size:
-            self.session.refuse(rule, f"{place.length} bytes; expected a multiple of {size}, and at least one", place)
+            self.session.refuse(
+                rule, f"{count(place.length, 'byte')}; expected a multiple of {size}, and at least one", place
+            )
             return
         if self.session.static_data_end:
             self.report("ORD-07", f"{place.name} after STATIC_DATA_END: stored and never applied", place)
@@ -391,7 +398,8 @@ class Restorer:
         """Bytes after the end, and what they begin with where somebody has looked."""
         from streams.other_files import describe_suffix, find_stream
 
-        message = f"{length} bytes follow the end of the stream{describe_suffix(content, length, offset)}"
+        message = count(length, "byte follows", "bytes follow") + " the end of the stream"
+        message += describe_suffix(content, length, offset)
         severity = Severity.WARNING if find_stream(content) else None  # which nobody reads, and somebody saved
         end = self.session.course.end_offset  # None where a container ends without an image
         if content and not content.strip(b"\0") and end is not None and not self._has_state:

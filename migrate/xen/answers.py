@@ -12,7 +12,7 @@ from migrate.destination.host import MAX
 from migrate.guest.cpu_policy import Policy, read_policy
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, GuestKind, Severity, Stage
-from migrate.rules.findings import TOLD_PER_RULE
+from migrate.rules.findings import TOLD_PER_RULE, Finding
 from migrate.xen.hypercalls import (
     CreateDomain,
     Refusal,
@@ -31,7 +31,6 @@ from streams.values import dataclass, field, replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination
-    from migrate.rules.findings import Finding
     from migrate.xen.hvm_answers import HvmAnswering
     from streams.records import Place
 
@@ -75,7 +74,8 @@ def _finding(step: Step, objection: Objection, place: Place | None, within: Stag
         host = rule.severity if rule.effect is Effect.HOST else Severity.WARNING
         severity = Severity.ERROR if objection.refuses else host if errno else rule.severity
     consequence = ": whether Xen takes it depends on the host" if errno and not objection.certain else ""
-    return rule.finding(
+    return Finding.of(
+        rule,
         objection.message + consequence,
         place,
         effect=objection.outcome,
@@ -149,7 +149,7 @@ class Answering:
             return None
         rule = RULES["HYP-30" if self.kind == GuestKind.PV else "HYP-31"]
         message = f"no {self.kind.value.upper()} guest can be created there ({takes.because})"
-        return rule.finding(message, errno="EINVAL", step=Stage.CREATE, call=CreateDomain.call)
+        return Finding.of(rule, message, errno="EINVAL", step=Stage.CREATE, call=CreateDomain.call)
 
     def _set_address_size(self, step: SetAddressSize) -> StepAnswer:
         """switch_compat."""

@@ -13,7 +13,6 @@ pae_xen_mappings_check, do_mmuext_op), `xen/arch/x86/domain.c` (arch_set_info_gu
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +34,8 @@ from migrate.xen.entries import (
 from migrate.xen.entries import (
     WRITABLE as MAPS_WRITABLE,
 )
+from migrate.xen.held_types import L1, L2, L2X, L3, L4, NONE, SEG, WRITABLE, FrameType, Refused
+from migrate.xen.linear_tables import ALLOWED, LinearTables
 from migrate.xen.untyped_pages import UntypedPages
 from streams.pages import LEVEL_MASK
 from streams.values import dataclass
@@ -69,54 +70,11 @@ NO_FRAME = FRAME_MASK >> 12
 NOTES_TOLD = 1024
 
 
-class FrameType(IntEnum):
-    """Types a frame can have (PGT_*); L2X is the L2 that carries Xen's slots of a PAE guest."""
-
-    NONE = 0
-    L1 = 1
-    L2 = 2
-    L3 = 3
-    L4 = 4
-    L2X = 5
-    SEG = 6
-    WRITABLE = 7
-
-    def __str__(self) -> str:
-        return _TYPE_NAMES[self]
-
-
-_TYPE_NAMES = {
-    FrameType.NONE: "nothing",
-    FrameType.L1: "L1",
-    FrameType.L2: "L2",
-    FrameType.L3: "L3",
-    FrameType.L4: "L4",
-    FrameType.L2X: "L2 with Xen's slots",
-    FrameType.SEG: "descriptor table",
-    FrameType.WRITABLE: "writable",
-}
-NONE, L1, L2, L3, L4, L2X, SEG, WRITABLE = FrameType
-
 # numpy compares with plain numbers much faster than with members of an enumeration.
-ALLOWED: Answer[bool] = Answer(True, "nothing is known of the host")
 _NONE = np.uint8(NONE)
 _WRITABLE = np.uint8(WRITABLE)
 _FREE_TO_WRITE = bytes([NONE, WRITABLE])
 _IS_WRITABLE = bytes(int(c == MAPS_WRITABLE) for c in range(256))
-
-
-class Refused(Exception):
-    """Xen refuses: with which errno, by which rule, and through which tables it came there."""
-
-    def __init__(self, rule: str, errno: str, message: str, pfn: int | None = None, slot: int | None = None) -> None:
-        super().__init__(message)
-        self.rule = rule
-        self.errno = errno
-        self.message = message
-        self.pfn = pfn
-        self.slot = slot
-        self.chain: list[Link] = []  # innermost first
-        self.target: Link | None = None  # what the innermost entry names
 
 
 @dataclass(slots=True)
@@ -156,8 +114,6 @@ class Hypervisor:
         self.guest = guest
         self.placement = placement
         self.l3_rule = l3_rule
-        self.linear_restricted = linear_restricted
-        self.linear_allowed = linear_allowed
         self.extended_cr3 = False
         self.vcpu0_initialised = False
         self.cost = Cost()
@@ -169,9 +125,9 @@ class Hypervisor:
         self.types: NDArray[np.uint8] = np.zeros(len(guest.types), np.uint8)
         self._type = self.types.data
         self._untyped = UntypedPages(guest, placement)
-        self._linear: dict[int, int] = {}  # > 0 linear entries of a table, < 0 uses of it by others
         self._pinned: set[int] = set()
         self._journal: list[Callable[[], None]] = []
+        self.linear = LinearTables(self._type, self._journal, restricted=linear_restricted, allowed=linear_allowed)
         self._depth = 0
 
     # -- hypercalls --------------------------------------------------------------------------------
@@ -424,7 +380,7 @@ class Hypervisor:
         named = targets[slots]
         # What has the wanted type needs no work; the rest is done in order.
         todo = bad | (named < 0) | (self.types[np.maximum(named, 0)] != np.uint8(want))
-        if linear and self.linear_allowed.value is not False:
+        if linear and self.linear.allowed.value is not False:
             # Of the entries that make the table its own linear page table, all are as the first.
             own = np.flatnonzero((named == pfn) & ~bad & (some & np.uint64(RW) == 0))
             todo[own[1:]] = False
@@ -439,56 +395,14 @@ class Hypervisor:
             try:
                 self._acquire(target, want)
             except Refused as refused:
-                if refused.errno == "EINVAL" and linear and self._take_linear(pfn, kind, entry, target):
+                if refused.errno == "EINVAL" and linear and self.linear.take(pfn, kind, entry, target):
+                    self._note("HYP-16", pfn, f"{kind} pfn {pfn:#x} maps {kind} pfn {target:#x} as a linear table")
                     continue
                 if refused.slot is None:
                     refused.slot = slot
-                if refused.pfn == target and self._type[target] in (kind, L2, L2X) and not refused.chain:
-                    self._explain_linear(refused, pfn, kind, slot, entry, target)
+                if refused.pfn == target and not refused.chain and not (kind == L3 and self.pae):
+                    self.linear.explain(refused, pfn, kind, entry, target)
                 raise
-
-    def _explain_linear(self, refused: Refused, pfn: int, kind: FrameType, slot: int, entry: int, target: int) -> None:
-        """An entry that names a table of its own table's level is a failed linear page table."""
-        have = self._type[target]
-        same = have == kind or {have, kind} == {L2, L2X}
-        if not same or (kind == L3 and self.pae):
-            return
-        if self.linear_allowed.value is False:
-            refused.rule, why = "HYP-17", self.linear_allowed.because
-        elif entry & RW:
-            refused.rule, why = "HYP-17", "it is writable"
-        else:
-            refused.rule, why = "HYP-17", "such chains may be one table long"
-        refused.message = f"{kind} pfn {pfn:#x}, entry {slot}, maps {kind} pfn {target:#x} as a linear table, but {why}"
-
-    def _take_linear(self, table: int, kind: FrameType, entry: int, target: int) -> bool:
-        """get_l*_linear_pagetable: an entry that names a table of its own level, read-only.
-
-        Any other table of that level has been validated before: only tables of higher ones are not done yet.
-        """
-        if entry & RW or self.linear_allowed.value is False:
-            return False
-        if target == table:
-            self._note_linear(table, kind, target)
-            return True
-        have = self._type[target]
-        same = have == kind or (kind in (L2, L2X) and have in (L2, L2X))
-        if not same:
-            return False
-        if self.linear_restricted and (self._linear.get(table, 0) < 0 or self._linear.get(target, 0) > 0):
-            return False
-        self._linear[table] = self._linear.get(table, 0) + 1
-        self._linear[target] = self._linear.get(target, 0) - 1
-        self._journal.append(lambda: self._undo_linear(table, target))
-        self._note_linear(table, kind, target)
-        return True
-
-    def _note_linear(self, table: int, kind: FrameType, target: int) -> None:
-        self._note("HYP-16", table, f"{kind} pfn {table:#x} maps {kind} pfn {target:#x} as a linear table")
-
-    def _undo_linear(self, table: int, target: int) -> None:
-        self._linear[table] -= 1
-        self._linear[target] += 1
 
     def _validate_l3(self, pfn: int) -> None:
         """promote_l3_table: the 4 GiB rule, then of a PAE guest four entries, the last of them special."""

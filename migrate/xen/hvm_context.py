@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from migrate.counting import count
 from migrate.destination import releases
 from migrate.rules.declaring import Severity
 from migrate.xen import hvm_cpu, hvm_devices, hvm_msrs, hvm_timers
@@ -82,7 +83,7 @@ def _header(body: bytes) -> Objection | None:
         what = "there is no entry" if first is None else f"the first entry is {first.name}"
         return Objection("REC-111", "ENODATA", f"{what}; expected HEADER", offset=0, entry=0)
     if first.length != size or first.cut:
-        message = f"entry 0, HEADER: {first.length} bytes, {len(first.body)} of them there; expected {size}"
+        message = f"entry 0, HEADER: {count(first.length, 'byte')}, {len(first.body)} of them there; expected {size}"
         return Objection("REC-111", "ENODATA", message, offset=0, entry=0)
     start = SAVE_HEADER.read(first.body)
     for field, value, wanted in (("magic", start.magic, SAVE_MAGIC), ("version", start.version, SAVE_VERSION)):
@@ -108,12 +109,17 @@ def _no_end(last: HvmEntry | None, number: int, body: bytes) -> Objection | None
     """Whether the chain stops without END; an entry that is cut has been told of."""
     if last is not None and (last.typecode == SaveType.END or last.cut):
         return None
-    return Objection("REC-111", "ENODATA", f"the context ends after {number} entries without END", offset=len(body))
+    return Objection(
+        "REC-111",
+        "ENODATA",
+        f"the context ends after {count(number, 'entry', 'entries')} without END",
+        offset=len(body),
+    )
 
 
 def _too_long(one: Loading, errno: str) -> Objection:
     left = len(one.body)
-    return one.refused("REC-111", f"{one.entry.length} bytes, of which the context has {left}", errno)
+    return one.refused("REC-111", f"{count(one.entry.length, 'byte')}, of which the context has {left}", errno)
 
 
 # -- one entry --------------------------------------------------------------------------------------
@@ -132,7 +138,7 @@ def _problem(one: Loading, *, lacks_devices: bool) -> Objection | None:
     if entry.cut and record.says_its_length:
         return _too_long(one, "ENODATA")
     if entry.length not in one.expected.form.lengths:
-        message = f"{entry.length} bytes; {one.expected.form.bound} in {one.domain.release}"
+        message = f"{count(entry.length, 'byte')}; {one.expected.form.bound} in {one.domain.release}"
         return one.refused("HVM-01", message, one.expected.length_errno)
     return _too_long(one, one.expected.length_errno) if entry.cut else None
 
@@ -144,7 +150,7 @@ def _remarks(one: Loading) -> Iterator[Objection]:
         what = f"Xen does not look at the instance, {entry.instance}; it saves 0"
         yield one.noted("HVM-24", what, severity=Severity.INFO)
     if not (record.says_its_length or record.was_a_form(entry.length)):
-        what = f"{entry.length} bytes, which no release writes: Xen reads zeros for what lacks"
+        what = f"{count(entry.length, 'byte')}, which no release writes: Xen reads zeros for what lacks"
         yield one.noted("HVM-24", what, severity=Severity.INFO)
 
 
@@ -273,5 +279,5 @@ class _Walk:
             yield Objection("HVM-03", None, message, offset=0, vcpu=0, severity=Severity.WARNING)
         rest = end.offset + HVM_SAVE_HEADER.size
         if rest < len(self.body):
-            message = f"{len(self.body) - rest} bytes follow END, which nobody reads"
+            message = f"{count(len(self.body) - rest, 'byte follows', 'bytes follow')} END, which nobody reads"
             yield Objection("HVM-13", None, message, offset=rest)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from migrate.counting import count
 from migrate.destination import releases
 from migrate.destination.releases import Change
 from migrate.rules.declaring import Effect, Severity
@@ -99,7 +100,9 @@ _VMX_ATTRIBUTES, _SVM_ATTRIBUTES = 0xF000, 0x0F00
 def objections(one: Loading) -> Iterator[Objection]:
     """All that is to be said of a CPU entry, in the order in which Xen looks at it."""
     if len(one.body) < _at("cr0"):
-        yield one.refused("HVM-04", f"{len(one.body)} bytes: without a cr0, which Xen takes for 0", at=_at("cr0"))
+        yield one.refused(
+            "HVM-04", f"{count(len(one.body), 'byte')}: without a cr0, which Xen takes for 0", at=_at("cr0")
+        )
         return
     cpu = _read(one)
     refused = False

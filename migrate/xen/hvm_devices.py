@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from migrate.counting import count
 from migrate.destination import releases
 from migrate.rules.declaring import Effect, Severity
 from migrate.xen.hvm_entry import Loading
@@ -78,9 +79,9 @@ def pci_link(one: Loading) -> Iterator[Objection]:
 def mtrr(one: Loading) -> Iterator[Objection]:
     """HVM-09, and HVM-24 for what Xen drops."""
     state = MTRR.read(one.body)
-    count = state.msr_mtrr_cap & _MTRR_COUNT
-    if count > MTRR_RANGES and one.domain.has(releases.hvm_widths_checked):
-        message = f"MTRRcap {state.msr_mtrr_cap:#x} counts {count} variable ranges; at most {MTRR_RANGES}"
+    ranges = state.msr_mtrr_cap & _MTRR_COUNT
+    if ranges > MTRR_RANGES and one.domain.has(releases.hvm_widths_checked):
+        message = f"MTRRcap {state.msr_mtrr_cap:#x} counts {count(ranges, 'variable range')}; at most {MTRR_RANGES}"
         yield one.refused("HVM-09", message, at=MTRR.offset("msr_mtrr_cap"))
     pat = state.msr_pat_cr
     if any(kind not in PAT_TYPES for kind in pat.to_bytes(8, "little")):
@@ -89,22 +90,22 @@ def mtrr(one: Loading) -> Iterator[Objection]:
         if any(kind not in MTRR_TYPES for kind in value.to_bytes(8, "little")):
             at = MTRR.offset("msr_mtrr_fixed", number)
             yield one.held(f"msr_mtrr_fixed[{number}]", value, "0x0", at=at)
-    yield from _variable(one, state, min(count, MTRR_RANGES))
+    yield from _variable(one, state, min(ranges, MTRR_RANGES))
     kind = state.msr_mtrr_def_type
     if kind & 0xFF not in MTRR_TYPES or kind & ~_DEF_TYPE_BITS:
         yield one.held("msr_mtrr_def_type", kind, "0x0", at=MTRR.offset("msr_mtrr_def_type"))
 
 
-def _variable(one: Loading, state: Mtrr, count: int) -> Iterator[Objection]:
+def _variable(one: Loading, state: Mtrr, ranges: int) -> Iterator[Objection]:
     """Variable ranges. Xen's savers write range 0 into all eight: as it is in all of them, it is told of once."""
     beyond = -1 << one.domain.processor.most.physical_bits
     first = state.msr_mtrr_var[0]
     for number, pair in enumerate(state.msr_mtrr_var):
         if number and pair == first:
             continue
-        if number >= count:
+        if number >= ranges:
             if pair.base or pair.mask:
-                message = f"variable range {number} is set, and MTRRcap counts {count}: Xen leaves it out"
+                message = f"variable range {number} is set, and MTRRcap counts {ranges}: Xen leaves it out"
                 yield one.noted("HVM-24", message, at=MTRR.offset("msr_mtrr_var", number))
             continue
         if pair.base & 0xFF not in MTRR_TYPES or pair.base & (_BASE_RESERVED | beyond):

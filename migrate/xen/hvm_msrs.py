@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from migrate.counting import count
 from migrate.destination import releases
 from migrate.destination.releases import Change
 from migrate.rules.declaring import Severity
@@ -93,10 +94,10 @@ def objections(one: Loading, components: int) -> Iterator[Objection]:
     components:
         xcr0_accum of the vcpu, as far as entries came before this one.
     """
-    count = CPU_MSRS.read(one.body).count
-    expected = CPU_MSRS.size + count * CPU_MSR.size
+    number = CPU_MSRS.read(one.body).count
+    expected = CPU_MSRS.size + number * CPU_MSR.size
     if one.entry.length != expected:
-        message = f"{one.entry.length} bytes; a count of {count} takes {expected}"
+        message = f"{count(one.entry.length, 'byte')}; a count of {number} takes {expected}"
         yield one.refused("HVM-10", message, "EOPNOTSUPP", at=CPU_MSRS.offset("count"))
         return
     listed = memoryview(one.body)[CPU_MSRS.size :]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from migrate.counting import count
 from migrate.destination import releases
 from migrate.destination.releases import Change, Release
 from migrate.rules.declaring import Severity
 from migrate.xen.objection import Objection
 from streams.values import dataclass, field
-from streams.wire.framing import HVM_PARAM_SIZE, PARAMS_HEADER
+from streams.wire.framing import HVM_PARAM, PARAMS_HEADER
 from streams.wire.hvm_names import HvmParam, param_name
 
 CALL = "hvm_set_param"
@@ -73,21 +74,21 @@ def length_objection(length: int, body: bytes | None) -> tuple[str, Change] | No
     """What libxc has against the length of an HVM_PARAMS record, and since which change; None for nothing."""
     header = PARAMS_HEADER.size
     if body is None or len(body) < header:
-        return f"{length} bytes; at least {header}", releases.every_release
-    count, _ = PARAMS_HEADER.unpack_from(body)
-    expected = header + HVM_PARAM_SIZE * count
+        return f"{count(length, 'byte')}; at least {header}", releases.every_release
+    params, _ = PARAMS_HEADER.unpack_from(body)
+    expected = header + HVM_PARAM.size * params
     if length == expected:
         return None
     since = releases.every_release if length < expected else releases.params_length_exact
-    return f"{length} bytes; {count} params take {expected}", since
+    return f"{count(length, 'byte')}; {count(params, 'param takes', 'params take')} {expected}", since
 
 
 def pairs(body: bytes) -> Iterator[tuple[int, int, int]]:
     """Index, value and offset of each parameter of an HVM_PARAMS body, as many as are counted and there."""
-    count, _ = PARAMS_HEADER.unpack_from(body)
-    there = (len(body) - PARAMS_HEADER.size) // HVM_PARAM_SIZE
-    for at in range(PARAMS_HEADER.size, PARAMS_HEADER.size + HVM_PARAM_SIZE * min(count, there), HVM_PARAM_SIZE):
-        yield int.from_bytes(body[at : at + 8], "little"), int.from_bytes(body[at + 8 : at + 16], "little"), at
+    params, _ = PARAMS_HEADER.unpack_from(body)
+    there = (len(body) - PARAMS_HEADER.size) // HVM_PARAM.size
+    for at in range(PARAMS_HEADER.size, PARAMS_HEADER.size + HVM_PARAM.size * min(params, there), HVM_PARAM.size):
+        yield *HVM_PARAM.unpack_from(body, at), at
 
 
 @dataclass(slots=True)
@@ -259,7 +260,7 @@ _VALUES: Mapping[int, Callable[[int, Release, bool | None], Bound]] = {
     HvmParam.ALTP2M: _altp2m,
     HvmParam.X87_FIP_WIDTH: _one_of(0, 4, 8),
     HvmParam.VM86_TSS_SIZED: lambda value, release, intel: (
-        f"room for {value >> 32} bytes; at least {_LEAST_TSS}" if value >> 32 < _LEAST_TSS else None
+        f"room for {count(value >> 32, 'byte')}; at least {_LEAST_TSS}" if value >> 32 < _LEAST_TSS else None
     ),
     HvmParam.MCA_CAP: _mca_cap,
 }

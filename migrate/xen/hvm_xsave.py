@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from migrate.counting import count
 from migrate.destination import releases
 from migrate.xen.hvm_entry import Loading
 from migrate.xen.objection import Objection
@@ -71,10 +72,10 @@ def _size(one: Loading, accum: int) -> Iterator[Objection]:
     if not area:
         return
     if length > expected and any(one.body[expected:]):
-        message = f"xcr0_accum {accum:#x}: {length} bytes, not all zero behind {expected}"
+        message = f"xcr0_accum {accum:#x}: {count(length, 'byte')}, not all zero behind {expected}"
         yield one.refused("HVM-07", message, "EOPNOTSUPP", at=expected)
     elif length < expected and one.domain.has(releases.xsave_size_exact):
-        yield one.refused("HVM-07", f"xcr0_accum {accum:#x}: {length} bytes; expected {expected}")
+        yield one.refused("HVM-07", f"xcr0_accum {accum:#x}: {count(length, 'byte')}; expected {expected}")
 
 
 class ExtendedStates:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum
 
+from migrate.counting import count
 from migrate.destination import releases
 from migrate.destination.host import MAX
 from migrate.destination.policy_ranges import (
@@ -137,9 +138,9 @@ def _stored(leaf: int, subleaf: int, release: Release) -> bool:
 
 def _unreadable_msrs(body: bytes, release: Release) -> PolicyObjection | None:
     """x86_msr_copy_from_buffer."""
-    count, most = len(body) // POLICY_MSR.size, most_policy_msrs(release)
-    if count > most:
-        return PolicyObjection("E2BIG", f"{count} MSRs in the policy; at most {most}", cpuid=False)
+    asked, most = len(body) // POLICY_MSR.size, most_policy_msrs(release)
+    if asked > most:
+        return PolicyObjection("E2BIG", f"{count(asked, 'MSR')} in the policy; at most {most}", cpuid=False)
     for number, (index, flags, value) in enumerate(POLICY_MSR.iter_unpack(body)):
         width = _msr_width(index, release)
         if flags:

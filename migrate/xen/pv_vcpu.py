@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from migrate.counting import count
 from migrate.destination import releases
 from migrate.rules.declaring import Severity
 from migrate.xen import guest_msrs, machine_checks
@@ -30,7 +31,7 @@ from streams.wire.vcpu import (
     XSAVE_WORDS,
     ContextFlag,
 )
-from streams.wire.views import dtype_of, offset_of, view
+from streams.wire.views import dtype_of, view
 from streams.wire.xstate import XSAVE_AVX_SIZE, XSAVE_LEGACY_SIZE, XState, valid_xcr0
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def context_objections(content: bytes, width: int, vcpu: int, target: Release) -
     ldt, entries = int(context["ldt_base"]), int(context["ldt_ents"])
     reachable = width == 4 or ldt < LOW_HALF_END or ldt >= XEN_END
     if ldt % PAGE_SIZE or entries > MAX_LDT_ENTRIES or not reachable:
-        yield Objection("REC-62", "EINVAL", f"vcpu {vcpu}: LDT at {ldt:#x} with {entries} entries")
+        yield Objection("REC-62", "EINVAL", f"vcpu {vcpu}: LDT at {ldt:#x} with {count(entries, 'entry', 'entries')}")
     if width == 8 and target.has(releases.debug_registers_checked):
         debug = [int(value) for value in context["debugreg"]]
         if debug[6] >> 32 or debug[7] >> 32 or any(XEN_BASE <= value < XEN_END for value in debug[:4]):
@@ -126,7 +127,7 @@ def extended_objections(
     intel:
         whether the host's processors are Intel's; None where that is not known.
     """
-    size = EXTENDED.sizeof()
+    size = EXTENDED.size
     fields = view(EXTENDED, content[:size].ljust(size, b"\0"))
     inner, length = int(fields["vcpu"]), int(fields["size"])
     if inner >= vcpus:
@@ -134,15 +135,17 @@ def extended_objections(
         return
     if inner != vcpu:
         yield Objection("REC-71", None, f"vcpu {vcpu}: the extended state is for vcpu {inner}, which gets it")
-    if len(content) < min(length, EXTENDED.sizeof()):
-        yield Objection("REC-75", None, f"vcpu {vcpu}: {len(content)} bytes of {length}; Xen reads zeros for the rest")
+    if len(content) < min(length, EXTENDED.size):
+        yield Objection(
+            "REC-75", None, f"vcpu {vcpu}: {count(len(content), 'byte')} of {length}; Xen reads zeros for the rest"
+        )
     if length < MIN_EXTENDED_SIZE:
         yield Objection("REC-72", "EINVAL", f"vcpu {vcpu}: extended state of size {length}; at least 32")
         return
     for name in ("syscall32_callback_eip", "sysenter_callback_eip"):
         if not canonical(int(fields[name])):
             yield Objection("REC-73", "EINVAL", f"vcpu {vcpu}: {name} {int(fields[name]):#x} is not canonical")
-    if length >= offset_of(EXTENDED, "mcg_cap") + 8:
+    if length >= EXTENDED.offset("mcg_cap") + 8:
         yield from _machine_checks(int(fields["mcg_cap"]), vcpu, release, intel)
 
 
@@ -164,10 +167,10 @@ def xsave_objections(content: bytes, vcpu: int, release: Release, cpu: Processor
     what = f"vcpu {vcpu}: xcr0 {xcr0:#x}, xcr0_accum {accum:#x}"
     if not accum:
         if xcr0 or len(content) != XSAVE_MIN_SIZE:
-            yield Objection("REC-81", "EINVAL", f"{what}, {len(content)} bytes; expected 0, 0 and 16")
+            yield Objection("REC-81", "EINVAL", f"{what}, {count(len(content), 'byte')}; expected 0, 0 and 16")
         return
-    if len(content) < XSAVE_HEADER.sizeof():
-        yield Objection("REC-82", "EINVAL", f"{what}: {len(content)} bytes; at least {XSAVE_HEADER.sizeof()}")
+    if len(content) < XSAVE_HEADER.size:
+        yield Objection("REC-82", "EINVAL", f"{what}: {count(len(content), 'byte')}; at least {XSAVE_HEADER.size}")
         return
     header = view(XSAVE_HEADER, content)
     bv = int(header["xstate_bv"])
@@ -199,13 +202,13 @@ def _xsave_size(size: int, accum: int, what: str, release: Release, cpu: Process
     exact = release.has(releases.xsave_size_exact)
     if area is None:
         if exact and size < XSAVE_MIN_SIZE + XSAVE_AVX_SIZE:
-            yield Objection("REC-82", "EINVAL", f"{what}: {size} bytes are too few")
+            yield Objection("REC-82", "EINVAL", f"{what}: {count(size, 'byte is', 'bytes are')} too few")
         else:
             yield Objection("REC-80", "EINVAL", what, certain=False)
         return
     expected = XSAVE_MIN_SIZE + area
     if size > expected or (exact and size < expected):
-        message = f"{what}: {size} bytes; expected {expected}"
+        message = f"{what}: {count(size, 'byte')}; expected {expected}"
         # Where the later components lie a host may see otherwise.
         yield Objection("REC-82" if everywhere else "REC-80", "EINVAL", message, certain=everywhere)
     elif not everywhere and not cpu.has_components(accum):
@@ -247,24 +250,24 @@ def msrs_objections(content: bytes, vcpu: int, release: Release, cpu: Processor)
     content:
         whole entries, and what may follow them: before releases checked it, libxc passed on any length.
     """
-    size = dtype_of(MSR_ENTRY).itemsize
+    size = MSR_ENTRY.size
     arrives = release.has(releases.msrs_restored)
-    count = len(content) // size if arrives else len(content) % size
+    asked = len(content) // size if arrives else len(content) % size
     least, most = max_msrs(release)
     if cpu.dbext is not None:
         least = most = most if cpu.dbext else least
-    if count > most:
-        yield Objection("REC-90", "EINVAL", f"vcpu {vcpu}: {count} MSRs; at most {most}")
+    if asked > most:
+        yield Objection("REC-90", "EINVAL", f"vcpu {vcpu}: {count(asked, 'MSR')}; at most {most}")
         return
-    if count > least:
-        message = f"vcpu {vcpu}: {count} MSRs, which takes a host with AMD's debug address masks"
+    if asked > least:
+        message = f"vcpu {vcpu}: {count(asked, 'MSR')}, which takes a host with AMD's debug address masks"
         yield Objection("REC-90", "EINVAL", message, certain=False)
     if not arrives:
-        message = f"vcpu {vcpu}: {len(content) // size} MSRs, none of which is set: libxc asks for {count}"
+        message = f"vcpu {vcpu}: {count(len(content) // size, 'MSR')}, none of which is set: libxc asks for {asked}"
         yield Objection("REC-93", None, message)
         return
     refusal = "ENXIO" if release.has(releases.msr_refusal_enxio) else "EINVAL"
-    for entry in np.frombuffer(content, dtype_of(MSR_ENTRY), count):
+    for entry in np.frombuffer(content, dtype_of(MSR_ENTRY), asked):
         index, value = int(entry["index"]), int(entry["value"])
         if int(entry["reserved"]):
             yield Objection("REC-91", "EINVAL", f"vcpu {vcpu}: the reserved word of MSR {index:#x} is not zero")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from migrate.counting import count
 from migrate.destination import releases
 from migrate.guest.memory import which
 from migrate.rules.catalogue import RULES
@@ -17,7 +18,8 @@ from migrate.rules.findings import Finding
 from migrate.xen.answers import Answering, StepAnswer, Trace
 from migrate.xen.cpu_policy import processor
 from migrate.xen.entries import bad_descriptors
-from migrate.xen.frame_types import ALLOWED, FrameType, Hypervisor, Refused
+from migrate.xen.frame_types import Hypervisor
+from migrate.xen.held_types import FrameType, Refused
 from migrate.xen.hypercalls import (
     MapP2m,
     Pin,
@@ -28,6 +30,7 @@ from migrate.xen.hypercalls import (
     SetXsave,
     Step,
 )
+from migrate.xen.linear_tables import ALLOWED
 from migrate.xen.program import Program
 from migrate.xen.pv_vcpu import context_objections, extended_objections, msrs_objections, xsave_objections
 from streams.pages import LEVEL_MASK, PIN_BIT, are_tables
@@ -65,8 +68,10 @@ def _unpinned(types: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _not_asked(first: Finding, refused: int, left: int) -> Finding:
-    return first.rule.finding(
-        f"the replay ends after {refused} refused calls, the first of which decides: {left} more are not asked for",
+    return Finding.of(
+        first.rule,
+        f"the replay ends after {count(refused, 'refused call')}, the first of which decides; "
+        f"{count(left, 'more is', 'more are')} not asked for",
         effect=Effect.TOLERATED,
         severity=Severity.INFO,
         step=first.step,
@@ -167,7 +172,7 @@ class PvReplay(Answering):
         for (rule_id, pfn), message in self.xen.notes.items():
             rule = RULES[rule_id]
             count = 1 + (self.xen.more_notes.get(rule_id, 0) if last[rule_id] == pfn else 0)
-            yield rule.finding(message, pfn=pfn, count=count, step=Stage.PIN, call="xen")
+            yield Finding.of(rule, message, pfn=pfn, count=count, step=Stage.PIN, call="xen")
 
     def _tags(self) -> Iterable[Finding]:
         """HYP-08, HYP-09: what the stream calls a table, against what Xen found it to be."""
@@ -192,7 +197,7 @@ class PvReplay(Answering):
                 pfn = int(pfns[0])
                 level = FrameType.L2 if held[pfn] == FrameType.L2X else held[pfn]
                 message = f"pfn {pfn:#x} was sent as L{types[pfn]} and {what.format(held=int(level))}"
-                yield RULES[rule_id].finding(message, pfn=pfn, count=len(pfns))
+                yield Finding.of(RULES[rule_id], message, pfn=pfn, count=len(pfns))
 
     def answer(self, step: Step) -> StepAnswer:
         """The answer to one call."""
@@ -263,7 +268,7 @@ class PvReplay(Answering):
             pfn, kind = int(frames[at]), FrameType(int(held[at]))
             message = f"p2m page pfn {pfn:#x} is in use as {kind}: libxc cannot map it to rewrite it"
             return StepAnswer(
-                step, RULES["XRC-30"].finding(message, pfn=pfn, errno="EBUSY", step=Stage.P2M, call=step.call)
+                step, Finding.of(RULES["XRC-30"], message, pfn=pfn, errno="EBUSY", step=Stage.P2M, call=step.call)
             )
         return StepAnswer(step)
 
@@ -300,7 +305,8 @@ class PvReplay(Answering):
         mapped_by = self._mapped_by(refused.pfn) if refused.rule == "HYP-03" and refused.pfn is not None else ""
         context = step if isinstance(step, SetContext) else None
         high = refused.rule == "HYP-22" and refused.pfn is not None
-        return RULES[refused.rule].finding(
+        return Finding.of(
+            RULES[refused.rule],
             f"{refused.message}{mapped_by}{self._placed_so if high else ''}",
             context.place if context else None,
             effect=Effect.HYPERCALL,

@@ -1,1 +1,4 @@
-"""Byte layouts, each declared once: `framing` (headers, standard library only), the rest with construct."""
+"""Byte layouts, each declared once, with the standard library alone: headers in `framing`, structures as `layouts`.
+
+What reads fields with numpy takes `views` of them, what edits and builds them takes `constructs`.
+"""

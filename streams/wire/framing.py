@@ -100,6 +100,13 @@ class ParamsHeader(NamedTuple):
     reserved: int
 
 
+class HvmParamEntry(NamedTuple):
+    """One entry of HVM_PARAMS."""
+
+    index: int  # type: ignore[assignment]
+    value: int
+
+
 class CpuidLeaf(NamedTuple):
     """One entry of X86_CPUID_POLICY."""
 
@@ -136,6 +143,7 @@ PV_INFO = struct.Struct("<BB6s")
 P2M_HEADER = struct.Struct("<II")
 TSC_INFO = struct.Struct("<IIQII")
 PARAMS_HEADER = struct.Struct("<II")
+HVM_PARAM = struct.Struct("<QQ")
 HVM_SAVE_HEADER = struct.Struct("<HHI")
 PFN_WORD_SIZE = 8
 P2M_ENTRY_SIZE = 8
@@ -144,7 +152,6 @@ POLICY_MSR = struct.Struct("<IIQ")
 CPUID_LEAF_SIZE = CPUID_LEAF.size
 NO_SUBLEAF = 0xFFFF_FFFF  # subleaf of a leaf that has none
 MSR_ENTRY_SIZE = POLICY_MSR.size
-HVM_PARAM_SIZE = 16
 SHARED_INFO_SIZE = PAGE_SIZE
 
 

@@ -1,19 +1,16 @@
-"""What an HVM guest's stream carries beside its pages, as construct declarations: its params and its hardware.
+"""The entries of an HVM_CONTEXT, as declared in `hvm_entries`, as construct declarations.
 
-Any content builds back as it was read. The entries of an HVM_CONTEXT are declared in `hvm_entries`.
+Any content builds back as it was read.
 """
 
 from __future__ import annotations
 
-from construct import Array, GreedyBytes, Int64ul, Struct
+from construct import Array, GreedyBytes, Struct
 
 from streams.wire import hvm_entries
 from streams.wire.constructs import construct_of
 from streams.wire.hvm_cpu import CPU, CPU_MSR, CPU_MSRS, NOT_IN_OLDEST_CPU, OLDEST_CPU_SIZE, XSAVE
 from streams.wire.hvm_names import SaveType
-
-HVM_PARAM = Struct("index" / Int64ul, "value" / Int64ul)
-"""One pair of an HVM_PARAMS body, after `framing.PARAMS_HEADER`."""
 
 LAYOUTS: dict[int, Struct] = {kind: construct_of(layout) for kind, layout in hvm_entries.LAYOUTS.items()} | {
     SaveType.CPU_XSAVE: Struct(*construct_of(XSAVE).subcons, "components" / GreedyBytes),
@@ -24,8 +21,6 @@ LAYOUTS: dict[int, Struct] = {kind: construct_of(layout) for kind, layout in hvm
     ),
 }
 """Body of every type of entry in its newest form."""
-
-SAVE_HEADER = LAYOUTS[SaveType.HEADER]
 
 OLD_CPU: dict[int, Struct] = {
     OLDEST_CPU_SIZE: construct_of(CPU, *NOT_IN_OLDEST_CPU),

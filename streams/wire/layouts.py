@@ -42,6 +42,7 @@ U8 = Annotated[int, "B"]
 U16 = Annotated[int, "H"]
 U32 = Annotated[int, "I"]
 U64 = Annotated[int, "Q"]
+S8 = Annotated[int, "b"]
 S64 = Annotated[int, "q"]
 
 T = TypeVar("T", bound=NamedTuple)
@@ -100,7 +101,7 @@ class Layout(Generic[T]):
         offset = 0
         known = vars(sys.modules[self.kind.__module__])
         for name, annotation in self.kind.__annotations__.items():
-            hint = eval(annotation, known, {"Annotated": Annotated})
+            hint = known.get(annotation) or eval(annotation, known, {"Annotated": Annotated})
             plain, *marks = hint if isinstance(hint, tuple) else (hint,)
             elements = next((mark for mark in marks if isinstance(mark, int)), None)
             code = next((mark for mark in marks if isinstance(mark, str)), None)
@@ -154,17 +155,23 @@ class Layout(Generic[T]):
             raise KeyError(name)
         return found
 
-    def offset(self, name: str, index: int = 0, *inner: str | int) -> int:
+    def offset(self, *path: str | int) -> int:
         """Where a field starts, in bytes: `PIT.offset("channels", 1, "gate")` is 31.
 
-        The index goes into an array. Raises KeyError or IndexError where there is no such field or element.
+        A name goes into a structure, an index into an array. Raises KeyError or IndexError where there is none.
         """
-        field = self.field(name)
-        if not 0 <= index < (field.elements or 1):
-            raise IndexError(index)
-        at = field.offset + index * (field.size // (field.elements or 1))
-        if not inner:
-            return at
-        if isinstance(field.element, str):
-            raise KeyError(inner[0])
-        return at + field.element.offset(*inner)  # type: ignore[arg-type]
+        at = size = 0
+        inside: Layout[Any] | str = self
+        elements: int | None = None
+        for step in path:
+            if isinstance(step, str):
+                if isinstance(inside, str) or elements is not None:
+                    raise KeyError(step)
+                _, start, size, inside, elements = inside.field(step)
+                at += start
+            elif elements is None or not 0 <= step < elements:
+                raise IndexError(step)
+            else:
+                at += step * (size // elements)
+                elements = None
+        return at

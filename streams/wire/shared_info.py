@@ -6,66 +6,114 @@ of the page; the rest belongs to nobody.
 
 from __future__ import annotations
 
-from construct import Array, Bytes, Construct, Int8sl, Int8ul, Int32ul, Int64ul, Struct
+from streams.values import NamedTuple
+from streams.wire.layouts import S8, U8, U32, U64, Layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Annotated, Any
 
 VCPU_INFOS = 32
 
-_VCPU_TIME = Struct(
-    "version" / Int32ul,
-    "version_pad" / Bytes(4),
-    "tsc_timestamp" / Int64ul,
-    "system_time" / Int64ul,
-    "tsc_to_system_mul" / Int32ul,
-    "tsc_shift" / Int8sl,
-    "flags" / Int8ul,
-    "flags_pad" / Bytes(2),
-)
+
+class VcpuTime(NamedTuple):
+    """vcpu_time_info, of either width."""
+
+    version: U32
+    version_pad: Annotated[bytes, "4s"]
+    tsc_timestamp: U64
+    system_time: U64
+    tsc_to_system_mul: U32
+    tsc_shift: S8
+    flags: U8
+    flags_pad: Annotated[bytes, "2s"]
 
 
-def _vcpu_info(word: Construct, arch_size: int) -> Struct:
-    return Struct(
-        "evtchn_upcall_pending" / Int8ul,
-        "evtchn_upcall_mask" / Int8ul,
-        "pad" / Bytes(word.sizeof() - 2),
-        "evtchn_pending_sel" / word,
-        "arch" / Struct("cr2" / word, "pad" / Bytes(arch_size - word.sizeof())),
-        "time" / _VCPU_TIME,
-    )
+class ArchVcpuInfo32(NamedTuple):
+    """arch_vcpu_info at width 4."""
+
+    cr2: U32
+    pad: Annotated[bytes, "20s"]
 
 
-def _arch(word: Construct, *last: Construct) -> Struct:
-    return Struct(
-        "max_pfn" / word,
-        "pfn_to_mfn_frame_list_list" / word,
-        "nmi_reason" / word,
-        "p2m_cr3" / word,
-        "p2m_vaddr" / word,
-        "p2m_generation" / word,
-        *last,
-    )
+class VcpuInfo32(NamedTuple):
+    """vcpu_info at width 4."""
+
+    evtchn_upcall_pending: U8
+    evtchn_upcall_mask: U8
+    pad: Annotated[bytes, "2s"]
+    evtchn_pending_sel: U32
+    arch: ArchVcpuInfo32
+    time: VcpuTime
 
 
-SHARED_INFO: dict[int, Struct] = {
-    4: Struct(
-        "vcpu_info" / Array(VCPU_INFOS, _vcpu_info(Int32ul, 24)),
-        "evtchn_pending" / Array(32, Int32ul),
-        "evtchn_mask" / Array(32, Int32ul),
-        "wc_version" / Int32ul,
-        "wc_sec" / Int32ul,
-        "wc_nsec" / Int32ul,
-        "arch" / _arch(Int32ul, "wc_sec_hi" / Int32ul),
-    ),
-    8: Struct(
-        "vcpu_info" / Array(VCPU_INFOS, _vcpu_info(Int64ul, 16)),
-        "evtchn_pending" / Array(64, Int64ul),
-        "evtchn_mask" / Array(64, Int64ul),
-        "wc_version" / Int32ul,
-        "wc_sec" / Int32ul,
-        "wc_nsec" / Int32ul,
-        "wc_sec_hi" / Int32ul,
-        "arch" / _arch(Int64ul),
-    ),
-}
+class ArchSharedInfo32(NamedTuple):
+    """arch_shared_info at width 4."""
+
+    max_pfn: U32
+    pfn_to_mfn_frame_list_list: U32
+    nmi_reason: U32
+    p2m_cr3: U32
+    p2m_vaddr: U32
+    p2m_generation: U32
+    wc_sec_hi: U32
+
+
+class SharedInfo32(NamedTuple):
+    """shared_info at width 4."""
+
+    vcpu_info: Annotated[tuple[VcpuInfo32, ...], VCPU_INFOS]
+    evtchn_pending: Annotated[tuple[int, ...], 32, "I"]
+    evtchn_mask: Annotated[tuple[int, ...], 32, "I"]
+    wc_version: U32
+    wc_sec: U32
+    wc_nsec: U32
+    arch: ArchSharedInfo32
+
+
+class ArchVcpuInfo64(NamedTuple):
+    """arch_vcpu_info at width 8."""
+
+    cr2: U64
+    pad: Annotated[bytes, "8s"]
+
+
+class VcpuInfo64(NamedTuple):
+    """vcpu_info at width 8."""
+
+    evtchn_upcall_pending: U8
+    evtchn_upcall_mask: U8
+    pad: Annotated[bytes, "6s"]
+    evtchn_pending_sel: U64
+    arch: ArchVcpuInfo64
+    time: VcpuTime
+
+
+class ArchSharedInfo64(NamedTuple):
+    """arch_shared_info at width 8."""
+
+    max_pfn: U64
+    pfn_to_mfn_frame_list_list: U64
+    nmi_reason: U64
+    p2m_cr3: U64
+    p2m_vaddr: U64
+    p2m_generation: U64
+
+
+class SharedInfo64(NamedTuple):
+    """shared_info at width 8."""
+
+    vcpu_info: Annotated[tuple[VcpuInfo64, ...], VCPU_INFOS]
+    evtchn_pending: Annotated[tuple[int, ...], 64, "Q"]
+    evtchn_mask: Annotated[tuple[int, ...], 64, "Q"]
+    wc_version: U32
+    wc_sec: U32
+    wc_nsec: U32
+    wc_sec_hi: U32
+    arch: ArchSharedInfo64
+
+
+SHARED_INFO: dict[int, Layout[Any]] = {4: Layout(SharedInfo32), 8: Layout(SharedInfo64)}
 """shared_info by guest width: 2344 bytes at width 4, 3136 at width 8.
 
 `arch.max_pfn` is a count. `arch.pfn_to_mfn_frame_list_list` and `arch.p2m_cr3` hold frames of the source

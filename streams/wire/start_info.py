@@ -6,53 +6,61 @@ are pfns, since the guest converts them before it suspends.
 
 from __future__ import annotations
 
-from construct import Bytes, Construct, Int32ul, Int64ul, Struct
+from streams.values import NamedTuple
+from streams.wire.layouts import U32, U64, Layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Annotated, Any
 
 MAGIC_PREFIX = b"xen-3.0-"
 """How `magic` begins; the guest's architecture follows."""
 
-MAGIC_SIZE = 32
-CMD_LINE_SIZE = 1024
+
+class StartInfo32(NamedTuple):
+    """start_info at width 4."""
+
+    magic: Annotated[bytes, "32s"]
+    nr_pages: U32
+    shared_info: U32
+    flags: U32
+    store_mfn: U32
+    store_evtchn: U32
+    console_mfn: U32
+    console_evtchn: U32
+    pt_base: U32
+    nr_pt_frames: U32
+    mfn_list: U32
+    mod_start: U32
+    mod_len: U32
+    cmd_line: Annotated[bytes, "1024s"]
+    first_p2m_pfn: U32
+    nr_p2m_frames: U32
 
 
-def _boot_fields(word: Construct) -> tuple[Construct, ...]:
-    return (
-        "pt_base" / word,
-        "nr_pt_frames" / word,
-        "mfn_list" / word,
-        "mod_start" / word,
-        "mod_len" / word,
-        "cmd_line" / Bytes(CMD_LINE_SIZE),
-        "first_p2m_pfn" / word,
-        "nr_p2m_frames" / word,
-    )
+class StartInfo64(NamedTuple):
+    """start_info at width 8."""
+
+    magic: Annotated[bytes, "32s"]
+    nr_pages: U64
+    shared_info: U64
+    flags: U32
+    flags_pad: Annotated[bytes, "4s"]
+    store_mfn: U64
+    store_evtchn: U32
+    store_evtchn_pad: Annotated[bytes, "4s"]
+    console_mfn: U64
+    console_evtchn: U32
+    console_evtchn_pad: Annotated[bytes, "4s"]
+    pt_base: U64
+    nr_pt_frames: U64
+    mfn_list: U64
+    mod_start: U64
+    mod_len: U64
+    cmd_line: Annotated[bytes, "1024s"]
+    first_p2m_pfn: U64
+    nr_p2m_frames: U64
 
 
-START_INFO: dict[int, Struct] = {
-    4: Struct(
-        "magic" / Bytes(MAGIC_SIZE),
-        "nr_pages" / Int32ul,
-        "shared_info" / Int32ul,
-        "flags" / Int32ul,
-        "store_mfn" / Int32ul,
-        "store_evtchn" / Int32ul,
-        "console_mfn" / Int32ul,
-        "console_evtchn" / Int32ul,
-        *_boot_fields(Int32ul),
-    ),
-    8: Struct(
-        "magic" / Bytes(MAGIC_SIZE),
-        "nr_pages" / Int64ul,
-        "shared_info" / Int64ul,
-        "flags" / Int32ul,
-        "flags_pad" / Bytes(4),
-        "store_mfn" / Int64ul,
-        "store_evtchn" / Int32ul,
-        "store_evtchn_pad" / Bytes(4),
-        "console_mfn" / Int64ul,
-        "console_evtchn" / Int32ul,
-        "console_evtchn_pad" / Bytes(4),
-        *_boot_fields(Int64ul),
-    ),
-}
+START_INFO: dict[int, Layout[Any]] = {4: Layout(StartInfo32), 8: Layout(StartInfo64)}
 """start_info by guest width: 1112 bytes at width 4, 1168 at width 8. The console is that of a domU."""

@@ -2,21 +2,21 @@
 
 Sources: Xen's public `arch-x86/xen*.h` (vcpu_guest_context) and `domctl.h` (extended context, MSRs),
 `x86/xstate.h` for the XSAVE area. Tables by guest width are keyed 4 and 8, the word size in bytes.
-Every byte belongs to a named field, reserved ones too, so that any content builds back as it was read.
+Every byte belongs to a named field, reserved ones too, so that any content packs as it was read.
 """
 
 from __future__ import annotations
 
 from enum import IntFlag
 
-from construct import Array, Bytes, Construct, Int8ul, Int16ul, Int32ul, Int64ul, Struct
+from streams.values import NamedTuple
+from streams.wire.layouts import U8, U16, U32, U64, Layout
 
-from streams.wire import xstate
-from streams.wire.constructs import construct_of
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Annotated, Any
 
 # -- BASIC: vcpu_guest_context ----------------------------------------------------------------------
-
-WORD: dict[int, Construct] = {4: Int32ul, 8: Int64ul}
 
 TRAPS = 256
 GDT_FRAMES = 16
@@ -24,125 +24,146 @@ GDT_ENTRIES_PER_FRAME = 512
 MAX_GDT_ENTRIES = 14 * GDT_ENTRIES_PER_FRAME  # the last two of the 16 frames are Xen's own
 MAX_LDT_ENTRIES = 8192
 
-FXSAVE = construct_of(xstate.FXSAVE)
-"""The 512 bytes of `fpu_ctxt`, and of `fxsave` in an XSAVE area."""
 
-USER_REGS: dict[int, Struct] = {
-    4: Struct(
-        "ebx" / Int32ul,
-        "ecx" / Int32ul,
-        "edx" / Int32ul,
-        "esi" / Int32ul,
-        "edi" / Int32ul,
-        "ebp" / Int32ul,
-        "eax" / Int32ul,
-        "error_code" / Int16ul,
-        "entry_vector" / Int16ul,
-        "eip" / Int32ul,
-        "cs" / Int16ul,
-        "saved_upcall_mask" / Int8ul,
-        "saved_upcall_mask_pad" / Bytes(1),
-        "eflags" / Int32ul,
-        "esp" / Int32ul,
-        "ss" / Int16ul,
-        "ss_pad" / Bytes(2),
-        "es" / Int16ul,
-        "es_pad" / Bytes(2),
-        "ds" / Int16ul,
-        "ds_pad" / Bytes(2),
-        "fs" / Int16ul,
-        "fs_pad" / Bytes(2),
-        "gs" / Int16ul,
-        "gs_pad" / Bytes(2),
-    ),
-    8: Struct(
-        "r15" / Int64ul,
-        "r14" / Int64ul,
-        "r13" / Int64ul,
-        "r12" / Int64ul,
-        "rbp" / Int64ul,
-        "rbx" / Int64ul,
-        "r11" / Int64ul,
-        "r10" / Int64ul,
-        "r9" / Int64ul,
-        "r8" / Int64ul,
-        "rax" / Int64ul,
-        "rcx" / Int64ul,
-        "rdx" / Int64ul,
-        "rsi" / Int64ul,
-        "rdi" / Int64ul,
-        "error_code" / Int32ul,
-        "entry_vector" / Int32ul,
-        "rip" / Int64ul,
-        "cs" / Int16ul,
-        "cs_pad" / Bytes(2),
-        "saved_upcall_mask" / Int8ul,
-        "saved_upcall_mask_pad" / Bytes(3),
-        "rflags" / Int64ul,
-        "rsp" / Int64ul,
-        "ss" / Int16ul,
-        "ss_pad" / Bytes(6),
-        "es" / Int16ul,
-        "es_pad" / Bytes(6),
-        "ds" / Int16ul,
-        "ds_pad" / Bytes(6),
-        "fs" / Int16ul,
-        "fs_pad" / Bytes(6),
-        "gs" / Int16ul,
-        "gs_pad" / Bytes(6),
-    ),
-}
-"""cpu_user_regs, under the names of the guest's own registers."""
+class UserRegs32(NamedTuple):
+    """cpu_user_regs at width 4."""
+
+    ebx: U32
+    ecx: U32
+    edx: U32
+    esi: U32
+    edi: U32
+    ebp: U32
+    eax: U32
+    error_code: U16
+    entry_vector: U16
+    eip: U32
+    cs: U16
+    saved_upcall_mask: U8
+    saved_upcall_mask_pad: Annotated[bytes, "1s"]
+    eflags: U32
+    esp: U32
+    ss: U16
+    ss_pad: Annotated[bytes, "2s"]
+    es: U16
+    es_pad: Annotated[bytes, "2s"]
+    ds: U16
+    ds_pad: Annotated[bytes, "2s"]
+    fs: U16
+    fs_pad: Annotated[bytes, "2s"]
+    gs: U16
+    gs_pad: Annotated[bytes, "2s"]
+
+
+class UserRegs64(NamedTuple):
+    """cpu_user_regs at width 8."""
+
+    r15: U64
+    r14: U64
+    r13: U64
+    r12: U64
+    rbp: U64
+    rbx: U64
+    r11: U64
+    r10: U64
+    r9: U64
+    r8: U64
+    rax: U64
+    rcx: U64
+    rdx: U64
+    rsi: U64
+    rdi: U64
+    error_code: U32
+    entry_vector: U32
+    rip: U64
+    cs: U16
+    cs_pad: Annotated[bytes, "2s"]
+    saved_upcall_mask: U8
+    saved_upcall_mask_pad: Annotated[bytes, "3s"]
+    rflags: U64
+    rsp: U64
+    ss: U16
+    ss_pad: Annotated[bytes, "6s"]
+    es: U16
+    es_pad: Annotated[bytes, "6s"]
+    ds: U16
+    ds_pad: Annotated[bytes, "6s"]
+    fs: U16
+    fs_pad: Annotated[bytes, "6s"]
+    gs: U16
+    gs_pad: Annotated[bytes, "6s"]
+
 
 START_INFO_REGISTER = {4: "edx", 8: "rdx"}
 """The register of vcpu 0 in which a suspending guest leaves the frame of its start_info."""
 
-TRAP: dict[int, Struct] = {
-    4: Struct("vector" / Int8ul, "flags" / Int8ul, "cs" / Int16ul, "address" / Int32ul),
-    8: Struct("vector" / Int8ul, "flags" / Int8ul, "cs" / Int16ul, "pad" / Bytes(4), "address" / Int64ul),
-}
-"""trap_info."""
+
+class Trap32(NamedTuple):
+    """trap_info at width 4."""
+
+    vector: U8
+    flags: U8
+    cs: U16
+    address: U32
 
 
-def _context(width: int, *callbacks: Construct) -> Struct:
-    word = WORD[width]
-    return Struct(
-        "fpu_ctxt" / Bytes(512),
-        "flags" / word,
-        "user_regs" / USER_REGS[width],
-        "trap_ctxt" / Array(TRAPS, TRAP[width]),
-        "ldt_base" / word,
-        "ldt_ents" / word,
-        "gdt_frames" / Array(GDT_FRAMES, word),
-        "gdt_ents" / word,
-        "kernel_ss" / word,
-        "kernel_sp" / word,
-        "ctrlreg" / Array(8, word),
-        "debugreg" / Array(8, word),
-        *callbacks,
-    )
+class Trap64(NamedTuple):
+    """trap_info at width 8."""
+
+    vector: U8
+    flags: U8
+    cs: U16
+    pad: Annotated[bytes, "4s"]
+    address: U64
 
 
-CONTEXT: dict[int, Struct] = {
-    4: _context(
-        4,
-        "event_callback_cs" / Int32ul,
-        "event_callback_eip" / Int32ul,
-        "failsafe_callback_cs" / Int32ul,
-        "failsafe_callback_eip" / Int32ul,
-        "vm_assist" / Int32ul,
-    ),
-    8: _context(
-        8,
-        "event_callback_eip" / Int64ul,
-        "failsafe_callback_eip" / Int64ul,
-        "syscall_callback_eip" / Int64ul,
-        "vm_assist" / Int64ul,
-        "fs_base" / Int64ul,
-        "gs_base_kernel" / Int64ul,
-        "gs_base_user" / Int64ul,
-    ),
-}
+class Context32(NamedTuple):
+    """vcpu_guest_context at width 4."""
+
+    fpu_ctxt: Annotated[bytes, "512s"]
+    flags: U32
+    user_regs: UserRegs32
+    trap_ctxt: Annotated[tuple[Trap32, ...], TRAPS]
+    ldt_base: U32
+    ldt_ents: U32
+    gdt_frames: Annotated[tuple[int, ...], GDT_FRAMES, "I"]
+    gdt_ents: U32
+    kernel_ss: U32
+    kernel_sp: U32
+    ctrlreg: Annotated[tuple[int, ...], 8, "I"]
+    debugreg: Annotated[tuple[int, ...], 8, "I"]
+    event_callback_cs: U32
+    event_callback_eip: U32
+    failsafe_callback_cs: U32
+    failsafe_callback_eip: U32
+    vm_assist: U32
+
+
+class Context64(NamedTuple):
+    """vcpu_guest_context at width 8."""
+
+    fpu_ctxt: Annotated[bytes, "512s"]
+    flags: U64
+    user_regs: UserRegs64
+    trap_ctxt: Annotated[tuple[Trap64, ...], TRAPS]
+    ldt_base: U64
+    ldt_ents: U64
+    gdt_frames: Annotated[tuple[int, ...], GDT_FRAMES, "Q"]
+    gdt_ents: U64
+    kernel_ss: U64
+    kernel_sp: U64
+    ctrlreg: Annotated[tuple[int, ...], 8, "Q"]
+    debugreg: Annotated[tuple[int, ...], 8, "Q"]
+    event_callback_eip: U64
+    failsafe_callback_eip: U64
+    syscall_callback_eip: U64
+    vm_assist: U64
+    fs_base: U64
+    gs_base_kernel: U64
+    gs_base_user: U64
+
+
+CONTEXT: dict[int, Layout[Any]] = {4: Layout(Context32), 8: Layout(Context64)}
 """vcpu_guest_context: 2800 bytes at width 4, 5168 at width 8. Names agree where the meaning does."""
 
 
@@ -215,22 +236,26 @@ def pfn_to_cr3(pfn: int, width: int) -> int:
 
 # -- EXTENDED: xen_domctl_ext_vcpucontext -----------------------------------------------------------
 
-EXTENDED = Struct(
-    "vcpu" / Int32ul,
-    "size" / Int32ul,
-    "syscall32_callback_eip" / Int64ul,
-    "sysenter_callback_eip" / Int64ul,
-    "syscall32_callback_cs" / Int16ul,
-    "sysenter_callback_cs" / Int16ul,
-    "syscall32_disables_events" / Int8ul,
-    "sysenter_disables_events" / Int8ul,
-    "pad" / Bytes(2),
-    "mcg_cap" / Int64ul,
-    "mci_ctl2_bank0" / Int64ul,
-    "mci_ctl2_bank1" / Int64ul,
-    "mcg_ext_ctl" / Int64ul,
-)
-"""The form of 64 bytes. Older ones end at 40 or 56; Xen reads zeros for what a record lacks."""
+
+class Extended(NamedTuple):
+    """The form of 64 bytes. Older ones end at 40 or 56; Xen reads zeros for what a record lacks."""
+
+    vcpu: U32
+    size: U32
+    syscall32_callback_eip: U64
+    sysenter_callback_eip: U64
+    syscall32_callback_cs: U16
+    sysenter_callback_cs: U16
+    syscall32_disables_events: U8
+    sysenter_disables_events: U8
+    pad: Annotated[bytes, "2s"]
+    mcg_cap: U64
+    mci_ctl2_bank0: U64
+    mci_ctl2_bank1: U64
+    mcg_ext_ctl: U64
+
+
+EXTENDED = Layout(Extended)
 
 MIN_EXTENDED_SIZE = 32
 """Least value of EXTENDED's own `size` that Xen takes: up to and with `pad`."""
@@ -239,20 +264,38 @@ MAX_EXTENDED_SIZE = 128
 
 # -- XSAVE ------------------------------------------------------------------------------------------
 
-XSAVE_WORDS = Struct("xcr0" / Int64ul, "xcr0_accum" / Int64ul)
-"""Start of every XSAVE content, and all of it (zeros) for a vcpu that never touched its FPU."""
 
-XSAVE_HEADER = Struct(
-    *XSAVE_WORDS.subcons,
-    "fxsave" / Bytes(512),
-    "xstate_bv" / Int64ul,
-    "xcomp_bv" / Int64ul,
-    "reserved" / Bytes(48),
-)
-"""The 592 bytes before the extended components, which lie where CPUID leaf 0xd puts them."""
+class XsaveWords(NamedTuple):
+    """Start of every XSAVE content, and all of it (zeros) for a vcpu that never touched its FPU."""
 
-XSAVE_MIN_SIZE = XSAVE_WORDS.sizeof()
+    xcr0: U64
+    xcr0_accum: U64
+
+
+class XsaveHeader(NamedTuple):
+    """The 592 bytes before the extended components, which lie where CPUID leaf 0xd puts them."""
+
+    xcr0: U64
+    xcr0_accum: U64
+    fxsave: Annotated[bytes, "512s"]
+    xstate_bv: U64
+    xcomp_bv: U64
+    reserved: Annotated[bytes, "48s"]
+
+
+XSAVE_WORDS = Layout(XsaveWords)
+XSAVE_HEADER = Layout(XsaveHeader)
+XSAVE_MIN_SIZE = XSAVE_WORDS.size
 
 # -- MSRS: xen_domctl_vcpu_msr ----------------------------------------------------------------------
 
-MSR_ENTRY = Struct("index" / Int32ul, "reserved" / Int32ul, "value" / Int64ul)
+
+class VcpuMsr(NamedTuple):
+    """One MSR of a vcpu."""
+
+    index: U32  # type: ignore[assignment]
+    reserved: U32
+    value: U64
+
+
+MSR_ENTRY = Layout(VcpuMsr)

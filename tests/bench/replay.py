@@ -76,7 +76,7 @@ def _replay(file: str, runs: int) -> dict[str, Any]:
     """Replay a stream: tables validated, and seconds of each run."""
     from migrate.judging.check import judge
     from migrate.judging.judgement import Judgement
-    from migrate.xen.frame_types import FrameType
+    from migrate.xen.held_types import FrameType
 
     destination = Destination()
     tables = (FrameType.L1, FrameType.L2, FrameType.L3, FrameType.L4, FrameType.L2X)

@@ -168,7 +168,7 @@ def test_a_config_with_a_strange_number_of_vcpus_is_read_without_loops_over_it(c
 def legacy(tail, p2m_size=0x800, context=4):
     """A 64-bit toolstack's PV stream: extended info with one vcpu context, and what is to follow its p2m list."""
     word = 8
-    size = CONTEXT[context].sizeof()
+    size = CONTEXT[context].size
     block = b"vcpu" + size.to_bytes(4, "little") + bytes(size)
     info = len(block).to_bytes(4, "little") + block
     frames = bytes(-(-p2m_size * context // 4096) * word) if p2m_size < 1 << 24 else b""

@@ -258,6 +258,6 @@ def _memory_is_gone(clean: bytes, told: Scrubbed) -> None:
     data = [pfn for pfn, kind in full if kind not in TABLE_TYPES]
     named = [pfn for pfn in data if pfn not in found.p2m]
     tables = len(full) - len(data)
-    holds(tables <= told.left.get("page tables", 0), "more tables have contents than are told to be left")
-    left = sum(count for what, count in told.left.items() if "pages" in what and what != "p2m pages")
+    holds(tables <= told.left.get("page table", 0), "more tables have contents than are told to be left")
+    left = sum(count for what, count in told.left.items() if "page" in what and what not in ("p2m page", "page table"))
     holds(len(named) <= left, f"{len(named)} pages have contents, and {left} are told to be left")

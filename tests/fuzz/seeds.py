@@ -193,7 +193,7 @@ def xapi_payloads() -> Iterator[bytes]:
 def legacy_payloads(word: int) -> Iterator[bytes]:
     """What follows the first two words of an old PV stream of no more than 2048 pages."""
     for width, vcpus in ((4, 1), (4, 2), (8, 1)):
-        context = bytes(CONTEXT[width].sizeof())
+        context = bytes(CONTEXT[width].size)
         info = INFO_BLOCK.pack(INFO_VCPU, len(context)) + context + INFO_BLOCK.pack(INFO_EXTENDED, 0)
         words = [(kind << 28 | pfn).to_bytes(word, "little") for pfn, kind in enumerate((0, 0xB, 0xA, 9, 3, 0xF, 0xD))]
         yield b"".join(

@@ -41,6 +41,7 @@ from streams.bodies import (
 )
 from streams.encoder import Stream, decode
 from streams.records import PageData, Place, Record
+from streams.wire.constructs import construct_of
 from streams.wire.framing import FREE_RECORD_TYPE, RecordType, record_name
 from streams.wire.vcpu import CONTEXT, START_INFO_REGISTER, cr3_to_pfn
 
@@ -183,7 +184,7 @@ def test_bodies_cannot_be_changed_in_place() -> None:
 def test_any_context_parses_and_builds_back(width: int, size: int) -> None:
     content = bytes(range(256)) * (size // 256 + 1)
     body = body_of(0x04, bytes(8) + content[:size])
-    assert CONTEXT[width].build(body.parse(width)) == content[:size]
+    assert construct_of(CONTEXT[width]).build(body.parse(width)) == content[:size]
 
 
 def test_a_context_that_is_too_short_for_the_width_is_refused_with_both_sizes() -> None:

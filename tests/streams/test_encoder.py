@@ -497,6 +497,16 @@ def test_the_package_has_every_name_it_announces() -> None:
         _ = streams.nothing
 
 
+def test_records_in_their_fields_need_no_construct() -> None:
+    whole = zstandard.decompress((SAMPLES / "x417-pv64.plain.libxc.zst").read_bytes())
+    code = (
+        "import sys, streams; data = sys.stdin.buffer.read();"
+        "print(streams.encode(streams.decode(data)) == data, 'construct' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=whole, capture_output=True, check=True)
+    assert done.stdout.split() == [b"True", b"False"]
+
+
 def test_importing_the_package_and_decoding_need_neither_numpy_nor_construct() -> None:
     code = (
         "import sys, streams; streams.Decoder, streams.drive, streams.Feeder, streams.open_transport, streams.Record;"

@@ -13,6 +13,7 @@ from migrate.cli.ending import ExitCode, complain
 from migrate.cli.options import host_option
 from migrate.cli.output import refuse_doubles, write_document
 from migrate.cli.signals import EndedBySignal, orderly_signals
+from migrate.counting import count
 from streams.compression import MAX_EXPANSION
 from streams.values import replace
 
@@ -38,10 +39,10 @@ def _shard(ctx: click.Context, param: click.Parameter, asked: str | None) -> Sha
         return None
     from migrate.corpus.discovery import Shard
 
-    index, _, count = asked.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+    index, _, shards = asked.partition("/")
+    if not (index.isdecimal() and shards.isdecimal() and 1 <= int(index) <= int(shards)):
         raise click.BadParameter(f"{asked!r} is not I/N with I from 1 to N")
-    return Shard(int(index), int(count))
+    return Shard(int(index), int(shards))
 
 
 def jobs_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -238,9 +239,9 @@ def _taken_over(ctx: click.Context, found: Corpus, resume: str | None) -> list[R
     return [compared(case, answer) for case, answer in answers if answer is not None]
 
 
-def _interrupted(ended: KeyboardInterrupt, done: int, count: int) -> str:
+def _interrupted(ended: KeyboardInterrupt, done: int, streams: int) -> str:
     by = f" by {ended.name}" if isinstance(ended, EndedBySignal) else ""
-    return f"interrupted{by}: {done} of {count} streams judged"
+    return f"interrupted{by}: {done} of {count(streams, 'stream')} judged"
 
 
 def _outcome(found: Corpus, results: list[Result], *gaps: str) -> Run:
@@ -291,7 +292,8 @@ def complain_of(written: Written, more: str = "") -> None:
     for complaint in written.damaged[:DAMAGE_NAMED]:
         complain(f"{complaint}{more}")
     if len(written.damaged) > DAMAGE_NAMED:
-        complain(f"{written.path}: {len(written.damaged) - DAMAGE_NAMED} more lines are of no use{more}")
+        rest = count(len(written.damaged) - DAMAGE_NAMED, "more line is", "more lines are")
+        complain(f"{written.path}: {rest} of no use{more}")
 
 
 def judged(

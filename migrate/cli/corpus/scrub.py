@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +12,7 @@ from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import target_option, vcpus_option
 from migrate.cli.output import STDOUT, stream_output
+from migrate.counting import count
 
 if TYPE_CHECKING:
     from migrate.reducing.scrub import Scrubbed
@@ -59,6 +60,7 @@ def scrub(ctx: click.Context, stream: str, out: str, target: str, vcpus: int | N
 
 
 def _tell(scrubbed: Scrubbed, out: str) -> None:
+    from migrate.reducing.scrub import called
     from migrate.safe import safe
 
     def say(text: str) -> None:
@@ -67,10 +69,10 @@ def _tell(scrubbed: Scrubbed, out: str) -> None:
         else:
             echo(text)
 
-    def listed(what: dict[str, Any]) -> None:
-        width = max(len(str(count)) for count in what.values()) if what else 0
-        for name, count in sorted(what.items()):
-            say(safe(f"    {count:>{width}}  {name}"))
+    def listed(kinds: dict[str, int]) -> None:
+        width = max(map(len, map(str, kinds.values())), default=0)
+        for what, number in sorted(kinds.items()):
+            say(safe(f"    {number:>{width}}  {called(what, number)}"))
 
     say("now zero:")
     listed(scrubbed.zeroed)
@@ -78,4 +80,4 @@ def _tell(scrubbed: Scrubbed, out: str) -> None:
     listed(scrubbed.left)
     say("")
     if out != STDOUT:
-        say(safe(f"{out}: {scrubbed.size} bytes; verdict and findings are those of the original"))
+        say(safe(f"{out}: {count(scrubbed.size, 'byte')}; verdict and findings are those of the original"))

@@ -14,6 +14,7 @@ from migrate.cli.declaring import option
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import STDIN, one_rule, placement_option, source_of, target_option, vcpus_option
 from migrate.cli.output import STDOUT, stream_output
+from migrate.counting import count
 
 if TYPE_CHECKING:
     from migrate.reducing.items import Contents
@@ -124,7 +125,7 @@ def _tell(shrunk: Shrunk, out: str, seconds: float, asked: list[str]) -> None:
     if others:
         echo(f"also found in it: {', '.join(others)}")
     echo("")
-    tried = f"{shrunk.tried} streams judged in {seconds:.1f} s"
+    tried = f"{count(shrunk.tried, 'stream')} judged in {seconds:.1f} s"
     if not shrunk.finished:
         tried += "; time is up, and it may become smaller: --seconds gives more"
     echo(tried)
@@ -137,6 +138,6 @@ def _rows(before: Contents, after: Contents) -> list[dict[str, str | int]]:
         {"": what, "before": getattr(before, what), "after": getattr(after, what)}
         for what in ("bytes", "vcpus", "pfns", "pages")
     ]
-    for name, count in before.records.items():
-        rows.append({"": name, "before": count, "after": after.records.get(name, 0)})
+    for name, number in before.records.items():
+        rows.append({"": name, "before": number, "after": after.records.get(name, 0)})
     return rows

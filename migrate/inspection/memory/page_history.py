@@ -262,7 +262,7 @@ def _start_info_pages(inspection: Inspection, guest: PvGuest, pfn: int) -> Itera
     if start_info == pfn:
         yield "start_info"
     page = inspection.pages([start_info])[start_info]
-    if page is None or not page.startswith(MAGIC_PREFIX) or len(page) < START_INFO[guest.width].sizeof():
+    if page is None or not page.startswith(MAGIC_PREFIX) or len(page) < START_INFO[guest.width].size:
         return
     info = view(START_INFO[guest.width], page)
     if int(info["store_mfn"]) == pfn:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 from migrate.guest.cpu_policy import XSTATE_LEAF, component_name
 from migrate.inspection.names import component_names
 from migrate.inspection.records.cursor import Cursor, Field
+from streams.wire.constructs import construct_of
 from streams.wire.cpu_features import set_bits
-from streams.wire.vcpu import FXSAVE
-from streams.wire.xstate import XSAVE_AVX_SIZE, XSAVE_LEGACY_SIZE, XState
-
-if TYPE_CHECKING:
-    from construct import Struct
+from streams.wire.layouts import Layout
+from streams.wire.xstate import FXSAVE, XSAVE_AVX_SIZE, XSAVE_LEGACY_SIZE, XState
 
 _LEGACY = XState.X87 | XState.SSE
 _AVX = XState.AVX.bit_length() - 1
@@ -23,7 +21,7 @@ _COMPONENTS = ("xfeature_mask", "xcr0", "xcr0_accum", "xstate_bv")
 
 def fxsave_fields(cursor: Cursor) -> Iterable[Field]:
     """An FXSAVE image."""
-    return cursor.parsed(FXSAVE).fields
+    return cursor.parsed(construct_of(FXSAVE)).fields
 
 
 def components_meaning(value: int) -> str:
@@ -31,10 +29,11 @@ def components_meaning(value: int) -> str:
     return " ".join(component_names(value))
 
 
-def xsave_fields(cursor: Cursor, layout: Struct) -> Iterator[Field]:
+def xsave_fields(cursor: Cursor, layout: Layout[Any]) -> Iterator[Field]:
     """What stands before an XSAVE area's components, by its layout, and behind it the components."""
     inside = {"fxsave": fxsave_fields}
-    found = cursor.parsed(layout, "xsave", dict.fromkeys(_COMPONENTS, components_meaning), inside).fields
+    meanings = dict.fromkeys(_COMPONENTS, components_meaning)
+    found = cursor.parsed(construct_of(layout), "xsave", meanings, inside).fields
     yield from found
     values = {field.name: field.value for field in found}
     if "reserved" in values and isinstance(accum := values["xcr0_accum"], int):

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
-
-import numpy as np
 
 from migrate.counting import count
 from migrate.inspection.logbook import Layer
@@ -15,10 +11,16 @@ from migrate.inspection.records.cursor import Cursor, Field
 from migrate.inspection.records.hvm_entries import entry_field
 from migrate.inspection.records.kind import MOST_READ, About, Kind, Kinds, listed
 from streams.hvm_context import entries
-from streams.wire.framing import HVM_SAVE_HEADER, PARAMS_HEADER, SHARED_INFO_SIZE, ParamsHeader, RecordType
-from streams.wire.hvm import HVM_PARAM
+from streams.wire.framing import (
+    HVM_PARAM,
+    HVM_SAVE_HEADER,
+    PARAMS_HEADER,
+    SHARED_INFO_SIZE,
+    HvmParamEntry,
+    ParamsHeader,
+    RecordType,
+)
 from streams.wire.hvm_names import param_name
-from streams.wire.views import dtype_of
 
 
 def _context_line(about: About) -> str:
@@ -40,25 +42,23 @@ def _context_fields(cursor: Cursor) -> Iterator[Field]:
 
 
 def _params_line(about: About) -> str:
-    start, size = PARAMS_HEADER.size, HVM_PARAM.sizeof()
+    start, size = PARAMS_HEADER.size, HVM_PARAM.size
     if len(about.body) < start:
         raise ValueError
-    pairs = np.frombuffer(about.body, dtype_of(HVM_PARAM), (len(about.body) - start) // size, start)
-    number = (about.entry.length - start) // size
-    return f"{count(number, 'parameter')}: {listed([param_name(int(index)) for index in pairs['index']])}"
-
-
-def _param_meaning(param: Any) -> str:
-    return f"{param_name(param['index'])} = {param['value']:#x}"
+    there = (len(about.body) - start) // size
+    names = [param_name(index) for index, _ in HVM_PARAM.iter_unpack(about.body[start : start + there * size])]
+    return f"{count((about.entry.length - start) // size, 'parameter')}: {listed(names)}"
 
 
 def _params_fields(cursor: Cursor) -> Iterator[Field]:
     yield from cursor.named(PARAMS_HEADER, ParamsHeader)
 
     def one(number: int) -> Field:
-        return replace(cursor.parsed(HVM_PARAM, "param", {"": _param_meaning}), name=f"[{number}]")
+        start, param = cursor.offset, HvmParamEntry._make(HVM_PARAM.unpack_from(cursor.raw, cursor.at))
+        meaning = f"{param_name(param.index)} = {param.value:#x}"
+        return Field(f"[{number}]", start, None, meaning, tuple(cursor.named(HVM_PARAM, HvmParamEntry)))
 
-    yield from cursor.elements(HVM_PARAM.sizeof(), "params", one)
+    yield from cursor.elements(HVM_PARAM.size, "params", one)
 
 
 HVM: Kinds = {

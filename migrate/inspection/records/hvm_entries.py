@@ -14,7 +14,6 @@ from migrate.inspection.records.cursor import Cursor, Field, Inside, Meaning
 from migrate.inspection.records.fpu import xsave_fields
 from migrate.inspection.records.kind import flags, numbers
 from migrate.inspection.records.pv import msr_meaning
-from streams.wire.constructs import construct_of
 from streams.wire.cpu_features import set_bits
 from streams.wire.framing import HVM_SAVE_HEADER, HvmSaveHeader
 from streams.wire.hvm_cpu import SEGMENTS, XSAVE, CpuFlag
@@ -52,7 +51,7 @@ def entry_field(cursor: Cursor, entry: HvmEntry) -> Field:
     if newest is None or entry.layout is None:
         inside += cursor.rest("content")
     elif entry.typecode == SaveType.CPU_XSAVE:
-        inside += xsave_fields(cursor, construct_of(XSAVE))
+        inside += xsave_fields(cursor, XSAVE)
     else:
         kind = ENTRY_KINDS.get(entry.typecode, EntryKind())
         found = cursor.parsed(entry.layout, entry.name, kind.meanings, kind.inside).fields

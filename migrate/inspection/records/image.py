@@ -55,7 +55,7 @@ def _image_line(header: ImageHeader) -> str:
 def _domain_line(header: DomainHeader) -> str:
     kind = GUEST_TYPES.get(header.type, f"type {header.type}")
     shift = header.page_shift
-    pages = f"{1 << shift} bytes" if shift < 64 else f"2^{shift} bytes"
+    pages = count(1 << shift, "byte") if shift < 64 else f"2^{shift} bytes"
     return f"{kind} guest, pages of {pages}, saved by Xen {header.xen_major}.{header.xen_minor}"
 
 

@@ -16,6 +16,7 @@ from migrate.inspection.records.cursor import Cursor, Field, Meanings
 from migrate.inspection.records.fpu import fxsave_fields, xsave_fields
 from migrate.inspection.records.image import pfns
 from migrate.inspection.records.kind import About, Kind, Kinds, flags, listed, packed
+from streams.wire.constructs import construct_of
 from streams.wire.framing import (
     P2M_ENTRY_SIZE,
     P2M_HEADER,
@@ -64,12 +65,12 @@ def _shared_info_line(about: About) -> str:
         return "the page shared with Xen"
     info = view(SHARED_INFO[about.width], about.body)
     pending = sum(int(word).bit_count() for word in info["evtchn_pending"])
-    return f"p2m of {int(info['arch']['max_pfn']):#x} pfns, {count(pending, 'event channel')} pending"
+    return f"p2m of {count(int(info['arch']['max_pfn']), 'pfn', form='#x')}, {count(pending, 'event channel')} pending"
 
 
 def _shared_info_fields(cursor: Cursor) -> Iterator[Field]:
     if cursor.width in SHARED_INFO:
-        yield from cursor.parsed(SHARED_INFO[cursor.width], "shared_info").fields
+        yield from cursor.parsed(construct_of(SHARED_INFO[cursor.width]), "shared_info").fields
 
 
 # -- records of a vcpu ------------------------------------------------------------------------------
@@ -93,9 +94,9 @@ def context_width(size: int, width: int | None) -> int:
     """The word size in bytes of the guest whose context has `size` bytes. Raises ValueError where none has."""
     for known in (width,) if width in CONTEXT else tuple(sorted(CONTEXT, reverse=True)):
         assert known is not None
-        if size >= CONTEXT[known].sizeof():
+        if size >= CONTEXT[known].size:
             return known
-    raise ValueError(f"{size} bytes are too few for a vcpu's context")
+    raise ValueError(f"{count(size, 'byte is', 'bytes are')} too few for a vcpu's context")
 
 
 def _basic_line(about: About, content: bytes) -> str:
@@ -122,17 +123,17 @@ def _basic_fields(cursor: Cursor) -> Iterator[Field]:
         "user_regs.eflags": rflags,
         "user_regs.rflags": rflags,
     }
-    yield from cursor.parsed(CONTEXT[width], "context", meanings, {"fpu_ctxt": fxsave_fields}).fields
+    yield from cursor.parsed(construct_of(CONTEXT[width]), "context", meanings, {"fpu_ctxt": fxsave_fields}).fields
 
 
 def _extended_line(about: About, content: bytes) -> str:
-    fields = view(EXTENDED, content[: EXTENDED.sizeof()].ljust(EXTENDED.sizeof(), b"\0"))
+    fields = view(EXTENDED, content[: EXTENDED.size].ljust(EXTENDED.size, b"\0"))
     sysenter, caps = int(fields["sysenter_callback_eip"]), int(fields["mcg_cap"])
     return f"{count(len(content), 'byte')}, sysenter to {sysenter:#x}, mcg_cap {caps:#x}"
 
 
 def _extended_fields(cursor: Cursor) -> Iterator[Field]:
-    yield from cursor.parsed(EXTENDED, "extended", {"mcg_cap": machine_check_caps}).fields
+    yield from cursor.parsed(construct_of(EXTENDED), "extended", {"mcg_cap": machine_check_caps}).fields
 
 
 def _xsave_line(about: About, content: bytes) -> str:
@@ -143,12 +144,12 @@ def _xsave_line(about: About, content: bytes) -> str:
 
 
 def _xsave_fields(cursor: Cursor) -> Iterator[Field]:
-    return xsave_fields(cursor, XSAVE_HEADER if cursor.left >= XSAVE_HEADER.sizeof() else XSAVE_WORDS)
+    return xsave_fields(cursor, XSAVE_HEADER if cursor.left >= XSAVE_HEADER.size else XSAVE_WORDS)
 
 
 def _msrs_line(about: About, content: bytes) -> str:
-    entries = np.frombuffer(content, dtype_of(MSR_ENTRY), len(content) // MSR_ENTRY.sizeof())
-    number = (about.entry.length - VCPU_HEADER.size) // MSR_ENTRY.sizeof()
+    entries = np.frombuffer(content, dtype_of(MSR_ENTRY), len(content) // MSR_ENTRY.size)
+    number = (about.entry.length - VCPU_HEADER.size) // MSR_ENTRY.size
     return f"{count(number, 'MSR')}: {listed([msr_name(int(index)) for index in entries['index']])}"
 
 
@@ -159,9 +160,9 @@ def msr_meaning(msr: Any) -> str:
 
 def _msrs_fields(cursor: Cursor) -> Iterator[Field]:
     def one(number: int) -> Field:
-        return replace(cursor.parsed(MSR_ENTRY, "msr", {"": msr_meaning}), name=f"[{number}]")
+        return replace(cursor.parsed(construct_of(MSR_ENTRY), "msr", {"": msr_meaning}), name=f"[{number}]")
 
-    return cursor.elements(MSR_ENTRY.sizeof(), "msrs", one)
+    return cursor.elements(MSR_ENTRY.size, "msrs", one)
 
 
 # ---------------------------------------------------------------------------------------------------

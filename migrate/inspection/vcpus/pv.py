@@ -27,7 +27,6 @@ from streams.wire.registers import Cr0, Cr4
 from streams.wire.vcpu import (
     CONTEXT,
     EXTENDED,
-    FXSAVE,
     MSR_ENTRY,
     USER_ROOT_VALID,
     VM_ASSIST_NAMES,
@@ -38,6 +37,7 @@ from streams.wire.vcpu import (
     gdt_frames_used,
 )
 from streams.wire.views import dtype_of, view
+from streams.wire.xstate import FXSAVE
 
 if TYPE_CHECKING:
     from migrate.inspection.reading import Inspection
@@ -173,7 +173,7 @@ def _callbacks(context: Any, width: int) -> Iterator[Register]:
 
 
 def _extended(content: bytes) -> Iterator[Section]:
-    fields = view(EXTENDED, content[: EXTENDED.sizeof()].ljust(EXTENDED.sizeof(), b"\0"))
+    fields = view(EXTENDED, content[: EXTENDED.size].ljust(EXTENDED.size, b"\0"))
     yield Section(
         "compat",
         tuple(
@@ -193,13 +193,13 @@ def _extended(content: bytes) -> Iterator[Section]:
 def _xsave(content: bytes) -> Iterator[Section]:
     words = view(XSAVE_WORDS, content)
     found = [components(name, int(words[name])) for name in ("xcr0", "xcr0_accum")]
-    if len(content) >= XSAVE_HEADER.sizeof():
+    if len(content) >= XSAVE_HEADER.size:
         found.append(components("xstate_bv", int(view(XSAVE_HEADER, content)["xstate_bv"])))
-    yield Section("xsave", (*found, Register("area_bytes", len(content) - XSAVE_WORDS.sizeof())))
+    yield Section("xsave", (*found, Register("area_bytes", len(content) - XSAVE_WORDS.size)))
 
 
 def _msrs(content: bytes) -> Iterator[Section]:
-    yield msr_section(np.frombuffer(content, dtype_of(MSR_ENTRY), len(content) // MSR_ENTRY.sizeof()))
+    yield msr_section(np.frombuffer(content, dtype_of(MSR_ENTRY), len(content) // MSR_ENTRY.size))
 
 
 _SECTIONS: dict[int, Callable[[bytes], Iterator[Section]]] = {

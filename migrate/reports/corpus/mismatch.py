@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from migrate.corpus.expected_verdict import serious
+from migrate.counting import count
 from migrate.judging.check import judge
 from migrate.judging.judgement import Judgement
 from migrate.reports.verdict import text, trace
@@ -70,7 +71,7 @@ def mismatch(path: str, name: str, vcpus: int | None, comparison: Comparison) ->
     if calls:
         lines += ["", "calls that fail:", *(_INDENT + line for line in islice(calls, TRACE_LINES))]
         if len(calls) > TRACE_LINES:
-            lines.append(f"{_INDENT}… and {len(calls) - TRACE_LINES} lines more")
+            lines.append(f"{_INDENT}… and {count(len(calls) - TRACE_LINES, 'line')} more")
         lines += ["", f"see it:  {check_command(name, vcpus, expectation)}"]
         lines.append(f"         {check_command(name, vcpus, expectation, 'trace')} --only failed")
     else:

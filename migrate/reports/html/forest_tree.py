@@ -177,7 +177,7 @@ def _node(forest: Forest, branch: Branch, anchors: Anchors) -> Node:
         )
         return Node(f"{level} {span}", notes, pfn=first)
     if branch.pages > 1:
-        return Node(f"{branch.pages} {level} tables, {span}", notes)
+        return Node(f"{count(branch.pages, f'{level} table')}, {span}", notes)
     notes += table.roots
     if table.pinned:
         notes.append("pinned")
@@ -188,7 +188,7 @@ def _node(forest: Forest, branch: Branch, anchors: Anchors) -> Node:
     else:
         notes.append("its contents did not come")
     if table.parents > 1:
-        notes.append(f"named by {table.parents} tables")
+        notes.append(f"named by {count(table.parents, 'table')}")
     anchors.tables.add(first)
     rules = sorted({finding.rule.id for finding in table.findings})
     return Node(f"{level} {span}", notes, rules, home=anchors.id("table", first), pfn=first)

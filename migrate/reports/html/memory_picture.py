@@ -154,8 +154,8 @@ def _notes(found: PageMap) -> Iterator[str]:
         yield f"By machine frame it looks the same: {_same(found.machine, found.shift, found)}."
     if found.guest.step > 1 and found.guest.totals[list(TABLE_TYPES)].any():
         yield (
-            f"Each cell stands for {found.guest.step:,} pages and shows the highest level of page table that is a "
-            "64th of them, else their commonest type."
+            f"Each cell stands for {count(found.guest.step, 'page', form=',')} and shows the highest level of page "
+            "table that is a 64th of them, else their commonest type."
         )
     if found.unplaced:
         yield f"Of {count(found.unplaced, 'page')} nobody knows the machine frame."

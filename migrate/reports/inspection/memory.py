@@ -65,7 +65,7 @@ def render_pfn(inspection: Inspection, console: Console, pfn: int) -> None:
         for mapper in found.mappers[:MOST_MAPPERS]:
             _fact(console, "named by", _mapper_text(mapper))
         if len(found.mappers) > MOST_MAPPERS:
-            _fact(console, "", f"and {len(found.mappers) - MOST_MAPPERS} more page tables")
+            _fact(console, "", f"and {count(len(found.mappers) - MOST_MAPPERS, 'more page table')}")
         if not found.mappers:
             _fact(console, "named by", "no page table")
     _fact(console, "sent", count(found.times, "time"))
@@ -109,7 +109,7 @@ def _contents(console: Console, found: History) -> None:
         for entries in found.table:
             _line(console, f"{_INDENT * 2}{_entries_text(entries, found.level)}", "" if entries.present else _DIM)
     else:
-        cut = "" if len(found.page) == PAGE_SIZE else f"{len(found.page)} bytes: the stream ends in the page"
+        cut = "" if len(found.page) == PAGE_SIZE else f"{count(len(found.page), 'byte')}: the stream ends in the page"
         _fact(console, "contents", cut)
         for line in hexdump(found.page, digits=3):
             _line(console, f"{_INDENT * 2}{line}")
@@ -279,12 +279,12 @@ def _branch_text(branch: Branch, table: Table | None, width: int) -> str:
     first, last = branch.pfns
     pfns = f"pfn {first:#x}" + ("" if first == last else f"-{last:#x}")
     if table is None:
-        return f"{head}{pfns}: no page table" + (f" ({branch.pages} pages)" if branch.pages > 1 else "")
+        return f"{head}{pfns}: no page table" + (f" ({count(branch.pages, 'page')})" if branch.pages > 1 else "")
     what = f"{head}L{table.level} {pfns}" if table.level else f"{head}{pfns}, no page table by its last type"
     if branch.link is not Link.TABLE:
         return what + _LINKS[branch.link]
     if branch.pages > 1:
-        return f"{what}, {branch.pages} tables" + _of_all(table)
+        return f"{what}, {count(branch.pages, 'table')}" + _of_all(table)
     return ", ".join([what, *_facts(table, width)])
 
 
@@ -303,7 +303,7 @@ _LINKS = {
 
 def _of_all(table: Table) -> str:
     pinned = ", pinned" if table.pinned else ""
-    return pinned + (f", each named by {table.parents} tables" if table.parents > 1 else "")
+    return pinned + (f", each named by {count(table.parents, 'table')}" if table.parents > 1 else "")
 
 
 def _facts(table: Table, width: int) -> Iterator[str]:
@@ -320,7 +320,7 @@ def _facts(table: Table, width: int) -> Iterator[str]:
         if table.writable:
             yield f"{table.writable} writable"
     if table.parents > 1:
-        yield f"named by {table.parents} tables"
+        yield f"named by {count(table.parents, 'table')}"
 
 
 def _branch_style(branch: Branch, table: Table | None) -> str:
@@ -398,12 +398,12 @@ def _p2m_pages(found: Placed) -> str:
     missing = len(found.p2m_pages) - len(said)
     listed = f"pfn {_ranges(spans(said), '#x')}" if len(said) else "none"
     unsaid = f"; {missing} that the stream has not said" if missing else ""
-    return f"{listed} ({found.entries_per_page} entries each){unsaid}"
+    return f"{listed} ({count(found.entries_per_page, 'entry', 'entries')} each){unsaid}"
 
 
 def _ranges(found: tuple[Span, ...], form: str) -> str:
     listed = ", ".join(f"{a:{form}}" if a == b else f"{a:{form}}-{b:{form}}" for a, b in found[:_MOST_RANGES])
-    return listed + (f" and {len(found) - _MOST_RANGES} more ranges" if len(found) > _MOST_RANGES else "")
+    return listed + (f" and {count(len(found) - _MOST_RANGES, 'more range')}" if len(found) > _MOST_RANGES else "")
 
 
 def _runs_text(runs: Runs) -> str:
@@ -412,7 +412,7 @@ def _runs_text(runs: Runs) -> str:
         return "no machine frame is known"
     low, high = runs.span
     unknown = f"; {runs.unknown} without a known frame" if runs.unknown else ""
-    text = f"{runs.below} pages below 4 GiB, {runs.above} above"
+    text = f"{count(runs.below, 'page')} below 4 GiB, {runs.above} above"
     return f"{text}, in {count(known, 'run')} between mfn {low:#x} and {high:#x}{unknown}"
 
 

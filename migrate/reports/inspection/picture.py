@@ -98,7 +98,12 @@ def render_map(inspection: Inspection, console: Console) -> None:
     for text in _legend(found, glyphs):
         hanging(console, Text("  "), text, width=width)
     if found.beyond:
-        hanging(console, Text("  "), f"not shown: {found.beyond} pfns that lie too far out", width=width)
+        hanging(
+            console,
+            Text("  "),
+            f"not shown: {count(found.beyond, 'pfn that lies', 'pfns that lie')} too far out",
+            width=width,
+        )
     if found.machine is not None:
         _machine(found, found.machine, cells, glyphs, console, width)
     rounds = inspection.log.rounds
@@ -206,7 +211,7 @@ def _timeline(rounds: list[Round], width: int, glyphs: _Glyphs) -> Iterator[Text
             if at == left_out.start:
                 some = rounds[left_out.start : left_out.stop]
                 sent = sum(one.pages for one in some)
-                yield Text(f"  {glyphs.dots} {count(len(some), 'more pass', 'more passes')}, {sent} pages")
+                yield Text(f"  {glyphs.dots} {count(len(some), 'more pass', 'more passes')}, {count(sent, 'page')}")
             continue
         bar = glyphs.bar * (max(1, done.pages * room // most) if done.pages else 0)
         row = Text(f"  {at:>{number}}  {done.kind:<{kinds}}  {done.pages:>{pages}}  ")

@@ -262,7 +262,7 @@ def _shown(field: Field) -> str:
             return _number(value)
         case bytes(value):
             if len(value) > _NUMBERS_ALIKE and not any(value):
-                return f"{len(value)} zero bytes"
+                return count(len(value), "zero byte")
             more = f" … ({count(len(value), 'byte')})" if len(value) > _BYTES_SHOWN else ""
             return value[:_BYTES_SHOWN].hex(" ") + more
         case str(value):

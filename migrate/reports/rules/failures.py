@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from migrate.destination.releases import resolve
 from migrate.reports.rules.pages import document_head
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect
-from migrate.rules.messages.declaring import Role, Voice
-from migrate.rules.messages.known import MESSAGES
 
 if TYPE_CHECKING:
     from migrate.rules.messages.known import Sighting
@@ -27,7 +24,6 @@ _OPTIONS = {
     "HVM-02": ("--vcpus", "N"),
 }
 _OF_HOST = frozenset({"HVM-05", "HYP-30", "HYP-31", "REC-74", "REC-106", "HVM-20"})
-_PLACEHOLDER = re.compile(r"\{\w+(?::\w+)?\}")
 
 
 def candidates(failure: Failure) -> tuple[str, ...]:
@@ -99,14 +95,3 @@ def _line(sighting: Sighting) -> dict[str, Any]:
         "fields": dict(sighting.facts),
         "rules": list(sighting.rules),
     }
-
-
-def known_messages() -> Iterator[tuple[str, str]]:
-    """Every message that is known, as who writes it and its words, with … for what differs."""
-    for voice in Voice:
-        for message in MESSAGES:
-            if message.voice is voice and message.role not in (Role.START, Role.FACT):
-                others = [(form, [other for other in message.says if other != form]) for form in message.says]
-                # Some begin with whom they are about, or do not.
-                plain = (form for form, rest in others if not any(form.endswith(other) for other in rest))
-                yield from ((voice.value, _PLACEHOLDER.sub("…", form)) for form in plain)

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from migrate.counting import count
 from migrate.reports.rules.commands import explain_command
-from migrate.reports.rules.failures import MOST_RULES, candidates, confirm_commands, decides, known_messages
+from migrate.reports.rules.failures import MOST_RULES, candidates, confirm_commands, decides
 from migrate.reports.verdict.text import hanging
 from migrate.rules.catalogue import RULES
 from migrate.rules.messages.declaring import Role
@@ -89,13 +89,3 @@ def _line(sighting: Sighting, console: Console, *, matters: bool) -> None:
 
 def _fact(console: Console, key: str, value: str, style: str = "") -> None:
     hanging(console, Text(f"{key:<{_KEY_WIDTH}}", "bold"), value, style, width=_WIDTH)
-
-
-def render_known(console: Console) -> None:
-    """Print every message that is known, by who writes it."""
-    last = ""
-    for voice, form in known_messages():
-        if voice != last:
-            console.print(Text(voice, "bold"))
-            last = voice
-        console.print(Text(f"    {form}"), soft_wrap=True)

@@ -119,11 +119,13 @@ def _tables(reports: Sequence[Report]) -> list[list[Row]]:
 
 
 def summary(reports: Sequence[Report]) -> Iterator[str]:
-    """For each stream how many hosts take it."""
+    """For each stream how many of several hosts take it; of one the table says that already."""
     by_stream: dict[str, list[Report]] = {}
     for report in reports:
         by_stream.setdefault(report.stream.name, []).append(report)
     for name, those in by_stream.items():
+        if len(those) == 1:
+            continue
         takers = [host_name(report) for report in those if answer_of(report) is Outcome.RESTORES]
         some = f"{len(takers)} of {count(len(those), 'host')}"
         yield f"{safe(name)}: {some} would take it" + (f": {', '.join(map(safe, takers))}" if takers else "")
@@ -146,4 +148,4 @@ def markdown(reports: Sequence[Report]) -> str:
     for some in _tables(reports):
         cells = [[escaped(safe(cell)) for cell in row.values()] for row in some]
         lines += [*table([escaped(safe(head)) for head in some[0]], cells), ""]
-    return "\n".join([*lines, *(f"- {escaped(line)}" for line in summary(reports))])
+    return "\n".join([*lines, *(f"- {escaped(line)}" for line in summary(reports))]).rstrip("\n")

@@ -216,7 +216,7 @@ def facts_told(report: Report) -> list[tuple[str, str]]:
     if stream.xen is not None:
         lines.append(("saved by", f"Xen {stream.xen}"))
     if len(stream.rounds) > 1:
-        lines.append(("passes", f"{rounds_told(stream.rounds)} pages"))
+        lines.append(("passes", rounds_told(stream.rounds) + " pages"))
     if stream.checkpoints:
         verdicts = _checkpoints_told(report.checkpoints)
         lines.append(("checkpoints", f"{stream.checkpoints}" + (f": {verdicts}" if verdicts else "")))
@@ -305,24 +305,27 @@ def plain_lines(report: Report, least: Severity) -> Iterator[str]:
 def concise_lines(reports: Sequence[Report]) -> Iterator[str]:
     """A line per finding, for editors and grep: FILE:OFFSET: RULE severity: message.
 
-    What is about no one place of a stream has offset 0; what has no verdict has a line, too.
+    What names no byte of a stream has offset 0x0; what has no verdict has a line, too.
 
     Parameters
     ----------
     reports:
         one stream's. Where there are several, each line ends with the destinations that it is about, in brackets.
     """
-    lines: dict[str, list[Destination]] = {}
+    lines: dict[tuple[str, int], list[Destination]] = {}
     for report in reports:
         name = report.stream.name
+        alike: Counter[str] = Counter()  # even where nothing tells two findings of a report apart, they are two
         for finding in (finding for entry in folds(report) for finding in entry.findings):
-            more = f" (and {finding.count - 1} more like it)" if finding.count > 1 else ""
-            text = f"{finding.rule.id} {finding.severity.value}: {finding.message}{more}"
-            lines.setdefault(f"{name}:{finding.offset or 0:#x}: {text}", []).append(report.destination)
+            times = f" ({finding.count} times)" if finding.count > 1 else ""
+            text = f"{finding.rule.id} {finding.severity.value}: {finding.message}{times}"
+            line = f"{name}:{finding.offset or 0:#x}: {text}"
+            alike[line] += 1
+            lines.setdefault((line, alike[line]), []).append(report.destination)
         if report.outcome is Outcome.UNJUDGED:
-            lines.setdefault(f"{name}:0x0: {verdict_sentence(report)}", []).append(report.destination)
+            lines.setdefault((f"{name}:0x0: {verdict_sentence(report)}", 1), []).append(report.destination)
     name_of = _destinations_told([report.destination for report in reports])
-    for line, those in lines.items():
+    for (line, _), those in lines.items():
         yield f"{line} [{name_of(those)}]" if len(reports) > 1 else line
 
 

@@ -49,12 +49,12 @@ def describe(step: Step, placement: Placement | None) -> str:
             named += [f"cr1 pfn {step.user_root:#x}"] if step.user_root is not None else []
             return f"{step.call}(vcpu {step.vcpu}{''.join(', ' + name for name in named)})"
         case SetExtended() | SetXsave() | SetMsrs():
-            return f"{step.call}(vcpu {step.vcpu}, {len(step.content)} bytes)"
+            return f"{step.call}(vcpu {step.vcpu}, {count(len(step.content), 'byte')})"
         case Pin():
             mfn = placement.mfn(step.pfn) if placement else -1
             return f"pin L{step.level} pfn {step.pfn:#x}" + (f" mfn {mfn:#x}" if mfn >= 0 else "")
         case MapP2m():
-            return f"map {len(step.frames)} p2m pages"
+            return f"map {count(len(step.frames), 'p2m page')}"
         case _:
             return step.call
 

@@ -8,6 +8,7 @@ from project import SAMPLES
 
 from migrate import check
 from migrate.building.builder import StreamBuilder
+from migrate.building.configuration import domain_xml
 from migrate.building.qemu_state import QemuStateBuilder
 from migrate.cli.main import main
 from streams.wire.framing import EMULATOR_HEADER
@@ -136,6 +137,42 @@ def test_wrong_edits_are_told_in_a_line_and_nothing_is_written(write, tmp_path, 
     result = run("config", write(guest()), *args)
     assert (result.exit_code, words in result.output) == (2, True)
     assert not (tmp_path / "out").exists()
+
+
+UUID = "9b1e4d3c-5f6a-4b7c-8d9e-0f1a2b3c4d5e"
+
+
+@pytest.fixture
+def with_uuid(write):
+    b = guest("libvirt", "hvm")
+    b.domain_xml = domain_xml("hvm", 1, 4096).replace(b"</name>", f"</name><uuid>{UUID}</uuid>".encode())
+    return write(b)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--unset", "name"], "no domain is created without name: it can be set, not taken away"),
+        (["--set", "name="], "name is ''; expected a text that is not empty"),
+        (["--set", "uuid=hello"], "uuid is 'hello'; expected a UUID"),
+        (["--set", f"uuid={UUID}0"], "expected a UUID"),
+        (["--set", f"uuid={UUID[:-1]}"], "expected a UUID"),
+        (["--set", "uuid=9-" + UUID[1:]], "expected a UUID"),
+    ],
+)
+def test_what_libvirt_takes_for_no_domain_is_not_written(with_uuid, tmp_path, args, words):
+    result = run("config", with_uuid, *args, "-o", tmp_path / "out")
+    assert (result.exit_code, words in result.output) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "args", [["--set", f"uuid={UUID.upper()}"], ["--set", f"uuid= {UUID.replace('-', '')}"], ["--unset", "uuid"]]
+)
+def test_a_uuid_may_be_written_as_libvirt_reads_it_or_be_left_out(with_uuid, tmp_path, args):
+    result = run("config", with_uuid, *args, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert run("config", tmp_path / "out").output != run("config", with_uuid).output
 
 
 @pytest.mark.parametrize("container", ["libxc", "libxl", "xapi"])

@@ -15,12 +15,15 @@ import time
 from contextlib import suppress
 
 import pytest
-from project import SAMPLES
+from project import ROOT, SAMPLES
 from running_filter import BAD, COMMAND, END, GOOD, HVM, MODES, WAIT, Running, no_traceback, run
 
 from migrate.building.builder import StreamBuilder
 from migrate.judging.check import check
 from streams.opening import open_transport
+
+# A working directory of one's own, in which this project is found all the same.
+INSTALLED = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def sample(name):
@@ -71,6 +74,48 @@ def test_wrong_usage_moves_no_byte(args, message):
     code, came, said = run(*args, data=GOOD)
     assert (code, came) == (2, b"")
     assert message in said
+
+
+@MODES
+@pytest.mark.parametrize(
+    ("variable", "value", "why"),
+    [
+        ("MIGRATE_TARGET", "4.99", "MIGRATE_TARGET: --target: Xen 4.99 is newer than any"),
+        ("MIGRATE_PLACEMENT", "moon", "MIGRATE_PLACEMENT: --placement: unknown placement 'moon'"),
+        ("MIGRATE_PLACEMENT", "file:/no/map", "MIGRATE_PLACEMENT: file:/no/map: No such file"),
+        ("MIGRATE_HOST", "/no/such", "MIGRATE_HOST: --host: "),
+        ("MIGRATE_HOST", __file__, "MIGRATE_HOST: "),
+    ],
+)
+def test_a_wrong_variable_lets_even_a_doomed_stream_pass(mode, variable, value, why):
+    code, came, said = run(*mode, data=BAD, env={**os.environ, variable: value})
+    assert (code, came) == (3, BAD)
+    assert f"nothing is judged: {why}" in said
+    assert ("the guard stands down" in said) == bool(mode)
+
+
+@MODES
+@pytest.mark.parametrize("text", ["[tool", '[tool.xen-migrate]\ntarget = "4.99"', "[tool.xen-migrate]\ntarget = 4"])
+def test_a_wrong_settings_file_lets_the_stream_pass(mode, text, tmp_path):
+    (tmp_path / "migrate.toml").write_text(text)
+    code, came, said = run(*mode, "--report", "-", "--quiet", data=BAD, cwd=tmp_path, env=INSTALLED)
+    assert (code, came) == (3, BAD)
+    report = json.loads(said[said.index("{") :])
+    assert report["verdict"] == "unjudged"
+    assert report["reason"].startswith("migrate.toml: ")
+    assert report["stood_down"] == (report["reason"] if mode else None)
+
+
+def test_a_wrong_command_line_is_refused_whatever_is_configured():
+    environment = {**os.environ, "MIGRATE_TARGET": "4.99", "MIGRATE_PLACEMENT": "file:/no/map"}
+    for wrong in (["--select", "HYP-999"], ["--placement", "moon"], ["--report-fd", "77"]):
+        assert run(*wrong, data=GOOD, env=environment)[:2] == (2, b"")
+
+
+def test_what_the_command_line_says_in_the_place_of_a_wrong_setting_counts():
+    asked = ["--guard", "--target", "4.20", "--placement", "source"]
+    environment = {**os.environ, "MIGRATE_TARGET": "4.99", "MIGRATE_PLACEMENT": "moon"}
+    assert run(*asked, data=BAD, env=environment)[:2] == (1, BAD.removesuffix(END))
 
 
 @pytest.mark.parametrize(("redirection", "which"), [("<&-", "input"), (">&-", "output")])
@@ -521,13 +566,19 @@ def test_in_front_of_an_hvm_guest_nothing_heavy_is_imported(mode):
 
 
 @MODES
-def test_in_front_of_a_pv_guest_end_does_not_wait_for_more_of_numpy(mode):
-    running = Running("--quiet", *mode, command=IMPORTED)
-    running.send(GOOD)
+@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize("sound", [True, False], ids=["sound", "refused"])
+def test_in_front_of_a_pv_guest_end_waits_for_numpy_and_no_more(mode, width, sound):
+    b = StreamBuilder.pv(width, extended=True)
+    if not sound:
+        b.vcpus[0].root = b.absent_pfn
+    running = Running("--quiet", "--target", "4.17", *mode, command=IMPORTED)
+    running.send(b.build())
     code, came, said = running.ends()
     names = {line.split("|")[-1].strip() for line in said.splitlines()}
-    assert (code, came) == (0, GOOD)
-    assert "numpy" in names
+    assert code == (0 if sound else 1)
+    assert came == b.build() or not sound
+    assert heavy(said) == {"numpy", "typing"}
     assert "numpy.ma" not in names  # which some of its functions import when they are first called
 
 

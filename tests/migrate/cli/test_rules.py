@@ -18,6 +18,8 @@ from migrate.reports.rules.pages import GUEST_SEES, law_rows, layer_of, releases
 from migrate.reports.rules.text import render_rules
 from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
 from migrate.rules.declaring import Effect, Layer
+from migrate.rules.messages.declaring import Voice
+from migrate.rules.messages.log import read
 from migrate.rules.order import LAW
 
 layers = pytest.mark.parametrize("layer", list(Layer), ids=lambda layer: layer.name)
@@ -346,8 +348,32 @@ def test_page_of_the_changes_is_one_table():
     assert {row.replace(r"\|", "").count("|") for row in rows} == {5}
 
 
-def test_changes_have_no_layers():
-    assert run("--releases", "--layer", "HYP").exit_code == 2
+@pytest.mark.parametrize("other", [["--layer", "HYP"], ["--messages"]])
+def test_changes_are_asked_for_alone(other):
+    assert run("--releases", *other).exit_code == 2
+
+
+# -- messages ---------------------------------------------------------------------------------------------
+
+
+def test_messages_are_listed_by_who_writes_them():
+    lines = output("--messages").splitlines()
+    assert "    pfn … (index …) outside domain maximum" in lines
+    assert [line for line in lines[:-2] if not line.startswith("    ")] == [str(voice) for voice in Voice]
+
+
+def test_json_and_page_of_the_messages_have_each_of_them():
+    told = document("--messages")["messages"]
+    shown = [line.strip() for line in output("--messages").splitlines()]
+    assert {message["says"] for message in told} <= set(shown)
+    items = [line for line in output("--messages", "--format", "markdown").splitlines() if line.startswith("- ")]
+    assert len(items) == len(told)
+
+
+def test_every_message_that_is_listed_is_known():
+    for message in document("--messages")["messages"]:
+        lines = [message["says"].replace("…", some) for some in ("7", "x", "0x7")]
+        assert any(read([line.encode()]).recognised for line in lines), message
 
 
 def test_what_the_guest_sees_is_known_for_every_effect():

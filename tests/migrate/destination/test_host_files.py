@@ -304,11 +304,11 @@ def test_a_bad_document_is_told_by_what_was_expected(document, told):
         ),
         (
             "Raw policy: 1 leaves, 2 MSRs\n  000000ce -> 0000000000000000\n",
-            "file0, line 1: the Raw policy should have 2 MSRs and 1 leaves at most; 1 and 0 are there: was it cut off?",
+            "file0, line 1: the Raw policy should have 2 MSRs and 1 leaf at most; 1 and 0 are there: was it cut off?",
         ),
         (
             policy_text("Raw", POLICY, leaves=1),
-            "file0, line 1: the Raw policy should have 2 MSRs and 1 leaves at most; 2 and 2 are there: was it cut off?",
+            "file0, line 1: the Raw policy should have 2 MSRs and 1 leaf at most; 2 and 2 are there: was it cut off?",
         ),
         (
             "Raw policy: 9 leaves, 0 MSRs\n"
@@ -328,7 +328,7 @@ def test_a_bad_line_is_told_by_its_number_and_what_was_expected(text, told):
 
 def test_a_policy_that_another_output_cuts_off_is_told():
     text = "Raw policy: 1 leaves, 1 MSRs\n" + info(total_memory="1")
-    assert error(text).startswith("file0, line 1: the Raw policy should have 1 MSRs")
+    assert error(text).startswith("file0, line 1: the Raw policy should have 1 MSR and ")
 
 
 @pytest.mark.parametrize(

@@ -75,11 +75,6 @@ def test_a_newer_branch_may_lack_what_an_older_point_release_has():
     assert not resolve("4.20.0").has(shared_info_moves_low)
 
 
-@pytest.mark.parametrize(("release", "mib"), [("4.6", 8), ("4.9", 8), ("4.10", 128), ("newest", 128)])
-def test_records_may_be_8_mib_long_before_4_10_and_128_since(release, mib):
-    assert resolve(release).max_record_length == mib * MIB
-
-
 @pytest.mark.parametrize(("release", "versions"), [("4.6", (2,)), ("4.13", (2,)), ("4.14", (2, 3)), ("4.22", (2, 3))])
 def test_version_3_images_are_read_since_4_14(release, versions):
     assert resolve(release).versions == versions

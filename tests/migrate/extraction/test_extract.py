@@ -27,6 +27,7 @@ from streams.hvm_context import decode_context
 from streams.opening import open_transport
 from streams.pages import TABLE_TYPES, PageType
 from streams.records import PageData
+from streams.wire.constructs import construct_of
 from streams.wire.framing import PAGE_DATA_HEADER, PAGE_SIZE, PFN_WORD_SIZE, RECORD_HEADER, RecordType
 from streams.wire.hvm_names import SaveType
 from streams.wire.paging import P
@@ -138,7 +139,8 @@ class Core:
 
     def contexts(self, width):
         raw = self.elf.get_section_by_name(".xen_prstatus").data()
-        return [CONTEXT[width].parse(raw[at : at + CONTEXT_ROOM]) for at in range(0, len(raw), CONTEXT_ROOM)]
+        context = construct_of(CONTEXT[width])
+        return [context.parse(raw[at : at + CONTEXT_ROOM]) for at in range(0, len(raw), CONTEXT_ROOM)]
 
     def notes(self):
         raw, found, at = self.elf.get_section_by_name(".note.Xen").data(), {}, 0
@@ -219,7 +221,7 @@ def test_what_comes_after_the_last_checkpoint_is_not_in_the_image(extracted, con
     b.wrap(container)
     assert extracted("raw", b.build()).read_bytes() == b"\2" * PAGE_SIZE
     assert "as at checkpoint 2" in extracted.told
-    assert "1 pages that came after the last checkpoint are left out" in extracted.told
+    assert "1 page that came after the last checkpoint: left out" in extracted.told
 
 
 def test_a_pfn_far_beyond_all_others_makes_no_huge_file(extracted):
@@ -229,7 +231,7 @@ def test_a_pfn_far_beyond_all_others_makes_no_huge_file(extracted):
     out = extracted("raw", b.build(), ending=ExitCode.FOUND)
     assert out.stat().st_size == (b.max_pfn + 1) * PAGE_SIZE
     assert out.read_bytes()[:PAGE_SIZE] == b"\2" * PAGE_SIZE
-    assert f"1 pages lie far beyond all that the stream has sent (up to pfn {far:#x}): left out" in extracted.told
+    assert f"1 page lies far beyond all that the stream has sent (up to pfn {far:#x}): left out" in extracted.told
 
 
 @settings(max_examples=40, deadline=None)
@@ -394,7 +396,7 @@ def test_an_entry_whose_frame_is_not_in_the_p2m_names_no_frame(extracted):
     row = np.frombuffer(core.page(core.at_pfn[leaf]), "<u8")
     assert int(row[slots[0]]) & FRAMES == FRAMES
     assert int(row[slots[0]]) & ~FRAMES == int(b.table(leaf)[slots[0]]) & ~FRAMES
-    assert "1 page table entries name frames that the guest's p2m does not know: all ones now" in extracted.told
+    assert "1 page table entry names a frame that the guest's p2m does not know: all ones now" in extracted.told
 
 
 def test_without_any_p2m_pfns_stand_for_machine_frames(extracted):
@@ -522,7 +524,7 @@ def test_a_record_without_the_pages_it_announces_is_left_out_and_counted(extract
     b.insert("PAGE_DATA", lying[:-8], after="PAGE_DATA")
     out = extracted("raw", b.build(), ending=ExitCode.FOUND)
     assert out.read_bytes()[:PAGE_SIZE] == bytes(b.memory[0].data())
-    assert "1 PAGE_DATA records do not hold the pages that they announce: left out" in extracted.told
+    assert "left out: 1 PAGE_DATA record without all the pages that are announced" in extracted.told
 
 
 @pytest.mark.parametrize("form", ["raw", "elf"])

@@ -36,7 +36,7 @@ from streams.transports import TransportError
 from streams.wire.framing import HVM_SAVE_HEADER, PAGE_SIZE, VCPU_HEADER, padded
 from streams.wire.hvm_names import SaveType
 from streams.wire.msrs import Msr
-from streams.wire.vcpu import MSR_ENTRY
+from streams.wire.vcpu import MSR_ENTRY, VcpuMsr
 
 REAL = sorted(path.name for path in SAMPLES.glob("x417-*.zst"))
 PV = [name for name in REAL if not name.startswith("x417-pvh")]
@@ -260,7 +260,7 @@ def test_xsave_and_msrs_tell_what_they_hold():
     assert the(with_type(b, "X86_PV_VCPU_XSAVE", VCPU_HEADER.pack(0, 0) + area), "X86_PV_VCPU_XSAVE") == (
         "vcpu 0: 848 bytes of x87 sse avx"
     )
-    msr = MSR_ENTRY.build({"index": Msr.TSC_AUX, "reserved": 0, "value": 3})
+    msr = MSR_ENTRY.pack(VcpuMsr(Msr.TSC_AUX, 0, 3))
     b.insert("X86_PV_VCPU_MSRS", VCPU_HEADER.pack(0, 0) + msr, after="X86_PV_VCPU_XSAVE")
     assert the(b.build(), "X86_PV_VCPU_MSRS") == "vcpu 0: 1 MSR: TSC_AUX"
 
@@ -385,9 +385,9 @@ def test_every_number_stands_where_its_field_says(name):
 
 def test_the_fields_of_records_that_no_sample_has():
     b = StreamBuilder.pv(4)
-    msrs = [{"index": Msr.TSC_AUX, "reserved": 0, "value": 3}, {"index": 0x123, "reserved": 0, "value": 4}]
+    msrs = [VcpuMsr(Msr.TSC_AUX, 0, 3), VcpuMsr(0x123, 0, 4)]
     b.insert(
-        "X86_PV_VCPU_MSRS", VCPU_HEADER.pack(0, 0) + b"".join(map(MSR_ENTRY.build, msrs)), after="X86_PV_VCPU_XSAVE"
+        "X86_PV_VCPU_MSRS", VCPU_HEADER.pack(0, 0) + b"".join(map(MSR_ENTRY.pack, msrs)), after="X86_PV_VCPU_XSAVE"
     )
     b.insert("CHECKPOINT_DIRTY_PFN_LIST", struct.pack("<3Q", 4, 5, 6))
     b.insert(0x8000_0042, b"opaque")

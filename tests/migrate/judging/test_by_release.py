@@ -14,7 +14,7 @@ from migrate.rules.declaring import Severity
 from streams.wire.framing import NO_SUBLEAF, PV_INFO, VCPU_HEADER, RecordType
 from streams.wire.msrs import Msr
 from streams.wire.paging import RW
-from streams.wire.vcpu import MSR_ENTRY
+from streams.wire.vcpu import MSR_ENTRY, VcpuMsr
 
 Edit = Callable[[StreamBuilder], None]
 
@@ -42,7 +42,7 @@ def _blob(kind: RecordType, size: int) -> Edit:
 
 def _msrs(*indices: int, more: int = 0) -> Edit:
     def edit(b: StreamBuilder) -> None:
-        entries = (MSR_ENTRY.build({"index": index, "reserved": 0, "value": 1}) for index in indices)
+        entries = (MSR_ENTRY.pack(VcpuMsr(index, 0, 1)) for index in indices)
         b.vcpus[0].msrs = bytearray(b"".join(entries) + bytes(more))
 
     return edit

@@ -143,6 +143,19 @@ def test_before_the_streams_a_host_is_one_file():
     assert (told["stream"]["name"], told["destination"]["host"]) == (str(PV32), str(AMD))
 
 
+@pytest.mark.parametrize("command", [["check"], ["report", "-o", "never.html"]])
+def test_a_second_host_before_the_streams_is_told_from_a_stream(command, no32):
+    shown = run(*command, "--host", AMD, no32, PV32)
+    assert shown.exit_code == 2
+    assert f"{no32} is no stream, but tells of a host; for several hosts repeat --host before each" in shown.output
+
+
+def test_text_that_tells_of_no_host_is_judged_as_a_stream(tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("nothing of a host\n")
+    assert run("check", "--host", AMD, text).stdout.startswith(f"not judged: {text} ")
+
+
 def test_a_host_of_which_too_little_is_known_leaves_it_open(tmp_path):
     """Xen 4.17 compares the policy's leaves with the host's, which `xl info` does not tell."""
     alone = tmp_path / "alone.txt"
@@ -162,3 +175,9 @@ def test_what_a_host_takes_away_is_told_beside_its_answer(tmp_path):
     shown = [line.rstrip() for line in run("check", PV64, "--host", AMD, path).stdout.splitlines()]
     assert shown[1].endswith("takes it")
     assert shown[2].endswith("takes it  promised to the guest, and not in the PV Max policy of the host: aes (REC-114)")
+
+
+def test_of_one_host_nothing_is_counted():
+    shown = run("check", PV32, PV64, "--format", "markdown", "--host", AMD).stdout
+    assert "of 1 host" not in shown
+    assert shown.splitlines()[-1].startswith("| ")

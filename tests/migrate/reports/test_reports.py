@@ -6,8 +6,11 @@ import re
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
+from migrate.cli.check_outputs import ConciseOutput
 from migrate.destination.destination import Destination
 from migrate.judging.report import CheckpointVerdict, Report
 from migrate.judging.report_json import dumps, report_object
@@ -26,7 +29,7 @@ MESSAGE = "L3 pfn 0x19 (mfn 0x1bac57) lies above 4 GiB, and the guest has not en
 def l3_finding(message=MESSAGE, **fields):
     place = {"offset": 0x7FE0D0, "record": 11, "record_type": "X86_PV_VCPU_BASIC", "pfn": 0x19, "vcpu": 1}
     rule = RULES["HYP-22"]
-    return Finding(rule, message, rule.severity, rule.effect, **(place | fields))
+    return Finding(rule, message, fields.pop("severity", rule.severity), rule.effect, **(place | fields))
 
 
 def warning_finding():
@@ -357,9 +360,32 @@ def test_concise_lines_are_told_by_file_and_byte():
     report = refused(findings=[l3_finding(), l3_finding("later", offset=None, count=3)])
     assert list(concise_lines([report])) == [
         f"sample.zst:0x7fe0d0: HYP-22 error: {MESSAGE}",
-        "sample.zst:0x0: HYP-22 error: later (and 2 more like it)",
+        "sample.zst:0x0: HYP-22 error: later (3 times)",
     ]
     assert list(concise_lines([unjudged("why")])) == ["sample.zst:0x0: not judged: why"]
+
+
+@given(
+    name=st.text(),
+    found=st.lists(
+        st.builds(
+            l3_finding,
+            message=st.text() | st.just(MESSAGE),
+            offset=st.none() | st.integers(0, 1 << 64),
+            count=st.integers(1, 1 << 32),
+            severity=st.sampled_from(Severity),
+        )
+    ),
+    targets=st.lists(st.sampled_from(["4.17", "4.19", "4.20"]), min_size=1, unique=True),
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_concise_output_has_one_line_for_each_finding_whatever_it_says(name, found, targets, capsys):
+    reports = [accepted(facts(name), found, target=target) for target in targets]
+    ConciseOutput().answered(reports)
+    lines = capsys.readouterr().out.split("\n")
+    assert lines.pop() == ""
+    assert len(lines) == len(found)
+    assert all(re.search(r":0x[0-9a-f]+: HYP-22 (error|warning|info): ", line) for line in lines)
 
 
 def test_plain_output_has_no_escape_sequences():

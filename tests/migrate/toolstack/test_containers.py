@@ -13,6 +13,7 @@ from asking import check
 from click.testing import CliRunner
 
 from migrate.building.builder import StreamBuilder
+from migrate.building.parts import built
 from migrate.cli.main import main
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
@@ -196,7 +197,7 @@ def legacy(b: StreamBuilder, word: int = 4) -> bytes:
         return b"".join(value.to_bytes(word, "little") for value in values)
 
     assert b.records  # which writes start_info into its page
-    contexts = [CONTEXT[b.width].build(vcpu.basic) for vcpu in b.vcpus]
+    contexts = [built(CONTEXT[b.width], vcpu.basic) for vcpu in b.vcpus]
     info = b"vcpu" + struct.pack("<I", len(contexts[0])) + contexts[0]
     pages = sorted(b.memory.items())
     contents = b"".join(bytes(page.data() or b"") for _, page in pages)

@@ -15,7 +15,8 @@ from migrate.rules.extended_cr3 import L3_RULES
 from migrate.rules.findings import Finding, Link
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.xen import frame_types
-from migrate.xen.frame_types import Cost, FrameType, Hypervisor, Refused
+from migrate.xen.frame_types import Cost, Hypervisor
+from migrate.xen.held_types import FrameType, Refused
 from migrate.xen.hypercalls import Pin, SetContext
 from migrate.xen.replay import Trace
 from streams.wire.paging import PWT, P

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migrate.building.builder import StreamBuilder
-from migrate.building.parts import Vcpu
+from migrate.building.parts import Vcpu, built
 from migrate.destination.releases import resolve
 from migrate.guest.cpu_policy import Policy
 from migrate.rules.declaring import Severity
@@ -19,7 +19,7 @@ from migrate.xen.pv_vcpu import (
 )
 from streams.wire.cpu_features import HOME, REGISTERS
 from streams.wire.msrs import PV_MSRS, Msr
-from streams.wire.vcpu import CONTEXT, EXTENDED, MSR_ENTRY, XSAVE_HEADER, ContextFlag
+from streams.wire.vcpu import CONTEXT, EXTENDED, MSR_ENTRY, XSAVE_HEADER, ContextFlag, VcpuMsr, XsaveHeader
 
 NEWEST = resolve()
 
@@ -30,7 +30,7 @@ def vcpu(width: int) -> Vcpu:
 
 def objections(basic, width: int, *, index: int = 0, target: str = "newest") -> list[str]:
     """Rules that a context breaks, in order."""
-    return [o.rule for o in context_objections(CONTEXT[width].build(basic), width, index, resolve(target))]
+    return [o.rule for o in context_objections(built(CONTEXT[width], basic), width, index, resolve(target))]
 
 
 # -- addresses ---------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def test_two_releases_lose_r8_to_r15(target, lost):
     basic = vcpu(8).basic
     basic.user_regs.r8 = basic.user_regs.r15 = 1
     basic.user_regs.r9 = basic.user_regs.r10 = basic.user_regs.r11 = 0
-    found = list(context_objections(CONTEXT[8].build(basic), 8, 0, resolve(target)))
+    found = list(context_objections(built(CONTEXT[8], basic), 8, 0, resolve(target)))
     assert [(o.rule, o.errno) for o in found] == ([("HYP-28", None)] if lost else [])
     assert all("r8" in o.message and "r15" in o.message and "r9" not in o.message for o in found)
 
@@ -202,7 +202,7 @@ def test_every_refused_field_is_einval():
     basic = vcpu(8).basic
     basic.user_regs.rip = 1 << 48
     basic.vm_assist, basic.ldt_base, basic.debugreg[7] = 0x40, 1, 1 << 40
-    content = CONTEXT[8].build(basic)
+    content = built(CONTEXT[8], basic)
     found = list(context_objections(content, 8, 0, NEWEST))
     assert {o.rule for o in found} == {"REC-64", "REC-60", "REC-62", "REC-63"}
     assert {o.errno for o in found} == {"EINVAL"}
@@ -218,7 +218,7 @@ def extended(
     state = vcpu(4).extended
     for name, value in fields.items():
         setattr(state, name, value)
-    content = EXTENDED.build(state)[:cut]
+    content = built(EXTENDED, state)[:cut]
     return [(o.rule, o.errno) for o in extended_objections(content, 0, vcpus, resolve(target), intel) if o.certain]
 
 
@@ -255,7 +255,7 @@ def test_machine_check_capabilities_that_no_host_has_are_refused(target, errno):
 def test_machine_check_capabilities_of_intel_are_told_as_info_unless_the_host_is_known():
     state = vcpu(4).extended
     state.mcg_cap = 0x100_0C02
-    [objection] = extended_objections(EXTENDED.build(state), 0, 1, NEWEST)
+    [objection] = extended_objections(built(EXTENDED, state), 0, 1, NEWEST)
     assert (objection.rule, objection.certain, objection.severity) == ("REC-74", False, Severity.INFO)
     assert extended(mcg_cap=0x100_0C02, intel=True) == []
     assert extended(mcg_cap=0x100_0C02, intel=False) == [("REC-74", "EINVAL")]
@@ -297,7 +297,7 @@ def xsave(
     xcr0: int, accum: int, size: int, *, of: Processor | None = None, target: str = "newest", **header: object
 ) -> list[tuple[str, str | None, bool]]:
     fields = {"fxsave": bytes(512), "xstate_bv": 0, "xcomp_bv": 0, "reserved": bytes(48), **header}
-    content = XSAVE_HEADER.build({"xcr0": xcr0, "xcr0_accum": accum, **fields})
+    content = XSAVE_HEADER.pack(XsaveHeader(xcr0, accum, **fields))
     found = xsave_objections(content[:size].ljust(size, b"\0"), 0, resolve(target), of or cpu(target=target))
     return [(o.rule, o.errno, o.certain) for o in found]
 
@@ -406,7 +406,7 @@ def msrs(
     *entries: tuple[int, int, int], target: str = "newest", of: Processor | None = None, more: bytes = b""
 ) -> list[tuple[str, str | None, bool]]:
     """Rules, errnos and certainty for (index, reserved, value) entries and what follows them."""
-    content = b"".join(MSR_ENTRY.build({"index": i, "reserved": r, "value": v}) for i, r, v in entries) + more
+    content = b"".join(MSR_ENTRY.pack(VcpuMsr(*entry)) for entry in entries) + more
     of = of or cpu(target=target)
     return [(o.rule, o.errno, o.certain) for o in msrs_objections(content, 0, resolve(target), of)]
 
