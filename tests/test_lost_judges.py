@@ -26,6 +26,8 @@ pytestmark = pytest.mark.slow
 MIB = 1 << 20
 SPARING = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}  # else the limits are used up by what is never used
 LOST = 4
+# Longer than a judge may be at one step, until it is given up: without memory Python may be for ever at an exception.
+GIVEN_UP = 180
 
 
 def sample(name):
@@ -49,7 +51,7 @@ def filtered(*args, data=LARGE, code=None, limits=(), environment=(), said=no_tr
         capture_output=True,
         preexec_fn=limit,
         env={**os.environ, **SPARING, **dict(environment)},
-        timeout=WAIT * 2,
+        timeout=GIVEN_UP,
         check=False,
     )
     return done.returncode, done.stdout, said(done.stderr)

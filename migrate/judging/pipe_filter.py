@@ -253,7 +253,7 @@ class Filter:
         except BaseException as error:
             if error is self._interruption:
                 raise
-            self._failed(error)
+            self._failed(error, late=True)
 
     def interrupt(self, error: BaseException) -> None:
         """For signal handlers: have `forward` raise this, at once where it waits, and else after what it is judging.
@@ -274,14 +274,21 @@ class Filter:
         else:
             self._stop("the filter itself failed, and nothing passes unjudged")
 
-    def _failed(self, error: BaseException) -> None:
-        """The judge is lost: let go of all it holds, what it has found excepted."""
+    def _failed(self, error: BaseException, *, late: bool = False) -> None:
+        """The judge is lost: let go of all it holds, what it has found excepted.
+
+        Parameters
+        ----------
+        late:
+            whether END was there and has gone on: of a guard, since the replay had passed.
+        """
         self._reserve = None
         if self._failure is None:
             del self.judgement, self._decoder
         self._decoding = None
         self._failure = error
-        self._tell(f"stopped judging: {_named(error)}", error)
+        when = " after the stream had ended" if late else ""
+        self._tell(f"stopped judging{when}: {_named(error)}", error)
         error.__traceback__ = error.__context__ = error.__cause__ = None  # they hold what was under way
 
     # -- guarding ----------------------------------------------------------------------------------
@@ -379,7 +386,7 @@ class Filter:
             except BaseException as error:
                 if error is self._interruption:
                     raise
-                self._failed(error)
+                self._failed(error, late=self._over and not self._transport.held)
         if self._unjudged_because:
             report = self._unjudged(self._unjudged_because)
         elif self._failure is not None or report is None:

@@ -418,7 +418,8 @@ def _shared(mfns: NDArray[np.signedinteger]) -> tuple[int, int]:
                 yield some if parts == 1 else some[(some // FRAMES_AT_ONCE if near else some % parts) == part]
 
         if near:  # a mark for each frame costs less than to sort them
-            seen, count, low = np.zeros(FRAMES_AT_ONCE, np.bool_), 0, part * FRAMES_AT_ONCE
+            count, low = 0, part * FRAMES_AT_ONCE
+            seen = np.zeros(min(FRAMES_AT_ONCE, top + 1 - low), np.bool_)
             for some in pieces():
                 seen[some - low] = True
                 count += len(some)

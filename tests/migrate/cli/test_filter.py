@@ -533,6 +533,20 @@ def test_a_fault_of_our_own_is_owned_up_to(tmp_path, mode):
     assert (report["stopped"] is not None) == bool(mode)
 
 
+BROKEN_AFTER_END = BROKEN.replace("def record(self, record)", "def finish(self, size)").replace(
+    "Restorer.record = record", "from migrate.judging.judgement import Judgement; Judgement.finish = finish"
+)
+
+
+@MODES
+def test_a_fault_that_comes_when_the_stream_has_passed_is_said_to(mode):
+    running = Running(*mode, command=[sys.executable, "-c", BROKEN_AFTER_END])
+    running.send(GOOD)
+    code, came, said = running.ends()
+    assert (code, came) == (4, GOOD)
+    assert said.startswith("migrate: stopped judging after the stream had ended: ZeroDivisionError: a fault of ours\n")
+
+
 IMPORTED = [sys.executable, "-X", "importtime", *COMMAND[1:]]
 
 
