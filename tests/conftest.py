@@ -1,9 +1,11 @@
 """What holds for every test."""
 
+import gc
 import os
 import signal
 import sys
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # No test looks at the clock; other work may slow this one down.
@@ -26,3 +28,12 @@ def pytest_configure(config):
         sys.dont_write_bytecode = False
         sys.pycache_prefix = str(config.cache.mkdir("bytecode"))
         os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection():
+    """Collected tests stay: nothing is to be gained from looking through them for garbage, then or later."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()

@@ -6,6 +6,7 @@ import pytest
 from host_texts import XEN_CPUID, real
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trying import examples
 
 from migrate.destination.host import DEFAULT, MAX, Host, PolicyName, XenVersion
 from migrate.destination.levelling import FEATURESET, LevellingError, level
@@ -350,7 +351,7 @@ def hosts_of(pairs, kind="pv"):
 
 
 @given(pools, st.sampled_from(["pv", "hvm"]))
-@settings(max_examples=3000)
+@settings(max_examples=examples(50))
 def test_every_host_takes_the_levelled_policy_and_keeps_all_of_it(pairs, kind):
     levelled = level(hosts_of(pairs, kind), kind)
     for _, most in pairs:
@@ -360,7 +361,7 @@ def test_every_host_takes_the_levelled_policy_and_keeps_all_of_it(pairs, kind):
 
 
 @given(pools)
-@settings(max_examples=3000)
+@settings(max_examples=examples(50))
 def test_the_configuration_gives_a_guest_the_levelled_policy_on_every_host(pairs):
     levelled = level(hosts_of(pairs), "pv")
     strings = xl_strings(levelled)
