@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from migrate.rules.catalogue import RULES
     from migrate.rules.declaring import Effect, Rule, Severity, Verdict
     from migrate.rules.findings import Failure, Finding
+    from streams.transports import TransportError
 
 __all__ = [
     "RULES",
@@ -53,6 +54,7 @@ __all__ = [
     "Report",
     "Rule",
     "Severity",
+    "TransportError",
     "Verdict",
     "__version__",
     "check",
@@ -63,7 +65,7 @@ __all__ = [
 _HOMES = {
     "destination.destination": ("Destination",),
     "inspection.reading": ("inspect",),
-    "judging.check": ("Checker", "check", "survey"),
+    "judging.check": ("Checker", "TransportError", "check", "survey"),
     "judging.report": ("Outcome", "Report"),
     "reports.verdict.text": ("text_of",),  # which a report, knowing nobody who tells it, asks for here
     "rules.catalogue": ("RULES",),

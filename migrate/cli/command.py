@@ -86,7 +86,7 @@ class Command(click.Command):
         try:
             return self._parse_with_settings(ctx, list(args))
         except WrongSettingError as error:
-            if not self.forbearing:
+            if not self.forbearing and not set(ctx.help_option_names) & set(args):
                 raise
             ctx.meta[_WRONG_SETTING] = error.message
             ctx.default_map = there

@@ -161,7 +161,7 @@ def orderly_end() -> Iterator[None]:
         _silence(sys.stdout)
         raise Exit(ExitCode.FAILED) from None
     except Exception as error:
-        if type(error).__module__.startswith("click."):  # which tells them itself
+        if any(kind.__module__.startswith("click.") for kind in type(error).__mro__):  # which tells them itself
             raise
         internal_error(error)
         raise Exit(ExitCode.FAILED) from None

@@ -112,7 +112,7 @@ def target_option(*, all_too: bool = False) -> Decorator:
         elsewhere=() if all_too else (ALL,),
         shell_complete=suggestions.releases(*[ALL] * all_too),
         help="The Xen release that would restore it: 4.20 (meaning 4.20.0), 4.20.3, newest"
-        + (", or all for a table." if all_too else "."),
+        + (f", or {ALL} for a table." if all_too else f". Where {ALL} is configured, the newest."),
     )
 
 

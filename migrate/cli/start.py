@@ -37,6 +37,8 @@ def main(prog_name: str | None = None) -> None:
     os.environ.update(dict.fromkeys(_NO_THREADS, "1"))
     try:
         _run(prog_name)
+    except KeyboardInterrupt:  # while something is being imported
+        sys.exit(INTERRUPTED)
     finally:
         gc.freeze()  # nor are they looked through at the end
 

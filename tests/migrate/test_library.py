@@ -28,6 +28,12 @@ def test_pydoc_shows_the_face():
     assert "_HOMES" not in text
 
 
+def test_what_cannot_be_read_raises_what_the_face_has():
+    packed = gzip.compress(StreamBuilder.pv(8).build())
+    with pytest.raises(migrate.TransportError, match="gzip data ends"):
+        migrate.check(packed[: len(packed) // 2])
+
+
 def test_a_report_answers_in_words():
     report = migrate.check(REFUSED, target="4.20", placement="high")
     assert (report.ok, report.damaged) == (False, False)

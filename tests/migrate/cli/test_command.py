@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from migrate.building.builder import StreamBuilder
 from migrate.cli.command import Command
+from migrate.cli.ending import ExitCode
 from migrate.cli.main import COMMANDS, main
 from migrate.cli.settings import SETTINGS_FILE
 
@@ -143,7 +144,7 @@ def test_a_wrong_value_is_told_with_the_variable_that_has_it(guest, monkeypatch,
     monkeypatch.setenv(variable, value)
     result = run("check", guest)
     assert result.exit_code == 2
-    assert f"Error: {variable}: --{variable.removeprefix('MIGRATE_').lower()}: " in result.output
+    assert f"\nError: {variable}: --{variable.removeprefix('MIGRATE_').lower()}: " in result.output
 
 
 @pytest.mark.parametrize("line", ['target = "4.99"', "vcpus = 0", 'l3-rule = "L3V-9"'])
@@ -151,8 +152,29 @@ def test_a_wrong_value_is_told_with_the_file_that_has_it(guest, tmp_path, line):
     configure(tmp_path, line)
     result = run("check", guest)
     assert result.exit_code == 2
-    assert f"Error: migrate.toml: --{line.split()[0]}: " in result.output
+    assert f"\nError: migrate.toml: --{line.split()[0]}: " in result.output
     assert "Invalid value for '--vcpus'" in run("check", guest, "--vcpus", "0").output
+
+
+def test_help_is_given_whatever_is_configured(tmp_path):
+    (tmp_path / SETTINGS_FILE).write_text("[tool.xen-migrate\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "migrate", "check", "--help"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: ")
+
+
+def test_an_interruption_while_something_is_imported_ends_as_any_other(monkeypatch):
+    from migrate.cli import start
+
+    def interrupted(prog_name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, "_run", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        start.main()
+    assert ended.value.code == ExitCode.INTERRUPTED
 
 
 @pytest.mark.parametrize("text", ['target = "4.19"', '[tool.other]\ntarget = "4.19"', '[migrate]\ntarget = "4.19"'])
