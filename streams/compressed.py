@@ -30,6 +30,7 @@ class CompressedTransport(Transport):
         self._max_expansion = max_expansion
         self._decoded = 0
         self.codec = codec
+        self.compression = codec.name
         self._raw = raw
         self._pieces = codec.decode(raw)
         self._piece = b""
@@ -126,7 +127,7 @@ class CompressedTransport(Transport):
         if self._decoded > FREE_EXPANSION and 0 < self._max_expansion * self._raw.position < self._decoded:
             read = count(self._raw.position, "byte", form="#x")
             raise Undecodable(
-                f"the first {read} of {self.codec.name} data decode to more than "
+                f"the first {read} of {self.compression} data decode to more than "
                 f"{FREE_EXPANSION >> 30} GiB, and more than {self._max_expansion} times their length, as no guest's "
                 "memory does: decode them first if they are what you want, or raise the bound (check --max-expansion)",
                 self._raw.position,

@@ -32,6 +32,7 @@ class DecodedOnce(Transport):
 
     def __init__(self, first: CompressedTransport) -> None:
         self._first = first
+        self.compression = first.compression
         self._second: CompressedTransport | None = None
         self._file: int | None = None
 

@@ -55,9 +55,12 @@ class Transport(Protocol):
     ----------
     position:
         bytes given or passed over so far.
+    compression:
+        how the input is compressed: gzip, zstd …; None where it is not.
     """
 
     position: int
+    compression: str | None = None
 
     @property
     def size(self) -> int | None:

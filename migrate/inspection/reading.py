@@ -220,7 +220,9 @@ def _opened(source: Source) -> Transport:
         found = once.reread([(0, _DECODED + 1)])
         if found is not None and len(found[0]) <= _DECODED:
             once.close()
-            return BytesTransport(found[0])
+            decoded = BytesTransport(found[0])
+            decoded.compression = transport.compression
+            return decoded
     return once
 
 

@@ -50,7 +50,7 @@ class Judgement:
     """What one pass over a stream leaves: enough to judge it for any destination."""
 
     def __init__(self, transport: Transport | None, name: str, vcpus: int | None) -> None:
-        self.facts = StreamFacts(name)
+        self.facts = StreamFacts(name, compression=None if transport is None else transport.compression)
         self.collector = Collector()
         self.session = Session(self.collector, self.facts, transport, vcpus)
         self.restorer = Restorer(self.session)

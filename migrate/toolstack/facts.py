@@ -17,6 +17,7 @@ class StreamFacts:
 
     name: str
     container: str = "unknown"
+    compression: str | None = None  # what the input was unpacked from
     version: int | None = None
     guest: GuestKind | None = None
     width: int | None = None

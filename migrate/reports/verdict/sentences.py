@@ -274,7 +274,8 @@ def _root(root: dict[str, int | None]) -> str:
 def _container(stream: StreamFacts) -> str:
     what = stream.container if stream.version is None else f"{stream.container}, image version {stream.version}"
     converted = ", by the legacy converter" if stream.converted else ""
-    return f"{what}{converted}, {count(stream.records, 'record')}, {count(stream.bytes, 'byte')}"
+    unpacked = "" if stream.compression is None else f", unpacked from {stream.compression}"
+    return f"{what}{converted}{unpacked}, {count(stream.records, 'record')}, {count(stream.bytes, 'byte')}"
 
 
 def _guest(stream: StreamFacts) -> str:

@@ -18,6 +18,7 @@ from migrate.building import parts
 from migrate.building.builder import StreamBuilder
 from migrate.judging.report import Report
 from migrate.judging.report_json import report_object
+from migrate.reports.verdict.sentences import facts_told
 from migrate.rules.catalogue import RULES
 from migrate.rules.order import LAW, Guests, Law
 from streams.pages import PageType
@@ -552,9 +553,10 @@ def fed(stream: bytes, cuts: list[int], **options) -> Report:
 
 
 def plain(report: Report) -> dict:
-    """A report's JSON object without the name of the input."""
+    """A report's JSON object without the name of the input, and whether that is compressed."""
     told = report_object(report)
     told["stream"].pop("name", None)
+    told["stream"].pop("compression", None)
     return told
 
 
@@ -647,3 +649,12 @@ def test_selecting_rules_hides_findings_and_never_changes_the_verdict(broken, se
 def test_only_selected_and_not_ignored_rules_are_told():
     stream = built("pv32")
     assert set(ids(check(stream, select=["L3C", "hyp-27"], ignore=["L3C-3"], **HIGH_420))) == {"L3C-1"}
+
+
+@pytest.mark.parametrize("codec", list(PACKED))
+def test_what_the_input_was_unpacked_from_is_told(codec):
+    stream = built("pv64")
+    assert check(stream).stream.compression is None
+    report = check(PACKED[codec](stream))
+    assert report.stream.compression == codec
+    assert f", unpacked from {codec}, " in dict(facts_told(report))["stream"]
