@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from streams.counting import count
 from streams.records import Place, Record
 from streams.values import dataclass, field, replace
 from streams.wire.framing import (
@@ -126,7 +127,7 @@ def _parsed(layout: Layout[Any], content: bytes) -> Any:
     from streams.wire.constructs import construct_of
 
     if len(content) < layout.size:
-        raise ValueError(f"{len(content)} bytes of content; the structure has {layout.size}")
+        raise ValueError(f"{count(len(content), 'byte')} of content; the structure has {layout.size}")
     return construct_of(layout).parse(content)
 
 
@@ -222,7 +223,7 @@ class VcpuMsrs(_Vcpu):
         """The entries as Containers. Raises ValueError unless there is a whole number of them."""
         size = MSR_ENTRY.size
         if len(self.content) % size:
-            raise ValueError(f"{len(self.content)} bytes of content; an entry has {size}")
+            raise ValueError(f"{count(len(self.content), 'byte')} of content; an entry has {size}")
         return [_parsed(MSR_ENTRY, self.content[at : at + size]) for at in range(0, len(self.content), size)]
 
 

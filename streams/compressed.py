@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from streams.compression import FREE_EXPANSION, MAX_EXPANSION, Codec, Undecodable
+from streams.counting import count
 from streams.transports import RawTransport, Transport, TransportError
 
 
@@ -123,8 +124,9 @@ class CompressedTransport(Transport):
     def _mind_expansion(self) -> None:
         self._decoded += len(self._piece)
         if self._decoded > FREE_EXPANSION and 0 < self._max_expansion * self._raw.position < self._decoded:
+            read = count(self._raw.position, "byte", form="#x")
             raise Undecodable(
-                f"the first 0x{self._raw.position:x} bytes of {self.codec.name} data decode to more than "
+                f"the first {read} of {self.codec.name} data decode to more than "
                 f"{FREE_EXPANSION >> 30} GiB, and more than {self._max_expansion} times their length, as no guest's "
                 "memory does: decode them first if they are what you want, or raise the bound (check --max-expansion)",
                 self._raw.position,

@@ -19,6 +19,7 @@ import termios
 from collections.abc import Callable
 from contextlib import suppress
 
+from streams.counting import count
 from streams.pace import Pace
 from streams.transports import PIECE, TransportError, buffer_for_giving
 
@@ -37,7 +38,7 @@ class OutputError(Exception):
     """The output cannot be written on."""
 
     def __init__(self, error: OSError, written: int) -> None:
-        super().__init__(f"writing failed after {written} bytes: {error.strerror or error}")
+        super().__init__(f"writing failed after {count(written, 'byte')}: {error.strerror or error}")
         self.errno = error.errno
 
 

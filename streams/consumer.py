@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 
+from streams.counting import count
 from streams.records import Breach, Damage, Event
 from streams.requests import Answer, Give, Request, Skip, Taking
 from streams.typed import Protocol
@@ -71,4 +72,4 @@ class Reading:
 
 def cut(what: str, got: bytes, size: int) -> str:
     """That the input ends in something of a size, of which these bytes came."""
-    return f"the input ends in {what}: {len(got)} of {size} bytes"
+    return f"the input ends in {what}: {len(got)} of {count(size, 'byte')}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from streams.consumer import Reading, cut
+from streams.counting import count
 from streams.records import (
     Breach,
     LibvirtStart,
@@ -155,7 +156,7 @@ class ContainerDecoder(Reading):
             body = yield from self._take(_kept(size, HEAD_SIZE))
             got = len(body) + (yield from self._pass(size - len(body)))
             if got < size:
-                what = f"the input ends in block {index} (id {kind:#x}): {got} of {size} bytes"
+                what = f"the input ends in block {index} (id {kind:#x}): {got} of {count(size, 'byte')}"
                 return self._damaged(Breach.RECORD_CUT, what, start, reader="xapi")
             self.consumer.event(XapiBlock(start, index, kind, length, body))
             index += 1
@@ -185,7 +186,7 @@ class ContainerDecoder(Reading):
         self.consumer.event(XlStart(start, header, optional))
         got = len(optional) + (yield from self._pass(size - len(optional)))
         if got < size:
-            what = f"the input ends in the optional data: {got} of {size} bytes"
+            what = f"the input ends in the optional data: {got} of {count(size, 'byte')}"
             return self._damaged(Breach.OPTIONAL_DATA_CUT, what, self.position, reader="xl")
         return (yield from self._payload(legacy=not header.mandatory_flags & XL_FLAG_LIBXL_V2, of="an xl file"))
 
@@ -205,7 +206,7 @@ class ContainerDecoder(Reading):
         self.consumer.event(LibvirtStart(start, header, xml))
         got = len(xml) + (yield from self._pass(size - len(xml)))
         if got < size:
-            what = f"the input ends in the domain's XML: {got} of {size} bytes"
+            what = f"the input ends in the domain's XML: {got} of {count(size, 'byte')}"
             return self._damaged(Breach.LIBVIRT_XML_CUT, what, self.position, reader="libvirt")
         return (yield from self._payload(legacy=header.version == LIBVIRT_LEGACY, of="a libvirt image"))
 
@@ -282,7 +283,7 @@ class ContainerDecoder(Reading):
             elif len(raw) < RECORD_HEADER.size:
                 what = cut("a libxl record header", raw, RECORD_HEADER.size)
             else:
-                got = f"{padded(length) - missing} of {padded(length)} bytes"
+                got = f"{padded(length) - missing} of {count(padded(length), 'byte')}"
                 what = f"the input ends in libxl record {index} (type {kind}): {got}"
             self._damaged(breach, what, start, reader="libxl")
         record = LibxlRecord(start, index, kind, length, body[:length], missing=missing)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 
 from streams.consumer import Consumer, cut
 from streams.containers import ContainerDecoder
+from streams.counting import count
 from streams.pages import PfnWords
 from streams.records import Breach, DomainStart, ImageStart, PageData, Place, Record, Trailing
 from streams.requests import LARGEST_GIVE, Answer, Decoding, Give, Request, Taking
@@ -138,7 +139,7 @@ class Decoder(ContainerDecoder):
                 return self._damaged(
                     Breach.RECORD_CUT,
                     f"the input ends in record {place.index} {place.name}: "
-                    f"{self.position - place.body} of {padded(length)} bytes",
+                    f"{self.position - place.body} of {count(padded(length), 'byte')}",
                     start,
                     place,
                 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.counting import count
 from streams.pages import LEVEL_MASK, PIN_BIT, PageType
 from streams.values import dataclass, field
 from streams.wire.framing import PAGE_SIZE, SHARED_INFO_SIZE
@@ -151,7 +152,7 @@ class LegacyReader:
             left -= INFO_BLOCK.size + size
             if name == INFO_VCPU:
                 if size not in _WIDTHS:
-                    raise _StoppedError(f"a vcpu context of {size} bytes is of no known guest")
+                    raise _StoppedError(f"a vcpu context of {count(size, 'byte')} is of no known guest")
                 self._vcpu((yield from self._exact(size, what)))
             elif name == INFO_EXTENDED:
                 self._extended = True
@@ -160,9 +161,9 @@ class LegacyReader:
                 self._xsave_size = yield from self._uint32(what)
                 yield from self._over(size - UINT32.size, what)
             else:
-                raise _StoppedError(f"unknown block {name!r} of {size} bytes in the extended info")
+                raise _StoppedError(f"unknown block {name!r} of {count(size, 'byte')} in the extended info")
         if left:
-            raise _StoppedError(f"the blocks of the extended info are {-left} bytes longer than it is")
+            raise _StoppedError(f"the blocks of the extended info are {count(-left, 'byte')} longer than it is")
         if not self._context_size:
             raise _StoppedError("the extended info has no vcpu context, so the guest's width is unknown")
 
@@ -205,11 +206,11 @@ class LegacyReader:
         raw = yield from self._exact(words * MAP_WORD_SIZE, what)
         self._online = int.from_bytes(raw, "little").bit_count()
 
-    def _pages(self, count: int) -> Generator[Request, Answer, None]:
-        what = f"a batch of {count} pages"
-        if count > MAX_BATCH:
+    def _pages(self, pages: int) -> Generator[Request, Answer, None]:
+        what = f"a batch of {count(pages, 'page')}"
+        if pages > MAX_BATCH:
             raise _StoppedError(f"{what}; at most {MAX_BATCH}")
-        raw = yield from self._exact(count * self.stream.word, what)
+        raw = yield from self._exact(pages * self.stream.word, what)
         words = np.frombuffer(raw, f"<u{self.stream.word}").astype(np.uint64)
         words = words[words != NOTHING_WORD]
         types = (words >> np.uint64(TYPE_SHIFT)) & np.uint64(0xF)

@@ -6,6 +6,7 @@ Sources: the formats' own specifications; for Xen's and libvirt's, `xl`, xend, x
 from __future__ import annotations
 
 from streams.compression import CODECS
+from streams.counting import count
 from streams.values import NamedTuple, dataclass
 from streams.wire.framing import (
     IMAGE_ID,
@@ -223,13 +224,17 @@ def describe_prefix(prefix: bytes) -> str:
     """What stands in front of a stream: zeros, a text that is known or the beginning of another, or bytes."""
     size = len(prefix)
     if not prefix.strip(b"\0"):
-        return f"{size} zero bytes"
+        return count(size, "zero byte")
     if MIGRATE_BANNER.rstrip() in prefix:
-        return f"{size} bytes, the greeting of xl migrate-receive among them"
+        return f"{count(size, 'byte')}, the greeting of xl migrate-receive among them"
     if RECEIVER_READY in prefix:
-        return f"{size} bytes, {RECEIVER_READY.decode()!r} of xl migrate-receive among them"
+        return f"{count(size, 'byte')}, {RECEIVER_READY.decode()!r} of xl migrate-receive among them"
     text = _first_line(prefix)
-    return f"{size} bytes of text, {text!r} first" if text else f"{size} bytes that belong to no stream"
+    return (
+        f"{count(size, 'byte')} of text, {text!r} first"
+        if text
+        else f"{count(size, 'byte that belongs', 'bytes that belong')} to no stream"
+    )
 
 
 def describe_suffix(suffix: bytes, length: int, start: int) -> str:

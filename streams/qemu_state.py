@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from streams.counting import count
 from streams.qemu_data import UNKNOWN, Ends, described_lengths, description, known_header, measured
 from streams.qemu_sections import Fault, FaultKind, QemuState, Section
 from streams.values import replace
@@ -288,8 +289,9 @@ class _Walk:
     def _doubt_length(self, section: Section, measured: int | None, found: int) -> None:
         """The next header is not where this one's data should end: damage, or a QEMU of other descriptions."""
         if self._doubt is None:
-            expected = f"{measured - section.data} bytes" if measured is not None else "more"
-            message = f"section {section} has {found - section.data} bytes of data; QEMU 7.2 and 10.0 read {expected}"
+            expected = count(measured - section.data, "byte") if measured is not None else "more"
+            has = count(found - section.data, "byte")
+            message = f"section {section} has {has} of data; QEMU 7.2 and 10.0 read {expected}"
             at = found if measured is None else min(measured, found)
             self._doubt = Fault(FaultKind.LENGTH, at, "EINVAL", message, section)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
+from streams.counting import count
 from streams.requests import LARGEST_GIVE
 from streams.typed import Protocol
 
@@ -190,7 +191,8 @@ class FileTransport(RawTransport):
         """The file may have grown. Raises TransportError where it has lost what it had: it was another stream then."""
         before, self._known_size = self._known_size, self.size
         if self._known_size < before:
-            message = f"the file has become shorter while it was read: {self._known_size} bytes, which were {before}"
+            now = count(self._known_size, "byte")
+            message = f"the file has become shorter while it was read: {now}, which were {before}"
             raise TransportError(message, self._known_size)
 
     def peek(self, n: int) -> bytes:

@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 
+import at_once
 import pytest
 
 from migrate.building.builder import StreamBuilder
@@ -44,6 +45,13 @@ class Running:
     def send(self, data):
         self.process.stdin.write(data)
 
+    def all_of(self, data):
+        """Send all there is; returns as `ends`."""
+        sending = threading.Thread(target=self.send, args=(data,), daemon=True)
+        sending.start()
+        sending.join(WAIT)
+        return self.ends()
+
     def arrives(self, size):
         """Read until there are so many bytes."""
         while len(self.came) < size:
@@ -77,11 +85,9 @@ def no_traceback(said):
 
 def run(*args, data=b"", **options):
     """A filter that is sent all of some bytes: (exit code, output, stderr)."""
-    command = [*COMMAND, *map(str, args)]
     if "stdin" not in options:
         options["input"] = data
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": ENVIRONMENT, **options}
-    done = subprocess.run(command, check=False, timeout=WAIT, **options)
+    done = at_once.run("filter", *args, **{"env": ENVIRONMENT, **options})
     return done.returncode, done.stdout, no_traceback(done.stderr)
 
 

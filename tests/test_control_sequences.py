@@ -2,10 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
 import unicodedata
 
+import at_once
 import pytest
 from click.testing import CliRunner
 from project import SAMPLES
@@ -186,14 +185,7 @@ def test_an_expectation_that_differs_is_shown_without_any(hostile):
 
 @pytest.mark.parametrize("arguments", [[], ["--guard", "--report", "report", "--stats", "stats"]], ids=["", "guard"])
 def test_the_filter_says_none_beside_the_stream_itself(hostile, tmp_path, arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "migrate", "filter", *arguments],
-        input=hostile.read_bytes(),
-        capture_output=True,
-        check=False,
-        timeout=60,
-        cwd=tmp_path,
-    )
+    done = at_once.run("filter", *arguments, input=hostile.read_bytes(), cwd=tmp_path)
     harmless(done.stderr)
     for name in arguments[2::2]:
         assert harmless((tmp_path / name).read_bytes())

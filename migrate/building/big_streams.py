@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from migrate.building.builder import FIRST_MFN, KERNEL_SLOT, SLOT3, Rec, StreamBuilder
 from migrate.building.hvm_contexts import PC, Hardware
 from migrate.building.parts import PAE_ROOT, PTE_RO, PTE_RW, TABLE
-from migrate.counting import count
+from streams.counting import count
 from streams.pages import PIN_BIT, TYPE_SHIFT, PageType
 from streams.wire.framing import (
     PAGE_DATA_HEADER,

@@ -14,7 +14,7 @@ from migrate.building.big_streams import DIRTY_ONE_IN
 from migrate.building.builder import FIRST_MFN, StreamBuilder
 from migrate.building.hvm_contexts import PC, Hardware
 from migrate.building.parts import PTE_RW, TABLE, entry
-from migrate.counting import count
+from streams.counting import count
 from streams.wire.framing import PAGE_SHIFT
 from streams.wire.paging import ENTRIES, PAE_L2_FIRST_XEN_SLOT, PAE_L3_LIMIT
 

@@ -11,7 +11,7 @@ from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import offset_option, source_of
 from migrate.cli.output import STDOUT, stream_output
-from migrate.counting import count
+from streams.counting import count
 
 if TYPE_CHECKING:
     from migrate.toolstack.config_edit import Front

@@ -10,7 +10,7 @@ import click
 from migrate.cli import suggestions
 from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
-from migrate.counting import count
+from streams.counting import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,7 +148,7 @@ def _tell(log: Log, name: str | None, form: str) -> ExitCode:
 
 def _nothing_known(log: Log, name: str | None) -> str:
     """That no line is known, and where there may be one."""
-    from migrate.counting import count
+    from streams.counting import count
 
     if name is None:
         return f"no rule is called so, and it is no message of a failed restore that is known; {_LISTED}"

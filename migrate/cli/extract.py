@@ -14,7 +14,7 @@ from migrate.cli.declaring import option
 from migrate.cli.ending import ExitCode, complain
 from migrate.cli.options import offset_option, record_option, source_of, whole_number
 from migrate.cli.output import STDOUT, stream_output
-from migrate.counting import count
+from streams.counting import count
 
 if TYPE_CHECKING:
     from migrate.extraction.extract import Extracted
@@ -120,8 +120,8 @@ def _memory(stream: str, form: str, out: str, *, offset: int, force: bool) -> Ex
 
 def _tell(written: Extracted, out: str) -> None:
     """On stderr: what was written, and what is not in it."""
-    from migrate.counting import count
     from migrate.safe import safe
+    from streams.counting import count
 
     line = f"{out}: {count(written.pages, 'page')}, {count(written.holes, 'hole')}, {count(written.size, 'byte')}"
     if written.frames is not None:

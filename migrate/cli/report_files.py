@@ -12,8 +12,8 @@ import click
 from migrate.cli.ending import ExitCode, complain
 from migrate.cli.output import is_same, stream_output
 from migrate.cli.signals import orderly_signals
-from migrate.counting import count
 from migrate.whole_file import whole_file
+from streams.counting import count
 from streams.values import replace
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from migrate.cli.declaring import option
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import one_rule, size_in_bytes
 from migrate.cli.output import STDOUT, stream_output
-from migrate.counting import count
+from streams.counting import count
 from streams.wire.framing import PAGE_SIZE
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from migrate.cli.check import reason_of
 from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import Question, destination_options, format_option, offset_option, source_of
-from migrate.counting import count
+from streams.counting import count
 
 if TYPE_CHECKING:
     from migrate.destination.destination import Destination

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import IO
 
 from migrate.corpus.filesystems import FetchError, Remote
-from migrate.counting import count
 from streams.compression import FREE_EXPANSION, MAX_EXPANSION
+from streams.counting import count
 
 # Bytes fetched at a time.
 PIECE = 1 << 20

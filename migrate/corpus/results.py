@@ -10,8 +10,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from migrate.corpus.expected_verdict import UNJUDGED, Difference, Observation
-from migrate.counting import count
 from migrate.judging.report import Outcome
+from streams.counting import count
 
 if TYPE_CHECKING:
     from migrate.corpus.discovery import Case

@@ -14,13 +14,13 @@ import re
 from collections.abc import Callable, Iterable
 from typing import IO, Any
 
-from migrate.counting import count
 from migrate.destination.host import HW_CAPS, Host, PolicyName, XenVersion
 from migrate.destination.host_facts import Facts, HostFileError, Where
 from migrate.destination.host_json import FACTS, put_json
 from migrate.destination.host_memory import Node
 from migrate.guest.cpu_policy import Policy, Registers
 from migrate.safe import safe
+from streams.counting import count
 from streams.values import dataclass, field
 from streams.wire.framing import NO_SUBLEAF
 

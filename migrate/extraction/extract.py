@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.counting import count
 from migrate.extraction.coredump import CoreDump, Dumped
 from migrate.extraction.final_pages import Memory
 from migrate.extraction.pagefile import CAME, FULL, PageFile
 from migrate.guest.pages import Pages
 from migrate.inspection.logbook import Layer
+from streams.counting import count
 from streams.decoder import Decoder, drive
 from streams.opening import open_transport
 from streams.pages import PFN_MASK

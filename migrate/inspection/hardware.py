@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import IntFlag
 
-from migrate.counting import count
 from migrate.inspection.names import names_of, number_ranges, spoken
+from streams.counting import count
 from streams.wire.cpu_features import set_bits
 from streams.wire.framing import PAGE_SHIFT
 from streams.wire.hvm_cpu import (

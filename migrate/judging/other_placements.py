@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from migrate.counting import count
 from migrate.destination import releases
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, Severity
 from migrate.rules.findings import Finding
+from streams.counting import count
 from streams.pages import LEVEL_MASK
 from streams.wire.paging import PAE_L3_LIMIT
 from streams.wire.vcpu import CONTEXT

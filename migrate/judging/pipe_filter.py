@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
-from migrate.counting import count
 from migrate.judging.judgement import Judgement
 from migrate.judging.report import Report
 from migrate.rules.declaring import Severity, Verdict
 from streams.conduit import STEPS, OutputError
+from streams.counting import count
 from streams.decoder import LOOKED_BEHIND, Decoder, drive
 from streams.requests import Give
 from streams.transports import BytesTransport, TransportError

@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Callable
 
-from migrate.counting import count
 from migrate.destination.destination import Destination
 from migrate.judging.judgement import Judgement
 from migrate.rules.declaring import Effect, Layer, Stage
@@ -19,6 +18,7 @@ from migrate.rules.findings import Finding
 from migrate.rules.selection import Selection
 from migrate.toolstack.hvm import HvmRestore
 from migrate.toolstack.restore import Restorer
+from streams.counting import count
 from streams.decoder import Decoder, drive
 from streams.pipes import PipeTransport
 from streams.records import (

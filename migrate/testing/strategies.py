@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 
 from migrate.building.builder import FIRST_MFN, SLOT3, StreamBuilder
 from migrate.building.parts import PAE_ROOT, PTE_RO, PTE_RW, TABLE, Vcpu, entry, page_data
-from migrate.counting import count
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
 from migrate.rules.hypervisor import NEEDS_PLACEMENT
 from migrate.testing.hvm_strategies import hvm_guests
+from streams.counting import count
 from streams.pages import LEVEL_MASK, PIN_BIT, PageType
 from streams.wire.framing import PAGE_SHIFT, PAGE_SIZE
 from streams.wire.paging import (

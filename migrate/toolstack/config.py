@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
-from migrate.counting import count
+from streams.counting import count
 from streams.values import NamedTuple, dataclass
 
 TYPE_CHECKING = False

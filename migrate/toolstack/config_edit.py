@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
-from migrate.counting import count
 from migrate.toolstack import config_libvirt, config_libxl
 from migrate.toolstack.config import KINDS, LONGEST_CONFIG, ConfigSource, Unusable, ValueKind, text_of
 from migrate.toolstack.config_libxl import parsed
+from streams.counting import count
 from streams.values import dataclass, replace
 from streams.wire.framing import XL_CONFIG_LENGTH, XL_FLAG_JSON, XL_HEADER, XL_MAGIC, XlHeader
 from streams.wire.libvirt import LIBVIRT_HEADER, LIBVIRT_MAGIC, decode_header, header_objection

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from migrate.counting import count
 from migrate.toolstack.config import (
     LONGEST_CONFIG,
     QEMU_XEN,
@@ -23,6 +22,7 @@ from migrate.toolstack.config import (
     integer,
     too_many_vcpus,
 )
+from streams.counting import count
 
 _DEEPEST = 256
 """Source: libxml2's XML_MAX_DEPTH (parserInternals.h), which libvirt does not lift."""

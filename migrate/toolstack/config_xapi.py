@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-from migrate.counting import count
 from migrate.toolstack.config import LONGEST_CONFIG, ConfigSource, DomainConfig, GuestKind, Problem
+from streams.counting import count
 from streams.sexp import SexpError, fields, parse
 
 _XENOPS_KINDS = {b"HVM": GuestKind.HVM, b"PV": GuestKind.PV, b"PVinPVH": GuestKind.PVH, b"PVH": GuestKind.PVH}

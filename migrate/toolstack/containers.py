@@ -6,11 +6,11 @@ Sources: `xl_vmcontrol.c` (create_domain), libvirt's `libxl_domain.c`, `libxl_st
 
 from __future__ import annotations
 
-from migrate.counting import count
 from migrate.rules.declaring import GuestKind, Stage
 from migrate.toolstack.config import LONGEST_CONFIG, ConfigSource
 from migrate.toolstack.configuration import ConfigChecks, read
 from migrate.toolstack.device_model import DeviceModelChecks
+from streams.counting import count
 from streams.wire.framing import (
     LIBXL_IDENT,
     XL_BYTEORDER,

@@ -6,11 +6,11 @@ Sources: `libxl_stream_read.c` (process_record, write_emulator_blob), xenopsd's 
 
 from __future__ import annotations
 
-from migrate.counting import count
 from migrate.destination import releases
 from migrate.rules.declaring import Effect, GuestKind, Severity, Stage
 from migrate.toolstack import config
 from streams.containers import BODY_LIMIT
+from streams.counting import count
 from streams.qemu_sections import FaultKind
 from streams.wire.framing import (
     EMULATOR_HEADER,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from migrate.counting import count
+from streams.counting import count
 from streams.wire.framing import PAGE_SHIFT
 
 TYPE_CHECKING = False

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from migrate.counting import count
 from migrate.rules.declaring import GuestKind
+from streams.counting import count
 
 if TYPE_CHECKING:
     from migrate.toolstack.facts import StreamFacts

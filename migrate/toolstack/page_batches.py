@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from migrate.counting import count
+from streams.counting import count
 from streams.decoder import MOST_WORDS
 from streams.pages import ILLEGAL_TYPES, PageType, PfnWords
 from streams.records import PageData, Record

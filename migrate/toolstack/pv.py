@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from migrate.counting import count
 from migrate.destination import releases
 from migrate.guest.memory import TooSparseError, Vcpu, read_p2m_frames
 from migrate.rules.declaring import SIGSEGV, Effect
 from migrate.toolstack.pv_end import complete, unchecked_faults
 from migrate.toolstack.pv_pages import PvPages
 from migrate.xen.hypercalls import SetAddressSize, Step
+from streams.counting import count
 from streams.records import Place, Record
 from streams.wire.framing import (
     P2M_ENTRY_SIZE,

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.counting import count
 from migrate.destination.releases import RELEASES, r8_to_r15_lost
 from migrate.guest.memory import DATA, FRAMED, PFNS_AT_ONCE, REFERENCED, SENT, in_parts, which
 from migrate.guest.newest import counted
@@ -25,6 +24,7 @@ from migrate.xen.entries import IS_TABLE
 from migrate.xen.hypercalls import MapP2m, Refusal, SetContext, SetExtended, SetMsrs, SetXsave, Step
 from migrate.xen.program import Pins, Program
 from migrate.xen.pv_vcpu import HIGH_REGISTERS
+from streams.counting import count
 from streams.pages import LEVEL_MASK, PageType, type_name
 from streams.wire.framing import RecordType
 from streams.wire.paging import FRAME_MASK

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from migrate.counting import count
 from migrate.destination import releases
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Effect, GuestKind, Layer, Severity, Stage
@@ -18,6 +17,7 @@ from migrate.toolstack.containers import ContainerChecks
 from migrate.toolstack.passes import RoundCounter
 from migrate.toolstack.session import Session
 from migrate.xen.hypercalls import SetCpuPolicy, SetTscInfo
+from streams.counting import count
 from streams.pages import PfnWords
 from streams.records import (
     Breach,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from migrate.counting import count
 from migrate.destination import releases
 from migrate.rules.declaring import Severity
 from migrate.xen import hvm_cpu, hvm_devices, hvm_msrs, hvm_timers
@@ -23,6 +22,7 @@ from migrate.xen.hvm_guest import EMULATED
 from migrate.xen.hvm_records import About, expected
 from migrate.xen.hvm_xsave import ExtendedStates
 from migrate.xen.objection import Objection
+from streams.counting import count
 from streams.hvm_context import HvmEntry, entries
 from streams.values import NamedTuple, replace
 from streams.wire.framing import HVM_SAVE_HEADER

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from migrate.counting import count
 from migrate.destination import releases
 from migrate.destination.releases import Change
 from migrate.rules.declaring import Effect, Severity
 from migrate.xen.hvm_entry import Loading
 from migrate.xen.hvm_segments import asserted
 from migrate.xen.objection import Objection
+from streams.counting import count
 from streams.values import NamedTuple
 from streams.wire.cpu_features import set_bits
 from streams.wire.hvm_cpu import (

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from migrate.counting import count
 from migrate.destination import releases
 from migrate.rules.declaring import Effect, Severity
 from migrate.xen.hvm_entry import Loading
 from migrate.xen.machine_checks import taken
 from migrate.xen.objection import Objection
+from streams.counting import count
 from streams.wire.framing import PAGE_SHIFT
 from streams.wire.hvm_cpu import MTRR, MTRR_PAIR_VALID, MTRR_RANGES, MTRR_TYPES, PAT_TYPES, VMCE_VCPU, Mtrr
 from streams.wire.hvm_interrupts import LAPIC, PCI_LINK, PIC, ApicBase, PicMode

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from migrate.counting import count
 from migrate.destination import releases
 from migrate.destination.releases import Change
 from migrate.rules.declaring import Severity
@@ -15,6 +14,7 @@ from migrate.xen.guest_msrs import address_mask_allowed, misc_features_allowed, 
 from migrate.xen.hvm_entry import HvmDomain, Loading
 from migrate.xen.hvm_segments import canonical
 from migrate.xen.objection import Objection
+from streams.counting import count
 from streams.values import NamedTuple
 from streams.wire.hvm_cpu import CPU_MSR, CPU_MSRS, CpuMsr
 from streams.wire.msrs import Msr, msr_name

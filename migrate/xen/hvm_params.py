@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from migrate.counting import count
 from migrate.destination import releases
 from migrate.destination.releases import Change, Release
 from migrate.rules.declaring import Severity
 from migrate.xen.objection import Objection
+from streams.counting import count
 from streams.values import dataclass, field
 from streams.wire.framing import HVM_PARAM, PARAMS_HEADER
 from streams.wire.hvm_names import HvmParam, param_name

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from migrate.counting import count
 from migrate.destination import releases
 from migrate.xen.hvm_entry import Loading
 from migrate.xen.objection import Objection
+from streams.counting import count
 from streams.wire.hvm_cpu import XSAVE, Xsave
 from streams.wire.xstate import XSAVE_AVX_SIZE, XSAVE_LEGACY_SIZE, XState, valid_xcr0
 

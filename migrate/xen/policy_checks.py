@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum
 
-from migrate.counting import count
 from migrate.destination import releases
 from migrate.destination.host import MAX
 from migrate.destination.policy_ranges import (
@@ -30,6 +29,7 @@ from migrate.xen.cpu_policy import (
     CPUID_FAULTING,
     within_its_maxima,
 )
+from streams.counting import count
 from streams.values import NamedTuple
 from streams.wire.cpu_features import MSR_NAMES
 from streams.wire.framing import CPUID_LEAF, NO_SUBLEAF, POLICY_MSR

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from migrate.counting import count
 from migrate.destination import releases
 from migrate.rules.declaring import Severity
 from migrate.xen import guest_msrs, machine_checks
 from migrate.xen.objection import Objection
+from streams.counting import count
 from streams.wire.framing import PAGE_SIZE
 from streams.wire.msrs import Msr
 from streams.wire.vcpu import (

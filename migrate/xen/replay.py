@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.counting import count
 from migrate.destination import releases
 from migrate.guest.memory import which
 from migrate.rules.catalogue import RULES
@@ -33,6 +32,7 @@ from migrate.xen.hypercalls import (
 from migrate.xen.linear_tables import ALLOWED
 from migrate.xen.program import Program
 from migrate.xen.pv_vcpu import context_objections, extended_objections, msrs_objections, xsave_objections
+from streams.counting import count
 from streams.pages import LEVEL_MASK, PIN_BIT, are_tables
 from streams.values import dataclass
 from streams.wire.framing import PAGE_SHIFT

@@ -14,7 +14,7 @@ from keep import regressions
 from limits import TooSlowError, bounded
 from mutation import mutate
 
-MUTATIONS = 50
+FEW, MANY = 20, 50
 
 every_harness = pytest.mark.parametrize("name", HARNESSES)
 # Each of their inputs makes a document, or dozens of streams.
@@ -37,8 +37,9 @@ def test_the_law_holds_of_all_seeds(name: str) -> None:
 
 
 @every_law
-def test_the_law_holds_of_some_mutations(name: str) -> None:
-    for mutant in mutants(HARNESSES[name], MUTATIONS):
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+def test_the_law_holds_of_some_mutations(name: str, count: int) -> None:
+    for mutant in mutants(HARNESSES[name], count):
         HARNESSES[name](mutant)
 
 

@@ -136,7 +136,7 @@ def test_another_process_goes_on_wherever_the_first_is_killed(tmp_path, source, 
         assert state == EMPTY
         assert line.over() == DATA
         killed += code == -signal.SIGKILL
-    assert killed > places / 2  # how many calls there are depends on how the bytes come
+    assert killed >= len(ASKED)  # there are fewer calls where the bytes come in larger pieces
 
 
 @pytest.mark.parametrize("what", [SIGNAL, LATE])

@@ -271,7 +271,7 @@ def test_what_cannot_be_read_stops_the_reading_and_says_why(edit: Any, why: str)
 def test_extended_info_that_is_shorter_than_its_blocks_is_noticed() -> None:
     data = bytearray(OldStream().build())
     struct.pack_into("<I", data, 16, 8 + 2800 - 1)
-    assert "1 bytes longer" in (read(bytes(data)).stopped or "")
+    assert "1 byte longer" in (read(bytes(data)).stopped or "")
 
 
 @given(st.integers(0, 400), st.binary(max_size=300), st.sampled_from([4, 8]))

@@ -22,6 +22,7 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from trying import examples
 
 from streams.compressed import CompressedTransport
 from streams.compression import BZIP2, CODECS, DECODED_PIECE, GZIP, LZ4, LZMA, XZ, ZSTD, Codec
@@ -135,7 +136,7 @@ def contents(draw: st.DrawFn) -> bytes:
 lengths = st.one_of(st.integers(0, 24), st.integers(0, 9000), st.integers(0, 120_000))
 requests = st.lists(st.tuples(st.sampled_from(["give", "skip"]), lengths), max_size=30)
 chunkings = st.lists(st.integers(1, 70_000), min_size=1, max_size=4)
-quick = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=examples(25), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize("kind", RAW + COMPRESSED)

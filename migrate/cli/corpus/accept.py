@@ -18,9 +18,9 @@ from migrate.cli.corpus.run import (
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import host_option
 from migrate.cli.signals import orderly_signals
-from migrate.counting import count
 from migrate.destination.destination import DEFAULT_PLACEMENT
 from migrate.destination.placement import NAMES as PLACEMENTS
+from streams.counting import count
 
 
 def _targets(ctx: click.Context, param: click.Parameter, asked: tuple[str, ...]) -> tuple[str, ...]:

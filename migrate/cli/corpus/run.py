@@ -13,8 +13,8 @@ from migrate.cli.ending import ExitCode, complain
 from migrate.cli.options import host_option
 from migrate.cli.output import refuse_doubles, write_document
 from migrate.cli.signals import EndedBySignal, orderly_signals
-from migrate.counting import count
 from streams.compression import MAX_EXPANSION
+from streams.counting import count
 from streams.values import replace
 
 if TYPE_CHECKING:

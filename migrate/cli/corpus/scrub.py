@@ -12,7 +12,7 @@ from migrate.cli.command import command
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import target_option, vcpus_option
 from migrate.cli.output import STDOUT, stream_output
-from migrate.counting import count
+from streams.counting import count
 
 if TYPE_CHECKING:
     from migrate.reducing.scrub import Scrubbed

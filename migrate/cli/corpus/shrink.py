@@ -14,7 +14,7 @@ from migrate.cli.declaring import option
 from migrate.cli.ending import ExitCode, complain, echo
 from migrate.cli.options import STDIN, one_rule, placement_option, source_of, target_option, vcpus_option
 from migrate.cli.output import STDOUT, stream_output
-from migrate.counting import count
+from streams.counting import count
 
 if TYPE_CHECKING:
     from migrate.reducing.items import Contents

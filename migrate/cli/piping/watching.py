@@ -7,8 +7,8 @@ import stat
 from collections.abc import Callable
 
 from migrate.cli.piping.messages import Messages
-from migrate.counting import memory_size
 from migrate.safe import safe
+from streams.counting import memory_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

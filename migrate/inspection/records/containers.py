@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from migrate.counting import count
 from migrate.inspection.logbook import Header, Layer
 from migrate.inspection.names import CHECKPOINT_STATES, EMULATORS, LIBXL_OPTIONS, XL_FLAGS, names_of
 from migrate.inspection.records.cursor import Cursor, Field
@@ -26,6 +25,7 @@ from migrate.inspection.records.kind import (
 )
 from migrate.toolstack.config import LONGEST_CONFIG, ConfigSource
 from migrate.toolstack.configuration import read
+from streams.counting import count
 from streams.sexp import SexpError, parse
 from streams.sexp import fields as sexp_fields
 from streams.wire.framing import (

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from migrate.counting import count
 from migrate.inspection.logbook import Layer
 from migrate.inspection.records.cursor import Cursor, Field
 from streams.containers import BODY_LIMIT
+from streams.counting import count
 from streams.qemu_sections import QemuState, Section
 from streams.qemu_state import walk
 from streams.wire.framing import EMULATOR_HEADER, LibxlRecordType, XapiBlockId

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from migrate.counting import count
 from migrate.inspection.logbook import Layer
 from migrate.inspection.records.cursor import Cursor, Field
 from migrate.inspection.records.hvm_entries import entry_field
 from migrate.inspection.records.kind import MOST_READ, About, Kind, Kinds, listed
+from streams.counting import count
 from streams.hvm_context import entries
 from streams.wire.framing import (
     HVM_PARAM,

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from migrate.counting import count
 from migrate.guest.cpu_policy import Policy
 from migrate.inspection import hardware
 from migrate.inspection.names import rflags_names
@@ -14,6 +13,7 @@ from migrate.inspection.records.cursor import Cursor, Field, Inside, Meaning
 from migrate.inspection.records.fpu import xsave_fields
 from migrate.inspection.records.kind import flags, numbers
 from migrate.inspection.records.pv import msr_meaning
+from streams.counting import count
 from streams.wire.cpu_features import set_bits
 from streams.wire.framing import HVM_SAVE_HEADER, HvmSaveHeader
 from streams.wire.hvm_cpu import SEGMENTS, XSAVE, CpuFlag

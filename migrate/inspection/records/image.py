@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from migrate.counting import count
 from migrate.guest.cpu_policy import read_policy
 from migrate.inspection.logbook import Header, Layer
 from migrate.inspection.names import GUEST_TYPES, IMAGE_OPTIONS, TSC_MODES, names_of
 from migrate.inspection.records.cursor import Cursor, CutError, Field
 from migrate.inspection.records.kind import About, Kind, Kinds, always, flags, listed, numbers, packed, size_of
+from streams.counting import count
 from streams.pages import PfnWords, type_name
 from streams.wire.cpu_features import FEATURES, MSR_NAMES, REGISTERS, Word, msr_features, word_features
 from streams.wire.framing import (

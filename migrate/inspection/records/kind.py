@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any
 
-from migrate.counting import count
 from migrate.inspection.names import names_of
+from streams.counting import count
 
 if TYPE_CHECKING:
     from migrate.inspection.logbook import Entry, Layer

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from migrate.counting import count
 from migrate.inspection.hardware import machine_check_caps
 from migrate.inspection.logbook import Layer
 from migrate.inspection.names import component_names, rflags_names
@@ -16,6 +15,7 @@ from migrate.inspection.records.cursor import Cursor, Field, Meanings
 from migrate.inspection.records.fpu import fxsave_fields, xsave_fields
 from migrate.inspection.records.image import pfns
 from migrate.inspection.records.kind import About, Kind, Kinds, flags, listed, packed
+from streams.counting import count
 from streams.wire.constructs import construct_of
 from streams.wire.framing import (
     P2M_ENTRY_SIZE,

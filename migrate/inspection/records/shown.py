@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from migrate.counting import count
 from migrate.inspection.logbook import Layer
 from migrate.inspection.records.containers import CONTAINERS
 from migrate.inspection.records.cursor import Cursor, CutError, Field
@@ -13,6 +12,7 @@ from migrate.inspection.records.hvm import HVM
 from migrate.inspection.records.image import IMAGE, page_fields
 from migrate.inspection.records.kind import About, Kind
 from migrate.inspection.records.pv import PV
+from streams.counting import count
 from streams.wire.framing import PAGE_DATA_HEADER, RECORD_OPTIONAL, padded
 
 if TYPE_CHECKING:

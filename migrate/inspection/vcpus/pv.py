@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from migrate.counting import count
 from migrate.destination.placement import SOURCE
 from migrate.inspection.logbook import Entry, Layer
 from migrate.inspection.names import names_of, number_ranges, rflags_names
@@ -22,6 +21,7 @@ from migrate.inspection.vcpus.registers import (
     machine_check_section,
     msr_section,
 )
+from streams.counting import count
 from streams.wire.framing import VCPU_HEADER, RecordType
 from streams.wire.registers import Cr0, Cr4
 from streams.wire.vcpu import (

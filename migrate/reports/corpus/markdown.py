@@ -6,9 +6,9 @@ import re
 from typing import TYPE_CHECKING
 
 from migrate.corpus.results import Status
-from migrate.counting import count
 from migrate.reports.corpus.sentences import MISSING, WORDS, in_a_line, remarks
 from migrate.safe import safe
+from streams.counting import count
 
 if TYPE_CHECKING:
     from migrate.corpus.results import Run

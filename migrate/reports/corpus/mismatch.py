@@ -9,12 +9,12 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from migrate.corpus.expected_verdict import serious
-from migrate.counting import count
 from migrate.judging.check import judge
 from migrate.judging.judgement import Judgement
 from migrate.reports.verdict import text, trace
 from migrate.rules.selection import Selection
 from migrate.safe import safe
+from streams.counting import count
 
 if TYPE_CHECKING:
     from migrate.corpus.expectations import Expectation

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from migrate.corpus.expected_verdict import UNJUDGED
 from migrate.corpus.results import Status
-from migrate.counting import count
 from migrate.reports.verdict.sentences import outcomes_told
+from streams.counting import count
 
 if TYPE_CHECKING:
     from migrate.corpus.expected_verdict import Difference, Observation

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from migrate.counting import count
 from migrate.reports.verdict.trace import describe
 from migrate.xen.hypercalls import Pin, Refusal
+from streams.counting import count
 
 if TYPE_CHECKING:
     from migrate.inspection.reading import Inspection

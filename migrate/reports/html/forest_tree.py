@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from migrate.counting import count
 from migrate.inspection.memory.forest import Group, Link
+from streams.counting import count
 
 if TYPE_CHECKING:
     from migrate.inspection.memory.forest import Branch, Forest

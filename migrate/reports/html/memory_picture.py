@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from migrate.counting import count
 from migrate.inspection.memory.pagemap import NEVER_SENT, kind_name, page_map
+from streams.counting import count
 from streams.pages import LEVEL_MASK, PIN_BIT, TABLE_TYPES, PageType
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from migrate.counting import count
 from migrate.inspection.records.contents import contents
+from streams.counting import count
 
 if TYPE_CHECKING:
     from migrate.inspection.reading import Inspection

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from migrate.counting import count
+from streams.counting import count
 
 if TYPE_CHECKING:
     from migrate.judging.report import Report

@@ -11,9 +11,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from migrate.counting import count
 from migrate.reports.verdict.sentences import link_text
 from migrate.safe import safe
+from streams.counting import count
 
 # Characters of one value; what is longer did not come from us.
 LONGEST_VALUE = 2000

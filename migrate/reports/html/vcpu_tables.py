@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from migrate.counting import count
 from migrate.inspection.vcpus.states import vcpu_ids, vcpu_states
+from streams.counting import count
 
 if TYPE_CHECKING:
     from migrate.inspection.reading import Inspection

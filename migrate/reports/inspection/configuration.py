@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from migrate.counting import count
 from migrate.inspection.reading import NotInStream
 from migrate.inspection.records.configuration import configuration
 from migrate.inspection.records.device_model import state_of
 from migrate.safe import safe, well_formed
 from migrate.toolstack.config import ConfigSource
 from migrate.toolstack.configuration import read
+from streams.counting import count
 from streams.qemu_sections import QemuState, unknown_to
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.text import Text
 
-from migrate.counting import count
 from migrate.destination.placement import SOURCE
 from migrate.inspection.memory.entries import EntryRange, flag_names
 from migrate.inspection.memory.forest import Branch, Forest, Group, Link, Table, forest
@@ -20,6 +19,7 @@ from migrate.inspection.names import Span, spans
 from migrate.reports.inspection.hexdump import hexdump
 from migrate.reports.verdict.text import SEVERITY_STYLE, hanging
 from migrate.safe import safe, well_formed
+from streams.counting import count
 from streams.pages import type_name
 from streams.wire.framing import PAGE_SIZE
 from streams.wire.paging import PAE_L3_LIMIT, P

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.text import Text
 
-from migrate.counting import count
 from migrate.inspection.memory.pagemap import KINDS, NEVER_SENT, PageMap, Space, kind_name, page_map
 from migrate.reports.lines import UNLIMITED
 from migrate.reports.verdict.text import hanging
 from migrate.safe import safe, well_formed
+from streams.counting import count
 from streams.pages import LEVEL_MASK, TABLE_TYPES, PageType
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
-from migrate.counting import count
 from migrate.inspection.logbook import Layer
 from migrate.inspection.records.contents import blame, contents, number_at
 from migrate.inspection.records.cursor import Field
@@ -19,6 +18,7 @@ from migrate.reports.verdict.text import SEVERITY_STYLE
 from migrate.rules.declaring import Severity
 from migrate.safe import well_formed
 from migrate.toolstack.restore import BREACHES
+from streams.counting import count
 from streams.wire.framing import padded
 
 if TYPE_CHECKING:

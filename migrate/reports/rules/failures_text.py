@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from migrate.counting import count
 from migrate.reports.rules.commands import explain_command
 from migrate.reports.rules.failures import MOST_RULES, candidates, confirm_commands, decides
 from migrate.reports.verdict.text import hanging
 from migrate.rules.catalogue import RULES
 from migrate.rules.messages.declaring import Role
 from migrate.safe import safe
+from streams.counting import count
 
 if TYPE_CHECKING:
     from rich.console import Console

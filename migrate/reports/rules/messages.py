@@ -6,11 +6,11 @@ import re
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from migrate.counting import count
 from migrate.reports.markdown import escaped
 from migrate.reports.rules.pages import document_head
 from migrate.rules.messages.declaring import Role, Voice
 from migrate.rules.messages.known import MESSAGES
+from streams.counting import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

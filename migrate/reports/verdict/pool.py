@@ -10,11 +10,11 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from migrate.counting import count
 from migrate.judging.report import Outcome
 from migrate.reports.markdown import escaped, table
 from migrate.rules.declaring import Effect, Severity, Verdict
 from migrate.safe import safe
+from streams.counting import count
 
 if TYPE_CHECKING:
     from rich.console import Console

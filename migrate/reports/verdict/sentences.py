@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
-from migrate.counting import count, memory_size
 from migrate.destination.releases import like, spans
 from migrate.judging.report import Outcome, outcome_of
 from migrate.reports.folding import folds
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import GuestKind, Severity
 from migrate.rules.findings import Link
+from streams.counting import count, memory_size
 from streams.wire.framing import PAGE_SIZE
 
 TYPE_CHECKING = False

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from migrate.counting import count
 from migrate.judging.report import Outcome
 from migrate.reports.verdict.sentences import outcomes_told
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity
+from streams.counting import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from migrate.counting import count
 from migrate.reports.verdict.sentences import link_text
 from migrate.xen.hypercalls import (
     PIN_BATCH,
@@ -22,6 +21,7 @@ from migrate.xen.hypercalls import (
     SetXsave,
     Step,
 )
+from streams.counting import count
 from streams.wire.framing import CPUID_LEAF_SIZE, MSR_ENTRY_SIZE
 from streams.wire.hvm_names import param_name
 

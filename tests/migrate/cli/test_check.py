@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 
+import at_once
 import pytest
 from click.testing import CliRunner
 from project import SAMPLES
@@ -38,12 +39,6 @@ def run(*args):
 
 def report_of(path, *args):
     return json.loads(run("check", "--format", "json", path, *args).output)
-
-
-def spawn(*args, **options):
-    return subprocess.run(
-        [*COMMAND, *map(str, args)], stdin=options.pop("stdin", subprocess.DEVNULL), check=False, timeout=60, **options
-    )
 
 
 @pytest.fixture(scope="module")
@@ -329,7 +324,7 @@ def test_quiet_gives_the_verdict_line_of_what_is_not(streams):
 
 def test_standard_input_is_a_stream(streams):
     with (streams / "good").open("rb") as source:
-        result = spawn("check", "-", stdin=source, capture_output=True, text=True)
+        result = at_once.run("check", "-", stdin=source, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[0].startswith("restores: - on Xen ")
 
@@ -442,14 +437,14 @@ def test_standard_input_without_a_byte_is_unreadable_and_an_empty_file_a_stream_
     tmp_path, monkeypatch, command
 ):
     monkeypatch.chdir(tmp_path)
-    nothing = spawn(*command, "-", stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    nothing = at_once.run(*command, "-", stdin=subprocess.DEVNULL, text=True)
     assert (nothing.returncode, "nothing came" in nothing.stderr) == (2, True)
     (tmp_path / "empty").touch()
-    cut = spawn(*command, "empty", capture_output=True, text=True)
+    cut = at_once.run(*command, "empty", text=True)
     assert (cut.returncode != 2, "nothing came" in cut.stderr) == (True, False)
     (tmp_path / "out.html").unlink(missing_ok=True)
     with open("empty", "rb") as empty:
-        redirected = spawn(*command, "-", stdin=empty, capture_output=True, text=True)
+        redirected = at_once.run(*command, "-", stdin=empty, text=True)
     assert redirected.returncode == 2
     assert redirected.stderr == "migrate: -: nothing came: the file is empty\n"
 
@@ -483,7 +478,7 @@ def test_piped_input_gives_the_same_verdict(streams):
 def test_output_to_a_pipe_is_plain_and_not_wrapped(streams):
     long = streams / ("n" * 200)
     long.write_bytes((streams / "bad").read_bytes())
-    result = spawn("check", long, capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
+    result = at_once.run("check", long, text=True, env={**os.environ, "COLUMNS": "80"})
     assert "\x1b" not in result.stdout
     assert len(result.stdout.splitlines()[0]) > 200
 
@@ -492,7 +487,7 @@ def test_hostile_file_names_are_escaped(streams):
     hostile = streams / "\x1b[31m[bold]evil"
     hostile.write_bytes((streams / "good").read_bytes())
     for name in (hostile, streams / "\x1b]0;gone"):
-        result = spawn("check", name, capture_output=True, text=True)
+        result = at_once.run("check", name, text=True)
         assert "\x1b" not in result.stdout + result.stderr
         assert r"\x1b" in result.stdout + result.stderr
 
@@ -510,7 +505,8 @@ def test_file_names_need_not_be_utf8(streams):
 def test_output_that_cannot_show_a_character_shows_an_escape(streams):
     name = streams / "ä"
     name.write_bytes((streams / "good").read_bytes())
-    result = spawn("check", name, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = subprocess.run([*COMMAND, "check", name], capture_output=True, env=environment, timeout=60)
     assert result.returncode == 0
     assert rb"\xe4" in result.stdout
 
@@ -522,7 +518,7 @@ def test_output_that_cannot_show_a_character_shows_an_escape(streams):
 def test_a_reader_that_is_gone_ends_it_quietly_with_141(streams, form):
     end, pipe = os.pipe()
     os.close(end)
-    result = spawn("check", "--format", form, streams / "bad", stdout=pipe, stderr=subprocess.PIPE)
+    result = at_once.run("check", "--format", form, streams / "bad", stdout=pipe)
     os.close(pipe)
     assert (result.returncode, result.stderr) == (141, b"")
 
@@ -536,7 +532,7 @@ def test_closed_stdout_ends_it_quietly_with_141(streams):
 
 def test_a_full_disk_exits_2_with_a_message(streams):
     with open("/dev/full", "wb") as full:
-        result = spawn("check", streams / "good", stdout=full, stderr=subprocess.PIPE)
+        result = at_once.run("check", streams / "good", stdout=full)
     assert result.returncode == 2
     assert b"No space left" in result.stderr
     assert b"Traceback" not in result.stderr
@@ -568,7 +564,7 @@ def test_interrupt_exits_130_without_a_traceback(tmp_path):
 def test_traceback_is_shown_in_debug_mode_only(streams, debug, shown):
     env = {name: value for name, value in os.environ.items() if name != "MIGRATE_DEBUG"}
     env |= {"MIGRATE_DEBUG": debug} if debug else {}
-    result = spawn("check", streams / "missing", capture_output=True, text=True, env=env)
+    result = at_once.run("check", streams / "missing", text=True, env=env)
     assert result.returncode == 2
     assert ("Traceback" in result.stderr) == shown
 
@@ -619,7 +615,7 @@ def test_progress_is_drawn_without_colour_where_none_is_wanted(monkeypatch, caps
 
 
 def test_progress_is_not_drawn_into_a_pipe(streams):
-    assert spawn("check", streams / "good", capture_output=True).stderr == b""
+    assert at_once.run("check", streams / "good").stderr == b""
 
 
 def test_a_report_is_about_a_directory_as_well(tmp_path):

@@ -7,10 +7,12 @@ import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 
 import pytest
 from click.testing import CliRunner
 
+from migrate.cli import explain
 from migrate.cli.explain import violating_stream
 from migrate.cli.main import main
 from migrate.destination.releases import NEWEST, resolve, version_3
@@ -26,6 +28,15 @@ UNSHOWN = [rule for rule in RULES.values() if not rule.violation]
 every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
 every_violation = pytest.mark.parametrize("rule", SHOWN, ids=lambda rule: rule.id)
 no_violation = pytest.mark.parametrize("rule", UNSHOWN, ids=lambda rule: rule.id)
+
+
+@pytest.fixture(scope="module")
+def made_once():
+    """The stream that breaks a rule is made and judged once for all tests that look at every rule."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("violating_stream", "show"):
+            patch.setattr(explain, name, cache(getattr(explain, name)))
+        yield
 
 
 def run(*args):
@@ -54,7 +65,7 @@ def fact(text, key):
 
 
 @every_rule
-def test_every_rule_explains_itself(rule):
+def test_every_rule_explains_itself(rule, made_once):
     text = output(rule.id)
     assert text.splitlines()[0] == f"{rule.id}  {rule.slug}"
     assert text.splitlines()[1] == rule.title
@@ -70,7 +81,7 @@ def test_every_rule_explains_itself(rule):
 
 
 @every_violation
-def test_every_rule_shows_the_finding_of_its_stream(rule):
+def test_every_rule_shows_the_finding_of_its_stream(rule, made_once):
     told = json.loads(output(rule.id, "--format", "json"))["shown"]
     assert told["message"]
     assert told["verdict"] == ("refuse" if rule.effect.fatal else "accept")
@@ -188,7 +199,7 @@ def test_json_does_not_import_rich():
 
 
 @every_violation
-def test_written_stream_breaks_its_rule_under_the_command_that_is_told(rule, tmp_path):
+def test_written_stream_breaks_its_rule_under_the_command_that_is_told(rule, made_once, tmp_path):
     file = tmp_path / "bad.libxc"
     written = run("explain", rule.id, "--write", file)
     assert written.exit_code == 0

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from migrate.building.builder import StreamBuilder
 from migrate.cli.main import main
-from migrate.counting import count
 from migrate.rules.catalogue import RULES
 from migrate.rules.messages.known import MESSAGES
+from streams.counting import count
 
 COMMAND = [sys.executable, "-m", "migrate"]
 CONTEXT = "xc: error: Unable to restore HVM context (22 = Invalid argument): Internal error"

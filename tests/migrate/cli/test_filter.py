@@ -191,7 +191,7 @@ def test_the_report_is_that_of_check(tmp_path, data):
 
 def test_a_report_goes_to_a_descriptor_on_one_line():
     source, sink = os.pipe()
-    run("--report-fd", sink, "--format", "jsonl", data=BAD, pass_fds=[sink])
+    Running("--report-fd", sink, "--format", "jsonl", pass_fds=[sink]).all_of(BAD)
     os.close(sink)
     with open(source) as lines:
         (line,) = lines

@@ -4,10 +4,10 @@ import os
 import pty
 import re
 import shlex
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+import at_once
 import click
 import pytest
 from click.testing import CliRunner
@@ -139,20 +139,16 @@ def test_a_mistyped_word_of_a_few_is_answered_with_all_of_them(tmp_path, monkeyp
 def on_a_terminal(args, environment):
     master, terminal = pty.openpty()
     env = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
-    running = subprocess.Popen(
-        [sys.executable, "-m", "migrate", *args],
-        stdin=subprocess.DEVNULL,
-        stdout=terminal,
-        stderr=terminal,
-        env=env | {"TERM": "xterm-256color"} | environment,
-    )
-    os.close(terminal)
-    shown = b""
-    with suppress(OSError):  # what a terminal says when nobody is at its other end any more
-        while piece := os.read(master, 1 << 16):
-            shown += piece
+    env |= {"TERM": "xterm-256color"} | environment
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(at_once.run, *args, stdout=terminal, stderr=terminal, env=env)
+        running.add_done_callback(lambda _: os.close(terminal))
+        shown = b""
+        with suppress(OSError):  # what a terminal says when nobody is at its other end any more
+            while piece := os.read(master, 1 << 16):
+                shown += piece
     os.close(master)
-    assert running.wait(60) in (0, 1)
+    assert running.result().returncode in (0, 1)
     return shown
 
 

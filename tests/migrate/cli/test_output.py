@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import at_once
 import pytest
 from click.testing import CliRunner
 from project import SAMPLES
@@ -32,11 +33,6 @@ COMMANDS = {
 }
 
 
-def migrate(*arguments, **options):
-    command = [sys.executable, "-m", "migrate", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, timeout=120, **options)
-
-
 @pytest.fixture
 def stream(tmp_path):
     return Path(shutil.copy(SAMPLE, tmp_path / "guest.zst"))
@@ -50,7 +46,7 @@ def test_the_input_is_never_overwritten(name, linked, stream, tmp_path):
         out = tmp_path / "link"
         os.link(stream, out)
     places = {"IN": stream, "OUT": out}
-    done = migrate(*(places.get(word, word) for word in COMMANDS[name]))
+    done = at_once.run(*(places.get(word, word) for word in COMMANDS[name]))
     assert done.returncode == 2
     assert b"what is read" in done.stderr
     assert stream.read_bytes() == SAMPLE.read_bytes()
@@ -58,7 +54,7 @@ def test_the_input_is_never_overwritten(name, linked, stream, tmp_path):
 
 def test_a_filter_does_not_report_into_its_stream(stream):
     with open(stream, "rb") as source:
-        done = migrate("filter", "--report", stream, stdin=source)
+        done = at_once.run("filter", "--report", stream, stdin=source)
     assert done.returncode == 2
     assert done.stdout == b""
     assert stream.read_bytes() == SAMPLE.read_bytes()
@@ -66,7 +62,7 @@ def test_a_filter_does_not_report_into_its_stream(stream):
 
 @pytest.mark.parametrize("command", [["show", "/dev/null"], ["report", "/dev/null", "-o", "-"]])
 def test_a_device_that_holds_no_stream_is_no_internal_error(command):
-    done = migrate(*command)
+    done = at_once.run(*command)
     assert done.returncode in (1, 3)
     assert b"internal error" not in done.stderr
 
@@ -169,7 +165,10 @@ def test_a_disk_that_is_full_leaves_nothing_and_exits_with_2(name, stream, tmp_p
 
     out = tmp_path / "out" / "file"
     out.parent.mkdir()
-    done = migrate(*named(WRITTEN[name], IN=stream, OUT=out), preexec_fn=full, env={**os.environ, "TMPDIR": "/dev/shm"})
+    command = [sys.executable, "-m", "migrate", *named(WRITTEN[name], IN=stream, OUT=out)]
+    # Of a module that is compiled, half would stay, too.
+    environment = {**os.environ, "TMPDIR": "/dev/shm", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, capture_output=True, preexec_fn=full, env=environment, timeout=PATIENCE)
     assert done.returncode == 2
     assert b"File too large" in done.stderr
     assert b"Traceback" not in done.stderr
@@ -179,7 +178,7 @@ def test_a_disk_that_is_full_leaves_nothing_and_exits_with_2(name, stream, tmp_p
 
 @pytest.mark.parametrize("option", ["--junit", "--jsonl"])
 def test_a_device_that_is_full_is_told(option, stream):
-    done = migrate("corpus", "run", stream, option, "/dev/full")
+    done = at_once.run("corpus", "run", stream, option, "/dev/full")
     assert done.returncode == 2
     assert b"No space left on device" in done.stderr
 

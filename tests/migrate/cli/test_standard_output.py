@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import at_once
 import pytest
 from project import SAMPLES
 
@@ -33,11 +34,7 @@ def migrate(tmp_path):
     (tmp_path / "HOST").write_text("xen_version : 4.18.3\ntotal_memory : 2048\n")
     (tmp_path / "BARE").write_bytes(StreamBuilder.pv(8).build())
 
-    def run(line, stdout, *flags):
-        command = [sys.executable, *flags, "-m", "migrate", *line]
-        return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, cwd=tmp_path, timeout=60, check=False)
-
-    return run
+    return lambda line, stdout: at_once.run(*line, stdout=stdout, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("line", LINES, ids=" ".join)
@@ -56,7 +53,10 @@ def test_a_reader_that_is_gone_is_no_fault_of_the_input(line, migrate):
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_nor_does_it_matter_whether_output_is_buffered(migrate):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_nor_does_it_matter_whether_output_is_buffered(unbuffered):
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "wb") as full:
-        done = migrate(["show", XL], full, "-u")
+        command = [sys.executable, "-m", "migrate", "show", XL]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment, timeout=60)
     assert (done.returncode, done.stderr) == (2, b"migrate: writing standard output: No space left on device\n")

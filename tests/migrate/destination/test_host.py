@@ -2,8 +2,9 @@
 
 import pytest
 from host_texts import REAL, parsed, real, some_hosts, version
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from trying import examples
 
 from migrate.destination.host import Host, PolicyName, XenVersion
 from migrate.destination.host_memory import Node
@@ -384,6 +385,7 @@ def test_a_guest_fits_into_free_memory(pages, fits):
     assert Host(free_memory=100).fits(pages).value is fits
 
 
+@settings(max_examples=examples(40))
 @given(some_hosts(), st.integers(0, 1 << 40))
 def test_every_answer_has_a_reason_and_an_open_one_no_value(host, pages):
     answers = [question.ask(host) for question in QUESTIONS.values()]

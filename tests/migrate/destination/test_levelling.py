@@ -6,6 +6,7 @@ import pytest
 from host_texts import XEN_CPUID, real
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trying import examples
 
 from migrate.destination.host import DEFAULT, MAX, Host, PolicyName, XenVersion
 from migrate.destination.levelling import FEATURESET, LevellingError, level
@@ -326,6 +327,8 @@ def some_policies(draw):
     )
     leaves = dict(made.leaves)
     leaves[0x7, 0] = (draw(st.integers(0, 2)), *leaves[0x7, 0][1:])
+    sizes, *rest = leaves[0x8000_0008, None]
+    leaves[0x8000_0008, None] = (sizes & ~0xFF | draw(st.integers(32, 52)), *rest)  # every processor has some
     components = draw(st.sampled_from([0x3, 0x7, 0x207]))
     leaves[0xD, 0] = (components, 0, 0xA88, 0)
     leaves[0xD, 2], leaves[0xD, 9] = (0x100, 0x240, 0, 0), (0x8, draw(st.sampled_from([0xA80, 0x340])), 0, 0)
@@ -348,7 +351,7 @@ def hosts_of(pairs, kind="pv"):
 
 
 @given(pools, st.sampled_from(["pv", "hvm"]))
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_every_host_takes_the_levelled_policy_and_keeps_all_of_it(pairs, kind):
     levelled = level(hosts_of(pairs, kind), kind)
     for _, most in pairs:
@@ -358,7 +361,7 @@ def test_every_host_takes_the_levelled_policy_and_keeps_all_of_it(pairs, kind):
 
 
 @given(pools)
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_the_configuration_gives_a_guest_the_levelled_policy_on_every_host(pairs):
     levelled = level(hosts_of(pairs), "pv")
     strings = xl_strings(levelled)

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from elftools.elf.elffile import ELFFile
 from hypothesis import given, settings
 from project import SAMPLES
+from trying import examples
 
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import page_data
@@ -234,7 +235,7 @@ def test_a_pfn_far_beyond_all_others_makes_no_huge_file(extracted):
     assert f"1 page lies far beyond all that the stream has sent (up to pfn {far:#x}): left out" in extracted.told
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(strategies.streams(containers=["libxc", "libxl", "xl", "xapi"]))
 def test_the_image_of_any_guest_is_what_its_stream_says(tmp_path_factory, stream):
     folder = tmp_path_factory.mktemp("any")

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspecting import check_fields, look
 from project import SAMPLES
+from trying import examples
 
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import page_data
@@ -582,7 +583,7 @@ def all_objects(inspection):
     return dumps(told)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(mutated())
 def test_no_change_of_bytes_is_beyond_showing(data):
     assert look(data, all_objects)

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from laws import image_of
 from project import SAMPLES
+from trying import examples
 
 from migrate.building.builder import StreamBuilder
 from migrate.cli.explain import violating_stream
@@ -208,7 +209,7 @@ CHUNKS = st.lists(st.integers(1, 300) | st.integers(1, 1 << 16), max_size=20)
 TARGETS = st.sampled_from(["4.13", "4.17", "4.20", "newest"])
 PLACEMENTS = st.sampled_from(["source", "high", "low"])
 quickly = settings(
-    max_examples=60,
+    max_examples=examples(25),
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],

@@ -8,12 +8,13 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from project import SAMPLES, restless
+from trying import examples
+from violating import violating
 
 from migrate import check
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import entry
 from migrate.building.shapes import hvm_guest, pv_guest
-from migrate.cli.explain import violating_stream
 from migrate.cli.main import main
 from migrate.reducing.scrub import ScrubError, changed, comparable, scrub
 from migrate.rules.catalogue import RULES
@@ -208,13 +209,13 @@ def test_an_older_version_of_a_table_that_is_data_now_goes_as_data():
 # -- the law: judged the same -------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
 @given(strategies.streams())
 def test_a_sound_stream_is_judged_the_same(stream):
     assert changed(stream, scrubbed(stream)[1]) is None
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_damaged_stream_is_judged_the_same(data):
     stream, _ = data.draw(strategies.damaged_streams())
@@ -223,7 +224,7 @@ def test_a_damaged_stream_is_judged_the_same(data):
 
 @pytest.mark.parametrize("id", [id for id, rule in RULES.items() if rule.violation and id not in BIG])
 def test_every_violation_is_judged_the_same(id):
-    stream = violating_stream(RULES[id])
+    stream = violating(id)
     try:
         clean = scrubbed(stream)[1]
     except ScrubError:

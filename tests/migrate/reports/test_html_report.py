@@ -14,6 +14,8 @@ from click.testing import CliRunner
 from html_pages import assert_sound, page, parsed, skeleton, written
 from hypothesis import HealthCheck, given, settings
 from project import SAMPLES
+from trying import examples
+from violating import violating
 
 from migrate.building.big_streams import write_synthetic
 from migrate.building.builder import StreamBuilder
@@ -93,13 +95,10 @@ def test_the_report_of_every_damaged_stream_is_sound(path):
 
 @pytest.mark.parametrize("id", VIOLATIONS)
 def test_the_smallest_violation_of_every_rule_makes_a_sound_report(id):
-    b = StreamBuilder.pv(4)
-    RULES[id].violation(b)
-    text = page(b.build())
-    assert_sound(text)
+    assert_sound(page(violating(id)))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
 @given(strategies.streams(containers=("libxc", "libxl", "xl", "xapi")))
 def test_the_report_of_any_stream_is_sound(stream):
     assert_sound(page(bytes(stream)))

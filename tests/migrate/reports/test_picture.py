@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from project import SAMPLES
 from rich.cells import cell_len
 from rich.console import Console
+from trying import examples
 
 from migrate.building.builder import StreamBuilder
 from migrate.inspection.memory.pagemap import NEVER_SENT, kind_name, page_map
@@ -29,7 +30,7 @@ REAL = [
 ]
 FOUR_GIB = 0x100000
 
-few = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def asked(stream, question, **how):

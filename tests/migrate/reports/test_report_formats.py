@@ -1,11 +1,13 @@
 """`migrate check` for code scanning, for CI servers and for GitHub's annotations."""
 
 import re
+from functools import cache
 
 import pytest
 import schemas
 from asking import check
 from project import SAMPLES
+from violating import violating
 
 from migrate.building.builder import StreamBuilder
 from migrate.cli.main import main
@@ -41,10 +43,9 @@ def ran(folder, capsys):
     return run
 
 
+@cache
 def broken(id):
-    builder = StreamBuilder.pv(4)
-    RULES[id].violation(builder)
-    return check(builder.build())
+    return check(violating(id))
 
 
 # -- SARIF --------------------------------------------------------------------------------------------

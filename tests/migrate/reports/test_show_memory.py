@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from project import SAMPLES
 from rich.console import Console
+from trying import examples
 
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import PTE_RO, PTE_RW, TABLE, entry
@@ -78,7 +79,7 @@ SAID = {
 }
 KERNEL = {3: 0xC000_0000, 4: 0xFFFF_FFFF_8000_0000}  # where those guests map pfn 0
 
-few = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def asked(stream, question, **how):

@@ -8,11 +8,11 @@ import os
 import pty
 import struct
 import subprocess
-import sys
 import termios
 from pathlib import Path
 from threading import Thread
 
+import at_once
 import pytest
 from project import ROOT
 
@@ -57,10 +57,14 @@ def seen(arguments, columns, colour):
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "FORCE_COLOR", "COLORTERM")}
     environment = {**kept, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **({} if colour else {"NO_COLOR": "1"})}
-    command = [sys.executable, "-m", "migrate", *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=theirs, stderr=subprocess.DEVNULL, env=environment)
-    # A terminal that loses its last writer may lose what it has written: we write last.
-    Thread(target=lambda: (process.wait(), os.write(theirs, _OVER))).start()
+
+    def show():
+        try:
+            at_once.run(*arguments, stdout=theirs, stderr=subprocess.DEVNULL, env=environment, cwd=ROOT)
+        finally:  # a terminal that loses its last writer may lose what it has written: we write last
+            os.write(theirs, _OVER)
+
+    Thread(target=show).start()
     text = b""
     while not text.endswith(_OVER):
         text += os.read(ours, 1 << 16)

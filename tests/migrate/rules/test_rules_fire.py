@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 from project import ROOT
+from violating import violating
 
 from migrate import check
 from migrate.building.builder import StreamBuilder
@@ -46,19 +47,12 @@ limited = pytest.mark.parametrize("rule", LIMITED, ids=lambda r: r.id)
 not_before = pytest.mark.parametrize("rule", [r for r in LIMITED if r.id not in HOLDS_BEFORE], ids=lambda r: r.id)
 
 
-def violate(rule: Rule) -> bytes:
-    b = StreamBuilder.pv(4)
-    assert rule.violation is not None
-    rule.violation(b)
-    return b.build()
-
-
 @cache
 def checked(rule: Rule, target: str | None = None) -> Report:
     """The report of a rule's violation, by default for the newest release that has the rule."""
     newest = [release for release in RELEASES if rule.in_force(release)][-1]
     return check(
-        violate(rule),
+        violating(rule.id),
         target=target or newest.name,
         placement=NEEDS_PLACEMENT.get(rule.id, "source"),
         verify=rule.id in NEEDS_VERIFY,

@@ -6,6 +6,7 @@ import pytest
 from asking import check, through_a_pipe, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trying import examples
 
 from migrate.building.builder import StreamBuilder
 from migrate.guest import memory
@@ -29,7 +30,7 @@ def little_room(free=1):
         patch.undo()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(15))
 @given(b=strategies.guests() | strategies.guests(max_tables=30), batch=st.integers(1, 8), data=st.data())
 def test_the_room_there_is_changes_nothing(b, batch, data):
     b.batch = batch

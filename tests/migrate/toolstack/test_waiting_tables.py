@@ -7,6 +7,7 @@ import pytest
 from asking import check, through_a_pipe, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trying import examples
 
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import page_data
@@ -31,7 +32,7 @@ def together(tables):
         patch.undo()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(20))
 @given(b=strategies.guests() | strategies.guests(max_tables=30), batch=st.integers(1, 5), data=st.data())
 def test_how_many_tables_are_looked_at_together_changes_nothing(b, batch, data):
     b.batch = batch

@@ -15,6 +15,7 @@ from asking import check
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from reference_model import Placement, Received, Step, restore
+from trying import examples
 
 from migrate.building.builder import StreamBuilder
 from migrate.building.parts import PTE_RO, PTE_RW, TABLE, entry, page_data
@@ -42,10 +43,10 @@ from streams.wire.paging import NX, RW, G, P
 EXAMPLES = int(os.environ.get("REPLAY_MODEL_EXAMPLES", "0"))
 
 
-def budget(examples: int) -> Any:
+def budget(number: int) -> Any:
     """A share of the test's time. No failing example is made smaller under a large budget: that takes hours."""
     return settings(
-        max_examples=EXAMPLES or examples,
+        max_examples=EXAMPLES or examples(number),
         deadline=None,
         phases=[Phase.explicit, Phase.reuse, Phase.generate, *([] if EXAMPLES else [Phase.shrink])],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
@@ -353,7 +354,7 @@ def _with_history(draw: st.DrawFn, b: StreamBuilder) -> None:
 
 
 @given(streams())
-@budget(80)
+@budget(30)
 def test_valid_stream_is_accepted_without_errors(stream: bytes) -> None:
     report = check(stream)
     assert [f for f in report.findings if f.severity is Severity.ERROR] == []
@@ -372,13 +373,13 @@ def test_table_that_is_ballooned_out_names_nothing(sent: bool) -> None:
 
 
 @given(live_guests())
-@budget(50)
+@budget(20)
 def test_replay_of_a_consistent_guest_is_the_models(b: StreamBuilder) -> None:
     agree(b)
 
 
 @given(guests(8) | guests(4, extended=True))
-@budget(40)
+@budget(20)
 def test_guest_that_no_frame_can_harm_passes_the_model_everywhere(b: StreamBuilder) -> None:
     for placement in PLACEMENTS.values():
         assert {step.answer for step in restore(b, placement, l3_rule=True)} == {0}
@@ -398,7 +399,7 @@ def test_descriptors_that_were_never_sent_are_refused() -> None:
 
 
 @given(edited_guests() | live_guests())
-@budget(80)
+@budget(30)
 def test_leaving_out_what_cannot_fail_changes_no_answer(b: StreamBuilder) -> None:
     def both(j: Judgement) -> list[list[Finding | None]]:
         if not j.steps:
@@ -413,7 +414,7 @@ def test_leaving_out_what_cannot_fail_changes_no_answer(b: StreamBuilder) -> Non
 
 
 @given(edited_guests())
-@budget(50)
+@budget(20)
 def test_pipe_is_replayed_as_a_file_is(b: StreamBuilder) -> None:
     stream = b.build()
     checker = Checker()
@@ -431,7 +432,7 @@ def test_pipe_is_replayed_as_a_file_is(b: StreamBuilder) -> None:
 
 
 @given(edited_guests())
-@budget(150)
+@budget(60)
 def test_replay_of_an_edited_guest_is_the_models(b: StreamBuilder) -> None:
     agree(b)
 
@@ -446,7 +447,7 @@ def newest_with(id: str) -> str:
 
 
 @given(damaged_streams())
-@budget(80)
+@budget(30)
 def test_damage_is_found_by_its_own_rule(damaged: tuple[bytes, str]) -> None:
     stream, id = damaged
     report = check(stream, target=newest_with(id))
@@ -456,7 +457,7 @@ def test_damage_is_found_by_its_own_rule(damaged: tuple[bytes, str]) -> None:
 @pytest.mark.parametrize("id", [id for id in REFUSED_BY_XEN if RULES[id].effect.fatal])
 def test_illegal_edit_is_refused_by_the_rule_that_names_it(id: str) -> None:
     @given(damaged_streams([id]))
-    @settings(max_examples=EXAMPLES // 20 or 8, deadline=None, phases=[Phase.explicit, Phase.generate])
+    @settings(max_examples=EXAMPLES // 20 or examples(4), deadline=None, phases=[Phase.explicit, Phase.generate])
     def refused(damaged: tuple[bytes, str]) -> None:
         report = check(damaged[0])
         assert report.failure is not None
