@@ -103,7 +103,8 @@ def _listening(asked: str) -> Address:
     "--fail-on",
     type=Choice(["error", "warning"]),
     help="Least severity that makes the exit code 1 (default error). With --guard, findings of the severity named here "
-    "also stop the stream; unless it is named, only a refusal does, and what the destination host may go down for.",
+    "also stop the stream, up to its END; unless it is named, only a refusal does, and what the destination host may "
+    "go down for.",
 )
 @option(
     "--report",

@@ -150,7 +150,7 @@ class Filter:
         self._findings = self.judgement.collector.findings
         self._found = 0  # findings so far
         self._calls_heeded = 0
-        self._judged_at_end = False
+        self._end_may_go = False
         self._prepared = False  # to judge without a pause for imports
         self._over = False  # the decoder has nothing more to ask for
         self._behind = b""  # the end: what follows begins with it
@@ -224,7 +224,7 @@ class Filter:
         self._judging = False
         if self._interruption is not None:
             raise self._interruption
-        if self._stood_down is not None:
+        if self._end_may_go or self._stood_down is not None:
             self._transport.release()
         return request if self._failure is None and self._stopped is None else None
 
@@ -267,7 +267,7 @@ class Filter:
     def _fail(self, error: BaseException) -> None:
         checkpointed = bool(self._facts.checkpoints)
         self._failed(error)
-        if not self._guards or self._stood_down is not None:
+        if not self._guards or self._end_may_go or self._stood_down is not None:
             return
         if checkpointed:
             self._stand_down(_CHECKPOINTED)
@@ -297,7 +297,7 @@ class Filter:
         """After the decoder has taken some bytes; in guard mode they are still held."""
         findings = self.judgement.collector.told
         heeded, self._found = self._found, len(findings)
-        if not self._guards or self._stood_down is not None:
+        if not self._guards or self._end_may_go or self._stood_down is not None:
             return
         if not self._prepared and self.judgement.facts.records:
             self._prepared = True
@@ -309,13 +309,20 @@ class Filter:
             self._stand_down(course.doubt)
         elif not self._stops_for(self._new(findings[heeded:])) and (course.ended or self._over):
             started = self._clock()
-            at_end, self._judged_at_end = not self._judged_at_end, True
-            if at_end:
-                self._judge_end()
-            if (at_end or self._over) and self._fail_on is not None and self._stopped is self._stood_down is None:
+            self._judge_end()
+            if self._fail_on is not None and self._stopped is self._stood_down is None:
                 self._look_closer()
-            if at_end:
-                self._held = self._clock() - started
+            self._held = self._clock() - started
+            if self._stopped is self._stood_down is None:
+                self._let_end_go()
+
+    def _let_end_go(self) -> None:
+        """Guard nothing from here on: a libxl stream that is cut behind END is taken for a whole one (CON-35).
+
+        What libxl refuses there it refuses only if it gets to see it.
+        """
+        self._end_may_go = True
+        self._transport.stop_holding()
 
     def _new(self, findings: list[Finding]) -> list[Finding]:
         """What has been found since, Xen's answers to the calls made by now among it."""

@@ -23,6 +23,7 @@ from migrate.reports.rules.failures import log_object
 from migrate.reports.rules.failures_text import render_log
 from migrate.reports.verdict.text import console_for, render
 from migrate.rules.catalogue import RULES
+from migrate.rules.declaring import Stage
 from migrate.rules.messages.log import Log, read
 from migrate.rules.selection import Selection
 from migrate.toolstack.config import ConfigSource
@@ -34,15 +35,16 @@ from migrate.xen.cpu_policy import processor
 from migrate.xen.hvm_context import context_objections
 from migrate.xen.hvm_entry import HvmDomain
 from migrate.xen.hvm_guest import has_emulated_devices, saved_vcpus
-from streams.decoder import Decoder, drive
+from streams.decoder import Consumer, Decoder, drive
 from streams.encoder import DecodeError, decode, encode
 from streams.feeder import Feeder
 from streams.forwarding import ForwardingTransport
 from streams.hvm_context import decode_context, encode_context
 from streams.pages import PfnWords
 from streams.qemu_state import walk
-from streams.records import Event, PageData, Place
+from streams.records import Event, PageData, Place, Record
 from streams.transports import BytesTransport, TransportError
+from streams.wire.framing import RecordType, padded
 
 VERDICTS = {"accept", "refuse", "unjudged"}
 HVM_RELEASES = [resolve(name) for name in ("4.6", "4.18", "4.22")]
@@ -203,6 +205,32 @@ def answers_all(data: bytes) -> None:
 # -- the filter --------------------------------------------------------------------------------------
 
 
+class _Image(Consumer):
+    """Notes where the libxc image of a stream ends: behind its END."""
+
+    end: int | None = None
+
+    def event(self, item: Event) -> None:
+        if isinstance(item, Record) and item.type == RecordType.END and self.end is None:
+            self.end = item.place.body + padded(item.place.length)
+
+    def wants_body(self, place: Place) -> bool:
+        return False
+
+    def wants_pages(self, place: Place, words: PfnWords) -> Iterable[tuple[int, int]]:
+        return ()
+
+    def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> bytes | None:
+        return None
+
+
+def image_of(data: bytes) -> bytes:
+    """A stream up to the END of its libxc image; all of it, where there is none."""
+    image = _Image()
+    drive(Decoder(image).run(), BytesTransport(data))
+    return data[: image.end]
+
+
 def _facts(report: Report) -> list[tuple[Any, ...]]:
     return [(f.rule.id, f.offset or 0, f.message, f.count) for f in report.findings]
 
@@ -255,8 +283,10 @@ def passes(data: bytes) -> None:
     holds(outcome.report.failure == checked.failure, "the filter's failure is another than check's")
     if guarding.stopped is None:
         holds(guarded == data, "a guarded stream that was not stopped is not whole")
-        holds(checked.verdict != "refuse" or guarding.stood_down, "the guard did not stop what check refuses")
-        # It judges at END, before it sees what follows.
+        if checked.verdict == "refuse" and not guarding.stood_down:
+            # What follows the image's END the receiver refuses if it gets to see it, and takes for zeros if not.
+            failure = bounded(check, image_of(data), **asked).failure
+            holds(not failure or failure.step is Stage.DEVICE_MODEL, "the guard did not stop what check refuses")
         holds(sorted(_facts(guarding.report)) == sorted(_facts(checked)), "the guard finds something else than check")
         return
     failure = guarding.report.failure

@@ -10,6 +10,7 @@ import pytest
 from asking import WHERE_IT_WAS, check
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from laws import image_of
 from project import SAMPLES
 from trying import examples
 
@@ -17,13 +18,14 @@ from migrate.building.builder import StreamBuilder
 from migrate.cli.explain import violating_stream
 from migrate.destination.destination import Destination
 from migrate.judging.judgement import Judgement
-from migrate.judging.pipe_filter import Filter, Mode
+from migrate.judging.pipe_filter import Filter, Mode, rehearse
 from migrate.reports.rules.commands import conditions
 from migrate.rules.catalogue import RULES
 from migrate.rules.declaring import Severity, Stage
 from migrate.rules.selection import Selection
 from migrate.testing.strategies import damaged_streams, streams
 from migrate.toolstack import headers
+from migrate.toolstack.containers import ContainerChecks
 from migrate.toolstack.passes import Round
 from migrate.toolstack.pv import PvRestore
 from migrate.toolstack.restore import Restorer
@@ -31,7 +33,7 @@ from streams.compression import CODECS
 from streams.forwarding import ForwardingTransport
 from streams.opening import open_transport
 from streams.transports import TransportError
-from streams.wire.framing import IMAGE_HEADER, RECORD_HEADER, RecordType
+from streams.wire.framing import IMAGE_HEADER, RECORD_HEADER, LibxlRecordType, RecordType
 
 END = RECORD_HEADER.pack(RecordType.END, 0)
 UNKNOWN = 0x4F  # a type of no record, in libxc's streams and in libxl's
@@ -241,8 +243,9 @@ def test_a_guarded_stream_comes_out_whole_unless_check_refuses_it(send, data, ch
         assert came == data
         assert outcome.stopped is None
         assert facts(outcome.report) == facts(checked)
-    elif outcome.stopped is None:  # the device model's turn comes when END has gone
-        assert checked.failure.step is Stage.DEVICE_MODEL
+    elif outcome.stopped is None:  # for what follows the image's END, and would be taken for zeros if it did not come
+        image = check(image_of(data), target=target, placement=placement)
+        assert image.failure is None or image.failure.step is Stage.DEVICE_MODEL
         assert came == data
         assert outcome.report.failure == checked.failure
     else:
@@ -448,13 +451,15 @@ def test_what_cannot_be_judged_is_not_guarded(send, data):
     assert outcome.report.verdict == "unjudged"
 
 
-def test_a_refused_libxl_record_after_the_image_ends_the_stream(send):
-    b = good("libxl")
+@pytest.mark.parametrize("fail_on", [None, Severity.WARNING])
+def test_what_libxl_refuses_after_the_image_goes_on_for_it_to_refuse(send, fail_on):
+    b = good("libxl", lambda: StreamBuilder.pv(8))
     b.libxl_after[0].type = UNKNOWN
     data = b.build()
-    came, outcome = send(data, mode=Mode.GUARD)
-    assert came == data[: -RECORD_HEADER.size]
-    assert outcome.stopped.endswith("(CON-12)")
+    came, outcome = send(data, mode=Mode.GUARD, fail_on=fail_on)
+    assert check(data[: -RECORD_HEADER.size]).verdict == "accept"  # as which libxl takes it, were it stopped
+    assert (came, outcome.stopped, outcome.stood_down) == (data, None, None)
+    assert outcome.report.failure.rule == "CON-12"
 
 
 # -- the guard with a threshold ---------------------------------------------------------------------------------
@@ -524,13 +529,32 @@ def test_a_threshold_neither_doubles_nor_invents_findings(send, container, guest
     assert facts(outcome.report) == facts(check(data))
 
 
-def test_what_a_container_lacks_stops_it_at_its_own_end(send):
+def test_what_a_container_lacks_is_told_and_stops_nothing_once_the_image_has_gone_on(send):
     b = good("xl", StreamBuilder.hvm)
     b.libxl_after.pop(0)  # the device model's state
     data = b.build()
     came, outcome = send(data, mode=Mode.GUARD, fail_on=Severity.WARNING)
-    assert came == data[: -len(END)]
-    assert outcome.stopped.endswith("(CON-23)")
+    assert (came, outcome.stopped) == (data, None)
+    assert outcome.report.failure.rule == "CON-23"
+
+
+def test_a_judge_that_fails_behind_the_image_cuts_nothing_off(send, monkeypatch):
+    whole = ContainerChecks.libxl_record
+
+    def libxl_record(self, record, **options):
+        if record.type == LibxlRecordType.EMULATOR_CONTEXT:
+            raise FAULT
+        whole(self, record, **options)
+
+    def rehearsed(head):
+        rehearse(head)  # as much of it as of a whole stream
+        monkeypatch.setattr(ContainerChecks, "libxl_record", libxl_record)
+
+    monkeypatch.setattr("migrate.judging.pipe_filter.rehearse", rehearsed)
+    data = good("libxl", StreamBuilder.hvm).build()
+    came, outcome = send(data, mode=Mode.GUARD)
+    assert (came, outcome.stopped) == (data, None)
+    assert isinstance(outcome.failure, ZeroDivisionError)
 
 
 # -- a fault of our own ---------------------------------------------------------------------------------------------
