@@ -359,7 +359,8 @@ class PvPages:
         if tables.highest >= len(guest.types):
             named = np.where(tables.entries & 1, (tables.entries & FRAME_MASK) >> 12, 0).max(axis=1, initial=0)
             far = named >= len(guest.types)
-            guest.state[tables.pfns[far]] |= np.uint8(FAR)
+            late = tables.pfns[far]
+            guest.state[late] = guest.state[late] & np.uint8(~TABLE & 0xFF) | np.uint8(FAR)  # nothing counts it yet
             self._far = True
             tables = tables.but(~far)
         return self._tally.enter(tables.pfns, tables.groups)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from trying import examples
 
 from migrate.building.builder import StreamBuilder
+from migrate.building.parts import PTE_RW, entry
 from migrate.guest import memory
 from migrate.judging.check import judge
 from migrate.testing import strategies
@@ -93,3 +94,12 @@ def test_a_refusal_before_that_is_certain():
     with little_room(free=8):
         report = check(b.build(), **QUESTION)
     assert (report.verdict, report.failure.rule) == ("refuse", "HDR-10")
+
+
+def test_a_table_that_names_pfns_too_far_off_is_not_counted_with_those_that_map_tables_writable():
+    b = StreamBuilder.pv(8)
+    far, mapping, mapped = (b.new_table(1, pinned=True) for _ in range(3))
+    b.table(far)[0] = entry(1 << 28, PTE_RW)
+    b.table(mapping)[0] = entry(mapped, PTE_RW)
+    b.record("X86_PV_P2M_FRAMES").body += bytes(8)  # refused: how far pfns go is not known
+    assert check(b.build(), **QUESTION).failure.rule == "REC-42"
