@@ -20,7 +20,7 @@ from migrate.guest.newest import among, distinct
 from migrate.guest.pages import PagePool, PageStore
 from migrate.rules.declaring import SIGABRT
 from migrate.toolstack.tables import Tables, WaitingTables, read_tables
-from migrate.xen.entries import GDT_HEAD, IS_TABLE, L1TF_SAFE, look_like_gdts
+from migrate.xen.entries import GDT_HEAD, L1TF_SAFE, look_like_gdts
 from migrate.xen.plainly_sound import SoundnessTally, by_level
 from streams.pages import DATALESS_TYPES, FRAMELESS_TYPES, LEVEL_MASK, TABLE_TYPES, PfnWords, type_marks
 from streams.records import PageData, Place, Record
@@ -69,6 +69,7 @@ class PvPages:
         self._waiting: dict[int, LookedAt] = {}  # of records that wait for a checkpoint, by their offsets
         self._awaited = 0  # which checkpoint
         self._sure: Mask = np.zeros(0, np.bool_)  # its pages that are kept whatever they hold
+        self._p2m_of = self._p2m_in_order = self._guest.p2m_frames  # as they came, and ascending
         self._p2m_known = False
         self._leftovers = False  # REC-29 has been told
         self._far = False  # there are tables that name pfns beyond the arrays
@@ -92,11 +93,14 @@ class PvPages:
         if not self._peeks:
             return ()
         self._looked_at.drop()  # what a record that was refused has left
+        if not words.data_pages:
+            return ()
         # Of the others, p2m pages are known by their pfn; what else is remarkable, by how it begins.
-        self._sure = IS_TABLE[words.types[words.has_data]]
-        if not self.session.verifying:
-            self._sure = self._sure | self._of_p2m(words.pfns[words.has_data])
-        return ((0, words.data_pages),) if words.data_pages else ()
+        sure = words.marks(_IS_TABLE).view(np.bool_)
+        if not self.session.verifying and (of_p2m := self._of_p2m(words)) is not None:
+            sure = sure | of_p2m
+        self._sure = sure if words.data_pages == len(words) else sure[words.has_data]
+        return ((0, words.data_pages),)
 
     def pages(self, words: PfnWords, first: int, data: bytes | memoryview) -> None:
         """Where everything goes by, copy the tables and what else the end may need."""
@@ -108,12 +112,14 @@ class PvPages:
             keep = keep | (True if self._guest.store.keeps_all else _remarkable(pages))
         self._looked_at.put(first, pages, np.flatnonzero(keep))
 
-    def _of_p2m(self, pfns: Pfns) -> Mask:
-        """Which pfns are those of p2m pages."""
-        frames = self._guest.p2m_frames
-        if len(pfns):
-            frames = frames[(frames >= pfns.min()) & (frames <= pfns.max())]  # of most records none
-        return among(pfns, frames)
+    def _of_p2m(self, words: PfnWords) -> Mask | None:
+        """Which pfns are those of p2m pages; None where none is, as in most records."""
+        if self._p2m_of is not self._guest.p2m_frames:
+            self._p2m_of = self._guest.p2m_frames
+            self._p2m_in_order = np.sort(self._p2m_of)
+        low, high = words.span
+        first, last = self._p2m_in_order.searchsorted([low, high + 1])
+        return among(words.pfns, self._p2m_in_order[first:last]) if first < last else None
 
     def detach(self, record: Record | PageData) -> Record | PageData:
         """The record as it can wait for a checkpoint; the pages that were looked at wait in the pool."""
