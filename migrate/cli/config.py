@@ -103,6 +103,8 @@ def config(
     except BrokenPipeError:
         raise
     except (OSError, TransportError) as error:
+        if isinstance(error, OSError) and error.filename not in (None, file):  # what is written
+            raise
         complain(f"{file}: {reason_of(error, file)}", error)
         ending = ExitCode.FAILED
     ctx.exit(ending)

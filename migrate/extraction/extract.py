@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
-from os import ftruncate
+from os import truncate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,7 +99,7 @@ class _RawImage:
 
     def finish(self, memory: Memory) -> None:
         """Holes at the end, too, are part of the image."""
-        ftruncate(self.pages.fd, self.size)
+        truncate(self.pages.fd, self.size)
 
 
 def extract(
@@ -131,7 +131,7 @@ def extract(
     NothingError
         where no page of a guest came.
     OSError, TransportError
-        for input that cannot be read, or a file that cannot be written.
+        for input that cannot be read, or a file that cannot be written, which its descriptor then names.
     """
     sink = CoreDump(fd) if form is Form.ELF else _RawImage(fd)
     memory = Memory(sink)
