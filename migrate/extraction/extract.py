@@ -18,6 +18,7 @@ from migrate.extraction.final_pages import Memory
 from migrate.extraction.pagefile import CAME, FULL, PageFile
 from migrate.guest.pages import Pages
 from migrate.inspection.logbook import Layer
+from migrate.judging.check import refuse_nothing
 from streams.counting import count
 from streams.decoder import Decoder, drive
 from streams.opening import open_transport
@@ -139,6 +140,7 @@ def extract(
     with closing(memory), open_transport(source) as transport:
         try:
             drive(Decoder(memory, offset=offset).run(), transport, progress)
+            refuse_nothing(source, transport, offset)
         except TransportError as error:
             if not sink.pages.count(CAME):
                 raise
