@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO
+from typing import IO, Any
 
 # Short: a name as long as its file system allows has to have a neighbour, too.
 _PREFIX = ".migrate-"
 _DESCRIPTORS = "/proc/self/fd"
 # What link says where there are no hard links.
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+
+
+class OutputFile(io.FileIO):
+    """A file, unbuffered, whose errors name it as `path`: what is read meanwhile is never blamed for a full disk."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], file: str | os.PathLike[str], mode: str, opener: Any = None
+    ) -> None:
+        self._path = path
+        super().__init__(file, mode, opener=opener)
+
+    def write(self, data: Any, /) -> int:
+        """Write, as any file."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise _about(self._path, error.errno) from None
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Truncate, as any file."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            raise _about(self._path, error.errno) from None
 
 
 @contextmanager
@@ -43,7 +68,8 @@ def whole_file(
     FileExistsError
         where it may not.
     OSError
-        for a file that cannot be written, and in the place of what is no regular file, such as a device.
+        for a file that cannot be written, and in the place of what is no regular file, such as a device; it names
+        `path`. So does one from within that names the file's descriptor, as `os.truncate` does.
     """
     real = os.path.realpath(path) if follow else os.path.abspath(path)
     folder = os.path.dirname(real)
@@ -63,18 +89,27 @@ def whole_file(
             raise _about(path, error.errno) from None
 
     try:
-        with open(beside, "x+b", opener=created) as file:
-            yield file
+        with io.BufferedRandom(OutputFile(path, beside, "x+", created)) as file:
+            try:
+                yield file
+            except OSError as error:
+                if error.filename != file.fileno():
+                    raise
+                raise _about(path, error.errno) from None
             file.flush()
-            if there is not None:
-                os.fchmod(file.fileno(), there)
-            if not os.fstat(file.fileno()).st_nlink:
-                # With a descriptor (of any kind, as the path is absolute) it is linkat, and that alone follows links.
-                os.link(f"{_DESCRIPTORS}/{file.fileno()}", beside, src_dir_fd=file.fileno(), follow_symlinks=True)
-        if replace:
-            os.replace(beside, real)
-        else:
-            _name_anew(beside, real)
+            with _told_of(path):
+                if there is not None:
+                    os.fchmod(file.fileno(), there)
+                if not os.fstat(file.fileno()).st_nlink:
+                    # With a descriptor (of any kind, as the path is absolute) it is linkat, and that alone follows
+                    # links.
+                    own = f"{_DESCRIPTORS}/{file.fileno()}"
+                    os.link(own, beside, src_dir_fd=file.fileno(), follow_symlinks=True)
+        with _told_of(path):
+            if replace:
+                os.replace(beside, real)
+            else:
+                _name_anew(beside, real)
     except BaseException:
         with suppress(OSError):
             os.unlink(beside)
@@ -94,13 +129,22 @@ def _permissions(path: str, *, follow: bool) -> int | None:
     return stat.S_IMODE(mode)
 
 
+@contextmanager
+def _told_of(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Within, an error is one about the file that was asked for, not about the one beside it."""
+    try:
+        yield
+    except OSError as error:
+        raise _about(path, error.errno) from None
+
+
 def _name_anew(beside: str, path: str) -> None:
     """Rename, but not over a file that has appeared meanwhile."""
     try:
         os.link(beside, path)
     except OSError as error:
         if error.errno not in _NO_LINKS:
-            raise _about(path, error.errno) from None
+            raise
         if os.path.lexists(path):
             raise _about(path, errno.EEXIST) from None
         os.rename(beside, path)

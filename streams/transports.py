@@ -125,6 +125,11 @@ def failed(error: OSError, offset: int) -> TransportError:
     return TransportError(f"reading failed at offset 0x{offset:x}: {error.strerror or error}", offset)
 
 
+def ends_before(offset: int, end: int) -> TransportError:
+    """What an input that ends at `end` is to who expects a stream at a byte behind that."""
+    return TransportError(f"the file ends before byte {offset}: it has {count(end, 'byte')}", end)
+
+
 # -- regular files ----------------------------------------------------------------------------------
 
 

@@ -24,9 +24,10 @@ def pytest_configure(config):
 
     Those only read it: one that runs under a limit would leave half a module.
     """
-    if sys.dont_write_bytecode:
+    cache = getattr(config, "cache", None)  # -p no:cacheprovider: there is none
+    if sys.dont_write_bytecode and cache is not None:
         sys.dont_write_bytecode = False
-        sys.pycache_prefix = str(config.cache.mkdir("bytecode"))
+        sys.pycache_prefix = str(cache.mkdir("bytecode"))
         os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 

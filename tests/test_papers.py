@@ -125,3 +125,8 @@ def test_examples_in_python_are_tests_that_pass(paper, tmp_path):
     (tmp_path / "conftest.py").write_text(SPARING)
     ran = run("python -m pytest -q -p no:cacheprovider -p no:xdist test_examples.py", tmp_path)
     assert re.search(r"^\d+ passed", ran, re.MULTILINE), ran
+
+
+def test_the_tests_run_without_pytests_cache(tmp_path):
+    command = "PYTHONDONTWRITEBYTECODE=1 python -m pytest -p no:cacheprovider --collect-only tests/test_papers.py"
+    assert "::test_links_lead_somewhere" in run(f"cd {shlex.quote(str(ROOT))} && {command}", tmp_path)

@@ -78,15 +78,15 @@ def config(
     """
     from migrate.toolstack.config_edit import EditError, read_front
     from streams.opening import open_transport
-    from streams.transports import TransportError
+    from streams.transports import TransportError, ends_before
 
     edits: list[tuple[str, str | None]] = [*assignments, *((key, None) for key in keys)]
     if bool(edits) != (out is not None):
         raise click.UsageError("--set and --unset go with -o, and -o with them")
     try:
         with open_transport(source_of(file)) as transport:
-            if transport.skip(offset) < offset:
-                raise EditError(f"the file ends before byte {offset}")
+            if (end := transport.skip(offset)) < offset:
+                raise ends_before(offset, end)
             front = read_front(cast(BinaryIO, _Reader(transport)))
             if out is None:
                 ending = _show(front)
@@ -103,6 +103,8 @@ def config(
     except BrokenPipeError:
         raise
     except (OSError, TransportError) as error:
+        if isinstance(error, OSError) and error.filename not in (None, file):  # what is written
+            raise
         complain(f"{file}: {reason_of(error, file)}", error)
         ending = ExitCode.FAILED
     ctx.exit(ending)

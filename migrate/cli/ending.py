@@ -126,6 +126,12 @@ def internal_error(error: Exception, doing: str = "") -> None:
     complain(f"{doing}internal error: {what} ({DEBUG}=1 shows where)", error)
 
 
+def _told(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 def _silence(*outputs: TextIO | None) -> None:
     # What is left in a buffer would fail again when Python exits, with a message and another exit code.
     for output in outputs:
@@ -157,7 +163,7 @@ def orderly_end() -> Iterator[None]:
         _silence(sys.stdout, sys.stderr)
         raise Exit(ExitCode.BROKEN_PIPE) from None
     except (OSError, StandardOutputError) as error:
-        complain(str(error), error)
+        complain(_told(error), error)
         _silence(sys.stdout)
         raise Exit(ExitCode.FAILED) from None
     except Exception as error:

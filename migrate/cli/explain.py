@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import TYPE_CHECKING
 
@@ -219,8 +220,10 @@ def _write(rule: Rule, file: str, force: bool) -> ExitCode:
     if file == STDOUT:
         sys.stdout.buffer.write(stream)
         return ExitCode.FINE
+    from migrate.whole_file import OutputFile
+
     try:
-        with open(file, "wb" if force else "xb") as out:
+        with io.BufferedWriter(OutputFile(file, file, "w" if force else "x")) as out:
             out.write(stream)
     except FileExistsError as error:
         complain(f"{file} exists; --force overwrites it", error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
@@ -138,11 +139,11 @@ def _mode(path: str) -> int | None:
 
 @contextmanager
 def _opened(path: str, there: int | None, *, private: bool, replace: bool) -> Iterator[IO[bytes]]:
-    from migrate.whole_file import whole_file
+    from migrate.whole_file import OutputFile, whole_file
 
     if there is None or stat.S_ISREG(there):
         with whole_file(path, private=private, replace=replace) as out:
             yield out
     else:
-        with open(path, "wb") as out:
+        with io.BufferedWriter(OutputFile(path, path, "w")) as out:
             yield out

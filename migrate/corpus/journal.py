@@ -11,6 +11,7 @@ file is put into the order of the streams.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -34,7 +35,7 @@ from migrate.judging.report import Report
 from migrate.judging.report_json import dumps, report_from
 from migrate.rules.declaring import Severity
 from migrate.safe import well_formed
-from migrate.whole_file import whole_file
+from migrate.whole_file import OutputFile, whole_file
 
 SCHEMA = 1
 STREAM, MISSING, END = "stream", "missing", "end"
@@ -77,7 +78,7 @@ class Journal:
             return
         if not self._final:
             _write(path, map(line_of, known))
-        self._file = open(path, "a", encoding="ascii")  # noqa: SIM115
+        self._file = io.TextIOWrapper(io.BufferedWriter(OutputFile(path, path, "a")), "ascii")
         if self._final:
             for result in known:
                 self.add(result)

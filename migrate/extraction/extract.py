@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
-from os import ftruncate
+from os import truncate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,7 @@ from migrate.extraction.final_pages import Memory
 from migrate.extraction.pagefile import CAME, FULL, PageFile
 from migrate.guest.pages import Pages
 from migrate.inspection.logbook import Layer
+from migrate.judging.check import refuse_nothing
 from streams.counting import count
 from streams.decoder import Decoder, drive
 from streams.opening import open_transport
@@ -99,7 +100,7 @@ class _RawImage:
 
     def finish(self, memory: Memory) -> None:
         """Holes at the end, too, are part of the image."""
-        ftruncate(self.pages.fd, self.size)
+        truncate(self.pages.fd, self.size)
 
 
 def extract(
@@ -131,7 +132,7 @@ def extract(
     NothingError
         where no page of a guest came.
     OSError, TransportError
-        for input that cannot be read, or a file that cannot be written.
+        for input that cannot be read, or a file that cannot be written, which its descriptor then names.
     """
     sink = CoreDump(fd) if form is Form.ELF else _RawImage(fd)
     memory = Memory(sink)
@@ -139,6 +140,7 @@ def extract(
     with closing(memory), open_transport(source) as transport:
         try:
             drive(Decoder(memory, offset=offset).run(), transport, progress)
+            refuse_nothing(source, transport, offset)
         except TransportError as error:
             if not sink.pages.count(CAME):
                 raise

@@ -89,10 +89,13 @@ class PageFile:
         return np.frombuffer(b"".join(piece.ljust(PAGE_SIZE, b"\0") for piece in pieces), "<u8").reshape(-1, ENTRIES)
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Write bytes at an offset of the file, all of them."""
+        """Write bytes at an offset of the file, all of them. An OSError names the descriptor."""
         rest = memoryview(data)
         while rest:
-            done = os.pwrite(self.fd, rest, offset)
+            try:
+                done = os.pwrite(self.fd, rest, offset)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, self.fd) from None
             rest, offset = rest[done:], offset + done
 
 

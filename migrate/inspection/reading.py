@@ -205,7 +205,7 @@ def inspect(
         judgement.watch_checkpoints([destination])
         log = Logbook(judgement.restorer)
         drive(Decoder(log, offset=offset).run(), transport, progress)
-        refuse_nothing(source, transport)
+        refuse_nothing(source, transport, offset)
         judgement.finish(transport.position)
         return then(Inspection(transport, judgement, log, destination))
 

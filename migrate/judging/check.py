@@ -13,7 +13,7 @@ from migrate.rules.selection import Selection
 from streams.compression import MAX_EXPANSION
 from streams.decoder import Decoder, drive
 from streams.opening import open_transport
-from streams.transports import Readable, Transport, TransportError
+from streams.transports import Readable, Transport, TransportError, ends_before
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def judge(
     Raises
     ------
     OSError, TransportError
-        for input that cannot be read, or standard input that is empty.
+        for input that cannot be read or ends before `offset`, or standard input that is empty.
     """
     name = source if isinstance(source, str) else os.fspath(source) if isinstance(source, os.PathLike) else "-"
     with open_transport(source, max_expansion=max_expansion) as transport:
@@ -119,15 +119,16 @@ def judge(
         if verify:
             judgement.compare_verify_phase()
         drive(Decoder(judgement.restorer, offset=offset).run(), transport, progress)
-        refuse_nothing(source, transport)
+        refuse_nothing(source, transport, offset)
         judgement.finish(transport.position)
         return then(judgement)
 
 
-def refuse_nothing(source: Source, transport: Transport) -> None:
-    """Raise TransportError for a standard input that gave no byte: nobody wrote a stream that could be judged.
+def refuse_nothing(source: Source, transport: Transport, offset: int = 0) -> None:
+    """Raise TransportError where there was no stream to judge.
 
-    An empty file is one that was cut: the receiver would read it, and refuse it.
+    That is a standard input that gave no byte, as nobody wrote one, and an input that ends before the byte where one
+    is said to begin. An empty file is one that was cut: the receiver would read it, and refuse it.
     """
     if not transport.position and source in _STDIN:
         there = os.fstat(0)
@@ -135,6 +136,8 @@ def refuse_nothing(source: Source, transport: Transport) -> None:
         if stat.S_ISREG(there.st_mode):
             why = "standard input is a file at whose end reading began" if there.st_size else "the file is empty"
         raise TransportError(f"nothing came: {why}", 0)
+    if offset and transport.position <= offset:
+        raise ends_before(offset, transport.position)
 
 
 def survey(

@@ -68,8 +68,12 @@ class LiveTable:
         rate = done / elapsed if elapsed > 0 else 0.0
         left = (self._count - done) / rate if rate else None
         table = Table.grid(padding=(0, 2))
+        # A narrow window takes from what is behind the figures.
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column()
         table.add_row(
-            "streams", ProgressBar(total=max(self._count, 1), completed=done, width=30), f"{done}/{self._count}"
+            "streams", f"{done}/{self._count}", ProgressBar(total=max(self._count, 1), completed=done, width=30)
         )
         table.add_row("failing", Text(str(failing), "bold red" if failing else "green"), "")
         table.add_row("rate", f"{rate:.1f}/s", f"{_clock(elapsed)} gone, {_clock(left)} left")

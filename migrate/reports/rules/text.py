@@ -77,10 +77,11 @@ def _drawn(console: Console, groups: list[Layer], rows: dict[str, tuple[str, ...
     if limits["enforced by"] < _LEAST_ENFORCED_BY:
         del limits["enforced by"]
         limits[COLUMNS[-1]] = min(widths[-1], max(room + _GUTTER, 1))
+    _narrowed(limits, console.width)
     for number, group in enumerate(groups):
         table = Table(box=None, pad_edge=False, padding=(0, _GUTTER, 0, 0), header_style="dim", show_header=not number)
-        for index, (name, width) in enumerate(limits.items()):
-            table.add_column(name, width=width, no_wrap=index < whole, overflow="fold")
+        for name, width in limits.items():
+            table.add_column(name, width=width, overflow="fold")
         for rule in rules_of(group):
             cells = dict(zip(COLUMNS, rows[rule.id], strict=True))
             styled = {"id": "bold", "severity": SEVERITY_STYLE[rule.severity]}
@@ -89,6 +90,18 @@ def _drawn(console: Console, groups: list[Layer], rows: dict[str, tuple[str, ...
             console.print()
         console.print(Text(_heading(group), "bold"))
         console.print(table)
+
+
+def _narrowed(limits: dict[str, int], room: int) -> None:
+    """Leave out columns that a narrow window has no room for, the last one first; then slugs are folded, ids never."""
+
+    def excess() -> int:
+        return sum(limits.values()) + _GUTTER * (len(limits) - 1) - room
+
+    for name in reversed(COLUMNS[2:]):
+        if name in limits and (limits[name] < len(name) or excess() > 0):
+            del limits[name]
+    limits["slug"] = max(limits["slug"] - max(excess(), 0), 1)
 
 
 def _heading(layer: Layer) -> str:

@@ -244,6 +244,10 @@ def _wrapped(console: Console | PlainConsole, line: Text, indent: int) -> None:
         hanging(console, Text(" " * indent), Styled(" ").join(rest))
 
 
+_LEAST_BESIDE = 16  # columns: with fewer, what stands beside something stands on end
+_BELOW = 4  # columns that it is indented by instead
+
+
 def hanging(
     console: Console | PlainConsole,
     head: Text | rich.text.Text,
@@ -252,15 +256,22 @@ def hanging(
     *,
     width: int = UNLIMITED,
 ) -> None:
-    """Print `head` and beside it `body`, wrapped under itself, within `width` columns and those of the console."""
+    """Print `head` and beside it `body`, wrapped under itself, within `width` columns and those of the console.
+
+    Where hardly any columns are left beside the head, the body stands below it.
+    """
     if isinstance(console, PlainConsole):
         console.print(head.plain + (body if isinstance(body, str) else body.plain))
         return
     from rich.text import Text as Styled
 
     styled = head.__rich__() if isinstance(head, Text) else head
-    room = max(min(width, console.width) - len(styled), 1)
     text = Styled(body, style) if isinstance(body, str) else body
+    room = min(width, console.width) - len(styled)
+    if room < min(_LEAST_BESIDE, len(text)):
+        _print(console, styled)
+        styled = Styled(" " * _BELOW)
+        room = max(min(width, console.width) - _BELOW, 1)
     for line in text.wrap(console, room) or [Styled()]:
         _print(console, Styled.assemble(styled, line))
         styled = Styled(" " * len(styled))

@@ -631,3 +631,35 @@ def test_what_the_host_decides_is_told_in_full_where_nothing_else_decides():
     result = CliRunner().invoke(main, ["check", str(SAMPLES / "x417-pvh.plain.libxc.zst"), "--target", "4.22.0"])
     assert result.exit_code == 0
     assert "the CPU vendor is AuthenticAMD, and has to be the host's" in result.output
+
+
+ASKING_FROM = [
+    ["check"],
+    ["check", "--target", "all"],
+    ["show"],
+    ["trace"],
+    ["config"],
+    ["extract", "--page", "0"],
+    ["extract", "--raw", "OUT"],
+    ["report", "-o", "OUT"],
+]
+
+
+@pytest.mark.parametrize("words", ASKING_FROM, ids=" ".join)
+def test_a_stream_is_not_blamed_for_an_offset_behind_the_end(words, tmp_path):
+    stream = tmp_path / "guest.xl"
+    b = StreamBuilder.pv(8)
+    b.wrap("xl")
+    stream.write_bytes(b.build())
+    size = stream.stat().st_size
+    command = [str(tmp_path / "out") if word == "OUT" else word for word in words]
+    done = at_once.run(*command, "--offset", str(size + 1), stream)
+    told = f"migrate: {stream}: the file ends before byte {size + 1}: it has {size} bytes\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (2, b"", told)
+
+
+def test_a_stream_of_no_bytes_is_not_blamed_for_an_offset_at_the_end(tmp_path):
+    stream = tmp_path / "guest.libxc"
+    stream.write_bytes(StreamBuilder.pv(8).build())
+    done = at_once.run("check", "--offset", str(stream.stat().st_size), stream)
+    assert (done.returncode, b"the file ends before byte" in done.stderr) == (2, True)

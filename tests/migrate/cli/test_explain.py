@@ -305,5 +305,5 @@ def test_a_full_disk_exits_2_with_a_message():
         [*COMMAND, "explain", "HYP-22", "--write", "/dev/full", "--force"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert "No space left" in done.stderr
+    assert done.stderr == "migrate: /dev/full: No space left on device\n"
     assert "Traceback" not in done.stderr

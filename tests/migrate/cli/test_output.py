@@ -170,7 +170,8 @@ def test_a_disk_that_is_full_leaves_nothing_and_exits_with_2(name, stream, tmp_p
     environment = {**os.environ, "TMPDIR": "/dev/shm", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, capture_output=True, preexec_fn=full, env=environment, timeout=PATIENCE)
     assert done.returncode == 2
-    assert b"File too large" in done.stderr
+    full_file = stream if name == "report" else out  # a report's stream is decoded to a file without a name first
+    assert f"migrate: {full_file}: File too large\n" in done.stderr.decode()
     assert b"Traceback" not in done.stderr
     # Results are written as they come, and may be cut off.
     assert os.listdir(out.parent) == (["file"] if name.endswith("--jsonl") else [])
@@ -180,7 +181,27 @@ def test_a_disk_that_is_full_leaves_nothing_and_exits_with_2(name, stream, tmp_p
 def test_a_device_that_is_full_is_told(option, stream):
     done = at_once.run("corpus", "run", stream, option, "/dev/full")
     assert done.returncode == 2
-    assert b"No space left on device" in done.stderr
+    assert b"migrate: /dev/full: No space left on device\n" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "synth /dev/full --force",
+        "corpus scrub IN -o /dev/full --force",
+        "report IN -o /dev/full --force",
+        "extract IN --record image -o /dev/full --force",
+    ],
+)
+def test_a_full_device_is_told_by_its_name(words, stream):
+    done = at_once.run(*named(words.split(), IN=stream))
+    assert (done.returncode, done.stderr) == (2, b"migrate: /dev/full: No space left on device\n")
+
+
+def test_a_full_device_is_not_told_of_the_image_whose_configuration_is_changed():
+    image = str(SAMPLE)
+    done = at_once.run("config", image, "--set", "c_info.name=a", "-o", "/dev/full")
+    assert (done.returncode, done.stderr) == (2, b"migrate: /dev/full: No space left on device\n")
 
 
 @pytest.mark.parametrize("name", WRITTEN)

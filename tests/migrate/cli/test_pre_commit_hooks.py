@@ -37,12 +37,12 @@ def called(id, *files, cwd):
 
 @pytest.fixture
 def repository(tmp_path):
-    (tmp_path / "streams").mkdir()
+    (tmp_path / "guests").mkdir()
     broken = StreamBuilder.pv(8)
     broken.drop("X86_PV_VCPU_BASIC")
-    (tmp_path / "streams" / "good.libxc").write_bytes(StreamBuilder.pv(8).build())
-    (tmp_path / "streams" / "bad.libxc").write_bytes(broken.build())
-    (tmp_path / "streams" / "good.libxc.expect.toml").write_text(ACCEPTED)
+    (tmp_path / "guests" / "good.libxc").write_bytes(StreamBuilder.pv(8).build())
+    (tmp_path / "guests" / "bad.libxc").write_bytes(broken.build())
+    (tmp_path / "guests" / "good.libxc.expect.toml").write_text(ACCEPTED)
     return tmp_path
 
 
@@ -54,33 +54,33 @@ def test_there_is_one_hook_for_streams_and_one_for_corpora():
 
 
 def test_the_check_passes_streams_that_restore(repository):
-    done = called("migrate-check", "streams/good.libxc", cwd=repository)
+    done = called("migrate-check", "guests/good.libxc", cwd=repository)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_check_fails_for_a_stream_that_does_not(repository):
-    done = called("migrate-check", "streams/good.libxc", "streams/bad.libxc", cwd=repository)
+    done = called("migrate-check", "guests/good.libxc", "guests/bad.libxc", cwd=repository)
     assert done.returncode == 1
-    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["refused:", "streams/bad.libxc"]]
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["refused:", "guests/bad.libxc"]]
 
 
 def test_the_corpus_is_judged_as_a_whole(repository):
     assert hooks()["migrate-corpus"]["pass_filenames"] == "false"
     assert called("migrate-corpus", cwd=repository).returncode == 0
-    (repository / "streams" / "bad.libxc.expect.toml").write_text(ACCEPTED)
+    (repository / "guests" / "bad.libxc.expect.toml").write_text(ACCEPTED)
     done = called("migrate-corpus", cwd=repository)
     assert done.returncode == 1
-    assert "streams/bad.libxc" in done.stdout
+    assert "guests/bad.libxc" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("file", "ids"),
     [
         ("guest.libxc", {"migrate-check", "migrate-corpus"}),
-        ("streams/guest.xl.zst", {"migrate-check", "migrate-corpus"}),
+        ("guests/guest.xl.zst", {"migrate-check", "migrate-corpus"}),
         ("guest.libxl.gz", {"migrate-check", "migrate-corpus"}),
-        ("streams/guest.libxc.expect.toml", {"migrate-corpus"}),
-        ("streams/expect.toml", {"migrate-corpus"}),
+        ("guests/guest.libxc.expect.toml", {"migrate-corpus"}),
+        ("guests/expect.toml", {"migrate-corpus"}),
         ("known.toml", {"migrate-corpus"}),
         ("unexpect.toml", set()),
         ("README.md", set()),

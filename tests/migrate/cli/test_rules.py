@@ -14,7 +14,7 @@ from rich.console import Console
 
 from migrate.cli.main import main
 from migrate.destination import releases as changes
-from migrate.reports.rules.pages import GUEST_SEES, law_rows, layer_of, releases, rules_object
+from migrate.reports.rules.pages import GUEST_SEES, law_rows, layer_of, releases, rules_object, rules_of
 from migrate.reports.rules.text import render_rules
 from migrate.rules.catalogue import NOT_RULES, RULES, rule_set_version
 from migrate.rules.declaring import Effect, Layer
@@ -118,6 +118,16 @@ def test_a_table_that_is_narrow_leaves_a_column_out_and_does_not_stand_on_end(wi
     assert len(text.splitlines()) < 3 * len(RULES)
     assert ("enforced by" in text) == (width > 80)
     assert "4.6.0–4.7.4" in text
+
+
+@pytest.mark.parametrize(("width", "columns"), [(40, 2), (60, 3), (80, 5)])
+def test_a_narrow_table_keeps_every_id_and_the_columns_that_fit(width, columns):
+    lines = on_terminal(width).splitlines()
+    assert [line.split()[0] for line in lines if re.match(r"[A-Z0-9]+-\d+ ", line)] == [
+        rule.id for layer in Layer for rule in rules_of(layer)
+    ]
+    assert lines[1].split() == ["id", "slug", "severity", "effect", "releases"][:columns]
+    assert max(map(len, lines[:-3])) <= width
 
 
 @pytest.mark.parametrize("width", [1, 20, 40])

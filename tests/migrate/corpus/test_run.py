@@ -255,9 +255,15 @@ def test_the_live_table_tells_how_many_are_done_failing_left_and_slow(folder):
     console = Console(width=120, file=io.StringIO())
     console.print(live.table(2.0))
     shown = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
-    assert shown[0].endswith("6/12")
+    assert shown[0].startswith("streams 6/12")
     assert shown[1:3] == ["failing 1", "rate 3.0/s 0:00:02 gone, 0:00:02 left"]
     assert re.match(r"slowest \d\.\d\d s /", shown[3])
+
+
+def test_a_narrow_window_does_not_shorten_the_figures_of_the_live_table():
+    console = Console(width=30, file=io.StringIO())
+    console.print(LiveTable(123_456, quiet=True).table(2.0))
+    assert console.file.getvalue().split()[:2] == ["streams", "0/123456"]
 
 
 def test_a_file_whose_bytes_cannot_be_read_is_told_and_exits_with_3(tmp_path):

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from rich.text import Text as Styled
 
 from migrate.cli.check_outputs import ConciseOutput
 from migrate.destination.destination import Destination
 from migrate.judging.report import CheckpointVerdict, Report
 from migrate.judging.report_json import dumps, report_object
 from migrate.reports.verdict.sentences import concise_lines, verdict_sentence
-from migrate.reports.verdict.text import console_for, render, render_verdict, render_verdict_line
+from migrate.reports.verdict.text import console_for, hanging, render, render_verdict, render_verdict_line
 from migrate.rules.catalogue import RULES, rule_set_version
 from migrate.rules.declaring import Effect, Severity
 from migrate.rules.findings import Failure, Finding, Link
@@ -544,3 +545,9 @@ def test_a_report_says_whether_all_is_well_and_why_not():
 
 def test_report_converts_itself():
     assert refused().to_dict() == report_object(refused())
+
+
+def test_what_has_hardly_any_room_beside_its_head_stands_below_it():
+    file = io.StringIO()
+    hanging(Console(file=file, width=30), Styled("a head of 23 columns:  "), "said of it in a few words more")
+    assert file.getvalue() == "a head of 23 columns:\n    said of it in a few words\n    more\n"
