@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from migrate.guest.newest import NONE, NewestByPfn, Pfns, distinct
 from migrate.guest.page_places import PagePlaces
 from streams.pages import PFN_MASK
+from streams.transports import TransportError
 from streams.wire.framing import PAGE_SIZE
 from streams.wire.paging import ENTRIES
 
@@ -30,6 +31,8 @@ POOL_PAGES_IN_MEMORY = 4096
 PAGES_AT_ONCE = 256
 # What a frame holds that the toolstack never wrote to: a debug hypervisor's scrub pattern, as measured.
 UNWRITTEN = b"\xc2" * PAGE_SIZE
+# Reading over so many bytes that nobody wants costs less than asking twice.
+READ_OVER = 4 * PAGE_SIZE
 # A table's level, from 1 to 4, stands below the place where it is kept.
 LEVEL_BITS, LEVELS = 3, 7
 
@@ -215,14 +218,10 @@ class PageStore:
         pieces = self._transport.reread([(number >> LEVEL_BITS, PAGE_SIZE)])
         return pieces[0] if pieces else None
 
-    def _tables_at(self, numbers: list[int]) -> list[bytes]:
-        where = [number >> LEVEL_BITS for number in numbers]
-        if not self.rereads:
-            return list(map(self._pool.get, where))
-        assert self._transport is not None
-        pieces = self._transport.reread([(offset, PAGE_SIZE) for offset in where])
-        assert pieces is not None
-        return pieces
+    def _tables_at(self, numbers: NDArray[np.int64]) -> bytes:
+        """Page tables by ascending numbers, one after the other."""
+        where = numbers >> LEVEL_BITS
+        return read_pages(self._transport, where) if self.rereads else b"".join(map(self._pool.get, where.tolist()))
 
     def table_batches(
         self, only: Iterable[int] | Pfns | None = None, size: int = PAGES_AT_ONCE
@@ -237,7 +236,7 @@ class PageStore:
         order = numbers.argsort(kind="stable")
         for start in range(0, len(order), size):
             some = order[start : start + size]
-            yield pfns[some], _as_pages(self._tables_at(numbers[some].tolist()))
+            yield pfns[some], _as_pages([self._tables_at(numbers[some])])
 
     def find(self, pfns: Iterable[int]) -> dict[int, bytes | None]:
         """Newest contents of a few pfns: None for one that was never sent with data, or was not kept."""
@@ -245,7 +244,7 @@ class PageStore:
         known = np.array([pfn for pfn in found if 0 <= pfn <= PFN_MASK], np.int64)
         for pfn, table, slot in _rows(known, self._tables.find(known), self._slots(known)):
             if table != NONE:
-                found[pfn] = self._tables_at([table])[0]
+                found[pfn] = self._tables_at(np.array([table]))
             elif slot != NONE:
                 found[pfn] = self._pool.get(slot)
         missing = np.array([pfn for pfn in known.tolist() if found[pfn] is None], np.int64)
@@ -327,3 +326,27 @@ def _as_pages(pieces: Iterable[bytes]) -> Pages:
 
 def _rows(*columns: NDArray[np.int64]) -> Iterator[tuple[int, ...]]:
     return zip(*(column.tolist() for column in columns), strict=True)
+
+
+def read_pages(transport: Transport | None, offsets: NDArray[np.int64]) -> bytes:
+    """Pages, ascending in the stream, one after the other; some of what lies between is read as well.
+
+    Raises
+    ------
+    TransportError
+        where the input has lost some of them.
+    """
+    assert transport is not None
+    gaps = np.diff(offsets)
+    first = np.concatenate([[True], (gaps > READ_OVER) | (gaps % PAGE_SIZE != 0)])
+    starts = offsets[first]
+    ends = offsets[np.concatenate([first[1:], [True]])] + PAGE_SIZE
+    sizes = ends - starts
+    data = b"".join(transport.reread(list(zip(starts.tolist(), sizes.tolist(), strict=True))) or ())
+    if len(data) != sizes.sum():
+        raise TransportError("the input has become shorter while it was read", int(offsets[0]))
+    if (gaps[~first[1:]] == PAGE_SIZE).all():
+        return data
+    run = np.cumsum(first) - 1
+    rows = (offsets - starts[run] + (np.cumsum(sizes) - sizes)[run]) // PAGE_SIZE
+    return bytes(_as_pages([data])[rows].data)

@@ -17,9 +17,9 @@ from migrate.destination import releases
 from migrate.guest.looked_at import LookedAt
 from migrate.guest.memory import DATA, FAR, FRAMED, SENT, TABLE, PvGuest, TooSparseError
 from migrate.guest.newest import among, distinct
-from migrate.guest.pages import PagePool, PageStore
+from migrate.guest.pages import PagePool, PageStore, read_pages
 from migrate.rules.declaring import SIGABRT
-from migrate.toolstack.tables import Tables, WaitingTables, read_tables
+from migrate.toolstack.waiting_tables import Tables, WaitingTables
 from migrate.xen.entries import GDT_HEAD, L1TF_SAFE, look_like_gdts
 from migrate.xen.plainly_sound import SoundnessTally, by_level
 from streams.pages import DATALESS_TYPES, FRAMELESS_TYPES, LEVEL_MASK, TABLE_TYPES, PfnWords, type_marks
@@ -226,7 +226,7 @@ class PvPages:
         levels = np.bitwise_and(kinds[ordinals], LEVEL_MASK, dtype=np.uint8)
 
         def contents(some: slice) -> bytes:
-            return kept.contents(ordinals[some]) if self._peeks else read_tables(transport, offsets[some])
+            return kept.contents(ordinals[some]) if self._peeks else read_pages(transport, offsets[some])
 
         def parts() -> Iterator[tuple[Tables, Mask | None]]:
             for start in range(0, len(tables), TABLES_AT_ONCE):

@@ -9,11 +9,11 @@ from migrate import Checker, check
 from migrate.building.builder import StreamBuilder
 from migrate.guest.newest import NONE
 from migrate.guest.page_places import AT_ONCE, SEARCHES, PagePlaces
-from migrate.guest.pages import POOL_PAGES_IN_MEMORY, PagePool, PageStore
+from migrate.guest.pages import POOL_PAGES_IN_MEMORY, PagePool, PageStore, read_pages
 from migrate.judging.report_json import report_object
 from streams.pages import PFN_MASK as MAX_PFN
 from streams.pages import PageType, PfnWords
-from streams.transports import BytesTransport
+from streams.transports import BytesTransport, TransportError
 from streams.wire.framing import PAGE_SIZE, PFN_WORD_SIZE
 
 
@@ -369,3 +369,19 @@ def test_a_large_guest_is_judged_alike_on_a_pipe_and_in_a_file(width, damage, re
     assert report_object(checker.close()) == report_object(in_file)
     stopped_by = {"none": None, "start_info": "XRC-04", "gdt": "HYP-05", "p2m": "HYP-22" if width == 4 else None}
     assert (in_file.failure.rule if in_file.failure else None) == stopped_by[damage]
+
+
+# -- reading again -----------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from([0, 8])), min_size=1, max_size=12))
+def test_pages_are_read_wherever_they_lie(places):
+    data = b"".join(page(number) for number in range(12))
+    offsets = sorted(PAGE_SIZE * ordinal + shift for ordinal, shift in places)
+    expected = b"".join(data[at : at + PAGE_SIZE] for at in offsets)
+    assert read_pages(BytesTransport(data), array(*offsets)) == expected
+
+
+def test_pages_that_an_input_has_lost_are_an_error():
+    with pytest.raises(TransportError, match="become shorter"):
+        read_pages(BytesTransport(page(1)), array(0, PAGE_SIZE))

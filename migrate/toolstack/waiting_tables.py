@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from migrate.guest.newest import among
+from migrate.guest.pages import read_pages
 from migrate.xen.plainly_sound import by_level
-from streams.transports import TransportError
-from streams.wire.framing import PAGE_SIZE
 from streams.wire.paging import ENTRIES
 
 if TYPE_CHECKING:
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 Pfns = NDArray[np.int64]
 Levels = NDArray[np.uint8]
 Offsets = NDArray[np.int64]
-
-# Reading over so many bytes that nobody wants costs less than asking twice.
-READ_OVER = 4 * PAGE_SIZE
 
 
 class Tables:
@@ -96,7 +92,7 @@ class WaitingTables:
         """All of them."""
         _, pfns, levels, offsets, contents = zip(*self._records, strict=True)
         where = np.concatenate(offsets)
-        kept = b"".join(contents) or read_tables(self._transport, where)
+        kept = b"".join(contents) or read_pages(self._transport, where)
         return Tables(np.concatenate(pfns), np.concatenate(levels), where, kept)
 
     def by_record(self) -> Iterator[WaitingTables]:
@@ -110,28 +106,3 @@ class WaitingTables:
         """Which record brought one of the tables."""
         ends = list(accumulate(len(pfns) for _, pfns, _, _, _ in self._records))
         return self._records[bisect_right(ends, row)][0]
-
-
-def read_tables(transport: Transport | None, offsets: Offsets) -> bytes:
-    """Contents of page tables, ascending in the stream, one after the other; some of what lies between is read as well.
-
-    Raises
-    ------
-    TransportError
-        where the input has lost some of them.
-    """
-    assert transport is not None
-    gaps = np.diff(offsets)
-    first = np.concatenate([[True], (gaps > READ_OVER) | (gaps % PAGE_SIZE != 0)])
-    starts = offsets[first]
-    ends = offsets[np.concatenate([first[1:], [True]])] + PAGE_SIZE
-    sizes = ends - starts
-    data = b"".join(transport.reread(list(zip(starts.tolist(), sizes.tolist(), strict=True))) or ())
-    if len(data) != sizes.sum():
-        raise TransportError("the input has become shorter while it was read", int(offsets[0]))
-    if len(data) == PAGE_SIZE * len(offsets):
-        return data
-    run = np.cumsum(first) - 1
-    rows = (offsets - starts[run] + (np.cumsum(sizes) - sizes)[run]) // PAGE_SIZE
-    pages: NDArray[np.uint64] = np.frombuffer(data, "<u8").reshape(-1, ENTRIES)
-    return bytes(pages[rows].data)
